@@ -1,0 +1,64 @@
+# `make help` lists the targets. Each makes .venv first if it is missing or
+# older than the files that describe it.
+
+PYTHON ?= python3
+DEMO := runs/demo
+# More arguments for pytest or the benchmark: make test ARGS='-m slow'.
+ARGS ?=
+
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+# Written last, so that an interrupted install is not taken for a whole one.
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: .venv bench clean demo help lint lock test
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
+
+.venv: $(READY)  ## the environment (PYTHON=python3.12 to choose another)
+
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  2>/dev/null || { echo "PYTHON=$(PYTHON) is not Python 3.11 or newer:" \
+	  "name one, such as make .venv PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(RUN) pip install --quiet "$$(grep '^uv==' requirements.txt)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: $(READY)  ## train, search, extract, evaluate and report on MNIST
+	@echo '# 1/5 train the supernet, then evaluate a fixed list of children'
+	$(RUN) bignas_jax.main --config=configs/mnist.py --workdir=$(DEMO)
+	@echo '# 2/5 search for the best child of at most a million MACs'
+	$(RUN) bignas_jax.search --workdir=$(DEMO) --max_macs=1000000
+	@echo '# 3/5 extract it, and check that it computes what the supernet does'
+	$(RUN) bignas_jax.extract --workdir=$(DEMO) --arch=best \
+	  --out=$(DEMO)/children/best
+	@echo '# 4/5 evaluate it on images that neither training nor search saw'
+	$(RUN) bignas_jax.evaluate --child=$(DEMO)/children/best --split=test
+	@echo '# 5/5 write $(DEMO)/report.html'
+	$(RUN) bignas_jax.report --workdir=$(DEMO)
+
+test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
+	$(RUN) pytest $(ARGS)
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(READY)  ## a sandwich step against its children compiled statically
+	$(RUN) bignas_jax.benchmark step --space=mnist --batch=8 --resolution=32 \
+	  $(ARGS)
+
+lock: $(READY)  ## choose the versions in requirements.txt anew from setup.cfg
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --fork-strategy requires-python --no-annotate --no-header --extra dev \
+	  --output-file requirements.txt setup.cfg
+
+clean:  ## remove the environment and the caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

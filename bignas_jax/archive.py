@@ -1,0 +1,69 @@
+"""Every evaluated child of a run, in `search/archive.csv`, as it is found."""
+
+import csv
+import json
+import pathlib
+from typing import NamedTuple
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import errors
+from bignas_jax.arch import Arch
+from bignas_jax.space import Space
+
+
+class Entry(NamedTuple):
+  """One line; accuracies are on held-out training images."""
+
+  arch: Arch
+  macs: int
+  params: int
+  top1: float
+  images: int
+  calibration_images: int
+  order: int
+  strategy: str
+  step: int  # of the supernet
+
+  def key(self) -> tuple:
+    """What the score depends on."""
+    return self.arch, self.images, self.calibration_images, self.step
+
+
+class Archive:
+  """Reads what is there and appends; never rewrites.
+
+  Raises:
+    UserError: a line cannot be read.
+  """
+
+  def __init__(self, path: pathlib.Path, space: Space):
+    self._path, self._space = path, space
+    self.entries: list[Entry] = []
+    if path.exists():
+      with path.open(newline='') as file:
+        lines = enumerate(csv.DictReader(file), start=2)
+        self.entries = [self._read(number, line) for number, line in lines]
+
+  def append(self, entry: Entry) -> None:
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    new = not self._path.exists()
+    with self._path.open('a', newline='') as file:
+      writer = csv.writer(file)
+      if new:
+        writer.writerow(Entry._fields)
+      writer.writerow([arch_lib.to_json(entry.arch), *entry[1:]])
+    self.entries.append(entry)
+
+  def _read(self, number: int, line: dict[str, str]) -> Entry:
+    try:
+      fields = {name: line[name] for name in Entry._fields}
+      arch = arch_lib.from_dict(self._space, json.loads(fields.pop('arch')))
+      kinds = Entry.__annotations__
+      values = {name: kinds[name](text) for name, text in fields.items()}
+    except (KeyError, TypeError, ValueError) as error:
+      raise errors.UserError(
+        f'{self._path} line {number}',
+        str(error),
+        'an evaluated child; mend or delete the line',
+      ) from None
+    return Entry(arch=arch, **values)

@@ -1,0 +1,241 @@
+"""The mobile inverted bottleneck, with widths that may be traced numbers.
+
+Pure functions: a block's description, its parameters, what it computes. A
+block with one kernel size and one expand ratio is static but for its widths;
+an elastic one switches between such variants.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bignas_jax import elastic, ops, slicing
+from bignas_jax.depthwise import depthwise
+from bignas_jax.space import Choices, Stage, hidden_width, squeeze_width
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One block of a stage, at its largest.
+
+  Attributes:
+    stage: its allowed kernel sizes, expand ratios and output widths.
+    width_in: its allowed input widths.
+    stride: its own; the stage's for the first block.
+    padding: the space's.
+    bn_epsilon: the space's.
+    pooling: how batch statistics are taken.
+  """
+
+  stage: Stage
+  width_in: Choices
+  stride: int
+  padding: ops.Padding
+  bn_epsilon: float
+  pooling: ops.Pooling
+
+  @property
+  def has_shortcut_conv(self) -> bool:
+    """Whether any child's block changes the number of channels."""
+    return len({*self.width_in, *self.stage.width}) > 1
+
+  def variants(self) -> list['Block']:
+    """One block for each (kernel size, expand ratio), kernel size first."""
+    stage = self.stage
+    return [
+      dataclasses.replace(
+        self,
+        stage=dataclasses.replace(
+          stage,
+          kernel_size=(kernel_size,),
+          expand_ratio=(expand_ratio,),
+          expand_conv=stage.has_expand,
+        ),
+      )
+      for kernel_size in stage.kernel_size
+      for expand_ratio in stage.expand_ratio
+    ]
+
+  def hidden(self) -> list[int]:
+    """Hidden channels at each input width, with the largest expand ratio."""
+    ratio = max(self.stage.expand_ratio)
+    return [hidden_width(self.stage, w, ratio) for w in self.width_in]
+
+  def squeeze(self) -> list[int]:
+    """Squeeze channels at each input width."""
+    se = self.stage.se
+    assert se is not None
+    pairs = zip(self.width_in, self.hidden(), strict=True)
+    return [squeeze_width(se, width, hidden) for width, hidden in pairs]
+
+
+class Widths(NamedTuple):
+  """Positions of the active widths in `width_in` and `stage.width`."""
+
+  input: jax.Array
+  output: jax.Array
+
+
+def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
+  """A kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
+  return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
+
+
+def init_norm(width: int, scale: float = 1.0) -> Params:
+  return {'scale': jnp.full(width, scale), 'bias': jnp.zeros(width)}
+
+
+def init(key: jax.Array, block: Block) -> Params:
+  """Parameters at the largest size; the block starts as its shortcut.
+
+  The last batch norm's scale is 0 (BigNAS, section 3, initialisation). A
+  depthwise kernel's fan-out is its own k x k, not the dense one's.
+  """
+  keys = jax.random.split(key, 6)
+  stage = block.stage
+  width_in, hidden = max(block.width_in), max(block.hidden())
+  width_out, size = max(stage.width), max(stage.kernel_size)
+  params = {
+    'depthwise': he_normal(keys[1], (size, size, 1, hidden), size**2),
+    'depthwise_bn': init_norm(hidden),
+    'project': he_normal(keys[2], (hidden, width_out), width_out),
+    'project_bn': init_norm(width_out, scale=0.0),
+  }
+  if stage.has_expand:
+    params['expand'] = he_normal(keys[0], (width_in, hidden), hidden)
+    params['expand_bn'] = init_norm(hidden)
+  if stage.se is not None:
+    squeeze = max(block.squeeze())
+    reduce = he_normal(keys[3], (hidden, squeeze), squeeze)
+    expand = he_normal(keys[4], (squeeze, hidden), hidden)
+    params['se'] = {
+      'reduce': reduce | {'bias': jnp.zeros(squeeze)},
+      'expand': expand | {'bias': jnp.zeros(hidden)},
+    }
+  if block.has_shortcut_conv:
+    params['shortcut'] = he_normal(keys[5], (width_in, width_out), width_out)
+  return params
+
+
+@functools.cache
+def shapes(block: Block) -> Params:
+  """Shapes and dtypes of `init`, without computing it."""
+  return jax.eval_shape(lambda: init(jax.random.key(0), block))
+
+
+@functools.cache
+def norm_shapes(block: Block, names: tuple[str, str]) -> Params:
+  """Shapes of two numbers a channel for each batch norm."""
+  return slicing.norm_shapes(shapes(block), names)
+
+
+_MOMENTS, _STATS = ('mean', 'square'), ('mean', 'var')
+
+
+def apply(
+  block: Block,
+  params: Params,
+  stats: Params | None,
+  x: jax.Array,
+  widths: Widths,
+) -> tuple[jax.Array, Params]:
+  """Computes a block of one kernel size and one expand ratio.
+
+  Args:
+    block: its only variant.
+    params: of `shapes(block)`.
+    stats: batch norms' `mean` and `var`; None: the batch's own.
+    x: [batch, height, width, channels], zero past the active width.
+    widths: active.
+
+  Returns:
+    The output, zero past the active width, and the batch's moments.
+  """
+  stage, moments = block.stage, {}
+  hidden = ops.pick(block.hidden(), widths.input)
+  width_out = ops.pick(list(stage.width), widths.output)
+
+  def norm(h, name):
+    given = None if stats is None else stats[name]
+    h, moments[name] = ops.batch_norm(
+      h, params[name], given, block.bn_epsilon, block.pooling
+    )
+    return h
+
+  h = x
+  if stage.has_expand:
+    h = norm(ops.pointwise(h, params['expand']['kernel']), 'expand_bn')
+    h = ops.mask(jax.nn.swish(h), hidden)
+  h = depthwise(h, params['depthwise']['kernel'], block.stride, block.padding)
+  h = ops.mask(jax.nn.swish(norm(h, 'depthwise_bn')), hidden)
+  if stage.se is not None:
+    squeeze = ops.pick(block.squeeze(), widths.input)
+    h = ops.squeeze_excite(
+      h, params['se'], squeeze, stage.se.activation, stage.se.gate
+    )
+  h = norm(ops.pointwise(h, params['project']['kernel']), 'project_bn')
+  return ops.mask(h, width_out) + _shortcut(block, params, x, widths), moments
+
+
+def _shortcut(block: Block, params: Params, x: jax.Array, widths: Widths):
+  """2x2 average pooling and a 1x1 convolution, each only if it is needed."""
+  if block.stride == 2:
+    x = ops.average_pool(x)
+  if not block.has_shortcut_conv:
+    return x
+  width_out = max(block.stage.width)
+  projected = ops.pointwise(x, params['shortcut']['kernel'])
+  width_in = ops.pick(list(block.width_in), widths.input)
+  active = ops.pick(list(block.stage.width), widths.output)
+  projected = ops.mask(projected, active)
+  if not {*block.width_in} & {*block.stage.width}:
+    return projected
+  same = jnp.asarray(width_in) == jnp.asarray(active)
+  return jnp.where(same, ops.resize_channels(x, width_out), projected)
+
+
+def switch(
+  block: Block,
+  index: jax.Array,
+  params: Params,
+  stats: Params | None,
+  x: jax.Array,
+  widths: Widths,
+  *,
+  skippable: bool = False,
+) -> tuple[jax.Array, Params]:
+  """Computes variant `index`; past the last one the block is skipped.
+
+  Arguments and results are those of `apply`, at the block's largest shapes.
+  """
+  branches = [
+    functools.partial(_variant, block, variant) for variant in block.variants()
+  ]
+  if skippable:
+    branches.append(functools.partial(_skip, block))
+  return elastic.switch(index, branches, (params, x), (stats, widths))
+
+
+def _variant(block: Block, variant: Block, operands, constants):
+  (params, x), (stats, widths) = operands, constants
+  params = slicing.shrink(params, shapes(variant))
+  if stats is not None:
+    stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
+  y, moments = apply(variant, params, stats, x, widths)
+  return y, slicing.grow(moments, norm_shapes(block, _MOMENTS))
+
+
+def _skip(block: Block, operands, constants):
+  _, x = operands
+  del constants
+  dtype = jnp.promote_types(jnp.float32, x.dtype)
+  zeros = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, dtype), norm_shapes(block, _MOMENTS)
+  )
+  return x, zeros

@@ -1,0 +1,133 @@
+"""A child on its own: a package of two files, without the supernet.
+
+`child.json` says what it is, `model.safetensors` holds its weights and
+calibrated statistics in static shapes.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import errors, slicing, supernet
+from bignas_jax.arch import Arch
+from bignas_jax.space import Space
+
+FORMAT = 1
+_INFO, _WEIGHTS = 'child.json', 'model.safetensors'
+
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+  """A network with its weights.
+
+  Attributes:
+    arch: its architecture.
+    space: that holds this architecture only.
+    variables: `params` and `batch_stats`.
+    info: contents of `child.json`.
+  """
+
+  arch: Arch
+  space: Space
+  variables: Variables
+  info: dict[str, Any]
+
+
+def save(directory: pathlib.Path, child: Child) -> None:
+  """Writes the package, whole or not at all; replaces an older one."""
+  fresh = directory.with_name(directory.name + '.new')
+  shutil.rmtree(fresh, ignore_errors=True)
+  fresh.mkdir(parents=True)
+  flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
+  safetensors.numpy.save_file(flat, fresh / _WEIGHTS)
+  fields = {'format': FORMAT, **child.info}
+  fields['network'] = dataclasses.asdict(child.space)
+  (fresh / _INFO).write_text(json.dumps(fields, indent=2) + '\n')
+  if directory.exists():
+    shutil.rmtree(directory)
+  os.replace(fresh, directory)
+
+
+def load(directory: pathlib.Path) -> Child:
+  """Reads a package.
+
+  Raises:
+    UserError: a file is missing, damaged, or does not fit the other.
+  """
+  info = _read_info(directory)
+  try:
+    space = config_lib.build(Space, info['network'])
+    arch = arch_lib.from_dict(space, info['arch'])
+  except (KeyError, TypeError) as error:
+    raise errors.UserError(
+      str(directory / _INFO), str(error), 'a complete child.json'
+    ) from None
+  path = directory / _WEIGHTS
+  try:
+    variables = _unflatten(safetensors.numpy.load_file(path))
+  except (OSError, safetensors.SafetensorError) as error:
+    raise errors.UserError(
+      str(path), str(error), 'undamaged weights; extract the child again'
+    ) from None
+  params = supernet.shapes(space)
+  expected = {
+    'params': params,
+    'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
+  }
+  found = {k: v.shape for k, v in _flatten(variables).items()}
+  wanted = {k: v.shape for k, v in _flatten(expected).items()}
+  if found != wanted:
+    odd = sorted(dict(found.items() ^ wanted.items()))
+    raise errors.UserError(
+      str(path), f'other arrays: {odd[0]}', 'the arrays of its child.json'
+    )
+  return Child(arch, space, variables, info)
+
+
+def _read_info(directory: pathlib.Path) -> dict[str, Any]:
+  path = directory / _INFO
+  if not path.is_file():
+    raise errors.UserError(
+      'child', str(directory), f'a child package, with {_INFO} in it'
+    )
+  try:
+    info = json.loads(path.read_text())
+  except ValueError as error:
+    raise errors.UserError(str(path), str(error), 'valid JSON') from None
+  if not isinstance(info, dict) or info.get('format') != FORMAT:
+    raise errors.UserError(
+      str(path), 'another format', f'a JSON object of format {FORMAT}'
+    )
+  return info
+
+
+def _flatten(tree: Variables, prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': x}} -> {'a.b': x}."""
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _unflatten(flat: dict[str, Any]) -> Variables:
+  tree: Variables = {}
+  for path, value in flat.items():
+    *outer, last = path.split('.')
+    inner = tree
+    for name in outer:
+      inner = inner.setdefault(name, {})
+    inner[last] = value
+  return tree

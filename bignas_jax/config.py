@@ -1,0 +1,306 @@
+"""The configuration of a run: typed, checked, comparable.
+
+A config file is a short program with `get_config() -> Config`. Only this
+layer and those above see a config; below it, functions take plain arguments.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+import jax.numpy as jnp
+
+from bignas_jax import (
+  arch,
+  data,
+  errors,
+  optim,
+  programs,
+  rules,
+  sampling,
+  schedules,
+  sharding,
+  spaces,
+)
+from bignas_jax.model import Model
+from bignas_jax.space import Space
+
+
+@dataclasses.dataclass(kw_only=True)
+class Schedule:
+  """The learning rate; `steps` are counted in epochs' worth by the file.
+
+  Attributes:
+    name: `exponential` (with a floor) or `cosine`.
+    peak: rate that warm-up leads to.
+    warmup_steps: of linear rise.
+    decay_rate: of the exponential, each `decay_steps`.
+    decay_steps: may be a fraction.
+    floor: fraction of the peak that the exponential never goes below.
+    staircase: decay at once every `decay_steps`.
+  """
+
+  name: str = 'exponential'
+  peak: float
+  warmup_steps: int
+  decay_rate: float = 0.97
+  decay_steps: float = 1.0
+  floor: float = 0.05
+  staircase: bool = True
+
+
+@dataclasses.dataclass(kw_only=True)
+class Calibration:
+  """Batch-norm statistics of a child (`bignas_jax.evaluation`).
+
+  Attributes:
+    images: augmented training images, a multiple of the batch size.
+    batch_size: images at once.
+    seed: of the choice and augmentation of the images.
+  """
+
+  images: int = 512
+  batch_size: int = 256
+  seed: int = 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Search:
+  """Selection (`bignas_jax.selection`).
+
+  Attributes:
+    depth_presets: coarse grid points between the smallest and the biggest
+      depths; likewise for widths and kernel sizes.
+    width_presets: see above.
+    kernel_presets: see above.
+    mutants: children to try around the best of the grid.
+    mutation: chance that a mutant's entry is redrawn.
+    evaluations: children that other strategies try.
+    seed: of all draws.
+  """
+
+  depth_presets: int = 4
+  width_presets: int = 2
+  kernel_presets: int = 4
+  mutants: int = 64
+  mutation: float = 0.1
+  evaluations: int = 128
+  seed: int = 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config:
+  """Everything that a run depends on.
+
+  Attributes:
+    space: a name (`bignas_jax.spaces`) or a literal of one's own.
+    data: what it is trained on.
+    seed: of initialisation, children, data order, augmentation, dropout.
+    steps: updates.
+    batch_size: images a step, over all devices.
+    random_children: between the biggest and the smallest in a step.
+    rule: the loss graph and the regularisation.
+    optimizer: the update.
+    schedule: the learning rate.
+    dtype: of activations, `float32` or `bfloat16`; parameters, statistics
+      and logits are always float32.
+    bn_group_size: images that share batch statistics; 0: the whole batch.
+    ema_decay: of averaged parameters, which are then what is evaluated; 0:
+      none.
+    log_every: steps between logged lines.
+    eval_every: steps between evaluations of the biggest and the smallest.
+    checkpoint_every: steps between checkpoints.
+    keep_checkpoints: how many of the newest stay.
+    eval_batch_size: images at once.
+    calibration: of batch norm.
+    search: of children.
+  """
+
+  space: str | Space
+  data: data.Data
+  seed: int = 0
+  steps: int
+  batch_size: int
+  random_children: int = 2
+  rule: rules.Rule = dataclasses.field(default_factory=rules.Rule)
+  optimizer: optim.Optimizer = dataclasses.field(
+    default_factory=optim.Optimizer
+  )
+  schedule: Schedule
+  dtype: str = 'float32'
+  bn_group_size: int = 0
+  ema_decay: float = 0.0
+  log_every: int = 100
+  eval_every: int = 1000
+  checkpoint_every: int = 1000
+  keep_checkpoints: int = 3
+  eval_batch_size: int = 256
+  calibration: Calibration = dataclasses.field(default_factory=Calibration)
+  search: Search = dataclasses.field(default_factory=Search)
+
+
+def check(config: Config) -> None:
+  """Raises UserError, naming the field, for a value that is not allowed."""
+  spaces.get(config.space)
+  for field, choices in (
+    ('dtype', ('float32', 'bfloat16')),
+    ('schedule.name', ('exponential', 'cosine')),
+    ('optimizer.name', ('rmsprop', 'sgd')),
+    ('rule.aggregate', ('sum', 'mean')),
+  ):
+    value = _get(config, field)
+    if value not in choices:
+      raise errors.UserError(field, value, errors.one_of(choices, value))
+  at_least = dict.fromkeys(
+    (
+      'steps',
+      'batch_size',
+      'log_every',
+      'eval_every',
+      'checkpoint_every',
+      'keep_checkpoints',
+      'eval_batch_size',
+      'calibration.images',
+      'calibration.batch_size',
+    ),
+    1,
+  )
+  at_least |= {'seed': 0, 'random_children': 0, 'bn_group_size': 0}
+  for field, least in at_least.items():
+    if _get(config, field) < least:
+      raise errors.UserError(
+        field, _get(config, field), f'a whole number >= {least}'
+      )
+  for field in ('rule.dropout', 'rule.label_smoothing', 'ema_decay'):
+    if not 0 <= _get(config, field) < 1:
+      raise errors.UserError(field, _get(config, field), '0 <= number < 1')
+  group = config.bn_group_size
+  if group and config.batch_size % group:
+    raise errors.UserError(
+      'bn_group_size', group, f'a divisor of batch_size {config.batch_size}'
+    )
+  calibration = config.calibration
+  if calibration.images % calibration.batch_size:
+    raise errors.UserError(
+      'calibration.images',
+      calibration.images,
+      f'a multiple of calibration.batch_size {calibration.batch_size}',
+    )
+  rules.check(config.rule, [c.role for c in policy(config)(space(config), 0, 0)])
+
+
+def space(config: Config) -> Space:
+  return spaces.get(config.space)
+
+
+def policy(config: Config) -> sampling.Sandwich:
+  return sampling.Sandwich(random_children=config.random_children)
+
+
+def rate(config: Schedule, steps: int):
+  """The learning rate as a function of the step."""
+  if config.name == 'cosine':
+    return schedules.cosine(
+      config.peak, steps=steps, warmup_steps=config.warmup_steps
+    )
+  return schedules.exponential_with_floor(
+    config.peak,
+    decay_rate=config.decay_rate,
+    decay_steps=config.decay_steps,
+    floor=config.floor,
+    warmup_steps=config.warmup_steps,
+    staircase=config.staircase,
+  )
+
+
+def model(config: Config) -> Model:
+  """The supernet on all devices."""
+  where = sharding.mesh()
+  for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
+    if _get(config, field) % where.size:
+      raise errors.UserError(
+        field, _get(config, field), f'a multiple of the {where.size} devices'
+      )
+  return Model(
+    space=space(config),
+    where=where,
+    mean=config.data.mean,
+    std=config.data.std,
+    dtype=jnp.dtype(config.dtype),
+    bn_group_size=config.bn_group_size or None,
+  )
+
+
+def setup(config: Config) -> programs.Setup:
+  """What the programs of a training run depend on."""
+  learning_rate = rate(config.schedule, config.steps)
+  return programs.Setup(
+    model=model(config),
+    rule=config.rule,
+    optimizer=optim.create(config.optimizer, learning_rate),
+    rate=learning_rate,
+    batch_size=config.batch_size,
+    children=2 + config.random_children,
+    ema_decay=config.ema_decay,
+    seed=config.seed,
+  )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Plain JSON values; the space in full, whatever it was named by."""
+  named = dataclasses.replace(config, space=space(config))
+  return json.loads(json.dumps(dataclasses.asdict(named)))
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+  """The inverse of `to_dict`."""
+  return build(Config, fields)
+
+
+def sha256(config: Config) -> str:
+  """Names a config in receipts."""
+  text = json.dumps(to_dict(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(a: Any, b: Any, path: str = '') -> list[str]:
+  """Names of the fields in which two nested dicts differ, with both values."""
+  if isinstance(a, dict) and isinstance(b, dict):
+    return [
+      line
+      for key in sorted({*a, *b})
+      for line in differences(a.get(key), b.get(key), f'{path}.{key}'.strip('.'))
+    ]
+  if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+    return [
+      line
+      for i, (x, y) in enumerate(zip(a, b, strict=True))
+      for line in differences(x, y, f'{path}[{i}]')
+    ]
+  if a == b or (a != a and b != b):
+    return []
+  return [f'{path} ({a} there, {b} here)']
+
+
+def _get(config: Any, path: str) -> Any:
+  for name in path.split('.'):
+    config = getattr(config, name)
+  return config
+
+
+def build(kind: Any, value: Any) -> Any:
+  """A value of the annotated type (nested dataclasses) from its JSON form."""
+  if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    hints = typing.get_type_hints(kind)
+    return kind(**{k: build(hints[k], v) for k, v in value.items()})
+  arguments = typing.get_args(kind)
+  if isinstance(kind, types.UnionType):
+    fits = dataclasses.is_dataclass if isinstance(value, dict) else None
+    inner = next(filter(fits, arguments), None) if fits else None
+    return value if inner is None else build(inner, value)
+  if typing.get_origin(kind) is tuple:
+    return tuple(build(arguments[0], item) for item in value)
+  return value

@@ -1,0 +1,38 @@
+"""python -m bignas_jax.cost: what an architecture costs, without weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import cli, counting, metrics, spaces
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Counts; returns multiply-adds and parameters."""
+  parser = cli.parser('cost', 'Multiply-adds and parameters of a child.')
+  parser.add_argument(
+    '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
+  )
+  parser.add_argument(
+    '--arch', required=True, help='smallest, biggest, JSON, or a file'
+  )
+  options = parser.parse_args(arguments)
+  space = spaces.get(options.space)
+  arch = arch_lib.parse(space, options.arch)
+  table = counting.rows(space, arch)
+  for row in table:
+    metrics.say(
+      f'{row.name:16} {row.resolution:4} px {row.width:5} channels '
+      f'{row.cost.macs:14,} MACs {row.cost.params:12,} parameters'
+    )
+  total = counting.total(table)
+  return {
+    'space': space.name,
+    'arch': arch_lib.to_dict(arch),
+    'macs': total.macs,
+    'params': total.params,
+  }
+
+
+if __name__ == '__main__':
+  cli.run(main)

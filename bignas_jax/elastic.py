@@ -1,0 +1,59 @@
+"""Choosing one of several static branches inside a compiled program."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+
+def switch(
+  index: Any, branches: Sequence[Callable], operands: Any, constants: Any
+) -> Any:
+  """Runs branches[index](operands, constants).
+
+  JAX's own rule for the gradient of a switch keeps the residuals of all
+  branches. This one keeps the inputs, and recomputes the taken branch on the
+  way back, so that neither time nor memory is spent on the others.
+
+  Args:
+    index: traced int32 scalar.
+    branches: functions of (operands, constants), of equal output shapes. They
+      must not close over traced values.
+    operands: differentiated.
+    constants: not differentiated.
+  """
+  if len(branches) == 1:
+    return branches[0](operands, constants)
+  return _switch(tuple(branches), index, operands, constants)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _switch(branches, index, operands, constants):
+  return lax.switch(index, branches, operands, constants)
+
+
+def _save(branches, index, operands, constants):
+  out = _switch(branches, index, operands, constants)
+  return out, (index, operands, constants)
+
+
+def _backward(branches, saved, cotangent):
+  index, operands, constants = saved
+  grads = lax.switch(
+    index,
+    [functools.partial(_gradient, branch) for branch in branches],
+    operands,
+    constants,
+    cotangent,
+  )
+  return None, grads, None
+
+
+def _gradient(branch, operands, constants, cotangent):
+  _, vjp = jax.vjp(lambda operands: branch(operands, constants), operands)
+  return vjp(cotangent)[0]
+
+
+_switch.defvjp(_save, _backward)

@@ -1,0 +1,25 @@
+"""What a user did wrong, said in one line: field, value, what is allowed."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+  """A mistake that the user can mend; commands exit with status 2 on it."""
+
+  def __init__(self, field: str, value: object, allowed: str):
+    super().__init__(f'{field}: got {_short(value)}; allowed: {allowed}')
+    self.field = field
+
+
+def one_of(names: Iterable[str], wrong: object = None) -> str:
+  """Says which names are allowed, and which one was probably meant."""
+  names = sorted(map(str, names))
+  text = 'one of ' + ', '.join(names)
+  close = [] if wrong is None else difflib.get_close_matches(str(wrong), names)
+  return f'{text} (did you mean {close[0]}?)' if close else text
+
+
+def _short(value: object) -> str:
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= 120 else text[:117] + '...'

@@ -1,0 +1,36 @@
+"""python -m bignas_jax.evaluate: accuracy of a child."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from bignas_jax import cli, extraction
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Evaluates; returns top-1 and top-5."""
+  parser = cli.parser(
+    'evaluate',
+    'Top-1 and top-5 of a child package, or of a child inside its supernet.',
+  )
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument('--child', type=pathlib.Path, help='a child package')
+  which.add_argument('--workdir', type=pathlib.Path, help='a trained run')
+  parser.add_argument(
+    '--arch',
+    default='best',
+    help='with --workdir: best, biggest, smallest, JSON, or a file',
+  )
+  parser.add_argument(
+    '--split', default='test', help=f'one of {", ".join(extraction.SPLITS)}'
+  )
+  options = parser.parse_args(arguments)
+  if options.child is not None:
+    return extraction.evaluate_child(options.child, options.split)
+  return extraction.evaluate_in_supernet(
+    options.workdir, options.arch, options.split
+  )
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,153 @@
+"""Calibrated accuracy of children: statistics first, then top-1 and top-5.
+
+A child of the supernet has no batch-norm statistics of its own until it is
+calibrated (BigNAS, section 3): E[x] and E[x^2] of every batch norm's input,
+pooled over all calibration images. All children of one resolution go through
+the same two programs.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import sharding, supernet
+from bignas_jax.arch import Arch
+from bignas_jax.model import Model
+from bignas_jax.sharding import DATA, REPLICATED, SPLIT
+
+Tree = Any
+
+
+class Score(NamedTuple):
+  """How a child did on a set of images; accuracies in 0..1."""
+
+  top1: float
+  top5: float
+  images: int
+
+
+class Evaluator:
+  """Calibrates and evaluates children of one supernet, or one child.
+
+  Args:
+    model: the supernet on its mesh.
+    calibration: batches of augmented training images, all of one size.
+    split: padded batches with a `mask`.
+    arch: makes the programs those of this child as a network of its own.
+  """
+
+  def __init__(
+    self,
+    model: Model,
+    calibration: Sequence[Tree],
+    split: Sequence[Tree],
+    arch: Arch | None = None,
+  ):
+    self._model, self._arch = model, arch
+    self._net = model.net(arch)
+    put = functools.partial(sharding.put, model.where, spec=SPLIT)
+    self._calibration = [put({'image': b['image']}) for b in calibration]
+    self.split = [put(batch) for batch in split]
+
+  def score(self, params: Tree, arch: Arch) -> Score:
+    """Top-1 and top-5 of a child with its own statistics.
+
+    Args:
+      params: of the supernet (or of the child, if programs are the child's).
+      arch: the child.
+    """
+    return self.evaluate(params, self.calibrate(params, arch), arch)
+
+  def calibrate(self, params: Tree, arch: Arch) -> Tree:
+    """The child's statistics, `mean` and `var` of every batch norm."""
+    indices, moments = self._indices(arch), None
+    for batch in self._calibration:
+      new = self._moments(arch.resolution)(params, batch, indices)
+      moments = new if moments is None else _add(moments, new)
+    return statistics(moments, len(self._calibration))
+
+  def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
+    """Top-1 and top-5 with the given statistics."""
+    indices, program = self._indices(arch), self._counts(arch.resolution)
+    counts = [program(params, stats, b, indices) for b in self.split]
+    top1, top5, images = np.sum(jax.device_get(counts), axis=0)
+    return Score(float(top1 / images), float(top5 / images), int(images))
+
+  def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):
+    """[batch, classes] of one batch of images, in float32."""
+    program = self._logits(arch.resolution)
+    return program(params, stats, batch, self._indices(arch))
+
+  def _indices(self, arch: Arch) -> Tree:
+    if self._arch is not None:
+      return None
+    return sharding.put(
+      self._model.where, arch_lib.encode(self._model.space, arch), REPLICATED
+    )
+
+  @functools.cache
+  def _moments(self, resolution: int) -> Callable:
+    def run(params, batch, indices):
+      images = self._model.images(batch['image'], resolution)
+      _, out = self._net.apply(
+        {'params': params}, images, indices, mutable=['moments']
+      )
+      return out['moments']
+
+    return self._compiled(run, (REPLICATED, SPLIT, REPLICATED), REPLICATED)
+
+  @functools.cache
+  def _logits(self, resolution: int) -> Callable:
+    return self._compiled(
+      functools.partial(self._apply, resolution),
+      (REPLICATED, REPLICATED, SPLIT, REPLICATED),
+      SPLIT,
+    )
+
+  @functools.cache
+  def _counts(self, resolution: int) -> Callable:
+    def run(params, stats, batch, indices):
+      logits = self._apply(resolution, params, stats, batch, indices)
+      return jax.lax.psum(count_right(logits, batch), DATA)
+
+    return self._compiled(
+      run, (REPLICATED, REPLICATED, SPLIT, REPLICATED), REPLICATED
+    )
+
+  def _apply(self, resolution, params, stats, batch, indices):
+    images = self._model.images(batch['image'], resolution)
+    variables = {'params': params, 'batch_stats': stats}
+    return self._net.apply(variables, images, indices)
+
+  def _compiled(self, run: Callable, in_specs, out_specs) -> Callable:
+    where = self._model.where
+    return jax.jit(sharding.per_device(where, in_specs, out_specs)(run))
+
+
+def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
+  """[right at first guess, right within five, images] of a masked batch."""
+  mask = batch['mask']
+  rank = (logits > jnp.take_along_axis(logits, batch['label'][:, None], 1)).sum(
+    -1
+  )
+  return jnp.stack([(mask & (rank < n)).sum() for n in (1, 5)] + [mask.sum()])
+
+
+@jax.jit
+def _add(a: Tree, b: Tree) -> Tree:
+  return jax.tree.map(jnp.add, a, b)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def statistics(moments: Tree, batches: int) -> Tree:
+  """Mean and variance from E[x] and E[x^2] summed over equal batches."""
+  if set(moments) == {'mean', 'square'}:
+    mean = moments['mean'] / batches
+    var = jnp.maximum(moments['square'] / batches - mean**2, 0)
+    return {'mean': mean, 'var': var}
+  return {name: statistics(inner, batches) for name, inner in moments.items()}

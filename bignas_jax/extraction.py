@@ -1,0 +1,196 @@
+"""From a trained supernet to child packages, and back to accuracies."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+import bignas_jax
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import counting
+from bignas_jax import data as data_lib
+from bignas_jax import child as child_lib
+from bignas_jax import (
+  errors,
+  evaluation,
+  metrics,
+  searching,
+  sharding,
+  supernet,
+  training,
+  workdir as workdir_lib,
+)
+from bignas_jax.arch import Arch
+from bignas_jax.child import Child
+from bignas_jax.model import Model
+from bignas_jax.space import Space
+
+TOLERANCE = 1e-4  # of logits, between the supernet and the child
+_PARITY_IMAGES = 256
+SPLITS = ('test', 'held_out')
+
+
+def choose(workdir: pathlib.Path, space: Space, text: str) -> Arch:
+  """`best` (of the last search), `biggest`, `smallest`, JSON or a file."""
+  if text != 'best':
+    return arch_lib.parse(space, text)
+  path = workdir / 'search' / 'best.json'
+  if not path.is_file():
+    raise errors.UserError(
+      '--arch', 'best', f'a searched run; there is no {path}'
+    )
+  return arch_lib.parse(space, str(path))
+
+
+def extract(workdir: pathlib.Path, text: str, out: pathlib.Path) -> Child:
+  """Writes a child package, verified before it is written.
+
+  Args:
+    workdir: of a trained run.
+    text: which child, see `choose`.
+    out: the package's directory.
+
+  Raises:
+    UserError: no such child or run; or the child, on its own, does not
+      compute what the supernet computes within TOLERANCE.
+  """
+  config = workdir_lib.load_config(workdir)
+  arch = choose(workdir, config_lib.space(config), text)
+  run = searching.load(workdir)
+  model = run.model
+  inside = training.evaluator(config, model, run.splits, run.splits.test)
+  stats = inside.calibrate(run.params, arch)
+  sliced = jax.device_get(
+    supernet.slice_child(
+      model.space, {'params': run.params, 'batch_stats': stats}, arch
+    )
+  )
+  alone = evaluation.Evaluator(
+    model, [], _batches(config, model, run.splits, 'test'), arch
+  )
+  difference = _difference(inside, alone, run.params, stats, sliced, arch)
+  if not difference <= TOLERANCE:
+    raise errors.UserError(
+      '--arch', text, f'a child within {TOLERANCE}; it is off by {difference}'
+    )
+  score = alone.evaluate(sliced['params'], sliced['batch_stats'], arch)
+  cost = counting.cost(model.space, arch)
+  child = Child(
+    arch,
+    arch_lib.pin(model.space, arch),
+    sliced,
+    {
+      'space': model.space.name,
+      'arch': arch_lib.to_dict(arch),
+      'input': {
+        'resolution': arch.resolution,
+        'channels': model.space.channels,
+        'mean': model.mean,
+        'std': model.std,
+        'image_size': model.image_size,
+      },
+      'classes': model.space.classes,
+      'macs': cost.macs,
+      'params': cost.params,
+      'accuracy': score._asdict() | {'split': 'test'},
+      'calibration': {
+        'images': config.calibration.images,
+        'seed': config.calibration.seed,
+      },
+      'parity': {'max_abs_diff': difference, 'images': _PARITY_IMAGES},
+      'source': {
+        'step': run.step,
+        'config_sha256': config_lib.sha256(config),
+        'version': bignas_jax.__version__,
+      },
+      'data': config_lib.to_dict(config)['data'],
+    },
+  )
+  child_lib.save(out, child)
+  metrics.say(f'wrote {out}: equal to the supernet within {difference:.1e}')
+  return child
+
+
+def _difference(inside, alone, params, stats, sliced, arch) -> float:
+  """Largest difference of logits, supernet against child, on real images."""
+  worst, seen = 0.0, 0
+  for batch in inside.split:
+    ours = inside.logits(params, stats, batch, arch)
+    theirs = alone.logits(sliced['params'], sliced['batch_stats'], batch, arch)
+    worst = max(worst, float(np.abs(np.subtract(ours, theirs)).max()))
+    seen += len(ours)
+    if seen >= _PARITY_IMAGES:
+      break
+  return worst
+
+
+def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
+  """Accuracy of a child package on a split of the data it was made with."""
+  child = child_lib.load(directory)
+  info = child.info
+  data = config_lib.build(data_lib.Data, info['data'])
+  source = _split(data_lib.load(data, info['input']['channels']), split)
+  model = Model(
+    space=child.space,
+    where=sharding.mesh(jax.devices()[:1]),
+    mean=tuple(info['input']['mean']),
+    std=tuple(info['input']['std']),
+  )
+  batches = data_lib.eval_batches(
+    source, data, batch_size=256, resolution=info['input']['image_size']
+  )
+  alone = evaluation.Evaluator(model, [], batches, child.arch)
+  variables = child.variables
+  score = alone.evaluate(
+    variables['params'], variables['batch_stats'], child.arch
+  )
+  return {
+    'child': str(directory),
+    'split': split,
+    'calibration': info['calibration'],
+  } | score._asdict()
+
+
+def evaluate_in_supernet(
+  workdir: pathlib.Path, text: str, split: str
+) -> dict[str, Any]:
+  """Accuracy of a child inside its supernet, calibrated on the way.
+
+  Also with the biggest child's statistics in place of its own, which shows
+  what calibration is for.
+  """
+  config = workdir_lib.load_config(workdir)
+  space = config_lib.space(config)
+  arch = choose(workdir, space, text)
+  run = searching.load(workdir)
+  evaluator = training.evaluator(
+    config, run.model, run.splits, _split(run.splits, split)
+  )
+  score = evaluator.score(run.params, arch)
+  borrowed = evaluator.calibrate(run.params, arch_lib.biggest(space))
+  return {
+    'arch': arch_lib.to_dict(arch),
+    'split': split,
+    'calibration': {
+      'images': config.calibration.images,
+      'seed': config.calibration.seed,
+    },
+    'uncalibrated_top1': evaluator.evaluate(run.params, borrowed, arch).top1,
+  } | score._asdict()
+
+
+def _split(splits: data_lib.Splits, name: str) -> data_lib.Source:
+  if name not in SPLITS:
+    raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
+  return getattr(splits, name)
+
+
+def _batches(config, model, splits, split):
+  return data_lib.eval_batches(
+    _split(splits, split),
+    config.data,
+    batch_size=config.eval_batch_size,
+    resolution=model.image_size,
+  )

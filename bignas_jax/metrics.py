@@ -1,0 +1,100 @@
+"""Where numbers go: JSON lines and TensorBoard; and a line for a person."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+from typing import Any
+
+import rich.console
+import rich.progress
+import tensorboardX
+
+
+class Writer:
+  """Appends to `metrics.jsonl` and to TensorBoard's event files.
+
+  Opened at a step, it first drops the lines of later steps: those that an
+  interrupted run wrote after its last checkpoint, and will write again.
+  """
+
+  def __init__(self, workdir: pathlib.Path, step: int):
+    path = workdir / 'metrics.jsonl'
+    kept = [line for line in read(workdir) if line['step'] <= step]
+    fresh = path.with_suffix('.new')
+    fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    os.replace(fresh, path)
+    self._lines = path.open('a', buffering=1)
+    self._board = tensorboardX.SummaryWriter(
+      str(workdir), purge_step=step + 1 if kept else None, flush_secs=60
+    )
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """Writes one line, and each value as a scalar of its name."""
+    plain = {name: _plain(value) for name, value in values.items()}
+    self._lines.write(json.dumps({'step': step} | plain) + '\n')
+    for name, value in values.items():
+      self._board.add_scalar(name, float(value), step)
+
+  def close(self) -> None:
+    self._lines.close()
+    self._board.close()
+
+
+def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """All lines of `metrics.jsonl`; one cut short by a crash is left out."""
+  path = workdir / 'metrics.jsonl'
+  lines = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+def _plain(value: Any) -> Any:
+  """JSON has no NaN or infinity: they become null."""
+  value = float(value)
+  return value if math.isfinite(value) else None
+
+
+class Progress:
+  """A live bar on a terminal, plain lines elsewhere; both on stderr."""
+
+  def __init__(self, what: str, total: int, done: int = 0):
+    self._live = sys.stderr.isatty()
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn('{task.description}'),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeRemainingColumn(),
+      rich.progress.TextColumn('{task.fields[note]}'),
+      console=rich.console.Console(stderr=True),
+      disable=not self._live,
+    )
+    self._task = self._bar.add_task(what, total=total, completed=done, note='')
+
+  def __enter__(self) -> 'Progress':
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._bar.stop()
+
+  def advance(self, done: int) -> None:
+    self._bar.update(self._task, completed=done)
+
+  def note(self, text: str) -> None:
+    """A line that stays; on a terminal also beside the bar."""
+    self._bar.update(self._task, note=text)
+    say(text, self._bar.console if self._live else None)
+
+
+def say(text: str, console: rich.console.Console | None = None) -> None:
+  """A line for a person, on stderr; results alone go to stdout."""
+  if console is not None:
+    console.print(text, highlight=False, markup=False)
+  else:
+    print(text, file=sys.stderr, flush=True)

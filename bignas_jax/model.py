@@ -1,0 +1,50 @@
+"""A supernet on a mesh: what training, evaluation and extraction share."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import ops, supernet
+from bignas_jax.arch import Arch
+from bignas_jax.sharding import DATA
+from bignas_jax.space import Space
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+  """How pixels become logits.
+
+  Attributes:
+    space: whose children are meant.
+    where: the mesh.
+    mean: per channel, of pixels in 0..1.
+    std: likewise.
+    dtype: of activations.
+    bn_group_size: images that share batch statistics; None: all.
+  """
+
+  space: Space
+  where: Mesh
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  dtype: Any = jnp.float32
+  bn_group_size: int | None = None
+
+  def net(self, arch: Arch | None = None) -> supernet.Supernet:
+    """The supernet, or a child of it as a network of its own."""
+    space = self.space if arch is None else arch_lib.pin(self.space, arch)
+    pooling = ops.Pooling(DATA, self.bn_group_size)
+    return supernet.Supernet(space, self.dtype, pooling)
+
+  def images(self, pixels: jax.Array, resolution: int) -> jax.Array:
+    """uint8 [batch, size, size, channels] -> normalised, resized floats."""
+    return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)
+
+  @property
+  def image_size(self) -> int:
+    """Pixels of the images in a batch: those of the biggest child."""
+    return max(self.space.train_resolution)

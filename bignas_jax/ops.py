@@ -1,0 +1,238 @@
+"""Elastic array math: convolutions, batch norm, squeeze-excite, masks.
+
+One law carries elasticity: past its active channels every op returns zeros.
+A width is therefore either a Python int, and arrays have just that size, or a
+traced number, and arrays have the largest size with zeros at the end.
+
+Images are NHWC, kernels HWIO. Arrays keep the dtype of `x`; statistics are
+computed in float32, or in float64 if `x` is.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Width = Any  # int, or a traced int32 scalar
+Padding = Literal['same', 'symmetric']
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+  """Over which images batch statistics are taken.
+
+  Attributes:
+    axis_name: mapped axis that the batch is split over, if any.
+    group_size: images that share statistics: consecutive ones of the global
+      batch, on one device or several. None: all of them.
+  """
+
+  axis_name: str | None = None
+  group_size: int | None = None
+
+
+def pick(table: list[int], index: jax.Array) -> Width:
+  """table[index]; a plain int where the index makes no difference."""
+  if len(set(table)) == 1:
+    return table[0]
+  return jnp.asarray(table, jnp.int32)[index]
+
+
+def mask(x: jax.Array, width: Width) -> jax.Array:
+  """Zeros past the first `width` entries of the last axis."""
+  if isinstance(width, int):
+    assert x.shape[-1] == width, (x.shape, width)
+    return x
+  return jnp.where(jnp.arange(x.shape[-1]) < width, x, jnp.zeros((), x.dtype))
+
+
+def resize_channels(x: jax.Array, width: int) -> jax.Array:
+  """Cuts the last axis, or fills it with zeros, to `width`."""
+  short = width - x.shape[-1]
+  if short <= 0:
+    return x[..., :width]
+  return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)])
+
+
+def pads(size: int, kernel_size: int, stride: int, padding: Padding):
+  """Pixels to add before and after one spatial axis."""
+  if padding == 'symmetric':
+    return kernel_size // 2, kernel_size // 2
+  out = -(-size // stride)
+  total = max((out - 1) * stride + kernel_size - size, 0)
+  return total // 2, total - total // 2
+
+
+def conv(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
+) -> jax.Array:
+  """Convolution; kernel [k, k, in, out]."""
+  around = tuple(
+    pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
+  )
+  return lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    (stride, stride),
+    around,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """1x1 convolution; kernel [in, out]."""
+  return jnp.dot(x, kernel.astype(x.dtype))
+
+
+def dense(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+  """A dense layer; `kernel` [in, out] and `bias` [out]."""
+  return pointwise(x, params['kernel']) + params['bias'].astype(x.dtype)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+  """2x2 average pooling with stride 2; odd edges average what is there."""
+  odd = [size % 2 for size in x.shape[1:3]]
+  if not any(odd):
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+  around = [(0, 0), (0, odd[0]), (0, odd[1]), (0, 0)]
+  window, zero = (1, 2, 2, 1), jnp.zeros((), x.dtype)
+  ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+  total = lax.reduce_window(x, zero, lax.add, window, window, around)
+  return total / lax.reduce_window(ones, zero, lax.add, window, window, around)
+
+
+def batch_norm(
+  x: jax.Array,
+  params: dict[str, jax.Array],
+  stats: dict[str, jax.Array] | None,
+  epsilon: float,
+  pooling: Pooling,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Normalises each channel over all other axes.
+
+  Args:
+    x: [batch, ..., channels].
+    params: `scale` and `bias`, [channels].
+    stats: `mean` and `var`, [channels]; None: those of the batch.
+    epsilon: added to the variance.
+    pooling: which images share the batch's statistics.
+
+  Returns:
+    The normalised array, and the batch's moments: `mean` E[x] and `square`
+    E[x^2], [channels], pooled over the whole batch. They are zeros if the
+    statistics were given.
+  """
+  dtype = jnp.promote_types(jnp.float32, x.dtype)
+  if stats is None:
+    mean, square = _moments(x.astype(dtype), pooling)
+    var = jnp.maximum(square - mean**2, 0)
+    moments = {
+      'mean': _over_devices(mean.mean(0), pooling),
+      'square': _over_devices(square.mean(0), pooling),
+    }
+  else:
+    mean, var = stats['mean'][None], stats['var'][None]
+    moments = {'mean': jnp.zeros_like(var[0]), 'square': jnp.zeros_like(var[0])}
+  factor = params['scale'] * lax.rsqrt(var + epsilon)
+  shift = params['bias'] - mean * factor
+  factor, shift = (_per_image(a, x).astype(dtype) for a in (factor, shift))
+  return (x.astype(dtype) * factor + shift).astype(x.dtype), moments
+
+
+def _moments(x: jax.Array, pooling: Pooling) -> tuple[jax.Array, jax.Array]:
+  """E[x] and E[x^2], [groups on this device, channels]."""
+  local, group = x.shape[0], pooling.group_size
+  if group is None or group > local:
+    groups = 1
+  else:
+    assert local % group == 0, (local, group)
+    groups = local // group
+  x = x.reshape(groups, -1, x.shape[-1])
+  both = jnp.stack([x.mean(1), (x * x).mean(1)])
+  if pooling.axis_name is not None and groups == 1 and group != local:
+    both = _pool(both, pooling.axis_name, None if group is None else group // local)
+  return both[0], both[1]
+
+
+def _pool(moments: jax.Array, axis_name: str, devices: int | None):
+  """Averages over all devices, or over neighbourhoods of so many."""
+  if devices is None:
+    return lax.pmean(moments, axis_name)
+  everyone = lax.all_gather(moments, axis_name)
+  first = lax.axis_index(axis_name) // devices * devices
+  return lax.dynamic_slice_in_dim(everyone, first, devices).mean(0)
+
+
+def _over_devices(moments: jax.Array, pooling: Pooling) -> jax.Array:
+  """The whole batch's moments from those of each device's groups."""
+  if pooling.axis_name is None or pooling.group_size is None:
+    return moments  # of one device, or pooled already
+  return lax.pmean(moments, pooling.axis_name)
+
+
+def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
+  """[groups, channels] -> broadcastable against x."""
+  if values.shape[0] > 1:
+    values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
+  return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])
+
+
+def squeeze_excite(
+  x: jax.Array,
+  params: dict[str, jax.Array],
+  width: Width,
+  activation: str,
+  gate: str,
+) -> jax.Array:
+  """Scales each channel by a gate computed from the channels' means.
+
+  Args:
+    x: [batch, height, width, channels].
+    params: two dense layers, `reduce` [channels, squeeze] and `expand`
+      [squeeze, channels], each with `kernel` and `bias`.
+    width: active squeeze channels.
+    activation: `swish` or `relu`, between the two layers.
+    gate: `sigmoid` or `hard_sigmoid`.
+  """
+  mean = x.mean((1, 2))
+  squeezed = ACTIVATIONS[activation](dense(mean, params['reduce']))
+  scale = dense(mask(squeezed, width), params['expand'])
+  scale = ACTIVATIONS[gate](scale)
+  return x * scale[:, None, None, :]
+
+
+ACTIVATIONS = {
+  'swish': jax.nn.swish,
+  'relu': jax.nn.relu,
+  'sigmoid': jax.nn.sigmoid,
+  'hard_sigmoid': lambda x: jax.nn.relu6(x + 3) / 6,
+}
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
+  """Zeros entries at random; keys [batch]: each image has its own.
+
+  So that the same image loses the same entries on any number of devices.
+  """
+  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
+  return jnp.where(keep(keys), x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def resize(images: jax.Array, resolution: int) -> jax.Array:
+  """Bicubic resize, antialiased, of [batch, height, width, channels]."""
+  if images.shape[1:3] == (resolution, resolution):
+    return images
+  shape = (images.shape[0], resolution, resolution, images.shape[3])
+  return jax.image.resize(images, shape, 'bicubic')
+
+
+def normalise(
+  pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+  """uint8 [..., channels] -> float32 of mean 0 and deviation 1."""
+  scaled = pixels.astype(jnp.float32) / 255
+  return (scaled - jnp.asarray(mean)) / jnp.asarray(std)

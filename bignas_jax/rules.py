@@ -1,0 +1,98 @@
+"""A training rule as data: which child learns from whom, in one step.
+
+The loss graph's nodes are the roles of the sampled children; an edge says
+that a student learns from the label or from another child, whose softmax is a
+constant for it (stop-gradient). One update follows from the sum or the mean
+over all children of the step.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from bignas_jax import errors, losses
+
+LABEL = 'label'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edge:
+  """`student` learns from `teacher`: `label`, or the role of a child."""
+
+  student: str
+  teacher: str
+  weight: float = 1.0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Rule:
+  """What one step minimises (BigNAS, section 3).
+
+  Attributes:
+    edges: the loss graph. The default is in-place distillation: only the
+      biggest child sees the label, all others only its softmax.
+    aggregate: the gradients of all children are summed or averaged.
+    regularised: the role that dropout, weight decay and label smoothing apply
+      to. All others are far from overfitting.
+    dropout: before the biggest child's classifier.
+    weight_decay: times half the squared norm of all kernels, in its loss.
+    label_smoothing: of its cross-entropy.
+  """
+
+  edges: tuple[Edge, ...] = (
+    Edge(student='biggest', teacher=LABEL),
+    Edge(student='smallest', teacher='biggest'),
+    Edge(student='random', teacher='biggest'),
+  )
+  aggregate: Literal['sum', 'mean'] = 'sum'
+  regularised: str = 'biggest'
+  dropout: float = 0.2
+  weight_decay: float = 1e-5
+  label_smoothing: float = 0.1
+
+
+def teachers(rule: Rule) -> set[str]:
+  """Roles whose softmax other children learn from."""
+  return {edge.teacher for edge in rule.edges} - {LABEL}
+
+
+def check(rule: Rule, roles: list[str]) -> None:
+  """UserError unless every role learns, from a child that ran before it."""
+  for role in dict.fromkeys(roles):
+    sources = [e.teacher for e in rule.edges if e.student == role]
+    earlier = [LABEL, *roles[: roles.index(role)]]
+    if not sources or not set(sources) <= set(earlier):
+      raise errors.UserError(
+        f'rule.edges of {role}', sources, errors.one_of(set(earlier))
+      )
+
+
+def loss(
+  rule: Rule,
+  role: str,
+  logits: jax.Array,
+  labels: jax.Array,
+  softmaxes: dict[str, jax.Array],
+) -> jax.Array:
+  """A child's loss, [batch].
+
+  Args:
+    rule: the loss graph.
+    role: of this child.
+    logits: [batch, classes].
+    labels: [batch].
+    softmaxes: [batch, classes] by role, of the children that ran before.
+  """
+  smoothing = rule.label_smoothing if role == rule.regularised else 0.0
+  total = 0.0
+  for edge in rule.edges:
+    if edge.student != role:
+      continue
+    if edge.teacher == LABEL:
+      term = losses.cross_entropy(logits, labels, smoothing)
+    else:
+      target = jax.lax.stop_gradient(softmaxes[edge.teacher])
+      term = losses.soft_cross_entropy(logits, target)
+    total = total + edge.weight * term
+  return total

@@ -1,0 +1,46 @@
+"""Which children a step trains: functions of (seed, step) alone.
+
+Every host computes the same children, and a resumed run the same again.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from bignas_jax import arch as arch_lib
+from bignas_jax.arch import Arch
+from bignas_jax.space import Space
+
+
+class Child(NamedTuple):
+  """A child in a step, and the part that it plays there."""
+
+  role: str
+  arch: Arch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sandwich:
+  """The biggest, the smallest, and random children in between.
+
+  The sandwich rule of US-Net (ICCV 2019), section 3, as BigNAS uses it.
+  """
+
+  random_children: int = 2
+
+  def __call__(self, space: Space, seed: int, step: int) -> list[Child]:
+    rng = generator(seed, step)
+    children = [
+      Child('biggest', arch_lib.biggest(space)),
+      Child('smallest', arch_lib.smallest(space)),
+    ]
+    for _ in range(self.random_children):
+      arch = arch_lib.sample(space, rng, training=True)
+      children.append(Child('random', arch))
+    return children
+
+
+def generator(*path: int) -> np.random.Generator:
+  """A generator of its own for a path of numbers, such as (seed, step)."""
+  return np.random.default_rng(np.random.SeedSequence(path))

@@ -1,0 +1,262 @@
+"""The supernet: one Flax module whose children share its parameters.
+
+`Supernet(space).apply(variables, images, indices)` computes the child that
+`indices` names. A child network on its own is the same module at a pinned
+space: every shape static, nothing of the supernet left.
+
+Collections: `params`; `batch_stats`, if given, normalise (evaluation), else
+the batch's own do (training, calibration); `moments`, if mutable, receive
+E[x] and E[x^2] of every batch norm's input.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import blocks, ops, slicing
+from bignas_jax.arch import Arch, Indices
+from bignas_jax.blocks import Block, Widths
+from bignas_jax.space import Choices, Space
+
+Variables = dict[str, Any]
+
+
+class Supernet(nn.Module):
+  """All children of a space.
+
+  Attributes:
+    space: which they are.
+    dtype: of activations; parameters, statistics and logits stay float32.
+    pooling: how batch statistics are taken.
+  """
+
+  space: Space
+  dtype: Any = jnp.float32
+  pooling: ops.Pooling = ops.Pooling()
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    indices: Indices | None = None,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_keys: jax.Array | None = None,
+  ) -> jax.Array:
+    """Logits [batch, classes] in float32.
+
+    Args:
+      images: [batch, resolution, resolution, channels], normalised.
+      indices: the child; None where the space holds one architecture only.
+      dropout_rate: before the classifier.
+      dropout_keys: [batch], needed if the rate is above 0.
+    """
+    space = self.space
+    if indices is None:
+      assert arch_lib.count(space) == 1, 'which child?'
+      indices = arch_lib.encode(space, arch_lib.biggest(space))
+    indices = jax.tree.map(jnp.asarray, indices)
+    x = Stem(space, self.pooling, name='stem')(
+      images.astype(self.dtype), indices.width[0]
+    )
+    width_in = space.stem_width
+    for i in range(len(space.stages)):
+      widths = Widths(indices.width[i], indices.width[i + 1])
+      stage = Stage(space, i, width_in, self.pooling, name=f'stage{i + 1}')
+      x = stage(x, widths, jax.tree.map(lambda a, i=i: a[i], indices))
+      width_in = space.stages[i].width
+    x = Head(space, self.pooling, name='head')(x, indices.width)
+    if dropout_rate > 0:
+      x = ops.dropout(x, dropout_rate, dropout_keys)
+    return Classifier(space, name='classifier')(x)
+
+
+class _Part(nn.Module):
+  """Reads given statistics and hands out moments, for its subclasses."""
+
+  def stats(self, name: str) -> Any:
+    """Given statistics, or None where the batch's own are to be used."""
+    if self.has_variable('batch_stats', name):
+      return self.get_variable('batch_stats', name)
+    return None
+
+  def report(self, name: str, moments: Any) -> None:
+    if self.is_mutable_collection('moments'):
+      self.put_variable('moments', name, moments)
+
+  def batch_norm(self, x, name, space, pooling):
+    params = self.param(name, lambda _: blocks.init_norm(x.shape[-1]))
+    x, moments = ops.batch_norm(
+      x, params, self.stats(name), space.bn_epsilon, pooling
+    )
+    self.report(name, moments)
+    return x
+
+
+class Stem(_Part):
+  """A 3x3 convolution, batch norm, swish."""
+
+  space: Space
+  pooling: ops.Pooling
+
+  @nn.compact
+  def __call__(self, x: jax.Array, width: jax.Array) -> jax.Array:
+    space = self.space
+    width_out = max(space.stem_width)
+    shape = (3, 3, space.channels, width_out)
+    conv = self.param('conv', blocks.he_normal, shape, 9 * width_out)
+    x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
+    x = self.batch_norm(x, 'bn', space, self.pooling)
+    return ops.mask(jax.nn.swish(x), ops.pick(list(space.stem_width), width))
+
+
+class Stage(_Part):
+  """A first block, and the others with stacked parameters in one loop."""
+
+  space: Space
+  number: int
+  width_in: Choices
+  pooling: ops.Pooling
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, widths: Widths, indices: Indices
+  ) -> jax.Array:
+    """Runs as many blocks as `indices.depth` says.
+
+    Args:
+      x: [batch, height, width, channels].
+      widths: of the stage's input and output.
+      indices: this stage's entries.
+    """
+    space = self.space
+    stage = space.stages[self.number]
+    describe = functools.partial(
+      Block,
+      stage,
+      padding=space.padding,
+      bn_epsilon=space.bn_epsilon,
+      pooling=self.pooling,
+    )
+    variant = indices.kernel_size * len(stage.expand_ratio)
+    variant = variant + indices.expand_ratio
+
+    first = describe(self.width_in, stage.stride)
+    params = self.param('first', blocks.init, first)
+    x, moments = blocks.switch(
+      first, variant, params, self.stats('first'), x, widths
+    )
+    self.report('first', moments)
+    if max(stage.depth) == 1:
+      return x
+
+    rest = describe(stage.width, 1)
+    params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
+    depth = jnp.asarray(stage.depth)[indices.depth]
+    inside = Widths(widths.output, widths.output)
+
+    def body(x, scanned):
+      params, stats, position = scanned
+      index = jnp.where(position < depth, variant, len(rest.variants()))
+      return blocks.switch(
+        rest, index, params, stats, x, inside, skippable=len(stage.depth) > 1
+      )
+
+    positions = jnp.arange(1, max(stage.depth))
+    x, moments = jax.lax.scan(
+      body, x, (params, self.stats('rest'), positions)
+    )
+    self.report('rest', moments)
+    return x
+
+
+def _init_stack(key: jax.Array, block: Block, n: int) -> blocks.Params:
+  keys = jax.random.split(key, n)
+  return jax.vmap(lambda key: blocks.init(key, block))(keys)
+
+
+class Head(_Part):
+  """From the last stage to [batch, features]."""
+
+  space: Space
+  pooling: ops.Pooling
+
+  @nn.compact
+  def __call__(self, x: jax.Array, widths: jax.Array) -> jax.Array:
+    space = self.space
+    last, features = space.stages[-1].width, space.head_width
+    hidden = features
+    active = ops.pick(list(features), widths[-1])
+    if space.head_expand is not None:
+      hidden = tuple(w * space.head_expand for w in last)
+    shape = (max(last), max(hidden))
+    conv = self.param('conv', blocks.he_normal, shape, max(hidden))
+    x = self.batch_norm(
+      ops.pointwise(x, conv['kernel']), 'bn', space, self.pooling
+    )
+    x = jax.nn.swish(x).mean((1, 2))
+    if space.head_expand is None:
+      return ops.mask(x, active)
+    x = ops.mask(x, ops.pick(list(hidden), widths[-2]))
+    shape = (max(hidden), max(features))
+    last_conv = self.param('last_conv', blocks.he_normal, shape, max(features))
+    x = jax.nn.swish(ops.pointwise(x, last_conv['kernel']))
+    return ops.mask(x, active)
+
+
+class Classifier(nn.Module):
+  """A dense layer in float32, with small initial weights."""
+
+  space: Space
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    classes = self.space.classes
+    normal = nn.initializers.normal(0.01)
+    params = {
+      'kernel': self.param('kernel', normal, (x.shape[-1], classes)),
+      'bias': self.param('bias', nn.initializers.zeros, (classes,)),
+    }
+    return ops.dense(x.astype(jnp.promote_types(jnp.float32, x.dtype)), params)
+
+
+def images_like(space: Space, resolution: int, batch: int = 1):
+  """The shape of a batch of images."""
+  shape = (batch, resolution, resolution, space.channels)
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def init(space: Space, key: jax.Array) -> Variables:
+  """The supernet's parameters; jit or eval_shape it."""
+  images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
+  indices = arch_lib.encode(space, arch_lib.biggest(space))
+  return Supernet(space).init(key, images, indices)['params']
+
+
+@functools.lru_cache(maxsize=4096)
+def shapes(space: Space) -> Variables:
+  """Shapes of the supernet's `params`."""
+  return jax.eval_shape(lambda: init(space, jax.random.key(0)))
+
+
+def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
+  """The child's own variables, for `Supernet(arch.pin(space, arch))`.
+
+  Args:
+    space: the supernet's.
+    variables: `params` of the supernet, and `batch_stats` if they were
+      calibrated for this child.
+    arch: the child.
+  """
+  like = shapes(arch_lib.pin(space, arch))
+  out = {'params': slicing.shrink(variables['params'], like)}
+  if 'batch_stats' in variables:
+    norms = slicing.shrink(
+      variables['batch_stats'], slicing.norm_shapes(like, ('mean', 'var'))
+    )
+    out['batch_stats'] = norms
+  return out

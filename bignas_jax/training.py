@@ -1,0 +1,222 @@
+"""Training a supernet: config to checkpoints.
+
+  space -> shapes -> compiled programs -> initialise or restore -> for each
+  step: sample children, train them, update -> log, checkpoint, evaluate.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import (
+  cli,
+  config as config_lib,
+  counting,
+  data as data_lib,
+  evaluation,
+  metrics,
+  programs,
+  sharding,
+  workdir as workdir_lib,
+)
+from bignas_jax.checkpoint import Checkpoints
+from bignas_jax.config import Config
+from bignas_jax.programs import State
+
+Tree = Any
+
+
+def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains from the newest checkpoint, or from the start, to the end.
+
+  Args:
+    config: of the run, checked.
+    workdir: made if missing; must not be another config's.
+
+  Returns:
+    The step reached, and the last evaluation of the biggest and the smallest.
+
+  Raises:
+    UserError: of config, data or workdir; before anything is written.
+    Preempted: SIGTERM or SIGINT came; the state is saved.
+  """
+  config_lib.check(config)
+  setup = config_lib.setup(config)
+  splits = data_lib.load(config.data, setup.model.space.channels)
+  data_lib.check_classes(splits, setup.model.space.classes)
+  with workdir_lib.lock(workdir):
+    workdir_lib.claim(workdir, config)
+    with cli.StopRequest() as stop:
+      return _Run(config, setup, splits, workdir).train(stop)
+
+
+class _Run:
+  """One process's share of a training run."""
+
+  def __init__(self, config, setup, splits, workdir):
+    self.config, self.setup, self.workdir = config, setup, workdir
+    self.batches = data_lib.train_batches(
+      splits.train,
+      config.data,
+      batch_size=config.batch_size,
+      resolution=setup.model.image_size,
+      seed=config.seed,
+    )
+    self.evaluator = evaluator(config, setup.model, splits, splits.test)
+    self.policy = config_lib.policy(config)
+    self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    metrics.say(overview(config))
+
+  def train(self, stop: cli.StopRequest) -> dict[str, Any]:
+    config = self.config
+    state = self.restore_or_init()
+    start = int(state.step)
+    if start < config.steps:
+      began = time.monotonic()
+      compiled = programs.compile_all(programs.all_programs(self.setup))
+      took = time.monotonic() - began
+      metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    writer = metrics.Writer(self.workdir, start)
+    clock = _Clock(config.batch_size)
+    last: dict[str, float] = {}
+    with metrics.Progress('train', config.steps, start) as progress:
+      stream = data_lib.stream(self.batches, start)
+      for step in range(start, config.steps):
+        children = self.policy(self.setup.model.space, config.seed, step)
+        batch = sharding.put(
+          self.setup.model.where, next(stream), sharding.SPLIT
+        )
+        state, measured = programs.step(
+          self.setup, compiled, state, batch, children
+        )
+        done = step + 1
+        progress.advance(done)
+        if done % config.log_every == 0 or done == config.steps:
+          values = summary(children, jax.device_get(measured))
+          values['images_per_s'] = clock.images_per_s(done)
+          writer.write(done, values)
+          progress.note(_line(done, values))
+        if done % config.checkpoint_every == 0 or done == config.steps:
+          self.checkpoints.save(done, state)
+        if done % config.eval_every == 0 or done == config.steps:
+          last = self.evaluate(state)
+          writer.write(done, last)
+          progress.note(_line(done, last))
+          clock.restart(done)
+        if stop.requested and done < config.steps:
+          self.checkpoints.save(done, state)
+          self.close(writer)
+          raise cli.Preempted(f'saved step {done} of {config.steps}')
+      stream.close()
+    if not last:
+      last = self.evaluate(state)
+    self.close(writer)
+    return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def restore_or_init(self) -> State:
+    where, config = self.setup.model.where, self.config
+    init = programs.init_state(self.setup)
+    like = sharding.described(where, jax.eval_shape(init), sharding.REPLICATED)
+    step = self.checkpoints.latest()
+    if step is not None:
+      metrics.say(f'resuming from step {step} of {config.steps}')
+      return self.checkpoints.restore(step, like)
+    places = jax.tree.map(lambda leaf: leaf.sharding, like)
+    return jax.jit(init, out_shardings=places)()
+
+  def evaluate(self, state: State) -> dict[str, float]:
+    """Calibrated test accuracy of the biggest and the smallest child."""
+    params = state.params if state.ema is None else state.ema
+    values = {}
+    for role, make in programs.STATIC.items():
+      score = self.evaluator.score(params, make(self.setup.model.space))
+      values[f'eval/{role}/top1'] = score.top1
+      values[f'eval/{role}/top5'] = score.top5
+    return values
+
+  def close(self, writer: metrics.Writer) -> None:
+    self.checkpoints.close()
+    writer.close()
+
+
+def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
+  """Calibrates on training images, evaluates on the given split."""
+  batches = {'resolution': model.image_size}
+  return evaluation.Evaluator(
+    model,
+    data_lib.calibration_batches(
+      splits.train,
+      config.data,
+      images=config.calibration.images,
+      batch_size=config.calibration.batch_size,
+      seed=config.calibration.seed,
+      **batches,
+    ),
+    data_lib.eval_batches(
+      split, config.data, batch_size=config.eval_batch_size, **batches
+    ),
+    arch,
+  )
+
+
+def summary(children, measured) -> dict[str, float]:
+  """A logged line: random children averaged, the others by role."""
+  *of_children, of_update = measured
+  values: dict[str, list[float]] = {}
+  for child, numbers in zip(children, of_children, strict=True):
+    for name, value in numbers.items():
+      values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
+  line = {name: float(np.mean(v)) for name, v in values.items()}
+  line['lr'] = float(of_update['lr'])
+  line['train/grad_norm'] = float(of_update['grad_norm'])
+  return line
+
+
+def overview(config: Config) -> str:
+  """What will be trained, in a few lines."""
+  space = config_lib.space(config)
+  lines = [f'space {space.name}: {arch_lib.count(space):,} children']
+  for role, make in programs.STATIC.items():
+    arch = make(space)
+    cost = counting.cost(space, arch)
+    lines.append(
+      f'  {role:8} {arch.resolution:4} px {cost.macs / 1e6:10.2f} M MACs '
+      f'{cost.params / 1e6:8.3f} M parameters'
+    )
+  lines.append(
+    f'{config.steps} steps of {config.batch_size} images on '
+    f'{jax.device_count()} {jax.devices()[0].device_kind} device(s), '
+    f'{config.dtype}, seed {config.seed}'
+  )
+  return '\n'.join(lines)
+
+
+class _Clock:
+  """Images a second since the last line, evaluations left out."""
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self._since: tuple[int, float] | None = None
+
+  def restart(self, step: int) -> None:
+    self._since = (step, time.monotonic())
+
+  def images_per_s(self, step: int) -> float:
+    now, since = time.monotonic(), self._since
+    self._since = (step, now)
+    if since is None or step == since[0]:
+      return float('nan')
+    return (step - since[0]) * self._batch_size / (now - since[1])
+
+
+def _line(step: int, values: dict[str, float]) -> str:
+  shown = ' '.join(
+    f'{name.removeprefix("train/")} {value:.4g}'
+    for name, value in values.items()
+  )
+  return f'step {step}: {shown}'

@@ -1,0 +1,89 @@
+"""The directory of a run: which config it belongs to, where things lie."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import bignas_jax
+from bignas_jax import config as config_lib
+from bignas_jax import errors
+from bignas_jax.config import Config
+
+_CONFIG = 'config.json'
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+  """Makes the directory this config's, or checks that it is.
+
+  Raises:
+    UserError: it belongs to another config; names the differing fields.
+  """
+  path = workdir / _CONFIG
+  fields = config_lib.to_dict(config)
+  if path.exists():
+    found = config_lib.differences(_read(workdir)['config'], fields)
+    if found:
+      raise errors.UserError(
+        'workdir',
+        str(workdir),
+        f'a directory of the same config; this one differs in {"; ".join(found)}',
+      )
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  text = {
+    'version': bignas_jax.__version__,
+    'seed': config.seed,
+    'config_sha256': config_lib.sha256(config),
+    'config': fields,
+  }
+  write_json(path, text)
+
+
+def load_config(workdir: pathlib.Path) -> Config:
+  """The config of a run that has been started.
+
+  Raises:
+    UserError: there is none.
+  """
+  return config_lib.from_dict(_read(workdir)['config'])
+
+
+def _read(workdir: pathlib.Path) -> dict[str, Any]:
+  path = workdir / _CONFIG
+  if not path.is_file():
+    raise errors.UserError(
+      'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
+    )
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise errors.UserError(str(path), str(error), 'valid JSON') from None
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a whole file or none."""
+  fresh = path.with_name(path.name + '.new')
+  fresh.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(fresh, path)
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds the directory for one training process at a time.
+
+  Raises:
+    UserError: another process trains in it.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / '.lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.UserError(
+        'workdir', str(workdir), 'a directory that no other run is using'
+      ) from None
+    yield
