@@ -9,6 +9,7 @@ decisions that make an architecture.
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -260,12 +261,11 @@ def parse(space: Space, text: str) -> Arch:
   if text in ('smallest', 'biggest'):
     return smallest(space) if text == 'smallest' else biggest(space)
   if not text.lstrip().startswith('{'):
-    path = pathlib.Path(text)
-    if not path.is_file():
+    if not os.path.isfile(text):  # False, not an error, for an odd name too
       raise errors.UserError(
         'arch', text, 'smallest, biggest, JSON, or a file that holds JSON'
       )
-    text = path.read_text()
+    text = pathlib.Path(text).read_text()
   try:
     fields = json.loads(text)
   except json.JSONDecodeError as error:

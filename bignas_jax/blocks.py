@@ -27,7 +27,7 @@ class Block:
   Attributes:
     stage: its allowed kernel sizes, expand ratios and output widths.
     width_in: its allowed input widths.
-    stride: its own; the stage's for the first block.
+    first: of its stage; the others' output is as wide as their input.
     padding: the space's.
     bn_epsilon: the space's.
     pooling: how batch statistics are taken.
@@ -35,7 +35,7 @@ class Block:
 
   stage: Stage
   width_in: Choices
-  stride: int
+  first: bool
   padding: ops.Padding
   bn_epsilon: float
   pooling: ops.Pooling
@@ -43,7 +43,11 @@ class Block:
   @property
   def has_shortcut_conv(self) -> bool:
     """Whether any child's block changes the number of channels."""
-    return len({*self.width_in, *self.stage.width}) > 1
+    return self.first and len({*self.width_in, *self.stage.width}) > 1
+
+  @property
+  def stride(self) -> int:
+    return self.stage.stride if self.first else 1
 
   def variants(self) -> list['Block']:
     """One block for each (kernel size, expand ratio), kernel size first."""

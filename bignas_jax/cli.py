@@ -17,7 +17,7 @@ USER_ERROR = 2
 PREEMPTED = 75
 
 
-class Preempted(Exception):  # noqa: N818 - an event, not an error
+class Preempted(Exception):
   """The run was asked to stop, and has saved its state."""
 
 

@@ -14,8 +14,6 @@ from typing import Any
 import jax.numpy as jnp
 
 from bignas_jax import (
-  arch,
-  data,
   errors,
   optim,
   programs,
@@ -23,6 +21,7 @@ from bignas_jax import (
   sampling,
   schedules,
   sharding,
+  sources,
   spaces,
 )
 from bignas_jax.model import Model
@@ -120,7 +119,7 @@ class Config:
   """
 
   space: str | Space
-  data: data.Data
+  data: sources.Data
   seed: int = 0
   steps: int
   batch_size: int
@@ -189,7 +188,9 @@ def check(config: Config) -> None:
       calibration.images,
       f'a multiple of calibration.batch_size {calibration.batch_size}',
     )
-  rules.check(config.rule, [c.role for c in policy(config)(space(config), 0, 0)])
+  rules.check(
+    config.rule, [c.role for c in policy(config)(space(config), 0, 0)]
+  )
 
 
 def space(config: Config) -> Space:
@@ -272,7 +273,9 @@ def differences(a: Any, b: Any, path: str = '') -> list[str]:
     return [
       line
       for key in sorted({*a, *b})
-      for line in differences(a.get(key), b.get(key), f'{path}.{key}'.strip('.'))
+      for line in differences(
+        a.get(key), b.get(key), f'{path}.{key}'.strip('.')
+      )
     ]
   if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
     return [

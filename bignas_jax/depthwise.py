@@ -91,19 +91,22 @@ def _pad(x, around):
 
 def _weighted_taps(x, kernel, stride):
   """The sum of the shifted images, each times its tap's weights."""
-  size, total = kernel.shape[0], jnp.zeros((), x.dtype)
+  size = kernel.shape[0]
+  weights = kernel.reshape(size, size, 1, 1, 1, -1)
+  total = jnp.zeros((), x.dtype)
   for i, j, tap in _taps(x, size, stride):
-    total = total + tap * kernel[i, j, 0]
+    total = total + tap * weights[i, j]
   return total
 
 
 def _taps(x, size, stride):
   """Yields (i, j, what kernel entry i, j sees) of the padded image."""
-  last = [(n - size) // stride * stride for n in x.shape[1:3]]
+  b, height, width, c = x.shape
+  rows, columns = ((n - size) // stride * stride + 1 for n in (height, width))
   for i in range(size):
-    rows = slice(i, i + last[0] + 1, stride)
     for j in range(size):
-      yield i, j, x[:, rows, slice(j, j + last[1] + 1, stride)]
+      last = (b, i + rows, j + columns, c)
+      yield i, j, lax.slice(x, (0, i, j, 0), last, (1, stride, stride, 1))
 
 
 def _taps_backward(x, kernel, cotangent, *, stride, padding):
@@ -139,5 +142,6 @@ def _sum_images(a, b):
   groups = next(g for g in range(_GROUP, 0, -1) if a.shape[0] % g == 0)
   n, total = a.shape[0] // groups, jnp.zeros((), a.dtype)
   for start in range(0, a.shape[0], n):
-    total = total + a[start : start + n] * b[start : start + n]
+    first, second = (lax.slice_in_dim(v, start, start + n) for v in (a, b))
+    total = total + first * second
   return total

@@ -15,7 +15,9 @@ def switch(
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
   branches. This one keeps the inputs, and recomputes the taken branch on the
-  way back, so that neither time nor memory is spent on the others.
+  way back, so that neither time nor memory is spent on the others. It is used
+  for a single branch too: inside a loop over blocks, storing residuals costs
+  more on a CPU than computing them again (docs/performance.md).
 
   Args:
     index: traced int32 scalar.
@@ -24,8 +26,6 @@ def switch(
     operands: differentiated.
     constants: not differentiated.
   """
-  if len(branches) == 1:
-    return branches[0](operands, constants)
   return _switch(tuple(branches), index, operands, constants)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sharding, supernet
+from bignas_jax import sharding
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sharding import DATA, REPLICATED, SPLIT
@@ -51,6 +51,7 @@ class Evaluator:
     self._model, self._arch = model, arch
     self._net = model.net(arch)
     put = functools.partial(sharding.put, model.where, spec=SPLIT)
+    self._programs: dict[tuple[str, int], Callable] = {}
     self._calibration = [put({'image': b['image']}) for b in calibration]
     self.split = [put(batch) for batch in split]
 
@@ -67,20 +68,23 @@ class Evaluator:
     """The child's statistics, `mean` and `var` of every batch norm."""
     indices, moments = self._indices(arch), None
     for batch in self._calibration:
-      new = self._moments(arch.resolution)(params, batch, indices)
+      new = self._program('moments', arch.resolution)(params, batch, indices)
       moments = new if moments is None else _add(moments, new)
     return statistics(moments, len(self._calibration))
 
   def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
     """Top-1 and top-5 with the given statistics."""
-    indices, program = self._indices(arch), self._counts(arch.resolution)
+    indices, program = (
+      self._indices(arch),
+      self._program('counts', arch.resolution),
+    )
     counts = [program(params, stats, b, indices) for b in self.split]
     top1, top5, images = np.sum(jax.device_get(counts), axis=0)
     return Score(float(top1 / images), float(top5 / images), int(images))
 
   def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):
     """[batch, classes] of one batch of images, in float32."""
-    program = self._logits(arch.resolution)
+    program = self._program('logits', arch.resolution)
     return program(params, stats, batch, self._indices(arch))
 
   def _indices(self, arch: Arch) -> Tree:
@@ -90,43 +94,41 @@ class Evaluator:
       self._model.where, arch_lib.encode(self._model.space, arch), REPLICATED
     )
 
-  @functools.cache
-  def _moments(self, resolution: int) -> Callable:
-    def run(params, batch, indices):
-      images = self._model.images(batch['image'], resolution)
-      _, out = self._net.apply(
-        {'params': params}, images, indices, mutable=['moments']
+  def _program(self, kind: str, resolution: int) -> Callable:
+    """Compiled once a resolution, on first use."""
+    key = kind, resolution
+    if key not in self._programs:
+      function, in_specs, out_specs = {
+        'moments': (self._moments, (REPLICATED, SPLIT, REPLICATED), REPLICATED),
+        'logits': (self._logits, _EVALUATED, SPLIT),
+        'counts': (self._counts, _EVALUATED, REPLICATED),
+      }[kind]
+      run = functools.partial(function, resolution)
+      where = self._model.where
+      self._programs[key] = jax.jit(
+        sharding.per_device(where, in_specs, out_specs)(run)
       )
-      return out['moments']
+    return self._programs[key]
 
-    return self._compiled(run, (REPLICATED, SPLIT, REPLICATED), REPLICATED)
-
-  @functools.cache
-  def _logits(self, resolution: int) -> Callable:
-    return self._compiled(
-      functools.partial(self._apply, resolution),
-      (REPLICATED, REPLICATED, SPLIT, REPLICATED),
-      SPLIT,
+  def _moments(self, resolution, params, batch, indices):
+    images = self._model.images(batch['image'], resolution)
+    _, out = self._net.apply(
+      {'params': params}, images, indices, mutable=['moments']
     )
+    return out['moments']
 
-  @functools.cache
-  def _counts(self, resolution: int) -> Callable:
-    def run(params, stats, batch, indices):
-      logits = self._apply(resolution, params, stats, batch, indices)
-      return jax.lax.psum(count_right(logits, batch), DATA)
+  def _counts(self, resolution, params, stats, batch, indices):
+    logits = self._logits(resolution, params, stats, batch, indices)
+    return jax.lax.psum(count_right(logits, batch), DATA)
 
-    return self._compiled(
-      run, (REPLICATED, REPLICATED, SPLIT, REPLICATED), REPLICATED
-    )
-
-  def _apply(self, resolution, params, stats, batch, indices):
+  def _logits(self, resolution, params, stats, batch, indices):
     images = self._model.images(batch['image'], resolution)
     variables = {'params': params, 'batch_stats': stats}
     return self._net.apply(variables, images, indices)
 
-  def _compiled(self, run: Callable, in_specs, out_specs) -> Callable:
-    where = self._model.where
-    return jax.jit(sharding.per_device(where, in_specs, out_specs)(run))
+
+# Parameters, statistics, images, indices.
+_EVALUATED = (REPLICATED, REPLICATED, SPLIT, REPLICATED)
 
 
 def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
@@ -151,3 +153,13 @@ def statistics(moments: Tree, batches: int) -> Tree:
     var = jnp.maximum(moments['square'] / batches - mean**2, 0)
     return {'mean': mean, 'var': var}
   return {name: statistics(inner, batches) for name, inner in moments.items()}
+
+
+def initial_statistics(like: Tree) -> Tree:
+  """Mean 0 and variance 1 everywhere: a child that was not calibrated."""
+  if set(like) == {'mean', 'var'}:
+    return {
+      'mean': jnp.zeros_like(like['mean']),
+      'var': jnp.ones_like(like['var']),
+    }
+  return {name: initial_statistics(inner) for name, inner in like.items()}

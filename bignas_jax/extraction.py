@@ -8,18 +8,21 @@ import numpy as np
 
 import bignas_jax
 from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import counting
-from bignas_jax import data as data_lib
 from bignas_jax import child as child_lib
+from bignas_jax import config as config_lib
 from bignas_jax import (
+  counting,
   errors,
   evaluation,
   metrics,
   searching,
   sharding,
+  sources,
   supernet,
   training,
+)
+from bignas_jax import data as data_lib
+from bignas_jax import (
   workdir as workdir_lib,
 )
 from bignas_jax.arch import Arch
@@ -130,8 +133,8 @@ def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
   """Accuracy of a child package on a split of the data it was made with."""
   child = child_lib.load(directory)
   info = child.info
-  data = config_lib.build(data_lib.Data, info['data'])
-  source = _split(data_lib.load(data, info['input']['channels']), split)
+  data = config_lib.build(sources.Data, info['data'])
+  source = _split(sources.load(data, info['input']['channels']), split)
   model = Model(
     space=child.space,
     where=sharding.mesh(jax.devices()[:1]),
@@ -181,7 +184,7 @@ def evaluate_in_supernet(
   } | score._asdict()
 
 
-def _split(splits: data_lib.Splits, name: str) -> data_lib.Source:
+def _split(splits: sources.Splits, name: str) -> sources.Source:
   if name not in SPLITS:
     raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
   return getattr(splits, name)

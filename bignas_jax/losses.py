@@ -4,7 +4,6 @@ Logits are [batch, classes] in float32; results are [batch].
 """
 
 import jax
-import jax.numpy as jnp
 
 
 def cross_entropy(

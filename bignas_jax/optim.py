@@ -29,16 +29,12 @@ class Optimizer:
   clip_value: float = 0.0
 
 
-def create(
-  config: Optimizer, rate: Callable
-) -> optax.GradientTransformation:
+def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
   """Builds the transformation; `rate` maps a step to a learning rate."""
   if config.name == 'rmsprop':
     update = _tf_rmsprop(config, rate)
   else:
-    update = optax.sgd(
-      rate, momentum=config.momentum, nesterov=config.nesterov
-    )
+    update = optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov)
   if config.clip_value > 0:
     return optax.chain(optax.clip(config.clip_value), update)
   return update

@@ -26,15 +26,14 @@ def load(path: str) -> Config:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-  except (SyntaxError, ImportError) as error:
-    raise errors.UserError('--config', path, f'valid Python ({error})') from None
-  except TypeError as error:  # a misspelt field of a dataclass
-    raise errors.UserError('--config', path, f'known fields ({error})') from None
-  make = getattr(module, 'get_config', None)
-  try:
+    make = getattr(module, 'get_config', None)
     config = make() if callable(make) else None
-  except TypeError as error:
-    raise errors.UserError('--config', path, f'known fields ({error})') from None
+  except (SyntaxError, ImportError) as error:
+    allowed = f'valid Python ({error})'
+    raise errors.UserError('--config', path, allowed) from None
+  except TypeError as error:  # a misspelt field of a dataclass
+    allowed = f'known fields ({error})'
+    raise errors.UserError('--config', path, allowed) from None
   if not isinstance(config, Config):
     raise errors.UserError(
       '--config', path, 'a Python file whose get_config() returns a Config'

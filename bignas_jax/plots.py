@@ -1,70 +1,214 @@
 """Pictures, as SVG text; the only importer of matplotlib."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
 matplotlib.use('svg')
-import matplotlib.figure  # noqa: E402
+import matplotlib.figure
+import numpy as np
 
 Points = Sequence[tuple[float, float]]
 
-_COLOURS = {'biggest': '#1f4e9c', 'random': '#8a8a8a', 'smallest': '#d1600a'}
+WIDE, HALF = (9.2, 4.0), (4.5, 3.0)  # inches; two halves stand side by side
 
+_COLOURS = {
+  'biggest': '#1f4e9c',
+  'random': '#8a8a8a',
+  'smallest': '#d1600a',
+  'coarse_to_fine': '#5b8dd6',
+  'evolution': '#4f9d69',
+}
+_STARS = ('#e0482e', '#f2b134', '#8b4fb3', '#2a9d8f', '#c2457c', '#6b6b6b')
+_BARS = ('#1f4e9c', '#9db7dd', '#d9d9d9')
+_INK, _FAINT = '#444444', '#d5d5d5'
+_MARKERS_UP_TO = 60  # points on a line; more would run into one another
+_DRAWN = 250  # points on a line
+_MARGIN = 0.05  # of the axis, around what is drawn
 
-def _figure(xlabel: str, ylabel: str, size=(7.0, 4.2)):
-  matplotlib.rcParams.update(
-    {'svg.fonttype': 'none', 'svg.hashsalt': 'bignas_jax', 'font.size': 10}
-  )
-  figure = matplotlib.figure.Figure(figsize=size, layout='constrained')
-  axes = figure.subplots()
-  axes.set_xlabel(xlabel)
-  axes.set_ylabel(ylabel)
-  axes.grid(alpha=0.3)
-  for side in ('top', 'right'):
-    axes.spines[side].set_visible(False)
-  return figure, axes
-
-
-def _svg(figure) -> str:
-  text = io.StringIO()
-  figure.savefig(text, format='svg', metadata={'Date': None})
-  return text.getvalue()
+matplotlib.rcParams.update(
+  {
+    'svg.fonttype': 'none',  # text stays text: it can be searched and copied
+    'svg.hashsalt': 'bignas_jax',  # the same picture has the same bytes
+    'text.parse_math': False,  # a child may be called '$'
+    'font.size': 9,
+    'text.color': _INK,
+    'axes.labelcolor': _INK,
+    'axes.edgecolor': '#9a9a9a',
+    'xtick.color': _INK,
+    'ytick.color': _INK,
+    'lines.linewidth': 1.6,
+  }
+)
 
 
 def pareto(
-  groups: dict[str, Points], front: Points, marked: dict[str, Points]
+  groups: Mapping[str, Points],
+  front: Points,
+  marked: Mapping[str, Points],
+  limit: float | None = None,
 ) -> str:
-  """Accuracy against cost.
+  """Held-out accuracy against cost.
+
+  The axis shows all but the poorest outliers, which become small triangles
+  at its lower end; marked points are never outliers.
 
   Args:
     groups: (M MACs, top-1 %) of children, by what found them.
     front: the best for their cost, by rising cost.
     marked: points with a name of their own, such as the extracted child.
+    limit: on M MACs.
   """
-  figure, axes = _figure('million multiply-adds', 'top-1, %')
-  for name, points in groups.items():
-    axes.plot(*_xy(points), 'o', markersize=4, alpha=0.5, label=name)
-  axes.step(
-    *_xy(front), 'k-', where='post', linewidth=1.2, label='front'
+  figure, axes = _figure(
+    'million multiply-adds (MACs)', 'held-out top-1, %', WIDE
   )
-  for name, points in marked.items():
-    axes.plot(*_xy(points), '*', markersize=14, label=name)
-  axes.legend(frameon=False, loc='lower right')
+  everything = [point for points in groups.values() for point in points]
+  stars = [point for points in marked.values() for point in points]
+  low, high = _limits([y for _, y in everything], [y for _, y in stars])
+  for i, (name, points) in enumerate(groups.items()):
+    colour = _COLOURS.get(name, f'C{i}')
+    seen = [point for point in points if point[1] >= low]
+    style = {'color': colour, 'alpha': 0.6, 'markeredgewidth': 0}
+    axes.plot(*_xy(seen), 'o', markersize=5, label=name, **style)
+    below = [(x, low) for x, y in points if y < low]
+    if below:
+      axes.plot(*_xy(below), 'v', markersize=5, clip_on=False, **style)
+  axes.step(
+    *_xy(front), color='#222222', where='post', linewidth=1.2, label='front'
+  )
+  for i, (name, points) in enumerate(marked.items()):
+    axes.plot(
+      *_xy(points),
+      '*',
+      color=_STARS[i % len(_STARS)],
+      markeredgecolor='#222222',
+      markeredgewidth=0.7,
+      markersize=15,
+      label=name,
+    )
+  if limit is not None:
+    axes.axvline(limit, color='#888888', linestyle=(0, (4, 3)), linewidth=1)
+    _note(axes, 'limit', (limit, 1), ('data', 'axes fraction'), (-4, -9))
+  outside = sum(y < low for _, y in everything)
+  if outside:
+    text = f'▾ {outside} below {low:.4g} %'
+    _note(axes, text, (1, 0), 'axes fraction', (0, -28))
+  axes.set_ylim(low, high)
+  if everything or stars:
+    axes.legend(loc='lower right', framealpha=0.9, edgecolor=_FAINT)
   return _svg(figure)
 
 
-def curves(lines: dict[str, Points], ylabel: str, log: bool = False) -> str:
-  """Values over steps, a line a name."""
-  figure, axes = _figure('step', ylabel, (7.0, 3.4))
+def curves(
+  lines: Mapping[str, Points],
+  ylabel: str,
+  log: bool = False,
+  size: tuple[float, float] = WIDE,
+) -> str:
+  """Values over steps, a line a name; long lines as averages of neighbours."""
+  figure, axes = _figure('step', ylabel, size)
   for name, points in lines.items():
-    axes.plot(*_xy(points), label=name, color=_COLOURS.get(name))
+    marker = 'o' if len(points) <= _MARKERS_UP_TO else ''
+    axes.plot(
+      *_xy(_averaged(points)),
+      label=name,
+      color=_COLOURS.get(name, '#1f4e9c'),
+      marker=marker,
+      markersize=2.5,
+    )
   if log:
     axes.set_yscale('log')
+  axes.set_xlim(left=0)
   if len(lines) > 1:
     axes.legend(frameon=False)
   return _svg(figure)
+
+
+def bars(groups: dict[str, dict[str, float | None]], ylabel: str) -> str:
+  """Values in percent, a cluster of bars a group; None: no bar."""
+  figure, axes = _figure('', ylabel, (9.2, 2.5))
+  series = list(dict.fromkeys(itertools.chain(*groups.values())))
+  width = 0.8 / max(1, len(series))
+  for i, name in enumerate(series):
+    values = [group.get(name) for group in groups.values()]
+    at = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+    drawn = axes.bar(
+      at,
+      [0 if value is None else value for value in values],
+      width * 0.92,
+      label=name,
+      color=_BARS[i % len(_BARS)],
+    )
+    axes.bar_label(
+      drawn,
+      ['' if value is None else f'{value:.1f}' for value in values],
+      padding=2,
+      fontsize=8,
+    )
+  axes.set_xticks(range(len(groups)), list(groups))
+  axes.tick_params('x', length=0)
+  axes.grid(visible=False, axis='x')
+  axes.set_ylim(0, 108)
+  axes.set_yticks(range(0, 101, 25))
+  figure.legend(loc='outside upper left', ncols=len(series), frameon=False)
+  return _svg(figure)
+
+
+def _figure(xlabel: str, ylabel: str, size: tuple[float, float]):
+  figure = matplotlib.figure.Figure(figsize=size, layout='constrained')
+  axes = figure.subplots()
+  axes.set_xlabel(xlabel)
+  axes.set_ylabel(ylabel)
+  axes.grid(color='#ececec', linewidth=0.8)
+  axes.set_axisbelow(True)
+  for side in ('top', 'right'):
+    axes.spines[side].set_visible(False)
+  return figure, axes
+
+
+def _note(axes, text: str, at, coordinates, offset) -> None:
+  """Text that ends some points away from a place."""
+  axes.annotate(
+    text,
+    at,
+    xycoords=coordinates,
+    xytext=offset,
+    textcoords='offset points',
+    ha='right',
+  )
+
+
+def _svg(figure) -> str:
+  text = io.StringIO()
+  nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+  figure.savefig(
+    text, format='svg', metadata=nothing, facecolor='none', edgecolor='none'
+  )
+  return text.getvalue()
+
+
+def _limits(values: list[float], always: list[float]) -> tuple[float, float]:
+  """An axis without the low outliers (Tukey's fence), but with `always`."""
+  if not values + always:
+    return 0.0, 100.0
+  least, most = min(values + always), max(values + always)
+  if values:
+    lower, upper = np.percentile(values, [25, 75])
+    fence = lower - 1.5 * (upper - lower)
+    least = min([y for y in values if y >= fence] + always)
+  room = max((most - least) * _MARGIN, 0.5)
+  return max(0.0, least - room), most + room
+
+
+def _averaged(points: Points) -> Points:
+  """At most _DRAWN points, each the mean of equally many neighbours."""
+  n = -(-len(points) // _DRAWN)
+  if n <= 1:
+    return points
+  parts = [points[i : i + n] for i in range(0, len(points), n)]
+  return [tuple(np.mean(part, axis=0).tolist()) for part in parts]
 
 
 def _xy(points: Points) -> tuple[list[float], list[float]]:

@@ -169,7 +169,7 @@ def update(setup: Setup) -> Callable:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
     metrics = {
       'lr': setup.rate(state.step),
-      'grad_norm': optax.global_norm(grads),
+      'grad_norm': optax.tree.norm(grads),
     }
     return State(state.step + 1, params, opt_state, ema), metrics
 
@@ -195,9 +195,7 @@ def all_programs(setup: Setup) -> list[Program]:
   size, batch = setup.model.image_size, setup.batch_size
   pixels = jax.ShapeDtypeStruct((batch, size, size, space.channels), 'uint8')
   labels = jax.ShapeDtypeStruct((batch,), 'int32')
-  inputs = sharding.described(
-    where, {'image': pixels, 'label': labels}, SPLIT
-  )
+  inputs = sharding.described(where, {'image': pixels, 'label': labels}, SPLIT)
   gradients = sharding.described(
     where,
     jax.tree.map(
@@ -221,9 +219,7 @@ def all_programs(setup: Setup) -> list[Program]:
   for role, which in order:
     arch = which if isinstance(which, Arch) else None
     resolution = which if arch is None else arch.resolution
-    function = jax.jit(
-      child(setup, role, resolution, arch), donate_argnums=4
-    )
+    function = jax.jit(child(setup, role, resolution, arch), donate_argnums=4)
     arguments = (
       state.params,
       state.step,

@@ -6,18 +6,21 @@ import time
 from typing import Any, NamedTuple
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import checkpoint
-from bignas_jax import config as config_lib
-from bignas_jax import counting
-from bignas_jax import data as data_lib
 from bignas_jax import (
+  checkpoint,
+  counting,
   errors,
+  evaluation,
   metrics,
   plots,
   selection,
   sharding,
+  sources,
   supernet,
   training,
+)
+from bignas_jax import config as config_lib
+from bignas_jax import (
   workdir as workdir_lib,
 )
 from bignas_jax.arch import Arch
@@ -34,7 +37,7 @@ class Run(NamedTuple):
 
   config: Config
   model: Model
-  splits: data_lib.Splits
+  splits: sources.Splits
   step: int
   params: Any
 
@@ -46,13 +49,14 @@ def load(workdir: pathlib.Path) -> Run:
     UserError: the directory is not a trained run's.
   """
   config = workdir_lib.load_config(workdir)
+  sharding.keep_programs(workdir / 'compiled')
   model = config_lib.model(config)
   like = sharding.described(
     model.where, supernet.shapes(model.space), sharding.REPLICATED
   )
   name = 'ema' if config.ema_decay > 0 else 'params'
   step, params = checkpoint.restore_params(workdir, like, name)
-  splits = data_lib.load(config.data, model.space.channels)
+  splits = sources.load(config.data, model.space.channels)
   return Run(config, model, splits, step, params)
 
 
@@ -98,6 +102,7 @@ def search(
   } | best._asdict()
   result['arch'] = arch_lib.to_dict(best.arch)
   workdir_lib.write_json(workdir / 'search' / 'best.json', result)
+  write_calibration(workdir, scorer, best.arch)
   picture = picture_of(archive.entries, {'best': [best]})
   (workdir / 'search' / 'pareto.svg').write_text(picture)
   return result
@@ -127,8 +132,8 @@ class _Scorer:
   """score(arch): looks up, or calibrates and evaluates, and archives."""
 
   def __init__(self, run: Run, archive: Archive, strategy: str):
-    self._run, self._archive, self._strategy = run, archive, strategy
-    self._evaluator = training.evaluator(
+    self.run, self._archive, self._strategy = run, archive, strategy
+    self.evaluator = training.evaluator(
       run.config, run.model, run.splits, run.splits.held_out
     )
     self._known = {entry.key(): entry for entry in archive.entries}
@@ -148,13 +153,13 @@ class _Scorer:
     return len(grid) + config.search.mutants
 
   def __call__(self, arch: Arch) -> float:
-    run, images = self._run, len(self._run.splits.held_out)
+    run, images = self.run, len(self.run.splits.held_out)
     calibration = run.config.calibration.images
     key = (arch, images, calibration, run.step)
     entry = self._known.get(key)
     if entry is None:
       began = time.monotonic()
-      score = self._evaluator.score(run.params, arch)
+      score = self.evaluator.score(run.params, arch)
       self.seconds += time.monotonic() - began
       cost = counting.cost(run.model.space, arch)
       entry = Entry(
@@ -173,6 +178,50 @@ class _Scorer:
     if self.progress is not None:
       self.progress.advance(len(self.seen))
     return entry.top1
+
+
+def write_calibration(
+  workdir: pathlib.Path, scorer: _Scorer, best: Arch
+) -> None:
+  """What calibration is worth, in `search/calibration.json`.
+
+  The biggest, the smallest and the best child with their own statistics, with
+  those of an untrained batch norm, and with the biggest child's.
+  """
+  space = scorer.run.model.space
+  evaluator, params = scorer.evaluator, scorer.run.params
+  biggest = arch_lib.biggest(space)
+  borrowed = evaluator.calibrate(params, biggest)
+  initial = evaluation.initial_statistics(borrowed)
+  named = {
+    'biggest': biggest,
+    'smallest': arch_lib.smallest(space),
+    'best': best,
+  }
+  top1 = lambda stats, arch: evaluator.evaluate(params, stats, arch).top1  # noqa: E731
+  children = [
+    {
+      'name': name,
+      'arch': arch_lib.to_dict(arch),
+      'macs': counting.cost(space, arch).macs,
+      'calibrated': top1(evaluator.calibrate(params, arch), arch),
+      'uncalibrated': {
+        'initial': top1(initial, arch),
+        'borrowed': top1(borrowed, arch),
+      },
+    }
+    for name, arch in named.items()
+  ]
+  for child in children:
+    metrics.say(
+      '{name}: top-1 {calibrated:.3f} calibrated, '
+      '{uncalibrated[initial]:.3f} with initial statistics, '
+      '{uncalibrated[borrowed]:.3f} with those of the biggest'.format(**child)
+    )
+  workdir_lib.write_json(
+    workdir / 'search' / 'calibration.json',
+    {'split': 'held_out', 'borrowed_from': 'biggest', 'children': children},
+  )
 
 
 def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:

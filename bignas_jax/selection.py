@@ -63,11 +63,9 @@ def check_limits(
       raise errors.UserError(
         f'--{field}', value, f'a number {ok} {allowed} in space {space.name}'
       )
-  if None not in (limits.min_macs, limits.max_macs):
-    if limits.min_macs > limits.max_macs:
-      raise errors.UserError(
-        '--min_macs', limits.min_macs, f'a number <= {limits.max_macs}'
-      )
+  least, most = limits.min_macs, limits.max_macs
+  if least is not None and most is not None and least > most:
+    raise errors.UserError('--min_macs', least, f'a number <= {most}')
 
 
 def coarse_grid(
@@ -153,9 +151,7 @@ def random(
     score(arch)
 
 
-def _draw(
-  space: Space, fits: Fits, n: int, seed: int
-) -> Iterable[Arch]:
+def _draw(space: Space, fits: Fits, n: int, seed: int) -> Iterable[Arch]:
   """Up to n different uniform children that fit; UserError if none is found."""
   rng = sampling.generator(seed)
   found: dict[Arch, None] = {}

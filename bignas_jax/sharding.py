@@ -1,6 +1,7 @@
 """The mesh, and where arrays lie on it."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 DATA = 'data'
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(DATA)  # the first axis over all devices
+
+
+def keep_programs(directory: pathlib.Path) -> None:
+  """Keeps compiled programs there, for this process and later ones."""
+  if jax.config.jax_compilation_cache_dir is None:  # the user's own goes first
+    jax.config.update('jax_compilation_cache_dir', str(directory))
 
 
 def mesh(devices: list[jax.Device] | None = None) -> Mesh:

@@ -32,9 +32,11 @@ def shrink(tree: Tree, shapes: Tree) -> Tree:
 def grow(tree: Tree, shapes: Tree) -> Tree:
   """The transpose of `shrink`: zeros around each array, up to its shape."""
   if not isinstance(shapes, dict):
-    return jnp.zeros(shapes.shape, tree.dtype).at[
-      _window(shapes.shape, tree.shape)
-    ].set(tree)
+    return (
+      jnp.zeros(shapes.shape, tree.dtype)
+      .at[_window(shapes.shape, tree.shape)]
+      .set(tree)
+    )
   return {
     name: grow(tree[name], shapes[name])
     if name in tree

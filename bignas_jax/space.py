@@ -150,10 +150,8 @@ def _check(space: Space) -> None:
     _check_choices(f'space.{name}', (getattr(space, name),))
   if space.head_expand is not None:
     _check_choices('space.head_expand', (space.head_expand,))
-  if not space.bn_epsilon > 0:
-    raise errors.UserError(
-      'space.bn_epsilon', space.bn_epsilon, 'a number > 0'
-    )
+  if not isinstance(space.bn_epsilon, float) or not space.bn_epsilon > 0:
+    raise errors.UserError('space.bn_epsilon', space.bn_epsilon, 'a number > 0')
 
 
 def _check_stage(field: str, stage: Stage) -> None:

@@ -145,7 +145,7 @@ class Stage(_Part):
     variant = indices.kernel_size * len(stage.expand_ratio)
     variant = variant + indices.expand_ratio
 
-    first = describe(self.width_in, stage.stride)
+    first = describe(self.width_in, first=True)
     params = self.param('first', blocks.init, first)
     x, moments = blocks.switch(
       first, variant, params, self.stats('first'), x, widths
@@ -154,7 +154,7 @@ class Stage(_Part):
     if max(stage.depth) == 1:
       return x
 
-    rest = describe(stage.width, 1)
+    rest = describe(stage.width, first=False)
     params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     depth = jnp.asarray(stage.depth)[indices.depth]
     inside = Widths(widths.output, widths.output)
@@ -167,9 +167,7 @@ class Stage(_Part):
       )
 
     positions = jnp.arange(1, max(stage.depth))
-    x, moments = jax.lax.scan(
-      body, x, (params, self.stats('rest'), positions)
-    )
+    x, moments = jax.lax.scan(body, x, (params, self.stats('rest'), positions))
     self.report('rest', moments)
     return x
 

@@ -1,12 +1,11 @@
 """Training a supernet: config to checkpoints.
 
-  space -> shapes -> compiled programs -> initialise or restore -> for each
-  step: sample children, train them, update -> log, checkpoint, evaluate.
+space -> shapes -> compiled programs -> initialise or restore -> for each
+step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +14,20 @@ import numpy as np
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   cli,
-  config as config_lib,
   counting,
-  data as data_lib,
   evaluation,
   metrics,
   programs,
   sharding,
+  sources,
+)
+from bignas_jax import (
+  config as config_lib,
+)
+from bignas_jax import (
+  data as data_lib,
+)
+from bignas_jax import (
   workdir as workdir_lib,
 )
 from bignas_jax.checkpoint import Checkpoints
@@ -47,10 +53,11 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   """
   config_lib.check(config)
   setup = config_lib.setup(config)
-  splits = data_lib.load(config.data, setup.model.space.channels)
-  data_lib.check_classes(splits, setup.model.space.classes)
+  splits = sources.load(config.data, setup.model.space.channels)
+  sources.check_classes(splits, setup.model.space.classes)
   with workdir_lib.lock(workdir):
     workdir_lib.claim(workdir, config)
+    sharding.keep_programs(workdir / 'compiled')
     with cli.StopRequest() as stop:
       return _Run(config, setup, splits, workdir).train(stop)
 
@@ -74,7 +81,7 @@ class _Run:
 
   def train(self, stop: cli.StopRequest) -> dict[str, Any]:
     config = self.config
-    state = self.restore_or_init()
+    state = restore_or_init(self.setup, self.checkpoints)
     start = int(state.step)
     if start < config.steps:
       began = time.monotonic()
@@ -82,7 +89,7 @@ class _Run:
       took = time.monotonic() - began
       metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
     writer = metrics.Writer(self.workdir, start)
-    clock = _Clock(config.batch_size)
+    clock = _Clock(config.batch_size, start)
     last: dict[str, float] = {}
     with metrics.Progress('train', config.steps, start) as progress:
       stream = data_lib.stream(self.batches, start)
@@ -118,17 +125,6 @@ class _Run:
     self.close(writer)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
 
-  def restore_or_init(self) -> State:
-    where, config = self.setup.model.where, self.config
-    init = programs.init_state(self.setup)
-    like = sharding.described(where, jax.eval_shape(init), sharding.REPLICATED)
-    step = self.checkpoints.latest()
-    if step is not None:
-      metrics.say(f'resuming from step {step} of {config.steps}')
-      return self.checkpoints.restore(step, like)
-    places = jax.tree.map(lambda leaf: leaf.sharding, like)
-    return jax.jit(init, out_shardings=places)()
-
   def evaluate(self, state: State) -> dict[str, float]:
     """Calibrated test accuracy of the biggest and the smallest child."""
     params = state.params if state.ema is None else state.ema
@@ -142,6 +138,18 @@ class _Run:
   def close(self, writer: metrics.Writer) -> None:
     self.checkpoints.close()
     writer.close()
+
+
+def restore_or_init(setup: programs.Setup, checkpoints: Checkpoints) -> State:
+  """The newest checkpoint's state, or that of step 0."""
+  where, init = setup.model.where, programs.init_state(setup)
+  like = sharding.described(where, jax.eval_shape(init), sharding.REPLICATED)
+  step = checkpoints.latest()
+  if step is not None:
+    metrics.say(f'resuming from step {step}')
+    return checkpoints.restore(step, like)
+  places = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return jax.jit(init, out_shardings=places)()
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
@@ -199,19 +207,17 @@ def overview(config: Config) -> str:
 class _Clock:
   """Images a second since the last line, evaluations left out."""
 
-  def __init__(self, batch_size: int):
+  def __init__(self, batch_size: int, step: int):
     self._batch_size = batch_size
-    self._since: tuple[int, float] | None = None
+    self.restart(step)
 
   def restart(self, step: int) -> None:
     self._since = (step, time.monotonic())
 
   def images_per_s(self, step: int) -> float:
-    now, since = time.monotonic(), self._since
-    self._since = (step, now)
-    if since is None or step == since[0]:
-      return float('nan')
-    return (step - since[0]) * self._batch_size / (now - since[1])
+    first, began = self._since
+    self.restart(step)
+    return (step - first) * self._batch_size / (time.monotonic() - began)
 
 
 def _line(step: int, values: dict[str, float]) -> str:

@@ -30,7 +30,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
       raise errors.UserError(
         'workdir',
         str(workdir),
-        f'a directory of the same config; this one differs in {"; ".join(found)}',
+        'a directory of the same config; this one differs in '
+        + '; '.join(found),
       )
     return
   workdir.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ trains it, searches it, extracts a child and writes a report.
 """
 
 from bignas_jax.config import Calibration, Config, Schedule, Search
-from bignas_jax.data import Data
 from bignas_jax.optim import Optimizer
 from bignas_jax.rules import Rule
+from bignas_jax.sources import Data
 
 
 def get_config() -> Config:
@@ -23,17 +23,19 @@ def get_config() -> Config:
       mean=(0.13,),
       std=(0.31,),
     ),
-    steps=600,
+    steps=1000,
     batch_size=batch_size,
-    rule=Rule(dropout=0.1),
-    optimizer=Optimizer(name='rmsprop'),
+    rule=Rule(dropout=0.0),
+    # The paper's epsilon, 1e-3, belongs to its batch of 4096: it damps small
+    # gradients, and here triples the steps to the same accuracy.
+    optimizer=Optimizer(name='rmsprop', epsilon=1e-6),
     schedule=Schedule(
-      peak=0.01,
+      peak=0.0006,
       warmup_steps=50,
-      decay_steps=0.2 * steps_per_epoch,
+      decay_steps=0.28 * steps_per_epoch,
     ),
     log_every=20,
-    eval_every=200,
+    eval_every=250,
     checkpoint_every=100,
     calibration=Calibration(images=512, batch_size=256),
     search=Search(mutants=48, evaluations=64),

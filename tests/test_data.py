@@ -11,33 +11,33 @@ import cv2
 import numpy as np
 import pytest
 
-from bignas_jax import augment, errors
+from bignas_jax import augment, errors, sources
 from bignas_jax import data as data_lib
 
 
-def mnist(**kwargs) -> data_lib.Data:
+def mnist(**kwargs) -> sources.Data:
   fields = {'held_out': 500, 'augment': 'affine', 'mean': (0.13,)}
   fields |= {'name': 'mnist5k', 'std': (0.31,)} | kwargs
-  return data_lib.Data(**fields)
+  return sources.Data(**fields)
 
 
-def folder(directory, **kwargs) -> data_lib.Data:
+def folder(directory, **kwargs) -> sources.Data:
   fields = {'held_out': 3, 'augment': 'crop', 'mean': (0.5,) * 3}
   fields |= {'name': 'image_folder', 'std': (0.25,) * 3} | kwargs
-  return data_lib.Data(directory=str(directory), **fields)
+  return sources.Data(directory=str(directory), **fields)
 
 
 @pytest.fixture(scope='module')
 def splits():
-  return data_lib.load(mnist(), channels=1)
+  return sources.load(mnist(), channels=1)
 
 
-def numbered(images: int) -> data_lib.ArraySource:
+def numbered(images: int) -> sources.ArraySource:
   """Each image is filled with its own index, which is its label too."""
   labels = np.arange(images, dtype=np.int32)
   pixels = np.broadcast_to(labels[:, None, None, None], (images, 8, 8, 1))
   names = tuple(map(str, labels))
-  return data_lib.ArraySource(pixels.astype(np.uint8), labels, names)
+  return sources.ArraySource(pixels.astype(np.uint8), labels, names)
 
 
 def batches(source, seed=0, batch_size=4, how='none', resolution=8):
@@ -89,7 +89,7 @@ def test_mnist_splits_never_change(splits):
 
 
 def test_held_out_comes_off_the_training_set_alone(splits):
-  other = data_lib.load(mnist(held_out=0), channels=1)
+  other = sources.load(mnist(held_out=0), channels=1)
   assert [len(split) for split in other] == [4000, 0, 1000]
   np.testing.assert_array_equal(other.test.images, splits.test.images)
   np.testing.assert_array_equal(other.train.images[:3500], splits.train.images)
@@ -99,7 +99,7 @@ def test_held_out_comes_off_the_training_set_alone(splits):
 
 
 def test_mnist_in_three_channels_repeats_the_gray_one(splits):
-  rgb = data_lib.load(mnist(mean=(0.1,) * 3, std=(0.3,) * 3), channels=3)
+  rgb = sources.load(mnist(mean=(0.1,) * 3, std=(0.3,) * 3), channels=3)
   assert rgb.train[5][0].shape == (28, 28, 3)
   for channel in range(3):
     np.testing.assert_array_equal(
@@ -129,7 +129,7 @@ def test_another_seed_gives_another_order_and_another_augmentation():
   assert order[0] != order[1]
   # One image: what differs is the augmentation.
   image = np.random.RandomState(0).randint(0, 256, (1, 8, 8, 1), np.uint8)
-  source = data_lib.ArraySource(image, np.zeros(1, np.int32), ('0',))
+  source = sources.ArraySource(image, np.zeros(1, np.int32), ('0',))
   a, b = (batches(source, seed, how='affine')[0]['image'] for seed in (0, 1))
   assert (a != b).any()
   # Within a batch, and so from epoch to epoch, too.
@@ -212,7 +212,7 @@ def test_threads_end_with_the_stream(how):
 
 def test_an_error_in_a_thread_reaches_the_one_who_asked(tmp_path):
   (tmp_path / 'broken.png').write_bytes(b'not an image')
-  source = data_lib.FileSource(
+  source = sources.FileSource(
     (str(tmp_path / 'broken.png'),), (0,), ('a',), channels=3
   )
   with pytest.raises(errors.UserError, match=r'broken\.png') as error:
@@ -248,7 +248,7 @@ def test_calibration_is_a_fixed_set_that_training_does_not_see():
 
 def test_calibration_images_are_augmented(splits):
   batch = data_lib.calibration_batches(
-    data_lib.ArraySource(
+    sources.ArraySource(
       splits.train.images[:1], splits.train.labels[:1], splits.train.classes
     ),
     mnist(),
@@ -334,10 +334,10 @@ def images(tmp_path):
 
 
 def test_a_folder_is_read_in_rgb(images):
-  splits = data_lib.load(folder(images), channels=3)
+  splits = sources.load(folder(images), channels=3)
   assert [len(split) for split in splits] == [13, 3, 6]
   assert splits.test.classes == ('cat', 'dog')
-  assert data_lib.num_classes(splits) == 2
+  assert sources.num_classes(splits) == 2
   assert splits.test.labels == (0, 0, 0, 1, 1, 1)
   assert [path.rsplit('/', 2)[1:] for path in splits.test.paths[:2]] == [
     ['cat', '0.JPEG'],
@@ -356,7 +356,7 @@ def test_a_folder_is_read_in_rgb(images):
 
 def test_a_folder_is_read_in_gray(images):
   data = folder(images, mean=(0.5,), std=(0.2,))
-  splits = data_lib.load(data, channels=1)
+  splits = sources.load(data, channels=1)
   image, _ = splits.test[1]
   assert image.shape == (21, 30, 1)
   assert abs(int(image[0, 0, 0]) - 76) <= 3  # luma of pure red
@@ -364,11 +364,11 @@ def test_a_folder_is_read_in_gray(images):
 
 
 def test_folder_splits_are_disjoint_and_fixed(images):
-  one, two = (data_lib.load(folder(images), channels=3) for _ in range(2))
+  one, two = (sources.load(folder(images), channels=3) for _ in range(2))
   assert one == two
   assert not set(one.train.paths) & set(one.held_out.paths)
   assert len(set(one.train.paths + one.held_out.paths)) == 16
-  more = data_lib.load(folder(images, held_out=5), channels=3)
+  more = sources.load(folder(images, held_out=5), channels=3)
   assert set(one.held_out.paths) < set(more.held_out.paths)
   names = [path.rsplit('/', 2)[1:] for path in one.held_out.paths]
   assert names == GOLDEN_HELD_OUT  # see test_mnist_splits_never_change
@@ -378,7 +378,7 @@ def test_folder_splits_are_disjoint_and_fixed(images):
 
 def test_val_serves_where_there_is_no_test(images):
   (images / 'test').rename(images / 'val')
-  splits = data_lib.load(folder(images), channels=3)
+  splits = sources.load(folder(images), channels=3)
   assert len(splits.test) == 6 and '/val/' in splits.test.paths[0]
 
 
@@ -404,26 +404,26 @@ def test_val_serves_where_there_is_no_test(images):
 )
 def test_an_impossible_field_is_named(field, changes, text):
   with pytest.raises(errors.UserError, match=text) as error:
-    data_lib.load(mnist(**changes), channels=1)
+    sources.load(mnist(**changes), channels=1)
   assert error.value.field == field
 
 
 def test_impossible_channels_are_named():
   with pytest.raises(errors.UserError, match=r'1 \(gray\) or 3') as error:
-    data_lib.load(mnist(mean=(0.1,) * 2, std=(0.1,) * 2), channels=2)
+    sources.load(mnist(mean=(0.1,) * 2, std=(0.1,) * 2), channels=2)
   assert error.value.field == 'space.channels'
 
 
 def test_too_few_classes_in_the_space_are_an_error(splits):
-  data_lib.check_classes(splits, 10)
-  data_lib.check_classes(splits, 1000)
+  sources.check_classes(splits, 10)
+  sources.check_classes(splits, 1000)
   with pytest.raises(errors.UserError, match='at least 10') as error:
-    data_lib.check_classes(splits, 9)
+    sources.check_classes(splits, 9)
   assert error.value.field == 'space.classes'
 
 
 def test_evaluating_on_nothing_held_out_is_an_error(splits):
-  nothing = data_lib.load(mnist(held_out=0), channels=1).held_out
+  nothing = sources.load(mnist(held_out=0), channels=1).held_out
   with pytest.raises(errors.UserError, match='at least 1') as error:
     data_lib.eval_batches(
       nothing, mnist(held_out=0), batch_size=4, resolution=8
@@ -434,7 +434,7 @@ def test_evaluating_on_nothing_held_out_is_an_error(splits):
 def test_a_folder_that_cannot_be_read_is_an_error(images):
   def assert_error(data, text, field='data.directory'):
     with pytest.raises(errors.UserError, match=text) as error:
-      data_lib.load(data, channels=3)
+      sources.load(data, channels=3)
     assert error.value.field == field
 
   assert_error(folder(images / 'nowhere'), 'a directory with train/ and test/')

@@ -1,0 +1,23 @@
+"""python -m bignas_jax.report: a run on one page."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from bignas_jax import cli, reporting
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Writes `report.html`; returns its path and the key results."""
+  parser = cli.parser(
+    'report',
+    'Writes DIR/report.html from the files of a run: curves, accuracy against '
+    'cost, calibration, children, config. One file, readable offline.',
+  )
+  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  options = parser.parse_args(arguments)
+  return reporting.write(options.workdir)
+
+
+if __name__ == '__main__':
+  cli.run(main)

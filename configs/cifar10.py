@@ -1,0 +1,50 @@
+"""CIFAR-10 from a folder of JPEG files, on a laptop or a small accelerator.
+
+  python -m bignas_jax.main --config=configs/cifar10.py --workdir=DIR \
+    --config.data.directory=FOLDER
+
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. Also the place to start
+from for images of one's own: the space below is a literal.
+"""
+
+import dataclasses
+
+from bignas_jax.config import Calibration, Config, Schedule, Search
+from bignas_jax.optim import Optimizer
+from bignas_jax.rules import Rule
+from bignas_jax.sources import Data
+from bignas_jax.spaces import MNIST
+
+SPACE = dataclasses.replace(
+  MNIST, name='cifar10', stem_stride=1, channels=3, classes=10
+)
+
+
+def get_config() -> Config:
+  batch_size, train_images, epochs = 128, 45_000, 60
+  steps_per_epoch = train_images / batch_size
+  return Config(
+    space=SPACE,
+    data=Data(
+      name='image_folder',
+      directory='',
+      held_out=5000,
+      augment='crop',
+      mean=(0.491, 0.482, 0.447),
+      std=(0.247, 0.243, 0.262),
+    ),
+    steps=round(epochs * steps_per_epoch),
+    batch_size=batch_size,
+    rule=Rule(dropout=0.1),
+    optimizer=Optimizer(name='rmsprop'),
+    schedule=Schedule(
+      peak=0.008,
+      warmup_steps=round(2 * steps_per_epoch),
+      decay_steps=0.6 * steps_per_epoch,
+    ),
+    log_every=50,
+    eval_every=round(5 * steps_per_epoch),
+    checkpoint_every=round(steps_per_epoch),
+    calibration=Calibration(images=2048, batch_size=256),
+    search=Search(mutants=96, evaluations=160),
+  )

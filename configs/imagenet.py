@@ -1,0 +1,57 @@
+"""The paper's run: BigNAS on ImageNet, 8x8 TPUv3 (128 cores), batch 4096.
+
+  python -m bignas_jax.main --config=configs/imagenet.py --workdir=DIR
+
+arXiv:2003.11142, section 4. Sources of each value are named where the paper
+is silent: E: EfficientNet's, R: agreed on by reimplementations.
+"""
+
+from bignas_jax.config import Calibration, Config, Schedule, Search
+from bignas_jax.optim import Optimizer
+from bignas_jax.rules import Rule
+from bignas_jax.sources import Data
+
+
+def get_config() -> Config:
+  batch_size, train_images, epochs = 4096, 1_281_167 - 10_000, 360  # R: epochs
+  steps_per_epoch = train_images / batch_size
+  return Config(
+    space='bignas',
+    data=Data(
+      name='imagenet2012',
+      held_out=10_000,
+      augment='autoaugment',  # R
+      mean=(0.485, 0.456, 0.406),
+      std=(0.229, 0.224, 0.225),
+      eval_crop=0.875,
+    ),
+    steps=round(epochs * steps_per_epoch),
+    batch_size=batch_size,
+    random_children=2,
+    rule=Rule(
+      dropout=0.2,
+      weight_decay=1e-5,
+      label_smoothing=0.1,  # R
+    ),
+    optimizer=Optimizer(
+      name='rmsprop',
+      decay=0.9,
+      momentum=0.9,
+      epsilon=1e-3,  # E
+    ),
+    schedule=Schedule(
+      peak=0.256 * batch_size / 4096,
+      warmup_steps=round(5 * steps_per_epoch),  # R
+      decay_rate=0.97,
+      decay_steps=2.4 * steps_per_epoch,
+      floor=0.05,
+    ),
+    dtype='bfloat16',
+    bn_group_size=0,  # statistics over the global batch
+    log_every=100,
+    eval_every=round(10 * steps_per_epoch),
+    checkpoint_every=round(2 * steps_per_epoch),
+    eval_batch_size=4096,
+    calibration=Calibration(images=16_384, batch_size=4096),
+    search=Search(mutants=512, evaluations=672),
+  )

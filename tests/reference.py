@@ -1,0 +1,197 @@
+"""A child network, plainly: the papers' rules with nothing elastic in them.
+
+Written from the description of the search spaces alone; it shares no function
+with the library. Given the supernet's parameters and an architecture, it cuts
+every array by hand (leading channels, centre of a kernel, first blocks) and
+runs the blocks one after the other. It is the independent witness that the
+elastic program and the sliced child are held against.
+
+On NumPy arrays it runs at once, in float64; on JAX's it has gradients.
+"""
+
+import jax
+import numpy as np
+from jax import lax
+
+# Compiles four times faster on CPU, and computes the same more slowly: right
+# for programs that a test runs only a few times.
+QUICK = {
+  'xla_backend_optimization_level': 0,
+  'xla_cpu_use_fusion_emitters': False,
+}
+
+
+def quick_jit(function, **options):
+  """`jax.jit` for tests, where compiling is what takes the time."""
+  return jax.jit(function, compiler_options=QUICK, **options)
+
+
+def child(space, arch, params, images, stats=None):
+  """Runs one child network.
+
+  Args:
+    space: for its strides, padding, squeeze-excite, head and epsilon.
+    arch: the child.
+    params: of the whole supernet.
+    images: [batch, resolution, resolution, channels].
+    stats: the supernet's `batch_stats`; None: the batch's own.
+
+  Returns:
+    Logits, and E[x] and E[x^2] of what each batch norm was given.
+  """
+  stats, moments = stats or {}, {}
+
+  width = arch.width[0]
+  kernel = params['stem']['conv']['kernel'][..., :width]
+  x = convolve(images, kernel, space.stem_stride, space.padding)
+  x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
+  x, moments['stem'] = swish(x), {'bn': seen}
+
+  for i, stage in enumerate(space.stages):
+    name = f'stage{i + 1}'
+    for j in range(arch.depth[i]):
+      own, given = params[name], stats.get(name, {})
+      if j == 0:
+        own, given = own['first'], given.get('first')
+      else:  # the others lie on top of each other
+        both = own['rest'], given.get('rest')
+        own, given = jax.tree.map(lambda a, j=j: a[j - 1], both)
+      x, moments[f'{name}.{j}'] = block(
+        space,
+        stage,
+        own,
+        given,
+        x,
+        width_out=arch.width[i + 1],
+        kernel_size=arch.kernel_size[i],
+        expand_ratio=arch.expand_ratio[i],
+        stride=stage.stride if j == 0 else 1,
+      )
+
+  head, width, features = params['head'], x.shape[-1], arch.width[-1]
+  hidden = features if space.head_expand is None else width * space.head_expand
+  x = convolve(x, head['conv']['kernel'][None, None, :width, :hidden])
+  x, seen = norm(space, x, head, stats.get('head'), 'bn')
+  x, moments['head'] = swish(x).mean((1, 2)), {'bn': seen}
+  if space.head_expand is not None:
+    x = swish(x @ head['last_conv']['kernel'][:hidden, :features])
+  last = params['classifier']
+  return x @ last['kernel'][:features] + last['bias'], moments
+
+
+def block(
+  space,
+  stage,
+  params,
+  stats,
+  x,
+  *,
+  width_out,
+  kernel_size,
+  expand_ratio,
+  stride,
+):
+  """A mobile inverted bottleneck with its shortcut."""
+  moments = {}
+  width_in = hidden = x.shape[-1]
+  h = x
+  if max(stage.expand_ratio) > 1:
+    hidden = round_to_8(round(width_in * expand_ratio))
+    h = convolve(h, params['expand']['kernel'][None, None, :width_in, :hidden])
+    h, moments['expand_bn'] = norm(space, h, params, stats, 'expand_bn')
+    h = swish(h)
+  kernel = params['depthwise']['kernel']
+  edge = (kernel.shape[0] - kernel_size) // 2
+  centre = slice(edge, edge + kernel_size)
+  kernel = kernel[centre, centre, :, :hidden]
+  h = convolve(h, kernel, stride, space.padding, depthwise=True)
+  h, moments['depthwise_bn'] = norm(space, h, params, stats, 'depthwise_bn')
+  h = swish(h)
+  if stage.se is not None:
+    h = h * gates(stage.se, params['se'], h, width_in)[:, None, None, :]
+  h = convolve(h, params['project']['kernel'][None, None, :hidden, :width_out])
+  h, moments['project_bn'] = norm(space, h, params, stats, 'project_bn')
+
+  if stride == 2:
+    x = pool(x)
+  if width_in != width_out:
+    kernel = params['shortcut']['kernel'][:width_in, :width_out]
+    x = convolve(x, kernel[None, None])
+  return h + x, moments
+
+
+def norm(space, x, params, stats, name):
+  """Batch norm with the given statistics or x's own, and x's moments."""
+  n = x.shape[-1]
+  scale, bias = (params[name][part][:n] for part in ('scale', 'bias'))
+  if stats is None:
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+  else:
+    mean, var = (stats[name][part][:n] for part in ('mean', 'var'))
+  moments = {'mean': x.mean((0, 1, 2)), 'square': (x * x).mean((0, 1, 2))}
+  y = (x - mean) / (var + space.bn_epsilon) ** 0.5
+  return y * scale + bias, moments
+
+
+def gates(se, params, h, width_in):
+  """What squeeze-excite multiplies each image's channels by."""
+  hidden = h.shape[-1]
+  if se.of == 'input':  # EfficientNet's rule
+    squeeze, inside, gate = max(1, int(0.25 * width_in)), swish, sigmoid
+  else:  # MobileNetV3's
+    squeeze = round_to_8(hidden // 4)
+    inside, gate = relu, lambda v: (relu(v + 3) - relu(v - 3)) / 6
+  down, up = params['reduce'], params['expand']
+  v = h.mean((1, 2)) @ down['kernel'][:hidden, :squeeze]
+  v = inside(v + down['bias'][:squeeze])
+  v = v @ up['kernel'][:squeeze, :hidden] + up['bias'][:hidden]
+  return gate(v)
+
+
+def round_to_8(v):
+  """The nearest multiple of 8, one more if that loses over a tenth."""
+  rounded = max(1, int(v + 4) // 8 * 8)
+  return rounded + 8 if rounded < 0.9 * v else rounded
+
+
+def convolve(x, kernel, stride=1, padding='same', *, depthwise=False):
+  """A convolution; `same` is XLA's own reading of TensorFlow's rule."""
+  size, strides = kernel.shape[:2], (stride, stride)
+  around = [(n // 2, n // 2) for n in size]
+  if padding == 'same':
+    around = lax.padtype_to_pads(x.shape[1:3], size, strides, 'SAME')
+  if not isinstance(kernel, np.ndarray):
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      strides,
+      around,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=x.shape[-1] if depthwise else 1,
+    )
+  x = np.pad(x, [(0, 0), *around, (0, 0)])
+  seen = np.lib.stride_tricks.sliding_window_view(x, size, (1, 2))
+  seen = seen[:, ::stride, ::stride]
+  if depthwise:
+    return np.einsum('bhwcij,ijc->bhwc', seen, kernel[:, :, 0])
+  return np.einsum('bhwcij,ijcd->bhwd', seen, kernel, optimize=True)
+
+
+def pool(x):
+  """2x2 means; a lone last row or column is averaged with itself."""
+  odd = [(0, n % 2) for n in x.shape[1:3]]
+  pad = x.__array_namespace__().pad
+  x = pad(x, [(0, 0), *odd, (0, 0)], mode='edge')
+  return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+
+
+def swish(x):
+  return x * sigmoid(x)
+
+
+def sigmoid(x):
+  return 0.5 + 0.5 * x.__array_namespace__().tanh(x / 2)  # never overflows
+
+
+def relu(x):
+  return x * (x > 0)

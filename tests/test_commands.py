@@ -1,0 +1,323 @@
+"""Commands from end to end, and what they say to a mistake."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from bignas_jax import child as child_lib
+from bignas_jax import cli, counting, workdir
+from bignas_jax.arch import from_dict
+
+_CONFIG = """
+import tiny
+
+
+def get_config():
+  return tiny.config({changes})
+"""
+
+
+def _command(name):
+  return importlib.import_module(f'bignas_jax.{name}').main
+
+
+def _config(directory, changes=''):
+  path = directory / 'config.py'
+  path.write_text(_CONFIG.format(changes=changes))
+  return path
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run of a few steps, searched, with one child extracted."""
+  base = tmp_path_factory.mktemp('run')
+  run = base / 'run'
+  for name, *arguments in (
+    ('main', f'--config={_config(base)}', f'--workdir={run}'),
+    ('search', f'--workdir={run}', '--max_macs=40000'),
+    ('extract', f'--workdir={run}', f'--out={run}/children/best'),
+    ('report', f'--workdir={run}'),
+  ):
+    assert cli.status(_command(name), arguments) == 0, name
+  return run
+
+
+def test_result_is_one_json_object_on_the_last_line(trained, capsys):
+  arguments = [f'--child={trained}/children/best']
+  assert cli.status(_command('evaluate'), arguments) == 0
+  out = capsys.readouterr().out.splitlines()
+  assert len(out) == 1
+  result = json.loads(out[0])
+  info = json.loads((trained / 'children/best/child.json').read_text())
+  assert result['images'] == 1000 and result['split'] == 'test'
+  assert result['top1'] == info['accuracy']['top1']
+
+
+def test_child_package_keeps_its_contract(trained):
+  child = child_lib.load(trained / 'children' / 'best')
+  info = child.info
+  assert info['format'] == 1 and info['space'] == 'tiny'
+  assert info['macs'] <= 40000
+  assert info['parity']['max_abs_diff'] <= 1e-4
+  assert info['parity']['images'] > 0
+  assert info['accuracy']['split'] == 'test'
+  assert info['calibration'] == {'images': 64, 'seed': 0}
+  assert set(info['source']) == {'step', 'config_sha256', 'version'}
+  cost = counting.cost(child.space, child.arch)
+  assert (info['macs'], info['params']) == cost
+  weights = trained / 'children' / 'best' / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(weights)
+  sizes = {k: v.size for k, v in arrays.items()}
+  params = sum(n for k, n in sizes.items() if k.startswith('params.'))
+  assert params == info['params']
+  # Statistics are as many as scales and biases; then there is the header.
+  stats = sum(n for k, n in sizes.items() if k.startswith('batch_stats.'))
+  assert weights.stat().st_size <= 4 * (params + stats) + 150 * len(arrays)
+
+
+def test_supernet_and_package_agree(trained, capsys):
+  results = []
+  for arguments in (
+    [f'--child={trained}/children/best'],
+    [f'--workdir={trained}', '--arch=best'],
+  ):
+    assert cli.status(_command('evaluate'), arguments) == 0
+    results.append(json.loads(capsys.readouterr().out))
+  assert results[0]['top1'] == results[1]['top1']
+  assert 'uncalibrated_top1' in results[1]
+
+
+def test_search_repeats_from_its_archive(trained, capsys):
+  best = (trained / 'search' / 'best.json').read_text()
+  archive = (trained / 'search' / 'archive.csv').read_text()
+  arguments = [f'--workdir={trained}', '--max_macs=40000']
+  assert cli.status(_command('search'), arguments) == 0
+  again = json.loads(capsys.readouterr().out)
+  assert again['arch'] == json.loads(best)['arch']
+  assert (trained / 'search' / 'archive.csv').read_text() == archive
+  assert again['split'] == 'held_out' and again['images'] == 500
+  # An interrupted search: half an archive leads to the same child.
+  half = archive.splitlines(keepends=True)[:4]
+  (trained / 'search' / 'archive.csv').write_text(''.join(half))
+  assert cli.status(_command('search'), arguments) == 0
+  assert json.loads(capsys.readouterr().out)['arch'] == again['arch']
+  assert (trained / 'search' / 'archive.csv').read_text() == archive
+
+
+def test_random_search_is_the_control(trained, capsys):
+  arguments = [f'--workdir={trained}', '--strategy=random']
+  assert cli.status(_command('search'), arguments) == 0
+  assert json.loads(capsys.readouterr().out)['evaluated'] == 6
+
+
+def test_cost_needs_no_weights(capsys):
+  arguments = ['--space=bignas', '--arch=smallest']
+  assert cli.status(_command('cost'), arguments) == 0
+  result = json.loads(capsys.readouterr().out)
+  assert (result['macs'], result['params']) == (217632640, 3844372)
+
+
+@pytest.mark.parametrize(
+  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'report']
+)
+def test_help(name, capsys):
+  with pytest.raises(SystemExit) as done:
+    _command(name)(['--help'])
+  assert done.value.code == 0
+  assert f'python -m bignas_jax.{name}' in capsys.readouterr().out
+
+
+def _refused(capsys, name, arguments, *words):
+  """Status 2 and one line that has all the words."""
+  capsys.readouterr()
+  try:
+    status = cli.status(_command(name), arguments)
+  except SystemExit as done:
+    status = done.code
+  captured = capsys.readouterr()
+  assert status == 2, captured
+  assert captured.out == ''
+  lines = captured.err.strip().splitlines()
+  assert len(lines) == 1, lines
+  for word in words:
+    assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+  'override, words',
+  [
+    ('--config.stepz=3', ['stepz', 'did you mean steps?']),
+    ('--config.rule.dropuot=0', ['dropuot', 'did you mean dropout?']),
+    ('--config.steps=many', ['steps', 'whole number']),
+    ('--config.steps=2.5', ['steps', 'whole number']),
+    ('--config.steps=0', ['steps', '>= 1']),
+    ('--config.rule.dropout=1.5', ['rule.dropout', '< 1']),
+    ('--config.space=mnits', ['mnits', 'did you mean mnist?']),
+    ('--config.dtype=float16', ['dtype', 'bfloat16']),
+    ('--config.optimizer.name=adam', ['adam', 'rmsprop']),
+    ('--config.data.name=mnist', ['data.name', 'mnist5k']),
+    ('--config.data.held_out=9999', ['data.held_out']),
+    ('--config.data.name=image_folder', ['data.directory']),
+    ('--config.batch_size=6', ['batch_size', 'multiple of the 4 devices']),
+    ('--config.bn_group_size=5', ['bn_group_size', 'divisor']),
+    ('--config.calibration.images=33', ['calibration.images', 'multiple']),
+    ('--config.steps', ['--config.steps=VALUE']),
+    ('--stesp=3', ['--stesp']),
+  ],
+)
+def test_bad_config_is_named_and_nothing_written(
+  tmp_path, capsys, override, words
+):
+  run = tmp_path / 'run'
+  arguments = [f'--config={_config(tmp_path)}', f'--workdir={run}', override]
+  _refused(capsys, 'main', arguments, *words)
+  assert not run.exists()
+
+
+def test_config_file_with_a_misspelt_field(tmp_path, capsys):
+  path = _config(tmp_path, 'stepz=3')
+  arguments = [f'--config={path}', f'--workdir={tmp_path}/run']
+  _refused(capsys, 'main', arguments, 'stepz', '--config')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_missing_config_file(tmp_path, capsys):
+  arguments = ['--config=nowhere.py', f'--workdir={tmp_path}/run']
+  _refused(capsys, 'main', arguments, 'nowhere.py', 'get_config')
+
+
+def test_too_few_classes(tmp_path, capsys):
+  changes = 'space=__import__("dataclasses").replace(tiny.SPACE, classes=9)'
+  path = _config(tmp_path, changes)
+  arguments = [f'--config={path}', f'--workdir={tmp_path}/run']
+  _refused(capsys, 'main', arguments, 'space.classes')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_work_directory_of_another_config(trained, tmp_path, capsys):
+  arguments = [f'--config={_config(tmp_path)}', f'--workdir={trained}']
+  arguments.append('--config.seed=9')
+  _refused(capsys, 'main', arguments, 'seed (0 there, 9 here)')
+
+
+@pytest.mark.parametrize('name', ['search', 'extract', 'evaluate', 'report'])
+@pytest.mark.parametrize('there', [False, True])
+def test_no_run_in_the_work_directory(tmp_path, capsys, name, there):
+  run = tmp_path / 'run'
+  if there:
+    run.mkdir()
+  extra = [f'--out={tmp_path}/child'] if name == 'extract' else []
+  if name != 'search' and name != 'report':
+    extra.append('--arch=biggest')
+  _refused(capsys, name, [f'--workdir={run}', *extra], 'workdir', 'config.json')
+  assert not (tmp_path / 'child').exists()
+  assert not there or list(run.iterdir()) == []
+
+
+def test_a_run_without_checkpoints(tmp_path, capsys):
+  import tiny
+
+  workdir.claim(tmp_path / 'run', tiny.config())
+  arguments = [f'--workdir={tmp_path}/run']
+  _refused(capsys, 'search', arguments, 'checkpoint')
+
+
+def test_infeasible_limit(trained, capsys):
+  before = (trained / 'search' / 'archive.csv').read_text()
+  arguments = [f'--workdir={trained}', '--max_macs=10']
+  _refused(capsys, 'search', arguments, '--max_macs', '10')
+  assert (trained / 'search' / 'archive.csv').read_text() == before
+
+
+def test_unknown_strategy(trained, capsys):
+  arguments = [f'--workdir={trained}', '--strategy=evolutoin']
+  _refused(capsys, 'search', arguments, '--strategy', 'coarse_to_fine')
+
+
+def test_best_before_a_search(trained, tmp_path, capsys):
+  run = tmp_path / 'run'
+  shutil.copytree(trained, run, ignore=shutil.ignore_patterns('search'))
+  arguments = [f'--workdir={run}', f'--out={tmp_path}/child']
+  _refused(capsys, 'extract', arguments, 'best', 'best.json')
+
+
+def test_architecture_outside_its_space(trained, tmp_path, capsys):
+  best = json.loads((trained / 'search' / 'best.json').read_text())['arch']
+  best['kernel_size'] = [7]
+  arguments = [f'--workdir={trained}', f'--out={tmp_path}/child']
+  arguments.append(f'--arch={json.dumps(best)}')
+  _refused(capsys, 'extract', arguments, 'kernel_size[0]', '3, 5')
+  assert not (tmp_path / 'child').exists()
+
+
+def test_unknown_space(capsys):
+  arguments = ['--space=bigmas', '--arch=smallest']
+  _refused(capsys, 'cost', arguments, 'bigmas', 'did you mean bignas?')
+
+
+@pytest.mark.parametrize(
+  'damage, words',
+  [
+    (lambda d: (d / 'child.json').unlink(), ['child.json']),
+    (lambda d: (d / 'child.json').write_text('{'), ['JSON']),
+    (lambda d: (d / 'child.json').write_text('{"format": 9}'), ['format 1']),
+    (lambda d: (d / 'model.safetensors').unlink(), ['model.safetensors']),
+    (
+      lambda d: (d / 'model.safetensors').write_bytes(
+        (d / 'model.safetensors').read_bytes()[:-100]
+      ),
+      ['model.safetensors', 'undamaged'],
+    ),
+    (
+      lambda d: safetensors.numpy.save_file(
+        {'params.x': np.zeros(3)}, d / 'model.safetensors'
+      ),
+      ['other arrays'],
+    ),
+  ],
+)
+def test_damaged_child(trained, tmp_path, capsys, damage, words):
+  child = tmp_path / 'child'
+  shutil.copytree(trained / 'children' / 'best', child)
+  damage(child)
+  _refused(capsys, 'evaluate', [f'--child={child}'], *words)
+
+
+def test_a_child_off_by_more_than_the_tolerance_is_not_written(
+  trained, tmp_path, capsys, monkeypatch
+):
+  from bignas_jax import extraction
+
+  monkeypatch.setattr(extraction, '_difference', lambda *_: 2e-4)
+  arguments = [f'--workdir={trained}', f'--out={tmp_path}/child']
+  _refused(capsys, 'extract', arguments, '0.0002')
+  assert not (tmp_path / 'child').exists()
+
+
+def test_a_child_needs_no_supernet(trained):
+  """A fresh process without checkpoints computes the same logits."""
+  child = trained / 'children' / 'best'
+  program = f"""
+import pathlib, numpy as np
+from bignas_jax import child, supernet
+c = child.load(pathlib.Path({str(child)!r}))
+net = supernet.Supernet(c.space)
+size = c.info['input']['resolution']
+logits = net.apply(c.variables, np.zeros((2, size, size, 1), np.float32))
+print(logits.shape)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert done.stdout.strip() == '(2, 10)', done.stderr
+
+
+def test_arch_of_child_is_its_space(trained):
+  child = child_lib.load(trained / 'children' / 'best')
+  assert from_dict(child.space, child.info['arch']) == child.arch

@@ -1,0 +1,162 @@
+"""Who may import whom: docs/design.md's rooms, enforced.
+
+A module imports from lower layers, or from its own as long as no circle
+arises. It keeps search away from the model, and everything below the config
+from the config.
+"""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
+
+LAYERS = [
+  # 0: array math and values, about nothing but themselves
+  """errors space ops depthwise elastic slicing losses schedules augment metrics
+  plots""",
+  # 1: architectures, the network, and the owners of a dependency
+  """arch spaces blocks supernet sampling counting optim sharding data
+  checkpoint""",
+  # 2: rules and search algorithms, which get functions
+  'rules selection model archive',
+  # 3: programs over a model; the child package
+  'programs evaluation child',
+  # 4: the config
+  'config overrides workdir',
+  # 5: what runs from a config
+  'training searching extraction',
+  # 6: reports
+  'reporting',
+  # 7: commands
+  'main search extract evaluate cost report cli',
+]
+
+OWNERS = {
+  'flax': {'supernet'},
+  'orbax': {'checkpoint'},
+  'grain': {'data'},
+  'matplotlib': {'plots', 'reporting'},
+  'optax': {'optim', 'schedules', 'programs'},
+  'ml_collections': {'config', 'overrides'},
+  'safetensors': {'child'},
+  'tensorboardX': {'metrics'},
+}
+
+LAYER = {
+  name: number for number, names in enumerate(LAYERS) for name in names.split()
+}
+MODULES = sorted(
+  path.stem for path in PACKAGE.rglob('*.py') if path.stem != '__init__'
+)
+
+
+def imports(source: str) -> set[str]:
+  """All that a file imports, wherever in it: full names of modules."""
+  found = set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'write imports in full'
+      assert node.module is not None
+      found.add(node.module)
+      found |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return found
+
+
+def read(module: str) -> set[str]:
+  return imports((PACKAGE / f'{module}.py').read_text())
+
+
+def ours(module: str) -> set[str]:
+  """The package's modules that a module imports."""
+  parts = [name.split('.') for name in read(module)]
+  names = {p[1] for p in parts if p[0] == 'bignas_jax' and len(p) > 1}
+  return names & set(MODULES)
+
+
+def test_the_witness_sees_all_kinds_of_imports():
+  source = (
+    'import os.path, a as b\n'
+    'from bignas_jax import arch as arch_lib, ops\n'
+    'def f():\n  from bignas_jax.space import Space\n'
+  )
+  assert imports(source) >= {
+    'os.path',
+    'a',
+    'bignas_jax.arch',
+    'bignas_jax.ops',
+    'bignas_jax.space',
+  }
+  assert {'arch', 'blocks', 'ops'} <= ours('supernet')
+
+
+def test_every_module_has_a_layer():
+  new = set(MODULES) - set(LAYER)
+  assert not new, (
+    f'{sorted(new)}: place it in LAYERS of {pathlib.Path(__file__).name}, in '
+    'the lowest layer above all that it imports, and in docs/design.md'
+  )
+
+
+def test_the_package_is_flat():
+  assert [p for p in PACKAGE.iterdir() if (p / '__init__.py').exists()] == []
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_imports_go_down(module):
+  if module not in LAYER:
+    pytest.fail(f'{module} has no layer')
+  upward = {n: LAYER[n] for n in ours(module) if LAYER[n] > LAYER[module]}
+  assert not upward, f'{module} (layer {LAYER[module]}) imports {upward}'
+
+
+def test_there_are_no_circles():
+  graph = {module: ours(module) for module in MODULES}
+  list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_the_package_itself_imports_nothing_of_ours():
+  assert not {n for n in read('__init__') if n.startswith('bignas_jax')}
+
+
+@pytest.mark.parametrize('dependency', OWNERS)
+def test_each_dependency_has_its_owners(dependency):
+  users = {
+    module
+    for module in MODULES
+    if any(name.split('.')[0] == dependency for name in read(module))
+  }
+  assert users <= OWNERS[dependency]
+
+
+def reachable(module: str) -> set[str]:
+  """All of ours that importing a module brings in."""
+  found, todo = set(), {module}
+  while todo:
+    found |= todo
+    todo = set().union(*map(ours, todo)) - found
+  return found
+
+
+def test_search_algorithms_cannot_reach_the_model():
+  reached = reachable('selection')
+  assert not reached & {'model', 'supernet', 'blocks', 'ops', 'data', 'config'}
+
+
+def test_pure_values_need_no_jax():
+  """So that `cost`, for one, answers at once."""
+  for start in ('counting', 'sampling', 'selection', 'spaces', 'cost'):
+    users = {
+      module
+      for module in reachable(start)
+      if any(n.split('.')[0] in ('jax', 'flax') for n in read(module))
+    }
+    assert not users, f'{start} brings in jax through {users}'
+
+
+def test_no_utils():
+  assert not {m for m in MODULES if 'util' in m or 'common' in m}

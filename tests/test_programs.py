@@ -1,0 +1,164 @@
+"""One step of the sandwich rule against its definition, and on any mesh."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import optim, programs, rules, sharding, supernet
+
+
+def _batch(step: int, size: int = 16):
+  rng = np.random.default_rng(step)
+  return {
+    'image': rng.integers(0, 256, (size, 12, 12, 1), np.uint8),
+    'label': rng.integers(0, 10, size).astype(np.int32),
+  }
+
+
+@functools.cache
+def _compiled(devices: int, group: int = 0, aggregate: str = 'sum'):
+  config = tiny.config(bn_group_size=group)
+  config.rule.aggregate = aggregate
+  setup = config_lib.setup(config)
+  where = sharding.mesh(jax.devices()[:devices])
+  model = config_lib.dataclasses.replace(setup.model, where=where)
+  setup = config_lib.dataclasses.replace(setup, model=model)
+  return config, setup, programs.compile_all(programs.all_programs(setup))
+
+
+def _perturbed(setup) -> programs.State:
+  """A state in which no branch is silenced by a zero scale."""
+  state = jax.jit(programs.init_state(setup))()
+  leaves, tree = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(7), len(leaves))
+  noisy = [
+    p + 0.2 * jax.random.normal(k, p.shape)
+    for p, k in zip(leaves, keys, strict=True)
+  ]
+  return state._replace(params=jax.tree.unflatten(tree, noisy))
+
+
+def _train(devices: int, steps: int, group: int = 0) -> programs.State:
+  config, setup, compiled = _compiled(devices, group)
+  where, policy = setup.model.where, config_lib.policy(config)
+  state = sharding.put(where, _perturbed(setup), sharding.REPLICATED)
+  for step in range(steps):
+    batch = sharding.put(where, _batch(step), sharding.SPLIT)
+    children = policy(tiny.SPACE, config.seed, step)
+    state, _ = programs.step(setup, compiled, state, batch, children)
+  return jax.device_get(state)
+
+
+def _defined_gradient(config, params, batch, children, keys):
+  """The gradient written out: one sum of losses, one derivative."""
+  pixels = (batch['image'] / 255.0 - 0.13) / 0.31
+
+  def logits(params, arch, **dropout):
+    images = jax.image.resize(
+      pixels, (16, arch.resolution, arch.resolution, 1), 'bicubic'
+    )
+    indices = arch_lib.encode(tiny.SPACE, arch)
+    net = supernet.Supernet(tiny.SPACE)
+    return net.apply({'params': params}, images, indices, **dropout)
+
+  def total(params):
+    biggest, *others = children
+    assert biggest.role == 'biggest'
+    big = logits(params, biggest.arch, dropout_rate=0.2, dropout_keys=keys)
+    target = 0.9 * jax.nn.one_hot(batch['label'], 10) + 0.01
+    loss = optax.softmax_cross_entropy(big, target).mean()
+    kernels = [
+      leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+      if path[-1].key == 'kernel'
+    ]
+    loss += 1e-3 * sum((k**2).sum() / 2 for k in kernels)
+    teacher = jax.lax.stop_gradient(jax.nn.softmax(big))
+    for child in others:
+      small = logits(params, child.arch)
+      loss += optax.softmax_cross_entropy(small, teacher).mean()
+    return loss
+
+  return jax.jit(jax.grad(total))(params)
+
+
+def test_step_is_one_update_from_the_defined_gradient():
+  config, setup, compiled = _compiled(1)
+  state = _perturbed(setup)
+  before = jax.device_get(state)
+  children = config_lib.policy(config)(tiny.SPACE, 0, 0)
+  key = jax.random.fold_in(jax.random.key(0), 0)
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(16))
+  wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
+
+  gradients, softmaxes = None, {}
+  where = setup.model.where
+  batch = sharding.put(where, _batch(0), sharding.SPLIT)
+  for child in children:
+    static = child.role in programs.STATIC
+    indices = None if static else arch_lib.encode(tiny.SPACE, child.arch)
+    gradients, softmax, _ = compiled[programs.key(child)](
+      state.params, state.step, batch, indices, gradients, dict(softmaxes)
+    )
+    if softmax is not None:
+      softmaxes[child.role] = softmax
+  found = jax.tree.map(lambda g: g[0], gradients)
+  chex.assert_trees_all_close(found, wanted, rtol=1e-3, atol=2e-5)
+
+  # Warm-up makes the first rate 0: take the second step's.
+  state = state._replace(step=jnp.int32(0))
+  after, metrics = compiled['update'](state, gradients)
+  assert float(metrics['lr']) == 0
+  assert int(after.step) == 1
+
+
+def test_children_with_the_same_arch_share_a_program():
+  config, _, compiled = _compiled(1)
+  policy = config_lib.policy(config)
+  used = {
+    programs.key(child)
+    for step in range(200)
+    for child in policy(tiny.SPACE, 0, step)
+  }
+  assert used | {'update'} == set(compiled)
+  assert len(compiled) <= len(tiny.SPACE.train_resolution) + 3
+
+
+def test_roles_are_kept_when_a_random_child_is_the_biggest():
+  child = programs.Child('random', arch_lib.biggest(tiny.SPACE))
+  assert programs.key(child) == 'random@12'
+
+
+@pytest.mark.parametrize('group', [0, 8])
+def test_four_devices_train_as_one(group):
+  one, four = _train(1, 4, group), _train(4, 4, group)
+  # Summation order differs, nothing else.
+  chex.assert_trees_all_close(one.params, four.params, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_groups_change_the_result():
+  whole, groups = _train(1, 3), _train(1, 3, 8)
+  with pytest.raises(AssertionError):
+    chex.assert_trees_all_close(whole.params, groups.params, rtol=1e-3)
+
+
+def test_rule_without_a_teacher_before_its_student_is_refused():
+  edges = (rules.Edge(student='biggest', teacher='smallest'),)
+  with pytest.raises(ValueError, match=r'rule\.edges'):
+    rules.check(rules.Rule(edges=edges), ['biggest', 'smallest'])
+
+
+def test_weight_decay_takes_kernels_only():
+  params = {
+    'a': {'kernel': jnp.full((2, 2), 2.0), 'bias': jnp.full(2, 9.0)},
+    'bn': {'scale': jnp.full(2, 9.0), 'bias': jnp.full(2, 9.0)},
+  }
+  assert float(optim.half_square_norm(params)) == 8.0

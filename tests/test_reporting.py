@@ -1,0 +1,504 @@
+"""The page says what the files say, whatever is in them, and loads nothing."""
+
+import dataclasses
+import html
+import html.parser
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import (
+  counting,
+  errors,
+  overrides,
+  plots,
+  report,
+  reporting,
+)
+from bignas_jax import workdir as workdir_lib
+from bignas_jax.archive import Archive, Entry
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_CONFIG = overrides.load(str(_ROOT / 'configs' / 'mnist.py'))
+_SPACE = config_lib.space(_CONFIG)
+_BIGGEST = arch_lib.biggest(_SPACE)
+_SMALLEST = arch_lib.smallest(_SPACE)
+_STRATEGIES = ('coarse_to_fine', 'random')
+_SECTIONS = (
+  'Training',
+  'Accuracy against cost',
+  'Why children are calibrated',
+  'Children on the front',
+  'Extracted children',
+  'Config and versions',
+)
+
+
+class _Page(html.parser.HTMLParser):
+  """Elements, text and tables; fails where a tag is not closed in order."""
+
+  _VOID = ('meta', 'br', 'img', 'link', 'hr', 'input')
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.tags: list[tuple[str, dict]] = []
+    self.rows: list[list[str]] = []
+    self.headings: list[str] = []
+    self.ids: list[str] = []
+    self.words: list[str] = []
+    self._open: list[str] = []
+    self.feed(text)
+    self.close()
+    assert not self._open
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append((tag, dict(attributes)))
+    self.ids += [value for name, value in attributes if name == 'id']
+    if tag not in self._VOID:
+      self._open.append(tag)
+    if tag == 'tr':
+      self.rows.append([])
+    if tag in ('td', 'th'):
+      self.rows[-1].append('')
+    if tag in ('h1', 'h2', 'h3'):
+      self.headings.append('')
+
+  def handle_startendtag(self, tag, attributes):
+    self.tags.append((tag, dict(attributes)))
+    self.ids += [value for name, value in attributes if name == 'id']
+
+  def handle_endtag(self, tag):
+    assert self._open, f'</{tag}> without a start'
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    inner = self._open[-1] if self._open else ''
+    if inner in ('td', 'th'):
+      self.rows[-1][-1] += data
+    elif inner in ('h1', 'h2', 'h3'):
+      self.headings[-1] += data
+    if inner not in ('style', 'script'):
+      self.words.append(data)
+
+  @property
+  def text(self) -> str:
+    return ' '.join(' '.join(self.words).split())
+
+
+def _read(workdir: pathlib.Path) -> _Page:
+  return _Page((workdir / 'report.html').read_text(encoding='utf-8'))
+
+
+def _metrics() -> list[dict]:
+  lines = []
+  for step in range(20, 601, 20):
+    line: dict = {'step': step, 'lr': 0.01 * 0.97 ** (step / 11)}
+    for role, late in (('biggest', 0), ('smallest', 60), ('random', 30)):
+      line[f'train/loss_{role}'] = 0.5 + 1.8 * np.exp(-step / (80 + late))
+      line[f'train/top1_{role}'] = 0.95 - 0.8 * np.exp(-step / (80 + late))
+    line['images_per_s'] = None if step % 200 == 20 else 120 + step % 7
+    lines.append(line)
+    if step % 200 == 0:
+      lines.append(
+        {
+          'step': step,
+          'eval/biggest/top1': 0.9 + step / 1e4,
+          'eval/smallest/top1': 0.8 + step / 1e4,
+        }
+      )
+  lines[3]['train/loss_random'] = None
+  lines[4]['lr'] = float('nan')
+  return lines
+
+
+def _entry(arch, top1, order) -> Entry:
+  cost = counting.cost(_SPACE, arch)
+  strategy = _STRATEGIES[order % 2]
+  return Entry(arch, *cost, top1, 500, 512, order, strategy, 600)
+
+
+def _entries() -> list[Entry]:
+  rng = np.random.default_rng(0)
+  entries = []
+  for order in range(60):
+    arch = arch_lib.sample(_SPACE, rng)
+    quality = 0.97 - 4e4 / counting.cost(_SPACE, arch).macs
+    top1 = 0.11 if order == 7 else float(quality - 0.03 * rng.random())
+    entries.append(_entry(arch, round(top1, 3), order))
+  return entries
+
+
+def _write_search(workdir: pathlib.Path) -> Entry:
+  archive = Archive(workdir / 'search' / 'archive.csv', _SPACE)
+  for entry in _entries():
+    archive.append(entry)
+  fit = [entry for entry in archive.entries if entry.macs <= 1_000_000]
+  best = max(fit, key=lambda entry: entry.top1)
+  receipt = {
+    'strategy': 'coarse_to_fine',
+    'limits': {'max_macs': 1e6, 'max_params': None, 'min_macs': None},
+    'split': 'held_out',
+    'evaluated': 60,
+    'seconds': 81.2,
+  } | best._asdict()
+  receipt['arch'] = arch_lib.to_dict(best.arch)
+  workdir_lib.write_json(workdir / 'search' / 'best.json', receipt)
+  children = []
+  for name, arch, top1, initial, borrowed in (
+    ('biggest', _BIGGEST, 0.966, 0.104, 0.966),
+    ('smallest', _SMALLEST, 0.872, 0.098, 0.312),
+    ('best', best.arch, best.top1, 0.12, 0.731),
+  ):
+    children.append(
+      {
+        'name': name,
+        'arch': arch_lib.to_dict(arch),
+        'macs': counting.cost(_SPACE, arch).macs,
+        'calibrated': top1,
+        'uncalibrated': {'initial': initial, 'borrowed': borrowed},
+      }
+    )
+  workdir_lib.write_json(
+    workdir / 'search' / 'calibration.json',
+    {'split': 'held_out', 'borrowed_from': 'biggest', 'children': children},
+  )
+  return best
+
+
+def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
+  cost = counting.cost(_SPACE, arch)
+  info = {
+    'format': 1,
+    'space': 'mnist',
+    'arch': arch_lib.to_dict(arch),
+    'classes': 10,
+    'macs': cost.macs,
+    'params': cost.params,
+    'accuracy': {'top1': 0.931, 'top5': 0.997, 'images': 1000, 'split': 'test'},
+    'calibration': {'images': 512, 'seed': 0},
+    'parity': {'max_abs_diff': 3.4e-6, 'images': 256},
+    'source': {
+      'step': 600,
+      'config_sha256': config_lib.sha256(_CONFIG),
+      'version': '0.1.0',
+    },
+    'network': dataclasses.asdict(arch_lib.pin(_SPACE, arch)),
+  } | more
+  directory = workdir / 'children' / name
+  directory.mkdir(parents=True)
+  workdir_lib.write_json(directory / 'child.json', info)
+  return info
+
+
+def _write_metrics(workdir: pathlib.Path) -> None:
+  text = ''.join(json.dumps(line) + '\n' for line in _metrics())
+  (workdir / 'metrics.jsonl').write_text(text + '{"step": 620, "tra')
+
+
+def full(workdir: pathlib.Path) -> Entry:
+  """Everything that a finished run leaves, except weights."""
+  workdir_lib.claim(workdir, _CONFIG)
+  _write_metrics(workdir)
+  best = _write_search(workdir)
+  _write_child(workdir, 'best', best.arch)
+  return best
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run, its best child, the command's result, and the page."""
+  workdir = tmp_path_factory.mktemp('run') / 'demo'
+  best = full(workdir)
+  result = report.main([f'--workdir={workdir}'])
+  return workdir, best, result, _read(workdir)
+
+
+@pytest.fixture
+def started(tmp_path):
+  """A work directory with nothing in it but the config."""
+  workdir_lib.claim(tmp_path / 'new run', _CONFIG)
+  return tmp_path / 'new run'
+
+
+def test_result_is_json_with_the_path_and_the_key_numbers(run):
+  workdir, best, result, _ = run
+  assert json.loads(json.dumps(result, allow_nan=False)) == result
+  assert result['report'] == str(workdir / 'report.html')
+  assert result['biggest_test_top1'] == pytest.approx(0.96)
+  assert result['smallest_test_top1'] == pytest.approx(0.86)
+  assert result['best'] == {
+    'macs': best.macs,
+    'params': best.params,
+    'held_out_top1': best.top1,
+    'test_top1': 0.931,
+  }
+  assert result['children'] == ['best']
+
+
+def test_every_section_in_reading_order(run):
+  *_, page = run
+  assert page.headings == [
+    'BigNAS supernet mnist',
+    *_SECTIONS[:5],
+    'best',
+    _SECTIONS[5],
+  ]
+
+
+def test_pictures_are_named_and_identifiers_unique(run):
+  *_, page = run
+  pictures = [a for tag, a in page.tags if tag == 'svg']
+  assert len(pictures) == 7
+  assert all(picture['aria-label'] for picture in pictures)
+  assert len(page.ids) == len(set(page.ids))
+  for name in ('losses', 'train-top1', 'eval-top1', 'lr', 'speed'):
+    assert name in page.ids
+  links = {a['xlink:href'] for tag, a in page.tags if tag == 'use'}
+  assert links
+  assert {link.removeprefix('#') for link in links} <= set(page.ids)
+
+
+def test_self_contained(run):
+  workdir, *_, page = run
+  assert not {'script', 'link', 'img', 'iframe'} & {t for t, _ in page.tags}
+  for _, attributes in page.tags:
+    for name, value in attributes.items():
+      if not name.startswith('xmlns'):
+        assert '://' not in (value or ''), (name, value)
+      if name in ('src', 'href', 'xlink:href'):
+        assert value.startswith('#')
+  text = (workdir / 'report.html').read_text()
+  assert not re.search(r'@import|url\((?!#)', text)
+  assert "default-src 'none'" in text
+
+
+def test_summary(run):
+  _, best, _, page = run
+  assert 'step 600 of 600' in page.text
+  assert 'seed 0' in page.text
+  assert f'{arch_lib.count(_SPACE):,} networks' in page.text
+  assert 'biggest child 96.0 % test top-1' in page.text
+  assert 'smallest child 86.0 % test top-1' in page.text
+  assert (
+    'best of at most 1,000,000 MACs 93.1 % test top-1 '
+    f'{best.macs / 1e3:.0f} k MACs'
+  ) in page.text
+  assert f'{100 * best.top1:.1f} % held-out top-1' in page.text
+
+
+def test_front_is_the_archives(run):
+  _, best, _, page = run
+  entries = _entries()
+  front = [
+    e
+    for e in entries
+    if not any(
+      o.macs <= e.macs and o.top1 >= e.top1 and o is not e for o in entries
+    )
+  ]
+  lists = lambda arch: [  # noqa: E731
+    ' '.join(map(str, values))
+    for values in (arch.width, arch.depth, arch.kernel_size, arch.expand_ratio)
+  ]
+  expected = [
+    [
+      f'{e.macs:,}',
+      f'{e.params:,}',
+      str(e.arch.resolution),
+      *lists(e.arch),
+      f'{100 * e.top1:.1f}',
+    ]
+    for e in sorted(front, key=lambda e: e.macs)
+  ]
+  at = page.rows.index(expected[0])
+  assert page.rows[at : at + len(expected)] == expected
+  assert best.arch in [e.arch for e in front]
+  strong = [a for tag, a in page.tags if tag == 'tr' and 'class' in a]
+  assert len(strong) == 2  # the best child, and the total of its blocks
+
+
+def test_calibration_is_the_files(run):
+  _, best, _, page = run
+  macs = [counting.cost(_SPACE, a).macs for a in (_BIGGEST, _SMALLEST)]
+  at = page.rows.index(['biggest', f'{macs[0]:,}', '96.6', '–', '10.4'])  # noqa: RUF001
+  assert page.rows[at + 1 : at + 3] == [
+    ['smallest', f'{macs[1]:,}', '87.2', '31.2', '9.8'],
+    ['best', f'{best.macs:,}', f'{100 * best.top1:.1f}', '73.1', '12.0'],
+  ]
+
+
+def test_child_costs_by_block_add_up(run):
+  _, best, _, page = run
+  rows = counting.rows(_SPACE, best.arch)
+  at = [row[0] for row in page.rows].index('stem')
+  shown = page.rows[at : at + len(rows) + 1]
+  assert [row[0] for row in shown] == [*(row.name for row in rows), 'total']
+  macs = [int(row[3].replace(',', '')) for row in shown]
+  params = [int(row[5].replace(',', '')) for row in shown]
+  assert sum(macs[:-1]) == macs[-1] == best.macs
+  assert sum(params[:-1]) == params[-1] == best.params
+  facts = {row[0]: row[1] for row in page.rows if len(row) == 2}
+  assert facts['accuracy'] == '93.1 % top-1, 99.7 % top-5 on 1,000 test images'
+  assert (
+    facts['parity'] == 'logits within 3.4e-06 of the supernet, on 256 images'
+  )
+  assert 'another config' not in page.text
+
+
+def test_config_is_shown_whole(run):
+  workdir, *_ = run
+  text = (workdir / 'report.html').read_text()
+  shown = re.search(r'<pre>(.*?)</pre>', text, re.S)
+  assert shown is not None
+  assert json.loads(html.unescape(shown[1])) == config_lib.to_dict(_CONFIG)
+
+
+def test_same_files_same_page(run):
+  workdir, *_ = run
+  first = (workdir / 'report.html').read_bytes()
+  reporting.write(workdir)
+  assert (workdir / 'report.html').read_bytes() == first
+
+
+def test_parts_not_made_yet_name_their_commands(started):
+  result = reporting.write(started)
+  page = _read(started)
+  assert page.headings == ['BigNAS supernet mnist', *_SECTIONS]
+  where = f"--workdir='{started}'"
+  for command in (
+    f'python -m bignas_jax.main {where} --config=FILE',
+    f'python -m bignas_jax.search {where} --max_macs=1000000',
+    f'python -m bignas_jax.search {where}.',
+    f'python -m bignas_jax.extract {where} --arch=best',
+  ):
+    assert command in page.text.replace(' .', '.')
+  assert result['best'] is None
+  assert result['biggest_test_top1'] is None
+  assert 'svg' not in {tag for tag, _ in page.tags}
+
+
+def test_training_only(started):
+  _write_metrics(started)
+  reporting.write(started)
+  page = _read(started)
+  assert 'eval-top1' in page.ids
+  assert 'pareto' not in page.ids
+
+
+def test_searched_but_not_extracted(started):
+  best = _write_search(started)
+  (started / 'search' / 'calibration.json').unlink()
+  result = reporting.write(started)
+  page = _read(started)
+  assert result['best']['test_top1'] is None
+  assert f'{100 * best.top1:.1f} % held-out top-1' in page.text
+  assert 'not extracted' in page.text
+  assert 'pareto' in page.ids
+
+
+def test_null_everywhere(started):
+  empty = {'step': 20, 'lr': None, 'images_per_s': None}
+  empty['train/loss_biggest'] = empty['eval/biggest/top1'] = float('nan')
+  (started / 'metrics.jsonl').write_text(json.dumps(empty) + '\n')
+  best = _write_search(started)
+  archive = Archive(started / 'search' / 'archive.csv', _SPACE)
+  archive.append(_entry(_BIGGEST, float('nan'), 60))
+  calibration = {'children': [{'name': 'x', 'calibrated': None}]}
+  workdir_lib.write_json(started / 'search' / 'calibration.json', calibration)
+  nothing = dict.fromkeys(('accuracy', 'calibration', 'parity', 'source'))
+  _write_child(started, 'best', best.arch, **nothing)
+  reporting.write(started)
+  page = _read(started)
+  assert 'nan' not in page.text.lower().split()
+  assert 'None' not in page.text.split()
+
+
+def test_text_from_files_is_escaped(started):
+  evil = '<script>alert("$1 & \'")</script>'
+  best = _write_search(started)
+  archive = Archive(started / 'search' / 'archive.csv', _SPACE)
+  archive.append(archive.entries[0]._replace(strategy=evil))
+  path = started / 'search' / 'best.json'
+  receipt = json.loads(path.read_text())
+  workdir_lib.write_json(path, receipt | {'strategy': evil})
+  path = started / 'search' / 'calibration.json'
+  found = json.loads(path.read_text())
+  found['split'] = found['borrowed_from'] = evil
+  found['children'][0]['name'] = evil
+  workdir_lib.write_json(path, found)
+  _write_child(started, '<b>$x_{$', best.arch, source={'version': evil})
+  reporting.write(started)
+  page = _read(started)
+  assert not {'script', 'b'} & {tag for tag, _ in page.tags}
+  assert page.text.count(evil) >= 4
+  assert '<b>$x_{$' in page.headings
+
+
+def test_child_of_another_config_is_marked(started):
+  best = _write_search(started)
+  source = {'step': 5, 'config_sha256': 'other', 'version': '0'}
+  _write_child(started, 'best', best.arch, source=source)
+  reporting.write(started)
+  assert 'another config' in _read(started).text
+
+
+def test_only_the_newest_step_is_compared(started):
+  _write_search(started)
+  archive = Archive(started / 'search' / 'archive.csv', _SPACE)
+  archive.append(archive.entries[0]._replace(step=400, top1=0.999))
+  reporting.write(started)
+  page = _read(started)
+  assert '1 children of other steps are not shown' in page.text
+  assert '99.9' not in page.text
+
+
+@pytest.mark.parametrize(
+  ('path', 'text', 'names'),
+  [
+    ('search/best.json', '{', 'best.json'),
+    ('search/best.json', '{"arch": {}}', 'arch'),
+    ('search/archive.csv', 'arch,macs\n1,2\n', 'archive.csv line 2'),
+    ('search/calibration.json', '[]', 'calibration.json'),
+    ('children/a/child.json', '{}', 'child.json'),
+  ],
+)
+def test_damaged_file_is_named(started, path, text, names):
+  (started / path).parent.mkdir(parents=True)
+  (started / path).write_text(text)
+  with pytest.raises(errors.UserError, match=names):
+    reporting.write(started)
+  assert not (started / 'report.html').exists()
+
+
+def test_command_refuses_a_directory_that_is_no_run(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'bignas_jax.report', f'--workdir={tmp_path}'],
+    capture_output=True,
+    text=True,
+    cwd=_ROOT,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert len(done.stderr.splitlines()) == 1
+  assert str(tmp_path) in done.stderr
+
+
+def test_outliers_do_not_squash_the_picture():
+  usual = [(float(i), 90 + i / 10) for i in range(20)]
+  text = plots.pareto({'random': [*usual, (1.0, 10.0)]}, usual, {})
+  assert '1 below' in text
+  marked = {'best': [(1.0, 10.0)]}
+  assert 'below' not in plots.pareto({'random': usual}, usual, marked)
+
+
+def test_long_curves_are_averaged():
+  long = [(float(i), 1.0) for i in range(100_000)]
+  assert len(plots.curves({'random': long}, 'loss')) < 60_000

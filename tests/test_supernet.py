@@ -1,0 +1,602 @@
+"""The law of the supernet: elastic = sliced child = plain reference.
+
+One elastic program a space and resolution is held against `reference.child`,
+which shares no code with it: in value, in gradient by all parameters, in batch
+moments, for many architectures. `mnist` runs in float32, as it trains; the
+rules of the two big spaces run in float64 on networks of two stages.
+"""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.sharding import PartitionSpec
+from reference import quick_jit
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import (
+  blocks,
+  counting,
+  ops,
+  sharding,
+  slicing,
+  spaces,
+  supernet,
+)
+
+MNIST = spaces.MNIST
+
+# One feature of each real space that the other lacks: expand ratio 1, squeeze
+# of the input, one head convolution, TensorFlow's padding ...
+BIGNAS = dataclasses.replace(
+  spaces.BIGNAS,
+  name='little_bignas',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8, 16),
+  stages=(
+    dataclasses.replace(spaces.BIGNAS.stages[0], width=(16, 24)),
+    dataclasses.replace(
+      spaces.BIGNAS.stages[3], width=(16, 24, 32), depth=(1, 2)
+    ),
+  ),
+  head_width=(24, 40),
+  classes=7,
+)
+# ... and three expand ratios, squeeze of the hidden width or none, two head
+# convolutions, symmetric padding.
+ATTENTIVE = dataclasses.replace(
+  spaces.ATTENTIVE_NAS,
+  name='little_attentive_nas',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8, 16),
+  stages=(
+    dataclasses.replace(
+      spaces.ATTENTIVE_NAS.stages[4],
+      width=(16, 24),
+      depth=(1, 2, 3),
+      kernel_size=(3,),
+    ),
+    dataclasses.replace(
+      spaces.ATTENTIVE_NAS.stages[1],
+      width=(16, 24),
+      depth=(1,),
+      expand_ratio=(6,),
+    ),
+  ),
+  head_width=(24, 40),
+  classes=7,
+)
+LITTLE = {space.name: space for space in (BIGNAS, ATTENTIVE)}
+for _space in LITTLE.values():
+  assert {stage.stride for stage in _space.stages} == {1, 2}
+BATCH = 2
+
+
+# Random numbers, in float64: the programs take them in their own type.
+
+
+def random_params(space, seed=0):
+  """Every path matters: no scale is 0, no bias is 0."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, shape):
+    x = rng.normal(size=shape.shape)
+    kind = path[-1].key
+    if kind == 'kernel':
+      return x / np.sqrt(shape.shape[-2])
+    return 0.3 * x + (kind == 'scale')
+
+  return jax.tree_util.tree_map_with_path(draw, supernet.shapes(space))
+
+
+def random_stats(space, seed=1):
+  rng = np.random.default_rng(seed)
+  shapes = slicing.norm_shapes(supernet.shapes(space), ('mean', 'var'))
+  draw = {
+    'mean': lambda s: rng.normal(size=s.shape) / 3,
+    'var': lambda s: rng.uniform(0.3, 2, s.shape),
+  }
+  return jax.tree_util.tree_map_with_path(
+    lambda path, s: draw[path[-1].key](s), shapes
+  )
+
+
+def random_images(space, resolution, batch=BATCH, seed=2):
+  """Images that differ in brightness, and what to weight the logits by."""
+  rng = np.random.default_rng(seed)
+  images = rng.normal(size=(batch, resolution, resolution, space.channels))
+  images = images * (1 + np.arange(batch))[:, None, None, None]
+  return images, rng.normal(size=(batch, space.classes))
+
+
+def cast(tree, dtype):
+  return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+
+
+def archs_of(space, n, seed=0):
+  rng = np.random.default_rng(seed)
+  return [arch_lib.sample(space, rng) for _ in range(n)]
+
+
+def assert_close(actual, expected, tolerance, least=1e-3):
+  """Within a fraction of each leaf's scale.
+
+  Where a whole leaf is next to nothing, a fraction of `least` times the
+  largest leaf's.
+  """
+  chex.assert_trees_all_equal_structs(actual, expected)
+  leaves = jax.tree_util.tree_leaves_with_path(expected)
+  biggest = max(abs(np.asarray(leaf)).max() for _, leaf in leaves)
+  for (path, b), a in zip(leaves, jax.tree.leaves(actual), strict=True):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, path
+    scale = max(abs(b).max(), least * biggest)
+    error = abs(a - b).max()
+    assert error <= tolerance * scale, (
+      f'{jax.tree_util.keystr(path)}: off by {error:.2g} of {scale:.2g}'
+    )
+
+
+# The programs.
+
+
+def differentiated(net):
+  """(params, images, weights, indices) -> (logits, collections), gradient."""
+
+  def loss(params, images, weights, indices):
+    logits, found = net.apply(
+      {'params': params},
+      images,
+      indices,
+      capture_intermediates=True,
+      mutable=['moments', 'intermediates'],
+    )
+    return (logits * weights).sum(), (logits, found)
+
+  def run(params, images, weights, indices=None):
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, out), grads = grad(params, images, weights, indices)
+    return out, grads
+
+  return quick_jit(run)
+
+
+def sliced(space, arch, dtype):
+  """The same of a child on its own, by the supernet's parameters."""
+  net = supernet.Supernet(arch_lib.pin(space, arch), dtype)
+
+  def loss(params, images, weights):
+    own = supernet.slice_child(space, {'params': params}, arch)
+    logits = net.apply(own, images)
+    return (logits * weights).sum(), logits
+
+  def run(params, images, weights):
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, logits), grads = grad(params, images, weights)
+    return logits, grads
+
+  return quick_jit(run)
+
+
+@functools.cache
+def reference_gradient(space, arch):
+  def loss(params, images, weights):
+    logits, _ = reference.child(space, arch, params, images)
+    return (logits * weights).sum(), logits
+
+  def run(params, images, weights):
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, logits), grads = grad(params, images, weights)
+    return logits, grads
+
+  return quick_jit(run)
+
+
+# The law. `Case` is one elastic program with the numbers that it is fed.
+
+
+@dataclasses.dataclass
+class Case:
+  space: object
+  resolution: int
+  dtype: str
+  tolerance: float
+
+  def __post_init__(self):
+    self.params = random_params(self.space)
+    numbers = random_images(self.space, self.resolution)
+    self.images, self.weights = numbers
+    self.program = differentiated(supernet.Supernet(self.space, self.dtype))
+    self.cast = functools.partial(cast, dtype=self.dtype)
+
+  def inputs(self):
+    return self.cast((self.params, self.images, self.weights))
+
+  def run(self, arch):
+    indices = arch_lib.encode(self.space, arch)
+    return self.program(*self.inputs(), indices)
+
+  def loss(self, arch, params):
+    logits, _ = reference.child(self.space, arch, params, self.images)
+    return (logits * self.weights).sum()
+
+
+def check_child(case, arch):
+  """Logits, moments, zeros past the active channels, and the gradient."""
+  space, params = case.space, case.params
+  (logits, found), grads = case.run(arch)
+  expected, moments = reference.child(space, arch, params, case.images)
+  assert_close(logits, expected, case.tolerance)
+
+  for name, seen in moments.items():
+    part, *place = name.split('.')
+    ours = found['moments'][part]
+    if place == ['0']:
+      ours = ours['first']
+    elif place:
+      ours = jax.tree.map(lambda a, j=int(place[0]): a[j - 1], ours['rest'])
+    shorter = jax.tree.map(lambda a, b: a[: len(b)], dict(ours), seen)
+    assert_close(shorter, seen, case.tolerance)
+  for i, depth in enumerate(arch.depth):  # blocks that were skipped
+    rest = found['moments'][f'stage{i + 1}'].get('rest', {})
+    assert not any(np.asarray(a)[depth - 1 :].any() for a in leaves(rest))
+
+  parts = ['stem', *(f'stage{i + 1}' for i in range(len(arch.depth))), 'head']
+  for part, width in zip(parts, arch.width, strict=True):
+    x = np.asarray(found['intermediates'][part]['__call__'][0])
+    assert (x[..., :width] != 0).any(), part
+    assert not x[..., width:].any(), part
+
+  check_slope(case, arch, grads)
+  # The gradient has no more entries than the child has parameters, and the
+  # reference reads no others: what has none may change. (A bias that the next
+  # batch norm removes has none either, nor has a unit that a ReLU cuts off.)
+  nonzero = sum(np.count_nonzero(g) for g in leaves(grads))
+  assert nonzero <= counting.cost(space, arch).params
+  other = jax.tree.map(
+    lambda p, g: np.where(np.asarray(g) == 0, p + 1e-3, p), params, grads
+  )
+  again, _ = reference.child(space, arch, other, case.images)
+  assert_close(again, expected, 1e-10)
+
+
+def check_slope(case, arch, grads):
+  """The gradient along a random direction, against finite differences.
+
+  Each array has an equal share in the direction's slope, so that one that is
+  wrong by a few parts in a hundred shows.
+  """
+  rng = np.random.default_rng(3)
+  sizes = [np.linalg.norm(np.asarray(g)) for g in leaves(grads)]
+  direction = jax.tree.map(
+    lambda g: (
+      rng.normal(size=g.shape)
+      / max(np.linalg.norm(np.asarray(g)), 1e-3 * max(sizes))
+    ),
+    grads,
+  )
+  step = 1e-5 / max(abs(leaf).max() for leaf in leaves(direction))
+  ahead, behind = (
+    case.loss(
+      arch, jax.tree.map(lambda p, v, s=sign: p + s * v, case.params, direction)
+    )
+    for sign in (step, -step)
+  )
+  slopes = jax.tree.map(
+    lambda g, v: (np.asarray(g, np.float64) * v).sum(), grads, direction
+  )
+  found = sum(leaves(slopes))
+  error = abs(found - (ahead - behind) / (2 * step))
+  assert error < max(100 * case.tolerance, 1e-5), (found, error)
+
+
+def leaves(tree):
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def check_gradient(case, arch):
+  """Every entry of the gradient."""
+  (logits, _), grads = case.run(arch)
+  program = reference_gradient(case.space, arch)
+  expected, expected_grads = program(*case.inputs())
+  assert_close(logits, expected, case.tolerance)
+  assert_close(grads, expected_grads, case.tolerance)
+
+
+def check_sliced(case, arch):
+  """The child on its own; around the slice, both gradients are exactly 0."""
+  (logits, _), grads = case.run(arch)
+  program = sliced(case.space, arch, case.dtype)
+  alone, alone_grads = program(*case.inputs())
+  assert_close(alone, logits, case.tolerance)
+  assert_close(alone_grads, grads, case.tolerance)
+  shapes = supernet.shapes(arch_lib.pin(case.space, arch))
+  ones = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes)
+  inside = leaves(slicing.grow(ones, case.params))
+  for gradient in (grads, alone_grads):
+    for g, own in zip(leaves(gradient), inside, strict=True):
+      assert not g[own == 0].any()
+
+
+# mnist in float32: 50 random children over all its resolutions.
+
+CHILDREN = archs_of(MNIST, 50)
+assert {arch.resolution for arch in CHILDREN} == set(MNIST.resolution)
+
+
+@pytest.fixture(scope='module', params=MNIST.resolution)
+def mnist(request):
+  return Case(MNIST, request.param, 'float32', 1e-4)
+
+
+def test_mnist_children_are_the_references(mnist):
+  size = mnist.resolution
+  extremes = [
+    dataclasses.replace(f(MNIST), resolution=size)
+    for f in (arch_lib.smallest, arch_lib.biggest)
+  ]
+  children = [arch for arch in CHILDREN if arch.resolution == size]
+  for arch in [*extremes, *children]:
+    check_child(mnist, arch)
+  check_gradient(mnist, children[0])
+  # All of these children were one program.
+  assert mnist.program._cache_size() == 1
+  if size == MNIST.resolution[0]:
+    check_sliced(mnist, extremes[0])
+    check_sliced(mnist, children[0])
+
+
+# The rules of the big spaces in float64.
+
+
+@functools.cache
+def case_of(name):
+  return Case(LITTLE[name], 18, 'float64', 1e-10)
+
+
+@pytest.fixture(params=LITTLE)
+def little(request):
+  with jax.enable_x64(True):
+    yield case_of(request.param)
+
+
+def test_rules_of_the_big_spaces(little):
+  for arch in archs_of(little.space, 16):
+    check_child(little, arch)
+  assert little.program._cache_size() == 1
+
+
+def test_gradients_of_the_big_spaces(little):
+  # One with more than one block, smaller than the biggest.
+  arch = next(
+    arch
+    for arch in archs_of(little.space, 50, 10)
+    if max(arch.depth) == 2
+    and arch.width < arch_lib.biggest(little.space).width
+  )
+  check_gradient(little, arch)
+  check_sliced(little, arch)
+
+
+def test_given_statistics(little):
+  """Evaluation: elastic, sliced and reference, with a child's statistics."""
+  space = little.space
+  variables = {'params': little.params, 'batch_stats': random_stats(space)}
+  net = supernet.Supernet(space, 'float64')
+  program = quick_jit(lambda v, x, i: net.apply(v, x, i))
+  images = little.cast(little.images)
+  for arch in archs_of(space, 8):
+    found = program(
+      little.cast(variables), images, arch_lib.encode(space, arch)
+    )
+    expected, _ = reference.child(
+      space, arch, little.params, little.images, variables['batch_stats']
+    )
+    assert_close(found, expected, little.tolerance)
+  child = supernet.Supernet(arch_lib.pin(space, arch), 'float64')
+  own = supernet.slice_child(space, little.cast(variables), arch)
+  alone = quick_jit(child.apply)(own, images)
+  assert_close(alone, expected, little.tolerance)
+
+
+def test_zero_scale_initialisation(little):
+  """At the start each block is its shortcut, whatever else is in it."""
+  space = little.space
+  params = quick_jit(lambda key: supernet.init(space, key))(jax.random.key(0))
+  chex.assert_trees_all_equal_shapes(params, supernet.shapes(space))
+  params = jax.tree.map(np.asarray, params)
+  rng = np.random.default_rng(5)
+
+  def noisy(path, leaf, chosen):
+    names = [key.key for key in path]
+    return leaf + rng.normal(size=leaf.shape) * chosen(names)
+
+  def inside(names):
+    """Parts of a block's branch, up to and without its last batch norm."""
+    in_block = names[0].startswith('stage')
+    return in_block and names[2] not in ('project_bn', 'shortcut')
+
+  def shortcut(names):
+    return 'shortcut' in names
+
+  perturb = jax.tree_util.tree_map_with_path
+  other = perturb(functools.partial(noisy, chosen=inside), params)
+  moved = perturb(functools.partial(noisy, chosen=shortcut), params)
+  assert any(inside([k.key for k in p]) for p, _ in flat(params))
+  low = arch_lib.smallest(space)
+  # Every stage changes the width, so every stage has a shortcut convolution.
+  high = dataclasses.replace(
+    arch_lib.biggest(space), width=(8, 16, 24, space.head_width[-1])
+  )
+  for arch in (low, high):
+    indices = arch_lib.encode(space, arch)
+    _, images, weights = little.inputs()
+    (logits, _), grads = little.program(params, images, weights, indices)
+    (same, _), _ = little.program(other, images, weights, indices)
+    np.testing.assert_array_equal(same, logits)
+    assert abs(np.asarray(logits)).max() > 1e-3
+    # The scale can leave 0; nothing before it moves until then.
+    for path, grad in flat(grads):
+      names = [key.key for key in path]
+      if inside(names):
+        assert not np.asarray(grad).any(), names
+      elif names[2:] == ['project_bn', 'scale'] and names[1] == 'first':
+        assert np.asarray(grad).any(), names
+  (different, _), _ = little.program(moved, images, weights, indices)
+  assert abs(np.asarray(different - logits)).max() > 1e-3
+
+
+def flat(tree):
+  return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def test_he_initialisation():
+  """Fan-out of what a kernel entry reaches: k x k for a depthwise one."""
+  stage = dataclasses.replace(
+    spaces.ATTENTIVE_NAS.stages[4], width=(64,), kernel_size=(3, 5)
+  )
+  block = blocks.Block(stage, (48,), False, 'same', 1e-3, ops.Pooling())
+  params = quick_jit(lambda key: blocks.init(key, block))(jax.random.key(1))
+  fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
+  for name, fan in fan_out.items():
+    kernel = np.asarray(params[name]['kernel'])
+    assert kernel.std() == pytest.approx(np.sqrt(2 / fan), rel=0.06), name
+    assert abs(kernel.mean()) < 0.1 * kernel.std()
+  # A weak type would become a strong one at the first update, and every
+  # program would be compiled a second time.
+  assert not any(leaf.aval.weak_type for leaf in jax.tree.leaves(params))
+  scales = {k: v['scale'] for k, v in params.items() if k.endswith('_bn')}
+  for name, scale in scales.items():
+    np.testing.assert_array_equal(scale, 0.0 if name == 'project_bn' else 1.0)
+  assert not any(np.any(v['bias']) for k, v in params.items() if '_bn' in k)
+
+
+# Statistics over groups of images, over devices; other types; dropout.
+
+
+@pytest.fixture(scope='module')
+def forward():
+  """Builds forward programs of the little space; float32."""
+  space = BIGNAS
+  params = cast(random_params(space), 'float32')
+
+  def build(pooling=ops.Pooling(), dtype='float32'):  # noqa: B008
+    net = supernet.Supernet(space, dtype, pooling)
+
+    def run(images, indices, params=params):
+      return net.apply({'params': params}, images, indices, mutable=['moments'])
+
+    return run
+
+  return space, build
+
+
+@pytest.mark.parametrize('group', [None, 2])
+def test_batch_statistics(forward, group):
+  """One device's groups, several devices', and each group by itself."""
+  space, build = forward
+  images = cast(random_images(space, 18, 4)[0], 'float32')
+  arch = archs_of(space, 1, 7)[0]
+  indices = arch_lib.encode(space, arch)
+  logits, found = quick_jit(build(ops.Pooling(None, group)))(images, indices)
+
+  params = random_params(space)
+  numbers = np.asarray(images, np.float64)
+  groups = [numbers] if group is None else [numbers[:2], numbers[2:]]
+  expected = [reference.child(space, arch, params, g)[0] for g in groups]
+  assert_close(logits, np.concatenate(expected), 1e-4)
+
+  split, whole = PartitionSpec(sharding.DATA), PartitionSpec()
+  where = sharding.mesh(jax.devices()[:4])
+  on_each = build(ops.Pooling(sharding.DATA, group))
+  mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
+  spread, spread_found = quick_jit(mapped)(images, indices)
+  assert_close(spread, logits, 1e-4)
+  assert_close(spread_found, found, 1e-4)
+
+
+def test_bfloat16(forward):
+  """Activations only: parameters, gradients, moments, logits are float32."""
+  space, build = forward
+  arch = archs_of(space, 1, 8)[0]
+  indices = arch_lib.encode(space, arch)
+  images = random_images(space, 18)[0]
+  run = build(dtype='bfloat16')
+  logits, found = quick_jit(run)(cast(images, 'float32'), indices)
+  assert logits.dtype == jnp.float32
+  assert {a.dtype for a in leaves(found)} == {np.dtype('float32')}
+  expected, _ = reference.child(space, arch, random_params(space), images)
+  assert_close(logits, expected, 0.1)
+  # It is not float32 after all.
+  assert abs(np.asarray(logits) - expected).max() > 1e-4
+
+  params = jax.eval_shape(lambda: supernet.init(space, jax.random.key(0)))
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.float32}
+  grads = jax.eval_shape(
+    jax.grad(lambda p: run(images, indices, params=p)[0].sum()), params
+  )
+  chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
+
+
+def test_dropout():
+  """Before the classifier; the same key loses the same features."""
+  (arch,) = archs_of(BIGNAS, 1, 9)
+  net = supernet.Supernet(arch_lib.pin(BIGNAS, arch))
+  params = cast(random_params(BIGNAS), 'float32')
+  variables = supernet.slice_child(BIGNAS, {'params': params}, arch)
+  stats = slicing.norm_shapes(variables['params'], ('mean', 'var'))
+  variables['batch_stats'] = jax.tree.map(jnp.ones_like, stats)
+  one = cast(random_images(BIGNAS, 18, 1)[0], 'float32')
+  images = jnp.concatenate([one] * 3)
+
+  @quick_jit
+  def run(keys):
+    return [
+      net.apply(variables, images, dropout_rate=rate, dropout_keys=keys)
+      for rate in (0.5, 0.0)
+    ]
+
+  keys = jax.random.split(jax.random.key(0), 3)
+  keys = keys[jnp.array([0, 1, 0])]
+  dropped, plain = map(np.asarray, run(keys))
+  np.testing.assert_allclose(dropped[0], dropped[2], rtol=1e-4)
+  assert abs(dropped[0] - dropped[1]).max() > 1e-2
+  assert abs(dropped - plain).max(1).min() > 1e-2
+  np.testing.assert_allclose(plain[1:], plain[:2], rtol=1e-4)
+  np.testing.assert_array_equal(run(keys)[0], dropped)
+  other = run(jax.random.split(jax.random.key(1), 3))[0]
+  assert abs(np.asarray(other) - dropped).max(1).min() > 1e-2
+
+
+# Children as packages of their own.
+
+
+def test_a_child_has_nothing_of_the_supernet_left():
+  arch = arch_lib.smallest(MNIST)
+  variables = {
+    'params': random_params(MNIST),
+    'batch_stats': random_stats(MNIST),
+  }
+  own = supernet.slice_child(MNIST, variables, arch)
+  pinned = arch_lib.pin(MNIST, arch)
+  chex.assert_trees_all_equal_shapes(own['params'], supernet.shapes(pinned))
+  assert 'rest' not in own['params']['stage1']
+  stats = slicing.norm_shapes(own['params'], ('mean', 'var'))
+  chex.assert_trees_all_equal_shapes(own['batch_stats'], stats)
+
+
+def test_a_supernet_must_be_told_which_child():
+  images = np.zeros((1, 24, 24, 1), np.float32)
+  with pytest.raises(AssertionError, match='which child'):
+    jax.eval_shape(
+      supernet.Supernet(MNIST).apply,
+      {'params': supernet.shapes(MNIST)},
+      images,
+    )

@@ -1,0 +1,164 @@
+"""A run: resumed equals uninterrupted, and its directory keeps its promises."""
+
+import json
+
+import chex
+import jax
+import pytest
+import tiny
+
+from bignas_jax import checkpoint, cli, errors, metrics, sharding, training
+from bignas_jax import config as config_lib
+
+
+def _state(workdir, config):
+  checkpoints = checkpoint.Checkpoints(workdir)
+  setup = config_lib.setup(config)
+  try:
+    return jax.device_get(training.restore_or_init(setup, checkpoints))
+  finally:
+    checkpoints.close()
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """Six steps without a break."""
+  workdir = tmp_path_factory.mktemp('whole')
+  result = training.train(tiny.config(), workdir)
+  return workdir, result
+
+
+class _StopsAfter(cli.StopRequest):
+  """As if a signal had come during step `after`."""
+
+  def __init__(self, after: int):
+    self._left = after
+
+  @property
+  def requested(self) -> bool:
+    self._left -= 1
+    return self._left <= 0
+
+  @requested.setter
+  def requested(self, value: bool) -> None:
+    pass
+
+
+@pytest.mark.parametrize('after', [1, 3, 5])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(
+  whole, tmp_path, monkeypatch, after
+):
+  with monkeypatch.context() as patch:
+    patch.setattr(cli, 'StopRequest', lambda: _StopsAfter(after))
+    with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
+      training.train(tiny.config(), tmp_path)
+  result = training.train(tiny.config(), tmp_path)
+  _assert_same_run(whole, tmp_path, result)
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+  whole, tmp_path, monkeypatch
+):
+  class Killed(Exception):
+    pass
+
+  put, calls = sharding.put, []
+
+  def dies(where, tree, spec):
+    if 'label' in tree and len(tree['label']) == 16:
+      calls.append(1)
+      if len(calls) == 4:  # step 3; the last checkpoint is that of step 2
+        raise Killed
+    return put(where, tree, spec)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sharding, 'put', dies)
+    with pytest.raises(Killed):
+      training.train(tiny.config(), tmp_path)
+  result = training.train(tiny.config(), tmp_path)
+  _assert_same_run(whole, tmp_path, result)
+
+
+def _assert_same_run(whole, workdir, result):
+  wanted, wanted_result = whole
+  chex.assert_trees_all_equal(
+    _state(wanted, tiny.config()), _state(workdir, tiny.config())
+  )
+  assert result | {'workdir': ''} == wanted_result | {'workdir': ''}
+  assert _numbers(workdir) == _numbers(wanted)
+
+
+def _numbers(workdir):
+  lines = metrics.read(workdir)
+  return [{k: v for k, v in m.items() if k != 'images_per_s'} for m in lines]
+
+
+def test_metrics_have_the_promised_names(whole):
+  workdir, result = whole
+  lines = metrics.read(workdir)
+  assert [line['step'] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
+  for role in ('biggest', 'smallest', 'random'):
+    assert f'train/loss_{role}' in lines[0]
+  assert {'lr', 'images_per_s'} <= set(lines[0])
+  assert lines[-1]['eval/biggest/top1'] == result['eval/biggest/top1']
+  assert list(workdir.glob('events.out.*'))
+  info = json.loads((workdir / 'config.json').read_text())
+  assert info['seed'] == 0 and info['version']
+  steps = {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
+  assert steps == {2, 4, 6}
+
+
+def test_a_finished_run_is_evaluated_again(whole):
+  workdir, result = whole
+  assert training.train(tiny.config(), workdir) == result
+
+
+def test_another_config_is_refused_by_field(whole):
+  workdir, _ = whole
+  before = sorted(workdir.rglob('*'))
+  changed = tiny.config(seed=1, batch_size=32)
+  with pytest.raises(errors.UserError) as refused:
+    training.train(changed, workdir)
+  assert 'batch_size (16 there, 32 here)' in str(refused.value)
+  assert 'seed (0 there, 1 here)' in str(refused.value)
+  assert sorted(workdir.rglob('*')) == before
+
+
+def test_a_second_run_in_the_same_directory_is_refused(whole):
+  from bignas_jax import workdir as workdir_lib
+
+  other = pytest.raises(errors.UserError, match='no other run')
+  with workdir_lib.lock(whole[0]), other:
+    training.train(tiny.config(), whole[0])
+
+
+def test_only_parameters_are_read_for_use(whole):
+  workdir, _ = whole
+  state = _state(workdir, tiny.config())
+  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+  where = sharding.mesh()
+  like = sharding.described(where, like.params, sharding.REPLICATED)
+  step, params = checkpoint.restore_params(workdir, like, 'params')
+  assert step == 6
+  chex.assert_trees_all_equal(jax.device_get(params), state.params)
+
+
+def test_averaged_parameters_are_kept_and_used(tmp_path):
+  from bignas_jax import searching
+
+  config = tiny.config(ema_decay=0.5, steps=2, eval_every=2)
+  training.train(config, tmp_path)
+  state = _state(tmp_path, config)
+  run = searching.load(tmp_path)
+  chex.assert_trees_all_equal(jax.device_get(run.params), state.ema)
+  with pytest.raises(AssertionError):
+    chex.assert_trees_all_equal(state.ema, state.params)
+
+
+def test_bfloat16_keeps_float32_parameters(tmp_path):
+  config = tiny.config(dtype='bfloat16', steps=2, eval_every=2)
+  training.train(config, tmp_path)
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(_state(tmp_path, config))}
+  assert {str(d) for d in dtypes} == {'float32', 'int32'}
+  losses = [m['train/loss_biggest'] for m in metrics.read(tmp_path)[:2]]
+  assert all(loss is not None and loss < 10 for loss in losses)

@@ -1,0 +1,59 @@
+"""A supernet that compiles in seconds, and a config that trains it."""
+
+import dataclasses
+
+from bignas_jax.config import Calibration, Config, Schedule, Search
+from bignas_jax.rules import Rule
+from bignas_jax.sources import Data
+from bignas_jax.space import Space, SqueezeExcite, Stage
+
+SPACE = Space(
+  name='tiny',
+  resolution=(8, 10, 12),
+  train_resolution=(8, 12),
+  stem_width=(8,),
+  stages=(
+    Stage(
+      width=(8, 16),
+      depth=(1, 2),
+      kernel_size=(3, 5),
+      expand_ratio=(2,),
+      stride=2,
+      se=SqueezeExcite(),
+    ),
+  ),
+  head_width=(16, 24),
+  channels=1,
+  classes=10,
+)
+
+
+def config(**changes) -> Config:
+  """Six steps of digits; `changes` are fields of Config."""
+  base = Config(
+    space=SPACE,
+    data=Data(
+      name='mnist5k',
+      held_out=500,
+      augment='affine',
+      mean=(0.13,),
+      std=(0.31,),
+    ),
+    steps=6,
+    batch_size=16,
+    rule=Rule(dropout=0.2, weight_decay=1e-3),
+    schedule=Schedule(peak=0.02, warmup_steps=2, decay_steps=3),
+    log_every=1,
+    eval_every=6,
+    checkpoint_every=2,
+    eval_batch_size=200,
+    calibration=Calibration(images=64, batch_size=32),
+    search=Search(
+      depth_presets=2,
+      width_presets=2,
+      kernel_presets=2,
+      mutants=4,
+      evaluations=6,
+    ),
+  )
+  return dataclasses.replace(base, **changes)
