@@ -1,8 +1,8 @@
 """The mobile inverted bottleneck, with widths that may be traced numbers.
 
 Pure functions: a block's description, its parameters, what it computes. A
-block with one kernel size and one expand ratio is static but for its widths;
-an elastic one switches between such variants.
+block switches between its expand ratios, which are static shapes, and inside
+between kernel sizes; widths are masked.
 """
 
 import dataclasses
@@ -50,20 +50,16 @@ class Block:
     return self.stage.stride if self.first else 1
 
   def variants(self) -> list['Block']:
-    """One block for each (kernel size, expand ratio), kernel size first."""
+    """One block for each expand ratio."""
     stage = self.stage
     return [
       dataclasses.replace(
         self,
         stage=dataclasses.replace(
-          stage,
-          kernel_size=(kernel_size,),
-          expand_ratio=(expand_ratio,),
-          expand_conv=stage.has_expand,
+          stage, expand_ratio=(ratio,), expand_conv=stage.has_expand
         ),
       )
-      for kernel_size in stage.kernel_size
-      for expand_ratio in stage.expand_ratio
+      for ratio in stage.expand_ratio
     ]
 
   def hidden(self) -> list[int]:
@@ -79,11 +75,12 @@ class Block:
     return [squeeze_width(se, width, hidden) for width, hidden in pairs]
 
 
-class Widths(NamedTuple):
-  """Positions of the active widths in `width_in` and `stage.width`."""
+class Active(NamedTuple):
+  """Positions of what is active, in `width_in` and the stage's tuples."""
 
   input: jax.Array
   output: jax.Array
+  kernel_size: jax.Array
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
@@ -147,23 +144,23 @@ def apply(
   params: Params,
   stats: Params | None,
   x: jax.Array,
-  widths: Widths,
+  active: Active,
 ) -> tuple[jax.Array, Params]:
-  """Computes a block of one kernel size and one expand ratio.
+  """Computes a block of one expand ratio.
 
   Args:
     block: its only variant.
     params: of `shapes(block)`.
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
-    widths: active.
+    active: widths and kernel size.
 
   Returns:
     The output, zero past the active width, and the batch's moments.
   """
   stage, moments = block.stage, {}
-  hidden = ops.pick(block.hidden(), widths.input)
-  width_out = ops.pick(list(stage.width), widths.output)
+  hidden = ops.pick(block.hidden(), active.input)
+  width_out = ops.pick(list(stage.width), active.output)
 
   def norm(h, name):
     given = None if stats is None else stats[name]
@@ -176,18 +173,35 @@ def apply(
   if stage.has_expand:
     h = norm(ops.pointwise(h, params['expand']['kernel']), 'expand_bn')
     h = ops.mask(jax.nn.swish(h), hidden)
-  h = depthwise(h, params['depthwise']['kernel'], block.stride, block.padding)
+  h = _depthwise(block, params['depthwise']['kernel'], h, active)
   h = ops.mask(jax.nn.swish(norm(h, 'depthwise_bn')), hidden)
   if stage.se is not None:
-    squeeze = ops.pick(block.squeeze(), widths.input)
+    squeeze = ops.pick(block.squeeze(), active.input)
     h = ops.squeeze_excite(
       h, params['se'], squeeze, stage.se.activation, stage.se.gate
     )
   h = norm(ops.pointwise(h, params['project']['kernel']), 'project_bn')
-  return ops.mask(h, width_out) + _shortcut(block, params, x, widths), moments
+  return ops.mask(h, width_out) + _shortcut(block, params, x, active), moments
 
 
-def _shortcut(block: Block, params: Params, x: jax.Array, widths: Widths):
+def _depthwise(block: Block, kernel: jax.Array, x: jax.Array, active: Active):
+  """The active kernel size's branch: the only one that depends on it."""
+  branches = [
+    functools.partial(_depthwise_at, block, size)
+    for size in block.stage.kernel_size
+  ]
+  return elastic.switch(active.kernel_size, branches, (x, kernel), ())
+
+
+def _depthwise_at(block: Block, size: int, operands, constants):
+  del constants
+  x, kernel = operands
+  like = jax.ShapeDtypeStruct((size, size, *kernel.shape[2:]), kernel.dtype)
+  kernel = slicing.shrink(kernel, like)
+  return depthwise(x, kernel, block.stride, block.padding)
+
+
+def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
   """2x2 average pooling and a 1x1 convolution, each only if it is needed."""
   if block.stride == 2:
     x = ops.average_pool(x)
@@ -195,12 +209,12 @@ def _shortcut(block: Block, params: Params, x: jax.Array, widths: Widths):
     return x
   width_out = max(block.stage.width)
   projected = ops.pointwise(x, params['shortcut']['kernel'])
-  width_in = ops.pick(list(block.width_in), widths.input)
-  active = ops.pick(list(block.stage.width), widths.output)
-  projected = ops.mask(projected, active)
+  width_in = ops.pick(list(block.width_in), active.input)
+  width = ops.pick(list(block.stage.width), active.output)
+  projected = ops.mask(projected, width)
   if not {*block.width_in} & {*block.stage.width}:
     return projected
-  same = jnp.asarray(width_in) == jnp.asarray(active)
+  same = jnp.asarray(width_in) == jnp.asarray(width)
   return jnp.where(same, ops.resize_channels(x, width_out), projected)
 
 
@@ -210,28 +224,32 @@ def switch(
   params: Params,
   stats: Params | None,
   x: jax.Array,
-  widths: Widths,
+  active: Active,
   *,
   skippable: bool = False,
+  recompute: bool = True,
 ) -> tuple[jax.Array, Params]:
   """Computes variant `index`; past the last one the block is skipped.
 
-  Arguments and results are those of `apply`, at the block's largest shapes.
+  Arguments and results are those of `apply`, at the block's largest shapes;
+  `recompute` is that of `elastic.switch`.
   """
   branches = [
     functools.partial(_variant, block, variant) for variant in block.variants()
   ]
   if skippable:
     branches.append(functools.partial(_skip, block))
-  return elastic.switch(index, branches, (params, x), (stats, widths))
+  return elastic.switch(
+    index, branches, (params, x), (stats, active), recompute=recompute
+  )
 
 
 def _variant(block: Block, variant: Block, operands, constants):
-  (params, x), (stats, widths) = operands, constants
+  (params, x), (stats, active) = operands, constants
   params = slicing.shrink(params, shapes(variant))
   if stats is not None:
     stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
-  y, moments = apply(variant, params, stats, x, widths)
+  y, moments = apply(variant, params, stats, x, active)
   return y, slicing.grow(moments, norm_shapes(block, _MOMENTS))
 
 

@@ -9,7 +9,12 @@ from jax import lax
 
 
 def switch(
-  index: Any, branches: Sequence[Callable], operands: Any, constants: Any
+  index: Any,
+  branches: Sequence[Callable],
+  operands: Any,
+  constants: Any,
+  *,
+  recompute: bool = True,
 ) -> Any:
   """Runs branches[index](operands, constants).
 
@@ -25,7 +30,11 @@ def switch(
       must not close over traced values.
     operands: differentiated.
     constants: not differentiated.
+    recompute: False keeps residuals; it takes a single branch.
   """
+  if not recompute:
+    (only,) = branches
+    return only(operands, constants)
   return _switch(tuple(branches), index, operands, constants)
 
 

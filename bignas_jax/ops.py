@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Width = Any  # int, or a traced int32 scalar
@@ -99,15 +100,12 @@ def dense(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
 
 def average_pool(x: jax.Array) -> jax.Array:
   """2x2 average pooling with stride 2; odd edges average what is there."""
-  odd = [size % 2 for size in x.shape[1:3]]
-  if not any(odd):
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-  around = [(0, 0), (0, odd[0]), (0, odd[1]), (0, 0)]
-  window, zero = (1, 2, 2, 1), jnp.zeros((), x.dtype)
-  ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-  total = lax.reduce_window(x, zero, lax.add, window, window, around)
-  return total / lax.reduce_window(ones, zero, lax.add, window, window, around)
+  b, h, w, c = x.shape
+  even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+  windows = even.reshape(b, -(-h // 2), 2, -(-w // 2), 2, c)
+  counts = [np.minimum(2, n - np.arange(0, n, 2)) for n in (h, w)]
+  shares = 1 / np.multiply.outer(*counts)
+  return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
 
 
 def batch_norm(

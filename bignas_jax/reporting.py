@@ -210,9 +210,10 @@ def _head(run: _Run) -> str:
     'resolution, width, depth, kernel size and expand ratio; each is cut out '
     'and used without further training.'
   )
+  line = page.text(' · '.join(facts))
   return (
     f'<header><h1>{page.text(_title(run))}</h1>'
-    f'<p class="facts">{page.text(" · ".join(facts))}</p>{page.p(intro)}</header>'
+    f'<p class="facts">{line}</p>{page.p(intro)}</header>'
   )
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from bignas_jax import arch as arch_lib
 from bignas_jax import blocks, ops, slicing
 from bignas_jax.arch import Arch, Indices
-from bignas_jax.blocks import Block, Widths
+from bignas_jax.blocks import Active, Block
 from bignas_jax.space import Choices, Space
 
 Variables = dict[str, Any]
@@ -32,11 +32,14 @@ class Supernet(nn.Module):
     space: which they are.
     dtype: of activations; parameters, statistics and logits stay float32.
     pooling: how batch statistics are taken.
+    recompute: blocks are computed again on the way back, not stored; False
+      is for a space of one architecture.
   """
 
   space: Space
   dtype: Any = jnp.float32
   pooling: ops.Pooling = ops.Pooling()
+  recompute: bool = True
 
   @nn.compact
   def __call__(
@@ -65,8 +68,15 @@ class Supernet(nn.Module):
     )
     width_in = space.stem_width
     for i in range(len(space.stages)):
-      widths = Widths(indices.width[i], indices.width[i + 1])
-      stage = Stage(space, i, width_in, self.pooling, name=f'stage{i + 1}')
+      widths = indices.width[i], indices.width[i + 1]
+      stage = Stage(
+        space,
+        i,
+        width_in,
+        self.pooling,
+        self.recompute,
+        name=f'stage{i + 1}',
+      )
       x = stage(x, widths, jax.tree.map(lambda a, i=i: a[i], indices))
       width_in = space.stages[i].width
     x = Head(space, self.pooling, name='head')(x, indices.width)
@@ -121,16 +131,17 @@ class Stage(_Part):
   number: int
   width_in: Choices
   pooling: ops.Pooling
+  recompute: bool
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, widths: Widths, indices: Indices
+    self, x: jax.Array, widths: tuple, indices: Indices
   ) -> jax.Array:
     """Runs as many blocks as `indices.depth` says.
 
     Args:
       x: [batch, height, width, channels].
-      widths: of the stage's input and output.
+      widths: positions of the stage's input and output width.
       indices: this stage's entries.
     """
     space = self.space
@@ -142,13 +153,18 @@ class Stage(_Part):
       bn_epsilon=space.bn_epsilon,
       pooling=self.pooling,
     )
-    variant = indices.kernel_size * len(stage.expand_ratio)
-    variant = variant + indices.expand_ratio
+    variant, kernel_size = indices.expand_ratio, indices.kernel_size
 
     first = describe(self.width_in, first=True)
     params = self.param('first', blocks.init, first)
     x, moments = blocks.switch(
-      first, variant, params, self.stats('first'), x, widths
+      first,
+      variant,
+      params,
+      self.stats('first'),
+      x,
+      Active(*widths, kernel_size),
+      recompute=self.recompute,
     )
     self.report('first', moments)
     if max(stage.depth) == 1:
@@ -157,17 +173,30 @@ class Stage(_Part):
     rest = describe(stage.width, first=False)
     params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     depth = jnp.asarray(stage.depth)[indices.depth]
-    inside = Widths(widths.output, widths.output)
+    inside = Active(widths[1], widths[1], kernel_size)
 
     def body(x, scanned):
       params, stats, position = scanned
       index = jnp.where(position < depth, variant, len(rest.variants()))
       return blocks.switch(
-        rest, index, params, stats, x, inside, skippable=len(stage.depth) > 1
+        rest,
+        index,
+        params,
+        stats,
+        x,
+        inside,
+        skippable=len(stage.depth) > 1,
+        recompute=self.recompute,
       )
 
     positions = jnp.arange(1, max(stage.depth))
-    x, moments = jax.lax.scan(body, x, (params, self.stats('rest'), positions))
+    # Residuals stacked by a loop cost more to move than to compute.
+    x, moments = jax.lax.scan(
+      body,
+      x,
+      (params, self.stats('rest'), positions),
+      unroll=not self.recompute,
+    )
     self.report('rest', moments)
     return x
 

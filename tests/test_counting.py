@@ -199,6 +199,18 @@ def test_the_witness_counts():
   assert multiply_adds(jaxpr) == 7 * 3 * 5 * 5 + 5 * 5 * 12 * 3 * 3 * 2
 
 
+@pytest.mark.parametrize('space', spaces.SPACES.values(), ids=lambda s: s.name)
+def test_the_supernet_has_only_shortcuts_that_a_child_uses(space):
+  """A later block of a stage is as wide as its input."""
+  params = supernet.shapes(space)
+  for i, stage in enumerate(space.stages):
+    before = space.stem_width if i == 0 else space.stages[i - 1].width
+    own = params[f'stage{i + 1}']
+    needed = len({*before, *stage.width}) > 1
+    assert ('shortcut' in own['first']) == needed
+    assert 'shortcut' not in own.get('rest', {})
+
+
 def test_odd_sizes_round_up():
   space = spaces.MNIST
   arch = arch_lib.biggest(space)

@@ -18,29 +18,28 @@ LAYERS = [
   """errors space ops depthwise elastic slicing losses schedules augment metrics
   plots""",
   # 1: architectures, the network, and the owners of a dependency
-  """arch spaces blocks supernet sampling counting optim sharding data
-  checkpoint""",
+  """arch spaces blocks supernet sampling counting optim sharding model sources
+  data checkpoint page""",
   # 2: rules and search algorithms, which get functions
-  'rules selection model archive',
-  # 3: programs over a model; the child package
-  'programs evaluation child',
-  # 4: the config
-  'config overrides workdir',
+  'rules selection archive',
+  # 3: programs over a model
+  'programs evaluation',
+  # 4: the config, and what is read with it
+  'config overrides workdir child',
   # 5: what runs from a config
-  'training searching extraction',
-  # 6: reports
-  'reporting',
+  'cli training searching extraction',
+  # 6: reports and measurements
+  'reporting benchmarking',
   # 7: commands
-  'main search extract evaluate cost report cli',
+  'main search extract evaluate cost report benchmark',
 ]
 
 OWNERS = {
   'flax': {'supernet'},
   'orbax': {'checkpoint'},
   'grain': {'data'},
-  'matplotlib': {'plots', 'reporting'},
-  'optax': {'optim', 'schedules', 'programs'},
-  'ml_collections': {'config', 'overrides'},
+  'matplotlib': {'plots'},
+  'optax': {'optim', 'schedules', 'programs', 'benchmarking'},
   'safetensors': {'child'},
   'tensorboardX': {'metrics'},
 }

@@ -1,6 +1,7 @@
 """Array math against plain formulations of it, in value and in gradient."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ from bignas_jax import depthwise, elastic, ops, sharding, slicing
 PADDINGS = ('same', 'symmetric')
 
 
-def normal(*shape, seed=0, dtype=np.float32):
-  return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+def normal(*shape, seed=0) -> Any:
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def assert_close(actual, expected, tolerance=1e-5):
@@ -52,7 +53,7 @@ def test_depthwise_on_cpu_is_the_grouped_convolution(size, stride, padding):
 
 
 def test_native_depthwise_by_hand():
-  x = normal(1, 5, 6, 2, dtype=np.float64).astype(np.float32)
+  x = normal(1, 5, 6, 2)
   kernel = normal(3, 3, 1, 2, seed=1)
   y = np.asarray(depthwise.native(x, kernel, stride=2, padding='symmetric'))
   # The second row and third column of the output see rows 1..3, columns 3..5.
@@ -73,7 +74,8 @@ def test_depthwise_keeps_the_dtype():
   kernel = jnp.zeros((3, 3, 1, 3))
 
   def loss(x, kernel):
-    return depthwise.depthwise(x, kernel, 1, 'same').astype('float32').sum()
+    y = depthwise.depthwise(x, kernel, 1, 'same')
+    return jnp.sum(y, dtype='float32')  # pyright: ignore[reportArgumentType]
 
   y = jax.eval_shape(lambda: depthwise.depthwise(x, kernel, 1, 'same'))
   assert y.dtype == jnp.bfloat16
@@ -150,7 +152,7 @@ def test_average_pool(size):
 def test_resize():
   images = normal(2, 12, 12, 3)
   assert ops.resize(images, 12) is images
-  flat = np.full((1, 12, 12, 3), 0.7, np.float32)
+  flat = jnp.full((1, 12, 12, 3), 0.7)
   for resolution in (8, 12, 18):
     resized = ops.resize(flat, resolution)
     assert resized.shape == (1, resolution, resolution, 3)
@@ -171,7 +173,7 @@ def test_resize_is_antialiased():
 def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
   """At a traced width it is the layer cut to that width."""
   x = normal(2, 4, 5, 8)
-  params = {
+  params: Any = {
     'reduce': {'kernel': normal(8, 6, seed=1), 'bias': normal(6, seed=2)},
     'expand': {'kernel': normal(6, 8, seed=3), 'bias': normal(8, seed=4)},
   }
@@ -434,7 +436,7 @@ def test_dropout_is_a_function_of_each_images_key():
 
 def test_normalise():
   pixels = np.array([[0, 255], [51, 102]], np.uint8)
-  found = ops.normalise(pixels, (0.5, 0.2), (0.25, 0.1))
+  found = ops.normalise(jnp.asarray(pixels), (0.5, 0.2), (0.25, 0.1))
   expected = [[-2, 8], [-1.2, 2]]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert found.dtype == jnp.float32

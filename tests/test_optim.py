@@ -1,6 +1,7 @@
 """Optimisers and schedules against sequences worked out by hand."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def test_rmsprops_first_step_by_hand():
   transform = optim.create(optim.Optimizer(), lambda step: 0.1)
   params = {'kernel': jnp.ones(())}
   grads = {'kernel': jnp.full((), 2.0)}
-  updates, _ = transform.update(grads, transform.init(params), params)
+  updates: Any = transform.update(grads, transform.init(params), params)[0]
   assert float(updates['kernel']) == pytest.approx(-0.2 / math.sqrt(1.301))
 
 

@@ -1,0 +1,191 @@
+"""How fast the elastic step is: against its own children, compiled statically.
+
+All variants are measured in one process, interleaved, so that a noisy machine
+is noisy for all of them.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import (
+  metrics,
+  optim,
+  programs,
+  rules,
+  sampling,
+  sharding,
+  supernet,
+)
+from bignas_jax.model import Model
+from bignas_jax.sampling import Child
+from bignas_jax.space import Space
+
+
+def step(
+  space: Space,
+  *,
+  batch: int,
+  resolution: int,
+  dtype: str,
+  rounds: int,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Times one sandwich step: forward, backward, update.
+
+  Args:
+    space: whose biggest, smallest and two random children are trained.
+    batch: images.
+    resolution: of all children, pixels.
+    dtype: of activations.
+    rounds: measurements of each variant; medians are reported.
+    seed: of the random children.
+
+  Returns:
+    `elastic_s`: the step. `static_sum_s`: its children as plain static
+    networks, each with or without recomputation, whichever is faster.
+    `masked_s`: the step with each child as costly as the biggest, as masking
+    everything at full size makes it. Their ratios; programs and retraces.
+  """
+  space = dataclasses.replace(
+    space, resolution=(resolution,), train_resolution=(resolution,)
+  )
+  setup = _setup(space, batch, dtype)
+  children = sampling.Sandwich()(space, seed, 0)
+  images = _batch(setup)
+  compiled, traces = _counted(programs.all_programs(setup))
+  state = sharding.put(
+    setup.model.where,
+    jax.jit(programs.init_state(setup))(),
+    sharding.REPLICATED,
+  )
+
+  def train(children: list[Child]) -> Callable:
+    # Not donated here: every round starts from the same state.
+    def run():
+      own = jax.tree.map(jnp.copy, state)
+      return programs.step(setup, compiled, own, images, children)
+
+    return run
+
+  biggest = arch_lib.biggest(space)
+  full = [*children[:1], *(Child('random', biggest) for _ in children[1:])]
+  variants = {'elastic': train(children), 'masked': train(full)}
+  for i, child in enumerate(children):
+    for recompute in (True, False):
+      name = f'static {i} {"with" if recompute else "without"}'
+      variants[name] = _static(setup, child, state.params, images, recompute)
+  seconds = _interleaved(variants, rounds)
+  before = len(traces)
+  for one in range(20):
+    train(sampling.Sandwich()(space, seed, one))()
+  static = [
+    min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
+    for i in range(len(children))
+  ]
+  return {
+    'device': jax.devices()[0].device_kind,
+    'space': space.name,
+    'batch': batch,
+    'resolution': resolution,
+    'dtype': dtype,
+    'children': [
+      {'role': c.role, 'static_s': s, 'arch': arch_lib.to_dict(c.arch)}
+      for c, s in zip(children, static, strict=True)
+    ],
+    'elastic_s': seconds['elastic'],
+    'static_sum_s': sum(static),
+    'ratio': seconds['elastic'] / sum(static),
+    'masked_s': seconds['masked'],
+    'ratio_to_masked': seconds['elastic'] / seconds['masked'],
+    'programs': len(compiled),
+    'retraces': len(traces) - before,
+  }
+
+
+def _setup(space: Space, batch: int, dtype: str) -> programs.Setup:
+  rate = lambda step: 1e-3  # noqa: E731
+  return programs.Setup(
+    model=Model(
+      space=space,
+      where=sharding.mesh(jax.devices()[:1]),
+      mean=(0.5,) * space.channels,
+      std=(0.25,) * space.channels,
+      dtype=jnp.dtype(dtype),
+    ),
+    rule=rules.Rule(),
+    optimizer=optim.create(optim.Optimizer(), rate),
+    rate=rate,
+    batch_size=batch,
+    children=4,
+  )
+
+
+def _batch(setup: programs.Setup) -> dict[str, jax.Array]:
+  size, space = setup.model.image_size, setup.model.space
+  rng = np.random.default_rng(0)
+  shape = (setup.batch_size, size, size, space.channels)
+  batch = {
+    'image': rng.integers(0, 256, shape, np.uint8),
+    'label': rng.integers(0, space.classes, shape[0]).astype(np.int32),
+  }
+  return sharding.put(setup.model.where, batch, sharding.SPLIT)
+
+
+def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
+  """Compiled programs, and a list that grows with every trace."""
+  traces: list[str] = []
+
+  def counting(program: programs.Program) -> programs.Program:
+    def run(*arguments):
+      traces.append(program.name)
+      return program.function(*arguments)
+
+    # The update's state and a child's gradients, as in training.
+    donated = 0 if program.name == 'update' else 4
+    function = jax.jit(run, donate_argnums=donated)
+    return program._replace(function=function)
+
+  return programs.compile_all([counting(p) for p in listed]), traces
+
+
+def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
+  """Forward and backward of a plain network of the child's own size."""
+  space = arch_lib.pin(setup.model.space, child.arch)
+  net = supernet.Supernet(space, setup.model.dtype, recompute=recompute)
+  own = supernet.slice_child(setup.model.space, {'params': params}, child.arch)[
+    'params'
+  ]
+
+  def loss(params, batch):
+    logits = net.apply(
+      {'params': params},
+      setup.model.images(batch['image'], child.arch.resolution),
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    ).mean()
+
+  run = jax.jit(jax.grad(loss)).lower(own, images).compile()
+  return lambda: run(own, images)
+
+
+def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:
+  """Median seconds of each, after one unmeasured round."""
+  seconds: dict[str, list[float]] = {name: [] for name in variants}
+  for number in range(rounds + 1):
+    for name, run in variants.items():
+      began = time.perf_counter()
+      jax.block_until_ready(run())
+      if number > 0:
+        seconds[name].append(time.perf_counter() - began)
+    metrics.say(f'round {number} of {rounds}')
+  return {name: statistics.median(values) for name, values in seconds.items()}
