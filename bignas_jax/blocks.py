@@ -89,7 +89,7 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
 
 
 def init_norm(width: int, scale: float = 1.0) -> Params:
-  return {'scale': jnp.full(width, scale), 'bias': jnp.zeros(width)}
+  return {'scale': scale * jnp.ones(width), 'bias': jnp.zeros(width)}
 
 
 def init(key: jax.Array, block: Block) -> Params:

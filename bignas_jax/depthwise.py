@@ -134,7 +134,7 @@ def _taps_backward(x, kernel, cotangent, *, stride, padding):
   ]
   dtype = jnp.promote_types(jnp.float32, x.dtype)
   summed = lax.optimization_barrier(jnp.stack(products)).sum((1, 2, 3), dtype)
-  return dx, summed.reshape(size, size, 1, -1)
+  return dx, summed.reshape(size, size, 1, -1).astype(x.dtype)
 
 
 def _sum_images(a, b):

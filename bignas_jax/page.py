@@ -141,13 +141,15 @@ def text(value: Any) -> str:
   return html.escape(str(value))
 
 
-def prose(text: str) -> str:
+def prose(words: str) -> str:
   """Text in which no line ends within `top-1`."""
-  return re.sub(r'(?i)\b(top-\d)', r'<span class="whole">\1</span>', text(text))
+  return re.sub(
+    r'(?i)\b(top-\d)', r'<span class="whole">\1</span>', text(words)
+  )
 
 
-def p(text: str) -> str:
-  return f'<p>{prose(text)}</p>'
+def p(words: str) -> str:
+  return f'<p>{prose(words)}</p>'
 
 
 def missing(sentence: str, command: str) -> str:
@@ -168,10 +170,10 @@ def table(
   strong: Sequence[int] = (),
 ) -> str:
   """Numbers stand at the right, below a heading that does too."""
-  kinds = [isinstance(cell, Integer | Percent) for cell in (rows or [[]])[0]]
+  kinds = [isinstance(value, Integer | Percent) for value in (rows or [[]])[0]]
   cells = ''.join(
-    f'<th{" class=n" if number else ""}>{text(name)}</th>'
-    for name, number in zip(head, kinds or [False] * len(head), strict=False)
+    f'<th{" class=n" if right else ""}>{text(name)}</th>'
+    for name, right in zip(head, kinds or [False] * len(head), strict=False)
   )
   body = ''.join(
     f'<tr{" class=strong" if i in strong else ""}>'

@@ -4,6 +4,7 @@ space -> shapes -> compiled programs -> initialise or restore -> for each
 step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -80,50 +81,53 @@ class _Run:
     metrics.say(overview(config))
 
   def train(self, stop: cli.StopRequest) -> dict[str, Any]:
-    config = self.config
     state = restore_or_init(self.setup, self.checkpoints)
     start = int(state.step)
-    if start < config.steps:
-      began = time.monotonic()
-      compiled = programs.compile_all(programs.all_programs(self.setup))
-      took = time.monotonic() - began
-      metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
-    writer = metrics.Writer(self.workdir, start)
-    clock = _Clock(config.batch_size, start)
-    last: dict[str, float] = {}
-    with metrics.Progress('train', config.steps, start) as progress:
-      stream = data_lib.stream(self.batches, start)
-      for step in range(start, config.steps):
-        children = self.policy(self.setup.model.space, config.seed, step)
-        batch = sharding.put(
-          self.setup.model.where, next(stream), sharding.SPLIT
-        )
+    with (
+      contextlib.closing(self.checkpoints),
+      contextlib.closing(metrics.Writer(self.workdir, start)) as writer,
+    ):
+      if start < self.config.steps:
+        state, last = self.steps(state, start, writer, stop)
+      else:
+        last = self.evaluate(state)
+    return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def steps(self, state, start, writer, stop):
+    """All steps that are left; the state and the last evaluation."""
+    config, where = self.config, self.setup.model.where
+    began = time.monotonic()
+    compiled = programs.compile_all(programs.all_programs(self.setup))
+    took = time.monotonic() - began
+    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    clock, values = _Clock(config.batch_size, start), {}
+    stream = data_lib.stream(self.batches, start)
+    progress = metrics.Progress('train', config.steps, start)
+    with contextlib.closing(stream), progress:
+      for done in range(start + 1, config.steps + 1):
+        last = done == config.steps
+        children = self.policy(self.setup.model.space, config.seed, done - 1)
+        batch = sharding.put(where, next(stream), sharding.SPLIT)
         state, measured = programs.step(
           self.setup, compiled, state, batch, children
         )
-        done = step + 1
         progress.advance(done)
-        if done % config.log_every == 0 or done == config.steps:
+        stopping = stop.requested and not last
+        if last or done % config.log_every == 0:
           values = summary(children, jax.device_get(measured))
           values['images_per_s'] = clock.images_per_s(done)
           writer.write(done, values)
           progress.note(_line(done, values))
-        if done % config.checkpoint_every == 0 or done == config.steps:
+        if last or done % config.checkpoint_every == 0 or stopping:
           self.checkpoints.save(done, state)
-        if done % config.eval_every == 0 or done == config.steps:
-          last = self.evaluate(state)
-          writer.write(done, last)
-          progress.note(_line(done, last))
+        if last or done % config.eval_every == 0:
+          values = self.evaluate(state)
+          writer.write(done, values)
+          progress.note(_line(done, values))
           clock.restart(done)
-        if stop.requested and done < config.steps:
-          self.checkpoints.save(done, state)
-          self.close(writer)
+        if stopping:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
-      stream.close()
-    if not last:
-      last = self.evaluate(state)
-    self.close(writer)
-    return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+    return state, values
 
   def evaluate(self, state: State) -> dict[str, float]:
     """Calibrated test accuracy of the biggest and the smallest child."""
@@ -134,10 +138,6 @@ class _Run:
       values[f'eval/{role}/top1'] = score.top1
       values[f'eval/{role}/top5'] = score.top5
     return values
-
-  def close(self, writer: metrics.Writer) -> None:
-    self.checkpoints.close()
-    writer.close()
 
 
 def restore_or_init(setup: programs.Setup, checkpoints: Checkpoints) -> State:

@@ -42,7 +42,8 @@ def child(space, arch, params, images, stats=None):
   stats, moments = stats or {}, {}
 
   width = arch.width[0]
-  kernel = params['stem']['conv']['kernel'][..., :width]
+  kernel = params['stem']['conv']['kernel']
+  kernel = cut(kernel, 3, 3, space.channels, width)
   x = convolve(images, kernel, space.stem_stride, space.padding)
   x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
   x, moments['stem'] = swish(x), {'bn': seen}
@@ -70,13 +71,15 @@ def child(space, arch, params, images, stats=None):
 
   head, width, features = params['head'], x.shape[-1], arch.width[-1]
   hidden = features if space.head_expand is None else width * space.head_expand
-  x = convolve(x, head['conv']['kernel'][None, None, :width, :hidden])
+  x = convolve(x, cut(head['conv']['kernel'], width, hidden)[None, None])
   x, seen = norm(space, x, head, stats.get('head'), 'bn')
   x, moments['head'] = swish(x).mean((1, 2)), {'bn': seen}
   if space.head_expand is not None:
-    x = swish(x @ head['last_conv']['kernel'][:hidden, :features])
+    x = swish(x @ cut(head['last_conv']['kernel'], hidden, features))
   last = params['classifier']
-  return x @ last['kernel'][:features] + last['bias'], moments
+  return x @ cut(last['kernel'], features, space.classes) + last[
+    'bias'
+  ], moments
 
 
 def block(
@@ -97,25 +100,27 @@ def block(
   h = x
   if max(stage.expand_ratio) > 1:
     hidden = round_to_8(round(width_in * expand_ratio))
-    h = convolve(h, params['expand']['kernel'][None, None, :width_in, :hidden])
+    kernel = cut(params['expand']['kernel'], width_in, hidden)
+    h = convolve(h, kernel[None, None])
     h, moments['expand_bn'] = norm(space, h, params, stats, 'expand_bn')
     h = swish(h)
   kernel = params['depthwise']['kernel']
   edge = (kernel.shape[0] - kernel_size) // 2
-  centre = slice(edge, edge + kernel_size)
-  kernel = kernel[centre, centre, :, :hidden]
+  centre = kernel[edge:, edge:]
+  kernel = cut(centre, kernel_size, kernel_size, 1, hidden)
   h = convolve(h, kernel, stride, space.padding, depthwise=True)
   h, moments['depthwise_bn'] = norm(space, h, params, stats, 'depthwise_bn')
   h = swish(h)
   if stage.se is not None:
     h = h * gates(stage.se, params['se'], h, width_in)[:, None, None, :]
-  h = convolve(h, params['project']['kernel'][None, None, :hidden, :width_out])
+  kernel = cut(params['project']['kernel'], hidden, width_out)
+  h = convolve(h, kernel[None, None])
   h, moments['project_bn'] = norm(space, h, params, stats, 'project_bn')
 
   if stride == 2:
     x = pool(x)
   if width_in != width_out:
-    kernel = params['shortcut']['kernel'][:width_in, :width_out]
+    kernel = cut(params['shortcut']['kernel'], width_in, width_out)
     x = convolve(x, kernel[None, None])
   return h + x, moments
 
@@ -123,11 +128,11 @@ def block(
 def norm(space, x, params, stats, name):
   """Batch norm with the given statistics or x's own, and x's moments."""
   n = x.shape[-1]
-  scale, bias = (params[name][part][:n] for part in ('scale', 'bias'))
+  scale, bias = (cut(params[name][part], n) for part in ('scale', 'bias'))
   if stats is None:
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
   else:
-    mean, var = (stats[name][part][:n] for part in ('mean', 'var'))
+    mean, var = (cut(stats[name][part], n) for part in ('mean', 'var'))
   moments = {'mean': x.mean((0, 1, 2)), 'square': (x * x).mean((0, 1, 2))}
   y = (x - mean) / (var + space.bn_epsilon) ** 0.5
   return y * scale + bias, moments
@@ -142,10 +147,17 @@ def gates(se, params, h, width_in):
     squeeze = round_to_8(hidden // 4)
     inside, gate = relu, lambda v: (relu(v + 3) - relu(v - 3)) / 6
   down, up = params['reduce'], params['expand']
-  v = h.mean((1, 2)) @ down['kernel'][:hidden, :squeeze]
-  v = inside(v + down['bias'][:squeeze])
-  v = v @ up['kernel'][:squeeze, :hidden] + up['bias'][:hidden]
+  v = h.mean((1, 2)) @ cut(down['kernel'], hidden, squeeze)
+  v = inside(v + cut(down['bias'], squeeze))
+  v = v @ cut(up['kernel'], squeeze, hidden) + cut(up['bias'], hidden)
   return gate(v)
+
+
+def cut(x, *shape):
+  """The leading entries of each axis; there must be as many."""
+  x = x[tuple(slice(n) for n in shape)]
+  assert x.shape == shape, (x.shape, shape)
+  return x
 
 
 def round_to_8(v):

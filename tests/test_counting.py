@@ -200,15 +200,25 @@ def test_the_witness_counts():
 
 
 @pytest.mark.parametrize('space', spaces.SPACES.values(), ids=lambda s: s.name)
-def test_the_supernet_has_only_shortcuts_that_a_child_uses(space):
-  """A later block of a stage is as wide as its input."""
+def test_the_supernet_is_its_biggest_child_and_no_more(space):
+  """But for shortcuts that only narrower children use."""
   params = supernet.shapes(space)
+  child = supernet.shapes(arch_lib.pin(space, arch_lib.biggest(space)))
+  sizes = {path: leaf.shape for path, leaf in flat(params)}
+  largest = {path: leaf.shape for path, leaf in flat(child)}
+  assert largest.items() <= sizes.items()
+  assert all('shortcut' in path for path in sizes.keys() - largest.keys())
   for i, stage in enumerate(space.stages):
     before = space.stem_width if i == 0 else space.stages[i - 1].width
     own = params[f'stage{i + 1}']
     needed = len({*before, *stage.width}) > 1
     assert ('shortcut' in own['first']) == needed
     assert 'shortcut' not in own.get('rest', {})
+
+
+def flat(tree):
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return [(tuple(key.key for key in path), leaf) for path, leaf in leaves]
 
 
 def test_odd_sizes_round_up():

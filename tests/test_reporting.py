@@ -27,6 +27,7 @@ from bignas_jax.archive import Archive, Entry
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG = overrides.load(str(_ROOT / 'configs' / 'mnist.py'))
+_CONFIG.steps = 600
 _SPACE = config_lib.space(_CONFIG)
 _BIGGEST = arch_lib.biggest(_SPACE)
 _SMALLEST = arch_lib.smallest(_SPACE)

@@ -44,7 +44,7 @@ class _StopsAfter(cli.StopRequest):
     pass
 
 
-@pytest.mark.parametrize('after', [1, 3, 5])
+@pytest.mark.parametrize('after', [1, 5])
 def test_a_stopped_run_ends_as_an_uninterrupted_one(
   whole, tmp_path, monkeypatch, after
 ):
@@ -151,8 +151,8 @@ def test_averaged_parameters_are_kept_and_used(tmp_path):
   state = _state(tmp_path, config)
   run = searching.load(tmp_path)
   chex.assert_trees_all_equal(jax.device_get(run.params), state.ema)
-  with pytest.raises(AssertionError):
-    chex.assert_trees_all_equal(state.ema, state.params)
+  kernels = state.ema['stem']['conv'], state.params['stem']['conv']
+  assert (kernels[0]['kernel'] != kernels[1]['kernel']).any()
 
 
 def test_bfloat16_keeps_float32_parameters(tmp_path):
