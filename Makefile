@@ -51,7 +51,7 @@ lint: $(READY)  ## style and types
 	$(BIN)/pyright
 
 bench: $(READY)  ## a sandwich step against its children compiled statically
-	$(RUN) bignas_jax.benchmark step --space=mnist --batch=8 --resolution=32 \
+	$(RUN) bignas_jax.benchmark step --space=mnist --batch=64 --resolution=28 \
 	  $(ARGS)
 
 lock: $(READY)  ## choose the versions in requirements.txt anew from setup.cfg

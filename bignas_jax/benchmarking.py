@@ -143,6 +143,7 @@ def _batch(setup: programs.Setup) -> dict[str, jax.Array]:
 def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
   """Compiled programs, and a list that grows with every trace."""
   traces: list[str] = []
+  where = sharding.mesh(jax.devices()[:1])
 
   def counting(program: programs.Program) -> programs.Program:
     def run(*arguments):
@@ -151,7 +152,11 @@ def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
 
     # The update's state and a child's gradients, as in training.
     donated = 0 if program.name == 'update' else 4
-    function = jax.jit(run, donate_argnums=donated)
+    function = jax.jit(
+      run,
+      donate_argnums=donated,
+      compiler_options=sharding.compiler_options(where),
+    )
     return program._replace(function=function)
 
   return programs.compile_all([counting(p) for p in listed]), traces
@@ -174,7 +179,9 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
       logits, batch['label']
     ).mean()
 
-  run = jax.jit(jax.grad(loss)).lower(own, images).compile()
+  options = sharding.compiler_options(setup.model.where)
+  run = jax.jit(jax.grad(loss), compiler_options=options)
+  run = run.lower(own, images).compile()
   return lambda: run(own, images)
 
 

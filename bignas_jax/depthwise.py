@@ -14,7 +14,7 @@ from jax import lax
 
 from bignas_jax import ops
 
-_GROUP = 8  # images whose products are added in registers
+_GROUP = 16  # images whose products are added in registers
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -106,7 +106,8 @@ class Evaluator:
       run = functools.partial(function, resolution)
       where = self._model.where
       self._programs[key] = jax.jit(
-        sharding.per_device(where, in_specs, out_specs)(run)
+        sharding.per_device(where, in_specs, out_specs)(run),
+        compiler_options=sharding.compiler_options(where),
       )
     return self._programs[key]
 

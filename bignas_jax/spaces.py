@@ -157,8 +157,8 @@ ATTENTIVE_NAS = Space(
 # elastic in all five dimensions so that every mechanism of the big ones runs.
 MNIST = Space(
   name='mnist',
-  resolution=(24, 28, 32),
-  train_resolution=(24, 32),
+  resolution=(24, 26, 28),
+  train_resolution=(24, 28),
   stem_width=(8, 16),
   stages=(
     Stage(

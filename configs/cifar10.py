@@ -16,7 +16,13 @@ from bignas_jax.sources import Data
 from bignas_jax.spaces import MNIST
 
 SPACE = dataclasses.replace(
-  MNIST, name='cifar10', stem_stride=1, channels=3, classes=10
+  MNIST,
+  name='cifar10',
+  resolution=(24, 28, 32),
+  train_resolution=(24, 32),
+  stem_stride=1,
+  channels=3,
+  classes=10,
 )
 
 
