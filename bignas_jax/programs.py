@@ -219,7 +219,11 @@ def all_programs(setup: Setup) -> list[Program]:
   for role, which in order:
     arch = which if isinstance(which, Arch) else None
     resolution = which if arch is None else arch.resolution
-    function = jax.jit(child(setup, role, resolution, arch), donate_argnums=4)
+    function = jax.jit(
+      child(setup, role, resolution, arch),
+      donate_argnums=4,
+      compiler_options=sharding.compiler_options(where),
+    )
     arguments = (
       state.params,
       state.step,
