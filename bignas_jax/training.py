@@ -100,6 +100,8 @@ class _Run:
     compiled = programs.compile_all(programs.all_programs(self.setup))
     took = time.monotonic() - began
     metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    if stop.requested:
+      raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
     clock, values = _Clock(config.batch_size, start), {}
     stream = data_lib.stream(self.batches, start)
     progress = metrics.Progress('train', config.steps, start)

@@ -32,7 +32,7 @@ class _StopsAfter(cli.StopRequest):
   """As if a signal had come during step `after`."""
 
   def __init__(self, after: int):
-    self._left = after
+    self._left = after + 1  # it is asked once before the first step
 
   @property
   def requested(self) -> bool:
