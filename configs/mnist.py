@@ -23,7 +23,7 @@ def get_config() -> Config:
       mean=(0.13,),
       std=(0.31,),
     ),
-    steps=700,
+    steps=900,
     batch_size=batch_size,
     rule=Rule(dropout=0.0),
     # The paper's epsilon, 1e-3, belongs to its batch of 4096: it damps small
@@ -32,10 +32,10 @@ def get_config() -> Config:
     schedule=Schedule(
       peak=0.0006,
       warmup_steps=50,
-      decay_steps=0.19 * steps_per_epoch,
+      decay_steps=0.25 * steps_per_epoch,
     ),
     log_every=20,
-    eval_every=350,
+    eval_every=450,
     checkpoint_every=100,
     calibration=Calibration(images=256, batch_size=256),
     search=Search(mutants=32, evaluations=64),
