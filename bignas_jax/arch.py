@@ -250,10 +250,10 @@ def from_dict(space: Space, fields: Any) -> Arch:
     if not whole or any(type(entry) is not int for entry in entries):
       kind = 'a whole number' if name == 'resolution' else 'whole numbers'
       raise errors.UserError(f'arch.{name}', value, kind)
-  arch = Arch(
-    **{k: v if k == 'resolution' else tuple(v) for k, v in fields.items()}
-  )
-  return check(space, arch)
+  values: dict[str, Any] = {
+    k: v if k == 'resolution' else tuple(v) for k, v in fields.items()
+  }
+  return check(space, Arch(**values))
 
 
 def parse(space: Space, text: str) -> Arch:

@@ -171,7 +171,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
   ]
 
   def loss(params, batch):
-    logits = net.apply(
+    logits: Any = net.apply(
       {'params': params},
       setup.model.images(batch['image'], child.arch.resolution),
     )

@@ -296,7 +296,9 @@ def _get(config: Any, path: str) -> Any:
 
 def build(kind: Any, value: Any) -> Any:
   """A value of the annotated type (nested dataclasses) from its JSON form."""
-  if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if not isinstance(value, dict):
+      return value
     hints = typing.get_type_hints(kind)
     return kind(**{k: build(hints[k], v) for k, v in value.items()})
   arguments = typing.get_args(kind)

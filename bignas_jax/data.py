@@ -8,7 +8,7 @@ of asking and after a restart. Batches stay uint8; the step normalises them.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -143,7 +143,7 @@ def stream(
   start_step: int = 0,
   prefetch: int = 4,
   threads: int = 2,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
   """Yields dataset[start_step], the next one, ..., prepared ahead in threads.
 
   The order is the dataset's own, whichever thread is faster. Threads start

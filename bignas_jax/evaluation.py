@@ -119,7 +119,7 @@ class Evaluator:
     return out['moments']
 
   def _counts(self, resolution, params, stats, batch, indices):
-    logits = self._logits(resolution, params, stats, batch, indices)
+    logits: Any = self._logits(resolution, params, stats, batch, indices)
     return jax.lax.psum(count_right(logits, batch), DATA)
 
   def _logits(self, resolution, params, stats, batch, indices):

@@ -188,7 +188,7 @@ def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
 
 def squeeze_excite(
   x: jax.Array,
-  params: dict[str, jax.Array],
+  params: dict[str, Any],
   width: Width,
   activation: str,
   gate: str,

@@ -66,7 +66,7 @@ def is_kernel(path: tuple, leaf: jax.Array) -> bool:
   return path[-1].key == 'kernel'
 
 
-def half_square_norm(params) -> jax.Array:
+def half_square_norm(params) -> jax.Array | float:
   """Half the sum of squares of all kernels: weight decay's term."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   return sum(

@@ -110,7 +110,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     if arch is not None:
       variables = supernet.slice_child(model.space, {'params': params}, arch)
       own = variables['params']
-    logits = net.apply(
+    logits: Any = net.apply(
       {'params': own},
       images,
       indices,
@@ -217,8 +217,9 @@ def all_programs(setup: Setup) -> list[Program]:
   ]
   programs, softmaxes = [], {}
   for role, which in order:
-    arch = which if isinstance(which, Arch) else None
-    resolution = which if arch is None else arch.resolution
+    arch, resolution = None, which
+    if isinstance(which, Arch):
+      arch, resolution = which, which.resolution
     function = jax.jit(
       child(setup, role, resolution, arch),
       donate_argnums=4,

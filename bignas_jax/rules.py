@@ -10,6 +10,7 @@ import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from bignas_jax import errors, losses
 
@@ -85,7 +86,7 @@ def loss(
     softmaxes: [batch, classes] by role, of the children that ran before.
   """
   smoothing = rule.label_smoothing if role == rule.regularised else 0.0
-  total = 0.0
+  total = jnp.zeros(labels.shape)
   for edge in rule.edges:
     if edge.student != role:
       continue

@@ -90,6 +90,7 @@ def coarse_grid(
       elif gene.field == 'depth':
         values.append(_at(gene.choices, depth))
       elif gene.field == 'kernel_size':
+        assert gene.position is not None
         late = gene.position >= len(space.stages) / 2
         values.append(gene.choices[-1 if _big(kernel, late) else 0])
       else:

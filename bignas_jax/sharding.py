@@ -2,7 +2,8 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +15,12 @@ SPLIT = PartitionSpec(DATA)  # the first axis over all devices
 
 
 def keep_programs(directory: pathlib.Path) -> None:
-  """Keeps compiled programs there, for this process and later ones."""
-  if jax.config.jax_compilation_cache_dir is None:  # the user's own goes first
+  """Keeps compiled programs there, unless the user has named a place."""
+  if jax.config.values['jax_compilation_cache_dir'] is None:
     jax.config.update('jax_compilation_cache_dir', str(directory))
 
 
-def mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   """All devices in a row; the batch is split over them."""
   devices = jax.devices() if devices is None else devices
   return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))

@@ -169,9 +169,9 @@ def _check_stage(field: str, stage: Stage) -> None:
 
 
 def _check_choices(field: str, choices: object, least: int = 1) -> None:
-  ok = isinstance(choices, tuple) and len(choices) > 0
-  ok = ok and all(type(c) is int and c >= least for c in choices)
-  if not ok or list(choices) != sorted(set(choices)):
+  found = list(choices) if isinstance(choices, tuple) else []
+  whole = all(type(c) is int and c >= least for c in found)
+  if not found or not whole or found != sorted(set(found)):
     raise errors.UserError(
       field, choices, f'a tuple of increasing whole numbers >= {least}'
     )

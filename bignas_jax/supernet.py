@@ -62,7 +62,7 @@ class Supernet(nn.Module):
     if indices is None:
       assert arch_lib.count(space) == 1, 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
-    indices = jax.tree.map(jnp.asarray, indices)
+    indices = Indices(*map(jnp.asarray, indices))
     x = Stem(space, self.pooling, name='stem')(
       images.astype(self.dtype), indices.width[0]
     )
@@ -81,6 +81,7 @@ class Supernet(nn.Module):
       width_in = space.stages[i].width
     x = Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
+      assert dropout_keys is not None
       x = ops.dropout(x, dropout_rate, dropout_keys)
     return Classifier(space, name='classifier')(x)
 
@@ -135,7 +136,10 @@ class Stage(_Part):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, widths: tuple, indices: Indices
+    self,
+    x: jax.Array,
+    widths: tuple[jax.Array, jax.Array],
+    indices: Indices,
   ) -> jax.Array:
     """Runs as many blocks as `indices.depth` says.
 
@@ -261,7 +265,8 @@ def init(space: Space, key: jax.Array) -> Variables:
   """The supernet's parameters; jit or eval_shape it."""
   images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
   indices = arch_lib.encode(space, arch_lib.biggest(space))
-  return Supernet(space).init(key, images, indices)['params']
+  variables: Any = Supernet(space).init(key, images, indices)
+  return variables['params']
 
 
 @functools.lru_cache(maxsize=4096)
