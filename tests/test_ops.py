@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
-from reference import quick_jit
 
 from bignas_jax import depthwise, elastic, ops, sharding, slicing
 
@@ -39,7 +38,7 @@ def test_depthwise_on_cpu_is_the_grouped_convolution(size, stride, padding):
   x, kernel = normal(*shape), normal(size, size, 1, shape[-1], seed=1)
   how = {'stride': stride, 'padding': padding}
 
-  @quick_jit
+  @jax.jit
   def both(x, kernel, cotangent):
     y, vjp = jax.vjp(
       lambda x, k: depthwise.depthwise(x, k, stride, padding), x, kernel
@@ -135,7 +134,7 @@ def test_convolution(size, padding):
 def test_average_pool(size):
   """Every output is the mean of the pixels that there are; so with grad."""
   x = normal(2, *size, 3)
-  y, vjp = quick_jit(lambda x: jax.vjp(ops.average_pool, x))(x)
+  y, vjp = jax.jit(lambda x: jax.vjp(ops.average_pool, x))(x)
   assert y.shape == (2, -(-size[0] // 2), -(-size[1] // 2), 3)
   cotangent = normal(*y.shape, seed=1)
   grad = np.zeros_like(x)
@@ -177,7 +176,7 @@ def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
     'reduce': {'kernel': normal(8, 6, seed=1), 'bias': normal(6, seed=2)},
     'expand': {'kernel': normal(6, 8, seed=3), 'bias': normal(8, seed=4)},
   }
-  found = quick_jit(
+  found = jax.jit(
     lambda width: ops.squeeze_excite(x, params, width, activation, gate)
   )(width)
   squeezed = x.mean((1, 2)) @ params['reduce']['kernel']
@@ -198,7 +197,7 @@ def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
 def test_mask_and_resize_channels():
   x = normal(2, 3, 6)
   for width in range(7):
-    masked = np.asarray(quick_jit(ops.mask)(x, jnp.int32(width)))
+    masked = np.asarray(jax.jit(ops.mask)(x, jnp.int32(width)))
     np.testing.assert_array_equal(masked[..., :width], x[..., :width])
     assert not masked[..., width:].any()
   assert ops.mask(x, 6) is x
@@ -235,7 +234,7 @@ def test_switch_has_the_gradient_of_laxs():
   constants = {'c': normal(3, seed=2), 'n': jnp.int32(3)}
   cotangent = {'y': normal(4, 3, seed=3)}
 
-  @quick_jit
+  @jax.jit
   def both(index):
     y, vjp = jax.vjp(
       lambda o: elastic.switch(index, branches, o, constants), operands
@@ -402,7 +401,7 @@ def test_statistics_over_devices_are_those_of_one(group):
     where, (split, whole, split), (split, split, whole, whole)
   )(on_each)
   expected = run(ops.Pooling(None, group), x, params, cotangent)
-  assert_close(quick_jit(mapped)(x, params, cotangent), expected)
+  assert_close(jax.jit(mapped)(x, params, cotangent), expected)
 
 
 def test_batch_norm_in_bfloat16_has_float32_statistics():
@@ -420,7 +419,7 @@ def test_batch_norm_in_bfloat16_has_float32_statistics():
 def test_dropout_is_a_function_of_each_images_key():
   x = np.abs(normal(6, 400)) + 0.1
   keys = jax.random.split(jax.random.key(0), 6)
-  drop = quick_jit(lambda x, keys: ops.dropout(x, 0.25, keys))
+  drop = jax.jit(lambda x, keys: ops.dropout(x, 0.25, keys))
   y = np.asarray(drop(x, keys))
   np.testing.assert_array_equal(drop(x, keys), y)
   kept = y != 0

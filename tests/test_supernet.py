@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import reference
 from jax.sharding import PartitionSpec
-from reference import quick_jit
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
@@ -166,7 +165,7 @@ def differentiated(net):
     (_, out), grads = grad(params, images, weights, indices)
     return out, grads
 
-  return quick_jit(run)
+  return jax.jit(run)
 
 
 def sliced(space, arch, dtype):
@@ -183,7 +182,7 @@ def sliced(space, arch, dtype):
     (_, logits), grads = grad(params, images, weights)
     return logits, grads
 
-  return quick_jit(run)
+  return jax.jit(run)
 
 
 @functools.cache
@@ -197,7 +196,7 @@ def reference_gradient(space, arch):
     (_, logits), grads = grad(params, images, weights)
     return logits, grads
 
-  return quick_jit(run)
+  return jax.jit(run)
 
 
 # The law. `Case` is one elastic program with the numbers that it is fed.
@@ -390,7 +389,7 @@ def test_given_statistics(little):
   space = little.space
   variables = {'params': little.params, 'batch_stats': random_stats(space)}
   net = supernet.Supernet(space, 'float64')
-  program = quick_jit(lambda v, x, i: net.apply(v, x, i))
+  program = jax.jit(lambda v, x, i: net.apply(v, x, i))
   images = little.cast(little.images)
   for arch in archs_of(space, 8):
     found = program(
@@ -402,14 +401,14 @@ def test_given_statistics(little):
     assert_close(found, expected, little.tolerance)
   child = supernet.Supernet(arch_lib.pin(space, arch), 'float64')
   own = supernet.slice_child(space, little.cast(variables), arch)
-  alone = quick_jit(child.apply)(own, images)
+  alone = jax.jit(child.apply)(own, images)
   assert_close(alone, expected, little.tolerance)
 
 
 def test_zero_scale_initialisation(little):
   """At the start each block is its shortcut, whatever else is in it."""
   space = little.space
-  params = quick_jit(lambda key: supernet.init(space, key))(jax.random.key(0))
+  params = jax.jit(lambda key: supernet.init(space, key))(jax.random.key(0))
   chex.assert_trees_all_equal_shapes(params, supernet.shapes(space))
   params = jax.tree.map(np.asarray, params)
   rng = np.random.default_rng(5)
@@ -470,7 +469,7 @@ def test_he_initialisation():
     bn_epsilon=1e-3,
     pooling=ops.Pooling(),
   )
-  params = quick_jit(lambda key: blocks.init(key, block))(jax.random.key(1))
+  params = jax.jit(lambda key: blocks.init(key, block))(jax.random.key(1))
   fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
   for name, fan in fan_out.items():
     kernel = np.asarray(params[name]['kernel'])
@@ -512,7 +511,7 @@ def test_batch_statistics(forward, group):
   images = cast(random_images(space, 18, 4)[0], 'float32')
   arch = archs_of(space, 1, 7)[0]
   indices = arch_lib.encode(space, arch)
-  logits, found = quick_jit(build(ops.Pooling(None, group)))(images, indices)
+  logits, found = jax.jit(build(ops.Pooling(None, group)))(images, indices)
 
   params = random_params(space)
   numbers = np.asarray(images, np.float64)
@@ -524,7 +523,7 @@ def test_batch_statistics(forward, group):
   where = sharding.mesh(jax.devices()[:4])
   on_each = build(ops.Pooling(sharding.DATA, group))
   mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
-  spread, spread_found = quick_jit(mapped)(images, indices)
+  spread, spread_found = jax.jit(mapped)(images, indices)
   assert_close(spread, logits, 1e-4)
   assert_close(spread_found, found, 1e-4)
 
@@ -536,7 +535,7 @@ def test_bfloat16(forward):
   indices = arch_lib.encode(space, arch)
   images = random_images(space, 18)[0]
   run = build(dtype='bfloat16')
-  logits, found = quick_jit(run)(cast(images, 'float32'), indices)
+  logits, found = jax.jit(run)(cast(images, 'float32'), indices)
   assert logits.dtype == jnp.float32
   assert {a.dtype for a in leaves(found)} == {np.dtype('float32')}
   expected, _ = reference.child(space, arch, random_params(space), images)
@@ -563,7 +562,7 @@ def test_dropout():
   one = cast(random_images(BIGNAS, 18, 1)[0], 'float32')
   images = jnp.concatenate([one] * 3)
 
-  @quick_jit
+  @jax.jit
   def run(keys):
     return [
       net.apply(variables, images, dropout_rate=rate, dropout_keys=keys)
