@@ -148,7 +148,7 @@ def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
   def counting(program: programs.Program) -> programs.Program:
     def run(*arguments):
       traces.append(program.name)
-      return program.function(*arguments)
+      return program.function.__wrapped__(*arguments)
 
     # The update's state and a child's gradients, as in training.
     donated = 0 if program.name == 'update' else 4

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from bignas_jax import errors
@@ -32,7 +33,10 @@ class Checkpoints:
 
   def save(self, step: int, state: Tree) -> None:
     """Starts to save; the arrays may be overwritten once this returns."""
+    # A copy: the next step reuses the buffers that it is given (donation),
+    # while Orbax still writes in the background.
     if step not in self._manager.all_steps():
+      state = jax.tree.map(jnp.copy, state)
       self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def restore(self, step: int, like: Tree) -> Tree:

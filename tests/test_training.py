@@ -65,7 +65,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
   put, calls = sharding.put, []
 
   def dies(where, tree, spec):
-    if 'label' in tree and len(tree['label']) == 16:
+    if isinstance(tree, dict) and len(tree.get('label', ())) == 16:
       calls.append(1)
       if len(calls) == 4:  # step 3; the last checkpoint is that of step 2
         raise Killed
