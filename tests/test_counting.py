@@ -116,8 +116,8 @@ def drawn(space, n, seed=0):
 
 
 BUILT = [
-  *((spaces.MNIST, arch) for arch in drawn(spaces.MNIST, 4)),
-  *((BIGNAS, arch) for arch in drawn(BIGNAS, 2)),
+  *((spaces.MNIST, arch) for arch in drawn(spaces.MNIST, 3)),
+  *((BIGNAS, arch) for arch in drawn(BIGNAS, 1)),
   *((ATTENTIVE, arch) for arch in drawn(ATTENTIVE, 2)),
   NETWORKS['BigNAS-S'],
 ]
