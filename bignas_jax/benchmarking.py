@@ -17,6 +17,7 @@ import optax
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
+  backend,
   metrics,
   optim,
   programs,
@@ -155,7 +156,7 @@ def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
     function = jax.jit(
       run,
       donate_argnums=donated,
-      compiler_options=sharding.compiler_options(where),
+      compiler_options=backend.compiler_options(sharding.platform(where)),
     )
     return program._replace(function=function)
 
@@ -179,7 +180,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
       logits, batch['label']
     ).mean()
 
-  options = sharding.compiler_options(setup.model.where)
+  options = backend.compiler_options(sharding.platform(setup.model.where))
   run = jax.jit(jax.grad(loss), compiler_options=options)
   run = run.lower(own, images).compile()
   return lambda: run(own, images)

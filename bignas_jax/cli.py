@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bignas_jax import errors
+from bignas_jax import allocator, errors
 
 USER_ERROR = 2
 PREEMPTED = 75
@@ -39,6 +39,7 @@ def parser(module: str, description: str) -> Parser:
 
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
   """Runs a command with the process's arguments, and exits."""
+  allocator.keep_memory()
   sys.exit(status(command, sys.argv[1:]))
 
 

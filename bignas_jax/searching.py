@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
+  backend,
   checkpoint,
   counting,
   errors,
@@ -49,7 +50,7 @@ def load(workdir: pathlib.Path) -> Run:
     UserError: the directory is not a trained run's.
   """
   config = workdir_lib.load_config(workdir)
-  sharding.keep_programs(workdir / 'compiled')
+  backend.keep_programs(workdir / 'compiled')
   model = config_lib.model(config)
   like = sharding.described(
     model.where, supernet.shapes(model.space), sharding.REPLICATED

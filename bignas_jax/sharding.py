@@ -1,7 +1,6 @@
 """The mesh, and where arrays lie on it."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,27 +13,15 @@ REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(DATA)  # the first axis over all devices
 
 
-def keep_programs(directory: pathlib.Path) -> None:
-  """Keeps compiled programs there, unless the user has named a place."""
-  if jax.config.values['jax_compilation_cache_dir'] is None:
-    jax.config.update('jax_compilation_cache_dir', str(directory))
-
-
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   """All devices in a row; the batch is split over them."""
   devices = jax.devices() if devices is None else devices
   return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
 
 
-def compiler_options(where: Mesh) -> dict[str, bool]:
-  """XLA's options for the mesh's platform.
-
-  On CPUs its older emitters of fused loops take two thirds of the time to
-  compile, for code that runs as fast (docs/performance.md).
-  """
-  if where.devices.flat[0].platform != 'cpu':
-    return {}
-  return {'xla_cpu_use_fusion_emitters': False}
+def platform(where: Mesh) -> str:
+  """Of the mesh's devices: `cpu`, `gpu` or `tpu`."""
+  return where.devices.flat[0].platform
 
 
 def per_device(where: Mesh, in_specs, out_specs) -> Callable:

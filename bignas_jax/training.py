@@ -14,6 +14,7 @@ import numpy as np
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
+  backend,
   cli,
   counting,
   evaluation,
@@ -58,7 +59,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   sources.check_classes(splits, setup.model.space.classes)
   with workdir_lib.lock(workdir):
     workdir_lib.claim(workdir, config)
-    sharding.keep_programs(workdir / 'compiled')
+    backend.keep_programs(workdir / 'compiled')
     with cli.StopRequest() as stop:
       return _Run(config, setup, splits, workdir).train(stop)
 
