@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sharding
+from bignas_jax import backend, sharding
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
-from bignas_jax.sharding import DATA, REPLICATED, SPLIT
+from bignas_jax.sharding import REPLICATED, SPLIT
 
 Tree = Any
 
@@ -74,11 +74,10 @@ class Evaluator:
 
   def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
     """Top-1 and top-5 with the given statistics."""
-    indices, program = (
-      self._indices(arch),
-      self._program('counts', arch.resolution),
-    )
-    counts = [program(params, stats, b, indices) for b in self.split]
+    counts = [
+      count_right(self.logits(params, stats, batch, arch), batch)
+      for batch in self.split
+    ]
     top1, top5, images = np.sum(jax.device_get(counts), axis=0)
     return Score(float(top1 / images), float(top5 / images), int(images))
 
@@ -100,14 +99,17 @@ class Evaluator:
     if key not in self._programs:
       function, in_specs, out_specs = {
         'moments': (self._moments, (REPLICATED, SPLIT, REPLICATED), REPLICATED),
-        'logits': (self._logits, _EVALUATED, SPLIT),
-        'counts': (self._counts, _EVALUATED, REPLICATED),
+        'logits': (
+          self._logits,
+          (REPLICATED, REPLICATED, SPLIT, REPLICATED),
+          SPLIT,
+        ),
       }[kind]
       run = functools.partial(function, resolution)
       where = self._model.where
       self._programs[key] = jax.jit(
         sharding.per_device(where, in_specs, out_specs)(run),
-        compiler_options=sharding.compiler_options(where),
+        compiler_options=backend.compiler_options(sharding.platform(where)),
       )
     return self._programs[key]
 
@@ -118,20 +120,13 @@ class Evaluator:
     )
     return out['moments']
 
-  def _counts(self, resolution, params, stats, batch, indices):
-    logits: Any = self._logits(resolution, params, stats, batch, indices)
-    return jax.lax.psum(count_right(logits, batch), DATA)
-
   def _logits(self, resolution, params, stats, batch, indices):
     images = self._model.images(batch['image'], resolution)
     variables = {'params': params, 'batch_stats': stats}
     return self._net.apply(variables, images, indices)
 
 
-# Parameters, statistics, images, indices.
-_EVALUATED = (REPLICATED, REPLICATED, SPLIT, REPLICATED)
-
-
+@jax.jit
 def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
   """[right at first guess, right within five, images] of a masked batch."""
   mask = batch['mask']

@@ -19,7 +19,7 @@ import optax
 from jax import lax
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import optim, rules, sharding, supernet
+from bignas_jax import backend, optim, rules, sharding, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sampling import Child
@@ -44,9 +44,6 @@ class Program(NamedTuple):
   name: str
   function: Callable
   arguments: tuple
-
-  def compile(self) -> Callable:
-    return self.function.lower(*self.arguments).compile()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,6 +208,7 @@ def all_programs(setup: Setup) -> list[Program]:
     REPLICATED,
   )
 
+  options = backend.compiler_options(sharding.platform(where))
   order = [
     *((role, make(space)) for role, make in STATIC.items()),
     *(('random', size) for size in space.train_resolution),
@@ -223,7 +221,7 @@ def all_programs(setup: Setup) -> list[Program]:
     function = jax.jit(
       child(setup, role, resolution, arch),
       donate_argnums=4,
-      compiler_options=sharding.compiler_options(where),
+      compiler_options=options,
     )
     arguments = (
       state.params,
@@ -237,7 +235,7 @@ def all_programs(setup: Setup) -> list[Program]:
     programs.append(Program(name, function, arguments))
     if role in rules.teachers(setup.rule):
       softmaxes[role] = sharding.described(where, softmax, SPLIT)
-  last = jax.jit(update(setup), donate_argnums=0)
+  last = jax.jit(update(setup), donate_argnums=0, compiler_options=options)
   return [*programs, Program('update', last, (state, gradients))]
 
 
@@ -247,10 +245,17 @@ def _biggest(space: Space) -> arch_lib.Indices:
 
 
 def compile_all(programs: list[Program]) -> dict[str, Callable]:
-  """Compiles side by side; XLA releases the interpreter while it works."""
+  """Compiles side by side, the programs of most branches first.
+
+  They are traced one after the other, since Python does one thing at a time;
+  XLA, which releases the interpreter, compiles those that are traced.
+  """
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    compiled = pool.map(Program.compile, programs)
-    return {p.name: c for p, c in zip(programs, compiled, strict=True)}
+    compiled = {
+      p.name: pool.submit(p.function.lower(*p.arguments).compile)
+      for p in sorted(programs, key=lambda p: p.name in STATIC)
+    }
+    return {name: future.result() for name, future in compiled.items()}
 
 
 def step(
