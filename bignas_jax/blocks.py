@@ -190,7 +190,8 @@ def _depthwise(block: Block, kernel: jax.Array, x: jax.Array, active: Active):
     functools.partial(_depthwise_at, block, size)
     for size in block.stage.kernel_size
   ]
-  return elastic.switch(active.kernel_size, branches, (x, kernel), ())
+  out, _ = elastic.switch(active.kernel_size, branches, (x, kernel), ())
+  return out
 
 
 def _depthwise_at(block: Block, size: int, operands, constants):
@@ -198,7 +199,7 @@ def _depthwise_at(block: Block, size: int, operands, constants):
   x, kernel = operands
   like = jax.ShapeDtypeStruct((size, size, *kernel.shape[2:]), kernel.dtype)
   kernel = slicing.shrink(kernel, like)
-  return depthwise(x, kernel, block.stride, block.padding)
+  return depthwise(x, kernel, block.stride, block.padding), ()
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):

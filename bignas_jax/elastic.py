@@ -26,8 +26,9 @@ def switch(
 
   Args:
     index: traced int32 scalar.
-    branches: functions of (operands, constants), of equal output shapes. They
-      must not close over traced values.
+    branches: functions of (operands, constants) that return an output and
+      something else, which is not differentiated; of equal shapes. They must
+      not close over traced values.
     operands: differentiated.
     constants: not differentiated.
     recompute: False keeps residuals; it takes a single branch.
@@ -55,13 +56,15 @@ def _backward(branches, saved, cotangent):
     [functools.partial(_gradient, branch) for branch in branches],
     operands,
     constants,
-    cotangent,
+    cotangent[0],
   )
   return None, grads, None
 
 
 def _gradient(branch, operands, constants, cotangent):
-  _, vjp = jax.vjp(lambda operands: branch(operands, constants), operands)
+  _, vjp, _ = jax.vjp(
+    lambda operands: branch(operands, constants), operands, has_aux=True
+  )
   return vjp(cotangent)[0]
 
 

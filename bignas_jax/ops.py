@@ -155,12 +155,19 @@ def _moments(x: jax.Array, pooling: Pooling) -> tuple[jax.Array, jax.Array]:
     assert local % group == 0, (local, group)
     groups = local // group
   x = x.reshape(groups, -1, x.shape[-1])
-  both = jnp.stack([x.mean(1), (x * x).mean(1)])
-  if pooling.axis_name is not None and groups == 1 and group != local:
-    both = _pool(
-      both, pooling.axis_name, None if group is None else group // local
-    )
+  mean, square = x.mean(1), (x * x).mean(1)
+  if _devices(pooling) == 1 or groups > 1 or group == local:
+    return mean, square
+  both = _pool(
+    jnp.stack([mean, square]),
+    pooling.axis_name,
+    None if group is None else group // local,
+  )
   return both[0], both[1]
+
+
+def _devices(pooling: Pooling) -> int:
+  return 1 if pooling.axis_name is None else lax.axis_size(pooling.axis_name)
 
 
 def _pool(moments: jax.Array, axis_name: str, devices: int | None):
@@ -174,7 +181,7 @@ def _pool(moments: jax.Array, axis_name: str, devices: int | None):
 
 def _over_devices(moments: jax.Array, pooling: Pooling) -> jax.Array:
   """The whole batch's moments from those of each device's groups."""
-  if pooling.axis_name is None or pooling.group_size is None:
+  if _devices(pooling) == 1 or pooling.group_size is None:
     return moments  # of one device, or pooled already
   return lax.pmean(moments, pooling.axis_name)
 

@@ -223,36 +223,43 @@ def test_pick():
 
 
 def test_switch_has_the_gradient_of_laxs():
-  """Same value and gradient, whichever branch; constants have none."""
+  """Same values and gradient, whichever branch; constants have none."""
 
   def branch(power, operands, constants):
     x, weight = operands
-    return {'y': jnp.tanh(x**power * weight['w']) * constants['c'] + x}
+    y = jnp.tanh(x**power * weight['w']) * constants['c'] + x
+    return {'y': y}, {'mean': x.mean() * constants['n']}
 
   branches = [functools.partial(branch, power) for power in (1, 2, 3)]
   operands = (normal(4, 3), {'w': normal(3, seed=1)})
   constants = {'c': normal(3, seed=2), 'n': jnp.int32(3)}
   cotangent = {'y': normal(4, 3, seed=3)}
 
+  def with_gradient(how, index):
+    y, vjp, aux = jax.vjp(
+      lambda o: how(index, branches, o, constants), operands, has_aux=True
+    )
+    return y, aux, vjp(cotangent)
+
   @jax.jit
   def both(index):
-    y, vjp = jax.vjp(
-      lambda o: elastic.switch(index, branches, o, constants), operands
-    )
-    expected, lax_vjp = jax.vjp(
-      lambda o: lax.switch(index, branches, o, constants), operands
-    )
-    return (y, vjp(cotangent)), (expected, lax_vjp(cotangent))
+    return [with_gradient(how, index) for how in (elastic.switch, lax.switch)]
 
   found = [both(jnp.int32(i)) for i in range(3)]
   for ours, laxs in found:
     assert_close(ours, laxs, 1e-6)
   assert abs(found[0][0][0]['y'] - found[1][0][0]['y']).max() > 0.1
 
-  single, _ = jax.vjp(
-    lambda o: elastic.switch(jnp.int32(0), branches[:1], o, constants), operands
-  )
+  single, _ = elastic.switch(jnp.int32(0), branches[:1], operands, constants)
   assert_close(single, found[0][1][0], 1e-6)
+
+
+def test_switch_does_not_differentiate_the_second_result():
+  branches = [lambda x, c: (x * c, x * x)]
+  grad = jax.grad(
+    lambda x: sum(elastic.switch(jnp.int32(0), branches, x, 3.0)) + x
+  )
+  assert grad(5.0) == 3 + 1
 
 
 SMALL = {
