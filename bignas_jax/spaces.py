@@ -157,30 +157,29 @@ ATTENTIVE_NAS = Space(
 # elastic in all five dimensions so that every mechanism of the big ones runs.
 MNIST = Space(
   name='mnist',
-  resolution=(24, 26, 28),
-  train_resolution=(24, 28),
+  resolution=(28, 30, 32),
+  train_resolution=(28, 32),
   stem_width=(8, 16),
   stages=(
     Stage(
       width=(16, 24),
-      depth=(1, 2),
-      kernel_size=(3,),
+      depth=(1,),
+      kernel_size=(3, 5),
       expand_ratio=(1,),
       stride=2,
-      se=_SE,
     ),
     Stage(
       width=(24, 32),
       depth=(1, 2, 3),
       kernel_size=(3,),
-      expand_ratio=(3, 4),
+      expand_ratio=(2, 3),
       stride=1,
       se=_SE,
     ),
     Stage(
       width=(40, 48),
-      depth=(1, 2, 3),
-      kernel_size=(3, 5),
+      depth=(1, 2),
+      kernel_size=(3,),
       expand_ratio=(4,),
       stride=2,
       se=_SE,
