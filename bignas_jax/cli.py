@@ -13,12 +13,21 @@ from typing import Any, NoReturn
 
 from bignas_jax import allocator, errors
 
+FAILED = 1
 USER_ERROR = 2
 PREEMPTED = 75
 
 
 class Preempted(Exception):
   """The run was asked to stop, and has saved its state."""
+
+
+class Failed(Exception):
+  """The answer is no: the reason for a person, and the result in full."""
+
+  def __init__(self, reason: str, result: dict[str, Any]):
+    super().__init__(reason)
+    self.result = result
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +64,10 @@ def status(
   except Preempted as event:
     print(f'stopped: {event}', file=sys.stderr)
     return PREEMPTED
+  except Failed as answer:
+    print(f'error: {answer}', file=sys.stderr)
+    print(json.dumps(answer.result), flush=True)
+    return FAILED
   print(json.dumps(result), flush=True)
   return 0
 

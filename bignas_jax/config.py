@@ -12,6 +12,7 @@ import typing
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bignas_jax import (
   errors,
@@ -217,9 +218,9 @@ def rate(config: Schedule, steps: int):
   )
 
 
-def model(config: Config) -> Model:
-  """The supernet on all devices."""
-  where = sharding.mesh()
+def model(config: Config, where: Mesh | None = None) -> Model:
+  """The supernet on a mesh; None: on all devices."""
+  where = where or sharding.mesh()
   for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
     if _get(config, field) % where.size:
       raise errors.UserError(
@@ -235,11 +236,11 @@ def model(config: Config) -> Model:
   )
 
 
-def setup(config: Config) -> programs.Setup:
-  """What the programs of a training run depend on."""
+def setup(config: Config, where: Mesh | None = None) -> programs.Setup:
+  """What the programs of a training run on a mesh depend on."""
   learning_rate = rate(config.schedule, config.steps)
   return programs.Setup(
-    model=model(config),
+    model=model(config, where),
     rule=config.rule,
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,

@@ -8,7 +8,7 @@ from bignas_jax import cli, counting, metrics, spaces
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Counts; returns multiply-adds and parameters."""
+  """Counts; returns multiply-adds, parameters and activations."""
   parser = cli.parser('cost', 'Multiply-adds and parameters of a child.')
   parser.add_argument(
     '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'arch': arch_lib.to_dict(arch),
     'macs': total.macs,
     'params': total.params,
+    'activations': total.activations,
   }
 
 

@@ -1,10 +1,14 @@
-"""Multiply-adds and parameters of a child, from its architecture alone.
+"""Multiply-adds, parameters and activations of a child, from its architecture.
 
 Convolutions, dense layers, squeeze-excite and shortcut convolutions count
 their multiply-adds; batch norm, activations, pooling and additions count 0.
 Parameters include the scale and bias of batch norm, not its statistics.
+Activations are the entries of all convolutions' outputs (Radosavovic et al.
+2020, section 4): what memory bandwidth, and so time on accelerators, follows.
 """
 
+import functools
+import operator
 from typing import NamedTuple
 
 from bignas_jax import arch as arch_lib
@@ -17,9 +21,10 @@ class Cost(NamedTuple):
 
   macs: int
   params: int
+  activations: int
 
   def __add__(self, other: 'Cost') -> 'Cost':
-    return Cost(self.macs + other.macs, self.params + other.params)
+    return Cost(*map(operator.add, self, other))
 
 
 class Row(NamedTuple):
@@ -32,14 +37,12 @@ class Row(NamedTuple):
 
 
 def cost(space: Space, arch: Arch) -> Cost:
-  """Total multiply-adds and parameters of the child."""
+  """What the whole child costs."""
   return total(rows(space, arch))
 
 
 def total(table: list[Row]) -> Cost:
-  return Cost(
-    sum(row.cost.macs for row in table), sum(row.cost.params for row in table)
-  )
+  return functools.reduce(operator.add, (row.cost for row in table))
 
 
 def rows(space: Space, arch: Arch) -> list[Row]:
@@ -107,17 +110,18 @@ def _downsample(size: int, stride: int) -> int:
 
 def _conv(size: int, kernel_size: int, width_in: int, width_out: int) -> Cost:
   weights = kernel_size**2 * width_in * width_out
-  return Cost(size**2 * weights, weights)
+  return Cost(size**2 * weights, weights, size**2 * width_out)
 
 
 def _depthwise(size: int, kernel_size: int, width: int) -> Cost:
   weights = kernel_size**2 * width
-  return Cost(size**2 * weights, weights)
+  return Cost(size**2 * weights, weights, size**2 * width)
 
 
 def _dense(width_in: int, width_out: int) -> Cost:
-  return Cost(width_in * width_out, width_in * width_out + width_out)
+  weights = width_in * width_out
+  return Cost(weights, weights + width_out, width_out)
 
 
 def _norm(width: int) -> Cost:
-  return Cost(0, 2 * width)
+  return Cost(0, 2 * width, 0)

@@ -53,6 +53,7 @@ def train_batches(
   batch_size: int,
   resolution: int,
   seed: int,
+  share: tuple[int, int] = (0, 1),
 ) -> grain.MapDataset:
   """Augmented batches without end; element `step` is batch `step` of a run.
 
@@ -66,14 +67,37 @@ def train_batches(
     resolution: height and width, pixels.
     seed: of the run. Order and augmentation are functions of it and of the
       position in the run; the resolution changes neither.
+    share: (i, n): rows of part i of n of every batch, prepared by process i.
 
   Returns:
-    A dataset of {image: uint8 [batch_size, resolution, resolution, channels],
-    label: int32 [batch_size]}. Iterate over it with `stream`.
+    A dataset of {image: uint8 [batch_size / n, resolution, resolution,
+    channels], label: int32 [batch_size / n]}. Iterate over it with `stream`.
   """
-  return _augmented(
-    source, data, batch_size, resolution, _seeds(seed, _TRAINING)
-  )
+  seeds = _seeds(seed, _TRAINING)
+  images = _augmented(source, data, resolution, seeds)
+  index, processes = share
+  assert batch_size % processes == 0, (batch_size, processes)
+  rows = batch_size // processes
+  return _Share(images, batch_size, index * rows, rows).batch(rows)
+
+
+class _Share(grain.MapDataset):
+  """The same rows of every batch, before elements are made into batches."""
+
+  def __init__(
+    self, images: grain.MapDataset, batch_size: int, first: int, rows: int
+  ):
+    super().__init__(images)
+    self._batch_size, self._first, self._rows = batch_size, first, rows
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * self._rows
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    step, row = divmod(index, self._rows)
+    return self._parent[step * self._batch_size + self._first + row]
 
 
 def calibration_batches(
@@ -100,7 +124,7 @@ def calibration_batches(
     source has others.
   """
   seeds = _seeds(seed, _CALIBRATION)
-  dataset = _augmented(source, data, batch_size, resolution, seeds)
+  dataset = _augmented(source, data, resolution, seeds).batch(batch_size)
   return list(stream(dataset[: math.ceil(images / batch_size)]))
 
 
@@ -169,20 +193,16 @@ def stream(
 def _augmented(
   source: sources.Source,
   data: sources.Data,
-  batch_size: int,
   resolution: int,
   seeds: tuple[int, int],
 ) -> grain.MapDataset:
-  """The training pipeline; seeds of the order and of the augmentation."""
+  """Single images without end; seeds of the order and of the augmentation."""
   order, noise = seeds
   transform = functools.partial(
     _transformed, how=data.augment, size=resolution, crop=data.eval_crop
   )
   images = grain.MapDataset.source(source).shuffle(seed=order).repeat(_EPOCHS)
-  images = images.random_map(transform, seed=noise)
-  # One process of several will take images[process::processes] here and batch
-  # its share: a batch then holds the same images, however many there are.
-  return images.batch(batch_size)
+  return images.random_map(transform, seed=noise)
 
 
 def _seeds(seed: int, use: int) -> tuple[int, int]:

@@ -50,7 +50,7 @@ class Evaluator:
   ):
     self._model, self._arch = model, arch
     self._net = model.net(arch)
-    put = functools.partial(sharding.put, model.where, spec=SPLIT)
+    put = functools.partial(sharding.spread, model.where)
     self._programs: dict[tuple[str, int], Callable] = {}
     self._calibration = [put({'image': b['image']}) for b in calibration]
     self.split = [put(batch) for batch in split]

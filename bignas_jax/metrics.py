@@ -42,6 +42,16 @@ class Writer:
     self._board.close()
 
 
+class NoWriter:
+  """In place of a Writer, where another process writes."""
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    pass
+
+  def close(self) -> None:
+    pass
+
+
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """All lines of `metrics.jsonl`; one cut short by a crash is left out."""
   path = workdir / 'metrics.jsonl'

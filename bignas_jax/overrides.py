@@ -1,15 +1,42 @@
 """Reading a config file and `--config.x=y` overrides of its fields."""
 
+import argparse
 import ast
 import dataclasses
 import importlib.util
 import pathlib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from bignas_jax import errors
 from bignas_jax.config import Config
+
+_OVERRIDE = '--config.'
+
+
+def parse(
+  parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[Config, argparse.Namespace]:
+  """The config of `--config` with its overrides; and the other options."""
+  parser.add_argument(
+    '--config', required=True, help='a Python file with get_config()'
+  )
+  parser.add_argument(
+    '--config.FIELD=VALUE',
+    action='append',
+    help='overrides a field, such as --config.optimizer.momentum=0.8',
+  )
+  changes = [a for a in arguments if a.startswith(_OVERRIDE)]
+  options = parser.parse_args([a for a in arguments if a not in changes])
+  config = load(options.config)
+  for change in changes:
+    path, given, text = change.removeprefix(_OVERRIDE).partition('=')
+    if not given:
+      parser.error(f'{change}: write {change}=VALUE')
+    apply(config, path, text)
+  return config, options
 
 
 def load(path: str) -> Config:

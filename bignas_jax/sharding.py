@@ -47,6 +47,15 @@ def described(where: Mesh, tree, spec: PartitionSpec):
   )
 
 
+def spread(where: Mesh, tree):
+  """A batch split over the mesh, from arrays that every process has whole."""
+  placed = NamedSharding(where, SPLIT)
+  return jax.tree.map(
+    lambda a: jax.make_array_from_callback(a.shape, placed, a.__getitem__),
+    jax.tree.map(np.asarray, tree),
+  )
+
+
 def put(where: Mesh, tree, spec: PartitionSpec):
   """Global arrays from host arrays: this process's part of the batch."""
   placed = NamedSharding(where, spec)

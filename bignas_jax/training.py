@@ -7,6 +7,7 @@ step: sample children, train them, update -> log, checkpoint, evaluate.
 import contextlib
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
   cli,
+  cluster,
   counting,
   evaluation,
   metrics,
@@ -54,14 +56,25 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     Preempted: SIGTERM or SIGINT came; the state is saved.
   """
   config_lib.check(config)
+  cluster.join()
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
-  with workdir_lib.lock(workdir):
-    workdir_lib.claim(workdir, config)
+  with _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
     with cli.StopRequest() as stop:
       return _Run(config, setup, splits, workdir).train(stop)
+
+
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+  """The run's directory, for one run of one config; the leader takes it."""
+  with contextlib.ExitStack() as held:
+    if cluster.leads():
+      held.enter_context(workdir_lib.lock(workdir))
+      workdir_lib.claim(workdir, config)
+    cluster.wait('claimed')
+    yield
 
 
 class _Run:
@@ -75,6 +88,7 @@ class _Run:
       batch_size=config.batch_size,
       resolution=setup.model.image_size,
       seed=config.seed,
+      share=(jax.process_index(), jax.process_count()),
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
@@ -86,13 +100,18 @@ class _Run:
     start = int(state.step)
     with (
       contextlib.closing(self.checkpoints),
-      contextlib.closing(metrics.Writer(self.workdir, start)) as writer,
+      contextlib.closing(self._writer(start)) as writer,
     ):
       if start < self.config.steps:
         state, last = self.steps(state, start, writer, stop)
       else:
         last = self.evaluate(state)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
+    if cluster.leads():
+      return metrics.Writer(self.workdir, start)
+    return metrics.NoWriter()
 
   def steps(self, state, start, writer, stop):
     """All steps that are left; the state and the last evaluation."""

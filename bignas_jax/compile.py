@@ -1,0 +1,47 @@
+"""python -m bignas_jax.compile: a run compiled for a pod that is not there."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from bignas_jax import cli, compiling, overrides
+from bignas_jax import config as config_lib
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Compiles; returns memory and estimated times.
+
+  Raises:
+    Failed: a program does not fit the memory of the topology's cores.
+  """
+  parser = cli.parser(
+    'compile',
+    'Compiles every program of a run for a TPU topology, on any machine with '
+    'libtpu (pip install bignas_jax[tpu]). Exits with 1 if one does not fit.',
+  )
+  parser.add_argument(
+    '--topology', required=True, help='such as v3:8x8, v5e:4x4 or v5p:2x2x1'
+  )
+  parser.add_argument(
+    '--out', type=pathlib.Path, help='a file for the result, JSON'
+  )
+  config, options = overrides.parse(parser, arguments)
+  config_lib.check(config)
+  jax.config.update('jax_platforms', 'cpu')
+  result = compiling.plan(config, options.topology)
+  if options.out is not None:
+    options.out.write_text(json.dumps(result, indent=2) + '\n')
+  if not result['fits']:
+    raise cli.Failed(
+      f'a batch of {config.batch_size} does not fit {options.topology}; '
+      f'the largest that would: {result["largest_batch_size"]}',
+      result,
+    )
+  return result
+
+
+if __name__ == '__main__':
+  cli.run(main)
