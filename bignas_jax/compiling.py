@@ -127,13 +127,13 @@ def mesh(topology: str) -> Mesh:
     described = topologies.get_topology_desc(
       platform='tpu', topology_name=topology
     )
-  except Exception as error:
+  except RuntimeError as error:  # JAX's own are RuntimeErrors too
     reason = str(error).strip().splitlines()[0]
-    raise errors.UserError(
-      '--topology',
-      topology,
-      f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})',
-    ) from error
+    if 'not installed' in reason:
+      allowed = 'any, once libtpu is there: pip install bignas_jax[tpu]'
+    else:
+      allowed = f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})'
+    raise errors.UserError('--topology', topology, allowed) from None
   return sharding.mesh(described.devices)
 
 

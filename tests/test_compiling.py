@@ -1,0 +1,129 @@
+"""What a pod would need: what is counted, and what the compiler says."""
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+import tiny
+
+from bignas_jax import (
+  arch as arch_lib,
+)
+from bignas_jax import (
+  chips,
+  cli,
+  compile,
+  compiling,
+  counting,
+  errors,
+  programs,
+  spaces,
+)
+
+V3 = chips.CHIPS['v3']
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='pip install libtpu'
+)
+
+
+@pytest.mark.parametrize('topology', ['v3', 'v8:2x2', '', ':2x2'])
+def test_unknown_chips(topology):
+  with pytest.raises(errors.UserError, match=r'--topology.*v5e, v5p, v6e'):
+    chips.of(topology)
+
+
+def compiled(name, seconds=0.0, flops=0.0, moved=0.0, peak=2**30):
+  return compiling.Compiled(name, 1.0, peak, flops, moved, seconds)
+
+
+def test_seconds_are_the_compilers_or_the_rooflines():
+  assert compiling._seconds(compiled('a', 0.5, 1e15), V3) == 0.5
+  # Where the compiler's are unusable, they are negative.
+  assert compiling._seconds(compiled('a', -1, 61.5e12, 45e9), V3) == 1
+  assert compiling._seconds(compiled('a', -1, 61.5e12, 900e9), V3) == 2
+
+
+def test_children_take_the_biggests_time_by_their_activations():
+  """Blocks past the second are in a loop, which the compiler counts once."""
+  space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
+  config = tiny.config(space=space)
+  biggest = arch_lib.biggest(space)
+  rows = counting.rows(space, biggest)
+  (third,) = [row for row in rows if row.name == 'stage2.block3']
+  whole = counting.total(rows).activations
+  once = whole - third.cost.activations
+  found = compiling._estimates(
+    config, V3, [compiled('biggest', 3.0), compiled('update', 0.25)]
+  )
+  assert found['update'] == 0.25
+  assert found['biggest'] == pytest.approx(3 * whole / once)
+  smallest = counting.cost(space, arch_lib.smallest(space)).activations
+  assert found['smallest'] == pytest.approx(3 * smallest / once)
+  assert found['smallest'] < found['random@28'] < found['biggest']
+  step = compiling._step_seconds(config, found)
+  assert step == pytest.approx(
+    found['biggest'] + found['smallest'] + 2 * found['random@28'] + 0.25
+  )
+
+
+def test_activations_by_hand():
+  """A stem of 4x4x8, two 1x1 and one depthwise convolution, a classifier."""
+  stage = dataclasses.replace(
+    tiny.SPACE.stages[0], width=(8,), depth=(1,), kernel_size=(3,), se=None
+  )
+  space = dataclasses.replace(
+    tiny.SPACE,
+    resolution=(8,),
+    train_resolution=(8,),
+    stages=(stage,),
+    head_width=(16,),
+  )
+  found = counting.cost(space, arch_lib.smallest(space)).activations
+  stem, expand = 4 * 4 * 8, 4 * 4 * 16
+  depthwise, project, head = 2 * 2 * 16, 2 * 2 * 8, 2 * 2 * 16
+  assert found == stem + expand + depthwise + project + head + 10
+
+
+def run(tmp_path, monkeypatch, *arguments):
+  config = tmp_path / 'config.py'
+  config.write_text('import tiny\n\nget_config = tiny.config\n')
+  out = tmp_path / 'out.json'
+  status = cli.status(
+    compile.main, [f'--config={config}', f'--out={out}', *arguments]
+  )
+  return status, out
+
+
+def test_bad_topologies(tmp_path, monkeypatch, capsys):
+  status, out = run(tmp_path, monkeypatch, '--topology=v9:2x2')
+  assert status == 2 and not out.exists()
+  assert '--topology' in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
+  result = {'fits': False, 'largest_batch_size': 24}
+  monkeypatch.setattr(compiling, 'plan', lambda *_: result)
+  status, out = run(tmp_path, monkeypatch, '--topology=v3:2x2')
+  assert status == cli.FAILED == 1
+  assert json.loads(out.read_text()) == result
+  printed = capsys.readouterr()
+  assert json.loads(printed.out) == result
+  assert 'a batch of 16 does not fit v3:2x2' in printed.err
+  assert 'the largest that would: 24' in printed.err
+
+
+@needs_libtpu
+def test_a_tiny_run_on_v3(tmp_path, monkeypatch, capsys):
+  status, out = run(tmp_path, monkeypatch, '--topology=v3:2x2')
+  result = json.loads(out.read_text())
+  assert status == 0 and result['fits'] and result['devices'] == 8
+  expected = [p['name'] for p in result['programs']]
+  space = tiny.SPACE
+  names = [*programs.STATIC, *(f'random@{r}' for r in space.train_resolution)]
+  assert expected == [*names, 'update']
+  for program in result['programs']:
+    assert 0 < program['peak_bytes'] < program['hbm_bytes'] == 16 * 2**30
+    assert program['estimated_s'] > 0
+  hours = result['estimated_step_s'] * tiny.config().steps / 3600
+  assert result['estimated_hours'] == pytest.approx(hours)
