@@ -125,7 +125,10 @@ def _taps_backward(x, kernel, cotangent, *, stride, padding):
   spread_out = lax.optimization_barrier(
     lax.pad(cotangent, zero, ((0, 0, 0), *spread, (0, 0, 0)))
   )
-  dx = _weighted_taps(spread_out, kernel[::-1, ::-1], 1)
+  # Behind a barrier: in one loop with what follows it is not vectorised.
+  dx = lax.optimization_barrier(
+    _weighted_taps(spread_out, kernel[::-1, ::-1], 1)
+  )
   # The kernel gradient: tap by tap, images summed in registers and then the
   # rest at once. A reduction fused with its product is not vectorised.
   products = [

@@ -389,6 +389,18 @@ def test_gradients_of_the_big_spaces(little):
   check_sliced(little, arch)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('space', [spaces.BIGNAS, spaces.ATTENTIVE_NAS])
+def test_the_big_spaces_themselves(space):
+  """20 random children of each, at 64 pixels: minutes, most of it compiling."""
+  space = dataclasses.replace(space, resolution=(64,), train_resolution=(64,))
+  with jax.enable_x64(True):
+    case = Case(space, 64, 'float64', 1e-9)
+    for arch in archs_of(space, 20):
+      check_child(case, arch)
+    assert case.program._cache_size() == 1
+
+
 def test_given_statistics(little):
   """Evaluation: elastic, sliced and reference, with a child's statistics."""
   space = little.space
