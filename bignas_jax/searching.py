@@ -165,7 +165,8 @@ class _Scorer:
       cost = counting.cost(run.model.space, arch)
       entry = Entry(
         arch,
-        *cost,
+        cost.macs,
+        cost.params,
         score.top1,
         score.images,
         calibration,
