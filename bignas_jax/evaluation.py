@@ -7,7 +7,9 @@ the same two programs.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import backend, sharding
+from bignas_jax import backend, sharding, slicing, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sharding import REPLICATED, SPLIT
@@ -94,24 +96,40 @@ class Evaluator:
     )
 
   def _program(self, kind: str, resolution: int) -> Callable:
-    """Compiled once a resolution, on first use."""
-    key = kind, resolution
-    if key not in self._programs:
-      function, in_specs, out_specs = {
-        'moments': (self._moments, (REPLICATED, SPLIT, REPLICATED), REPLICATED),
-        'logits': (
-          self._logits,
-          (REPLICATED, REPLICATED, SPLIT, REPLICATED),
-          SPLIT,
-        ),
-      }[kind]
-      run = functools.partial(function, resolution)
-      where = self._model.where
-      self._programs[key] = jax.jit(
-        sharding.per_device(where, in_specs, out_specs)(run),
-        compiler_options=backend.compiler_options(sharding.platform(where)),
-      )
-    return self._programs[key]
+    if (kind, resolution) not in self._programs:
+      self.compile([resolution])
+    return self._programs[kind, resolution]
+
+  def compile(self, resolutions: Iterable[int]) -> None:
+    """Compiles what children of these resolutions need, side by side."""
+    kinds = ['moments'] * bool(self._calibration) + ['logits']
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      waiting = {
+        (kind, resolution): pool.submit(self._lower(kind, resolution).compile)
+        for resolution in set(resolutions)
+        for kind in kinds
+        if (kind, resolution) not in self._programs
+      }
+      self._programs |= {key: one.result() for key, one in waiting.items()}
+
+  def _lower(self, kind: str, resolution: int) -> Any:
+    space, where = self._net.space, self._model.where
+    params = supernet.shapes(space)
+    stats = slicing.norm_shapes(params, ('mean', 'var'))
+    params, stats = sharding.described(where, (params, stats), REPLICATED)
+    indices = self._indices(arch_lib.biggest(space))
+    if kind == 'moments':
+      function, specs = self._moments, (REPLICATED, SPLIT, REPLICATED)
+      arguments, out = (params, self._calibration[0], indices), REPLICATED
+    else:
+      function, out = self._logits, SPLIT
+      specs = (REPLICATED, REPLICATED, SPLIT, REPLICATED)
+      arguments = (params, stats, self.split[0], indices)
+    run = functools.partial(function, resolution)
+    return jax.jit(
+      sharding.per_device(where, specs, out)(run),
+      compiler_options=backend.compiler_options(sharding.platform(where)),
+    ).lower(*arguments)
 
   def _moments(self, resolution, params, batch, indices):
     images = self._model.images(batch['image'], resolution)

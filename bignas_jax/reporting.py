@@ -514,7 +514,7 @@ def _child_facts(child: _ChildFile) -> list[list[str]]:
 def _blocks(child: _ChildFile) -> str:
   """The costs of the stem, every block and the head."""
   rows = counting.rows(child.space, child.arch)
-  macs, params = counting.total(rows)
+  macs, params, _ = counting.total(rows)
   lines = [
     [
       row.name,

@@ -90,6 +90,7 @@ def search(
   selection.check_limits(limits, cost, space)
   archive = Archive(workdir / 'search' / 'archive.csv', space)
   scorer = _Scorer(load(workdir), archive, strategy)
+  scorer.evaluator.compile(space.resolution)
   with metrics.Progress(strategy, scorer.expected(config)) as progress:
     scorer.progress = progress
     _select(config.search, strategy, space, scorer, limits, cost)

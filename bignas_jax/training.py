@@ -154,9 +154,12 @@ class _Run:
   def evaluate(self, state: State) -> dict[str, float]:
     """Calibrated test accuracy of the biggest and the smallest child."""
     params = state.params if state.ema is None else state.ema
-    values = {}
+    space, values = self.setup.model.space, {}
+    self.evaluator.compile(
+      make(space).resolution for make in programs.STATIC.values()
+    )
     for role, make in programs.STATIC.items():
-      score = self.evaluator.score(params, make(self.setup.model.space))
+      score = self.evaluator.score(params, make(space))
       values[f'eval/{role}/top1'] = score.top1
       values[f'eval/{role}/top5'] = score.top5
     return values
