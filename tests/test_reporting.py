@@ -122,7 +122,9 @@ def _metrics() -> list[dict]:
 def _entry(arch, top1, order) -> Entry:
   cost = counting.cost(_SPACE, arch)
   strategy = _STRATEGIES[order % 2]
-  return Entry(arch, *cost, top1, 500, 512, order, strategy, 600)
+  return Entry(
+    arch, cost.macs, cost.params, top1, 500, 512, order, strategy, 600
+  )
 
 
 def _entries() -> list[Entry]:
