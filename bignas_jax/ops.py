@@ -158,6 +158,7 @@ def _moments(x: jax.Array, pooling: Pooling) -> tuple[jax.Array, jax.Array]:
   mean, square = x.mean(1), (x * x).mean(1)
   if _devices(pooling) == 1 or groups > 1 or group == local:
     return mean, square
+  assert pooling.axis_name is not None
   both = _pool(
     jnp.stack([mean, square]),
     pooling.axis_name,

@@ -225,7 +225,9 @@ def _summary(run: _Run, results: dict[str, Any]) -> str:
   ):
     cost = counting.cost(run.space, make(run.space))
     top1 = results[f'{role}_test_top1']
-    cards.append(_card(f'{role} child', top1, 'test top-1', *cost))
+    cards.append(
+      _card(f'{role} child', top1, 'test top-1', cost.macs, cost.params)
+    )
   best = results['best']
   if best is not None:
     test, held_out = best['test_top1'], best['held_out_top1']
@@ -236,8 +238,9 @@ def _summary(run: _Run, results: dict[str, Any]) -> str:
     else:
       what, note = 'test top-1', f'{page.percent(held_out)} % held-out top-1'
     shown = held_out if test is None else test
-    cost = best['macs'], best['params']
-    cards.append(_card(name, shown, what, *cost, note, 'best'))
+    cards.append(
+      _card(name, shown, what, best['macs'], best['params'], note, 'best')
+    )
   note = (
     'MACs are multiply-adds for one image. The search chooses by held-out '
     'training images, which flatters its choice a little; the test images '

@@ -288,7 +288,12 @@ def test_summary(run):
   assert 'seed 0' in page.text
   assert f'{arch_lib.count(_SPACE):,} networks' in page.text
   assert 'biggest child 96.0 % test top-1' in page.text
-  assert 'smallest child 86.0 % test top-1' in page.text
+  smallest = counting.cost(_SPACE, _SMALLEST)
+  assert (
+    'smallest child 86.0 % test top-1 '
+    f'{smallest.macs / 1e3:.0f} k MACs · {smallest.params / 1e3:.1f} k '
+    'parameters best of'  # and nothing in between
+  ) in page.text
   assert (
     'best of at most 1,000,000 MACs 93.1 % test top-1 '
     f'{best.macs / 1e3:.0f} k MACs'
