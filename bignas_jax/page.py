@@ -202,7 +202,8 @@ def curves(name, lines, ylabel, caption, size=plots.HALF) -> str:
   values = [value for points in lines.values() for _, value in points]
   if not values:
     return ''
-  log = min(values) > 0 and max(values) > LOG_FROM * min(values)
+  share = ylabel.endswith('%')  # of 100: what matters is near the top
+  log = not share and min(values) > 0 and max(values) > LOG_FROM * min(values)
   return figure(name, plots.curves(lines, ylabel, log, size), caption)
 
 

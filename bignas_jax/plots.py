@@ -120,6 +120,7 @@ def curves(
     )
   if log:
     axes.set_yscale('log')
+    axes.yaxis.set_major_formatter('{x:g}')
   axes.set_xlim(left=0)
   if len(lines) > 1:
     axes.legend(frameon=False)

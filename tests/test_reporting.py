@@ -22,6 +22,7 @@ from bignas_jax import (
   report,
   reporting,
 )
+from bignas_jax import page as page_lib
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.archive import Archive, Entry
 
@@ -510,3 +511,11 @@ def test_outliers_do_not_squash_the_picture():
 def test_long_curves_are_averaged():
   long = [(float(i), 1.0) for i in range(100_000)]
   assert len(plots.curves({'random': long}, 'loss')) < 60_000
+
+
+def test_axes_are_plain_numbers():
+  """Top-1 is linear, however low it began; a long loss is logarithmic."""
+  top1 = page_lib.curves('top1', {'a': [(1, 3.0), (2, 99.0)]}, 'top-1, %', '')
+  assert 'mathdefault' not in top1
+  loss = plots.curves({'a': [(1, 0.02), (2, 990.0)]}, 'loss', log=True)
+  assert 'mathdefault' not in loss
