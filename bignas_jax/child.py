@@ -15,8 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import errors, slicing, supernet
+from bignas_jax import errors, nested, slicing, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -66,7 +65,7 @@ def load(directory: pathlib.Path) -> Child:
   """
   info = _read_info(directory)
   try:
-    space = config_lib.build(Space, info['network'])
+    space = nested.build(Space, info['network'])
     arch = arch_lib.from_dict(space, info['arch'])
   except (KeyError, TypeError) as error:
     raise errors.UserError(

@@ -7,8 +7,6 @@ layer and those above see a config; below it, functions take plain arguments.
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ from jax.sharding import Mesh
 
 from bignas_jax import (
   errors,
+  nested,
   optim,
   programs,
   rules,
@@ -151,7 +150,7 @@ def check(config: Config) -> None:
     ('optimizer.name', ('rmsprop', 'sgd')),
     ('rule.aggregate', ('sum', 'mean')),
   ):
-    value = _get(config, field)
+    value = nested.get(config, field)
     if value not in choices:
       raise errors.UserError(field, value, errors.one_of(choices, value))
   at_least = dict.fromkeys(
@@ -170,13 +169,15 @@ def check(config: Config) -> None:
   )
   at_least |= {'seed': 0, 'random_children': 0, 'bn_group_size': 0}
   for field, least in at_least.items():
-    if _get(config, field) < least:
+    if nested.get(config, field) < least:
       raise errors.UserError(
-        field, _get(config, field), f'a whole number >= {least}'
+        field, nested.get(config, field), f'a whole number >= {least}'
       )
   for field in ('rule.dropout', 'rule.label_smoothing', 'ema_decay'):
-    if not 0 <= _get(config, field) < 1:
-      raise errors.UserError(field, _get(config, field), '0 <= number < 1')
+    if not 0 <= nested.get(config, field) < 1:
+      raise errors.UserError(
+        field, nested.get(config, field), '0 <= number < 1'
+      )
   group = config.bn_group_size
   if group and config.batch_size % group:
     raise errors.UserError(
@@ -222,9 +223,11 @@ def model(config: Config, where: Mesh | None = None) -> Model:
   """The supernet on a mesh; None: on all devices."""
   where = where or sharding.mesh()
   for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
-    if _get(config, field) % where.size:
+    if nested.get(config, field) % where.size:
       raise errors.UserError(
-        field, _get(config, field), f'a multiple of the {where.size} devices'
+        field,
+        nested.get(config, field),
+        f'a multiple of the {where.size} devices',
       )
   return Model(
     space=space(config),
@@ -259,54 +262,10 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(fields: dict[str, Any]) -> Config:
   """The inverse of `to_dict`."""
-  return build(Config, fields)
+  return nested.build(Config, fields)
 
 
 def sha256(config: Config) -> str:
   """Names a config in receipts."""
   text = json.dumps(to_dict(config), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def differences(a: Any, b: Any, path: str = '') -> list[str]:
-  """Names of the fields in which two nested dicts differ, with both values."""
-  if isinstance(a, dict) and isinstance(b, dict):
-    return [
-      line
-      for key in sorted({*a, *b})
-      for line in differences(
-        a.get(key), b.get(key), f'{path}.{key}'.strip('.')
-      )
-    ]
-  if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-    return [
-      line
-      for i, (x, y) in enumerate(zip(a, b, strict=True))
-      for line in differences(x, y, f'{path}[{i}]')
-    ]
-  if a == b or (a != a and b != b):
-    return []
-  return [f'{path} ({a} there, {b} here)']
-
-
-def _get(config: Any, path: str) -> Any:
-  for name in path.split('.'):
-    config = getattr(config, name)
-  return config
-
-
-def build(kind: Any, value: Any) -> Any:
-  """A value of the annotated type (nested dataclasses) from its JSON form."""
-  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-    if not isinstance(value, dict):
-      return value
-    hints = typing.get_type_hints(kind)
-    return kind(**{k: build(hints[k], v) for k, v in value.items()})
-  arguments = typing.get_args(kind)
-  if isinstance(kind, types.UnionType):
-    fits = dataclasses.is_dataclass if isinstance(value, dict) else None
-    inner = next(filter(fits, arguments), None) if fits else None
-    return value if inner is None else build(inner, value)
-  if typing.get_origin(kind) is tuple:
-    return tuple(build(arguments[0], item) for item in value)
-  return value

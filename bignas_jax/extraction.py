@@ -15,6 +15,7 @@ from bignas_jax import (
   errors,
   evaluation,
   metrics,
+  nested,
   searching,
   sharding,
   sources,
@@ -133,7 +134,7 @@ def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
   """Accuracy of a child package on a split of the data it was made with."""
   child = child_lib.load(directory)
   info = child.info
-  data = config_lib.build(sources.Data, info['data'])
+  data = nested.build(sources.Data, info['data'])
   source = _split(sources.load(data, info['input']['channels']), split)
   model = Model(
     space=child.space,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import bignas_jax
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
-from bignas_jax import counting, errors, metrics, page, plots, selection
+from bignas_jax import counting, errors, metrics, nested, page, plots, selection
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
@@ -134,7 +134,7 @@ def _json(path: pathlib.Path) -> dict[str, Any] | None:
 def _child(path: pathlib.Path) -> _ChildFile:
   info = _json(path) or {}
   try:
-    space = config_lib.build(Space, info['network'])
+    space = nested.build(Space, info['network'])
     arch = arch_lib.from_dict(space, info['arch'])
   except (KeyError, TypeError) as error:
     raise errors.UserError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors
+from bignas_jax import errors, nested
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
@@ -25,7 +25,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
   path = workdir / _CONFIG
   fields = config_lib.to_dict(config)
   if path.exists():
-    found = config_lib.differences(_read(workdir)['config'], fields)
+    found = nested.differences(_read(workdir)['config'], fields)
     if found:
       raise errors.UserError(
         'workdir',

@@ -1,0 +1,50 @@
+"""Nested dataclasses and their JSON form: reach into, rebuild, compare."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+
+def get(value: Any, path: str) -> Any:
+  """The field at a dotted path, such as `schedule.name`."""
+  for name in path.split('.'):
+    value = getattr(value, name)
+  return value
+
+
+def build(kind: Any, value: Any) -> Any:
+  """A value of the annotated type (nested dataclasses) from its JSON form."""
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if not isinstance(value, dict):
+      return value
+    hints = typing.get_type_hints(kind)
+    return kind(**{k: build(hints[k], v) for k, v in value.items()})
+  arguments = typing.get_args(kind)
+  if isinstance(kind, types.UnionType) and isinstance(value, dict):
+    inner = next(filter(dataclasses.is_dataclass, arguments), None)
+    return value if inner is None else build(inner, value)
+  if typing.get_origin(kind) is tuple:
+    return tuple(build(arguments[0], item) for item in value)
+  return value
+
+
+def differences(a: Any, b: Any, path: str = '') -> list[str]:
+  """Names of the fields in which two nested dicts differ, with both values."""
+  if isinstance(a, dict) and isinstance(b, dict):
+    return [
+      line
+      for key in sorted({*a, *b})
+      for line in differences(
+        a.get(key), b.get(key), f'{path}.{key}'.strip('.')
+      )
+    ]
+  if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+    return [
+      line
+      for i, (x, y) in enumerate(zip(a, b, strict=True))
+      for line in differences(x, y, f'{path}[{i}]')
+    ]
+  if a == b or (a != a and b != b):
+    return []
+  return [f'{path} ({a} there, {b} here)']
