@@ -7,6 +7,7 @@ layer and those above see a config; below it, functions take plain arguments.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -141,58 +142,59 @@ class Config:
   search: Search = dataclasses.field(default_factory=Search)
 
 
+_CHOICES = {
+  'dtype': ('float32', 'bfloat16'),
+  'schedule.name': ('exponential', 'cosine'),
+  'optimizer.name': ('rmsprop', 'sgd'),
+  'rule.aggregate': ('sum', 'mean'),
+}
+_LEAST = {
+  'steps': 1,
+  'batch_size': 1,
+  'log_every': 1,
+  'eval_every': 1,
+  'checkpoint_every': 1,
+  'keep_checkpoints': 1,
+  'eval_batch_size': 1,
+  'calibration.images': 1,
+  'calibration.batch_size': 1,
+  'seed': 0,
+  'random_children': 0,
+  'bn_group_size': 0,
+}
+_FRACTIONS = ('rule.dropout', 'rule.label_smoothing', 'ema_decay')
+
+
 def check(config: Config) -> None:
   """Raises UserError, naming the field, for a value that is not allowed."""
   spaces.get(config.space)
-  for field, choices in (
-    ('dtype', ('float32', 'bfloat16')),
-    ('schedule.name', ('exponential', 'cosine')),
-    ('optimizer.name', ('rmsprop', 'sgd')),
-    ('rule.aggregate', ('sum', 'mean')),
-  ):
-    value = nested.get(config, field)
-    if value not in choices:
-      raise errors.UserError(field, value, errors.one_of(choices, value))
-  at_least = dict.fromkeys(
-    (
-      'steps',
-      'batch_size',
-      'log_every',
-      'eval_every',
-      'checkpoint_every',
-      'keep_checkpoints',
-      'eval_batch_size',
-      'calibration.images',
-      'calibration.batch_size',
-    ),
-    1,
-  )
-  at_least |= {'seed': 0, 'random_children': 0, 'bn_group_size': 0}
-  for field, least in at_least.items():
-    if nested.get(config, field) < least:
-      raise errors.UserError(
-        field, nested.get(config, field), f'a whole number >= {least}'
-      )
-  for field in ('rule.dropout', 'rule.label_smoothing', 'ema_decay'):
-    if not 0 <= nested.get(config, field) < 1:
-      raise errors.UserError(
-        field, nested.get(config, field), '0 <= number < 1'
-      )
-  group = config.bn_group_size
-  if group and config.batch_size % group:
-    raise errors.UserError(
-      'bn_group_size', group, f'a divisor of batch_size {config.batch_size}'
-    )
-  calibration = config.calibration
-  if calibration.images % calibration.batch_size:
-    raise errors.UserError(
-      'calibration.images',
-      calibration.images,
-      f'a multiple of calibration.batch_size {calibration.batch_size}',
-    )
+  for field, right, allowed in _requirements(config):
+    if not right:
+      raise errors.UserError(field, nested.get(config, field), allowed)
   rules.check(
     config.rule, [c.role for c in policy(config)(space(config), 0, 0)]
   )
+
+
+def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
+  """Field, whether its value is right, and what is allowed.
+
+  One at a time: the last divide by what the earlier have shown not to be 0.
+  """
+  for field, choices in _CHOICES.items():
+    value = nested.get(config, field)
+    yield field, value in choices, errors.one_of(choices, value)
+  for field, least in _LEAST.items():
+    right = nested.get(config, field) >= least
+    yield field, right, f'a whole number >= {least}'
+  for field in _FRACTIONS:
+    yield field, 0 <= nested.get(config, field) < 1, '0 <= number < 1'
+  batch, group = config.batch_size, config.bn_group_size
+  right = not group or batch % group == 0
+  yield 'bn_group_size', right, f'a divisor of batch_size {batch}'
+  images, batch = config.calibration.images, config.calibration.batch_size
+  allowed = f'a multiple of calibration.batch_size {batch}'
+  yield 'calibration.images', images % batch == 0, allowed
 
 
 def space(config: Config) -> Space:
@@ -223,11 +225,10 @@ def model(config: Config, where: Mesh | None = None) -> Model:
   """The supernet on a mesh; None: on all devices."""
   where = where or sharding.mesh()
   for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
-    if nested.get(config, field) % where.size:
+    value = nested.get(config, field)
+    if value % where.size:
       raise errors.UserError(
-        field,
-        nested.get(config, field),
-        f'a multiple of the {where.size} devices',
+        field, value, f'a multiple of the {where.size} devices'
       )
   return Model(
     space=space(config),
