@@ -19,13 +19,13 @@ LAYERS = [
   losses schedules augment metrics plots chips""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
-  data checkpoint page""",
+  data checkpoint child page""",
   # 2: rules and search algorithms, which get functions
   'rules selection archive',
   # 3: programs over a model
   'programs evaluation',
   # 4: the config, and what is read with it
-  'config overrides workdir child',
+  'config overrides workdir',
   # 5: what runs from a config
   'cli training searching extraction',
   # 6: reports and measurements
