@@ -1,9 +1,14 @@
 """What a process tells XLA."""
 
+import contextlib
+import os
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
@@ -22,7 +27,46 @@ def compiler_options(platform: str) -> dict[str, Any]:
   }
 
 
+def compile_all(
+  lower: Mapping[Any, Callable[[], Any]],
+  finish: Callable[[Any, Any], Any] = lambda name, lowered: lowered.compile(),
+) -> dict[Any, Any]:
+  """Compiles side by side, in the order given: the slowest belong first.
+
+  They are traced one after the other, since Python does one thing at a time;
+  XLA, which releases the interpreter, compiles those that are traced.
+
+  Args:
+    lower: by name, what traces and lowers a program.
+    finish: what becomes of (name, lowered), in a thread.
+
+  Returns:
+    By name, what `finish` returned.
+  """
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    waiting = {
+      name: pool.submit(finish, name, make()) for name, make in lower.items()
+    }
+    return {name: one.result() for name, one in waiting.items()}
+
+
 def keep_programs(directory: pathlib.Path) -> None:
   """Keeps compiled programs there, unless the user has named a place."""
   if jax.config.values['jax_compilation_cache_dir'] is None:
     jax.config.update('jax_compilation_cache_dir', str(directory))
+
+
+@contextlib.contextmanager
+def programs_not_kept() -> Iterator[None]:
+  """For devices that are described, not there: JAX could not read them back."""
+  before = jax.config.values['jax_enable_compilation_cache']
+  _enable_cache(False)
+  try:
+    yield
+  finally:
+    _enable_cache(before)
+
+
+def _enable_cache(value: bool) -> None:
+  jax.config.update('jax_enable_compilation_cache', value)
+  compilation_cache.reset_cache()  # which looks at the flag only once

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser = cli.parser(
     'compile',
     'Compiles every program of a run for a TPU topology, on any machine with '
-    'libtpu (pip install bignas_jax[tpu]). Exits with 1 if one does not fit.',
+    'libtpu (see the README). Exits with 1 if one does not fit.',
   )
   parser.add_argument(
     '--topology', required=True, help='such as v3:8x8, v5e:4x4 or v5p:2x2x1'

@@ -9,9 +9,10 @@ activations: convolutions this thin wait for memory, not for arithmetic.
 """
 
 import dataclasses
+import math
 import os
 import time
-from concurrent import futures
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
+  backend,
   chips,
   counting,
   errors,
@@ -114,7 +116,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     'assumptions': list(ASSUMPTIONS),
   }
   if not fits:
-    worst = max(compiled, key=lambda one: (bool(one.problem), one.peak_bytes))
+    worst = max(compiled, key=_memory)
     result['largest_batch_size'] = _largest(config, chip, where, worst.name)
   return result
 
@@ -130,7 +132,7 @@ def mesh(topology: str) -> Mesh:
   except RuntimeError as error:  # JAX's own are RuntimeErrors too
     reason = str(error).strip().splitlines()[0]
     if 'not installed' in reason:
-      allowed = 'any, once libtpu is there: pip install bignas_jax[tpu]'
+      allowed = 'any, once libtpu is installed (see the README)'
     else:
       allowed = f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})'
     raise errors.UserError('--topology', topology, allowed) from None
@@ -138,22 +140,14 @@ def mesh(topology: str) -> Mesh:
 
 
 def _compile(config: Config, where: Mesh, only: str = '') -> list[Compiled]:
-  setup = config_lib.setup(config, where)
-  listed = programs.all_programs(setup)
+  listed = programs.all_programs(config_lib.setup(config, where))
   beside = _bystanders(listed)
-  listed = [program for program in listed if only in ('', program.name)]
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    # The slowest to compile first: those with branches.
-    waiting = {
-      program.name: pool.submit(
-        _compile_one,
-        program.name,
-        program.function.lower(*program.arguments),
-        0 if program.name == 'update' else beside,
-      )
-      for program in sorted(listed, key=lambda p: p.name in programs.STATIC)
-    }
-    return [waiting[program.name].result() for program in listed]
+  lower = programs.lowering([p for p in listed if only in ('', p.name)])
+  with backend.programs_not_kept():
+    found = backend.compile_all(
+      lower, lambda name, lowered: _compile_one(name, lowered, beside)
+    )
+  return [found[p.name] for p in listed if p.name in found]
 
 
 def _bystanders(listed: list[programs.Program]) -> int:
@@ -181,7 +175,7 @@ def _compile_one(name: str, lowered: Any, beside: int) -> Compiled:
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
     + memory.generated_code_size_in_bytes
-    + beside
+    + (0 if name == 'update' else beside)
   )
   metrics.say(f'{name}: compiled in {took:.0f} s, {peak / 2**30:.2f} GiB')
   return Compiled(
@@ -200,8 +194,13 @@ def _first_figures(text: str) -> str:
   return next((line for line in lines if 'hbm' in line.lower()), lines[0])
 
 
+def _memory(one: Compiled) -> float:
+  """Peak bytes; what the compiler refused needs most."""
+  return math.inf if one.peak_bytes is None else one.peak_bytes
+
+
 def _fits(one: Compiled, chip: chips.Chip) -> bool:
-  return one.peak_bytes is not None and one.peak_bytes <= chip.hbm_bytes
+  return _memory(one) <= chip.hbm_bytes
 
 
 def _estimates(
@@ -249,7 +248,7 @@ def _is_repeated(row: str) -> bool:
 
 
 def _activations(space: Space, arch: Arch) -> int:
-  return counting.total(counting.rows(space, arch)).activations
+  return counting.cost(space, arch).activations
 
 
 def _step_seconds(config: Config, seconds: dict[str, float]) -> float:
@@ -260,7 +259,7 @@ def _step_seconds(config: Config, seconds: dict[str, float]) -> float:
 
 
 def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
-  """The largest batch that the program which needs most memory fits with.
+  """The largest batch with which the program that needs most memory fits.
 
   Memory grows linearly with images once there are several: halved until it
   fits, then aimed at along the line through two batches that do.
@@ -272,18 +271,20 @@ def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
     return one.peak_bytes if _fits(one, chip) else None
 
   images = config.batch_size // where.size
-  high = None
+  return where.size * _aim(peak, chip.hbm_bytes, images)
+
+
+def _aim(peak: Callable[[int], int | None], memory: int, too_many: int) -> int:
+  """The most images whose peak fits the memory; 0: none."""
+  images, high = too_many, None
   while high is None and images > 1:
     images //= 2
     high = peak(images)
-  if high is None:
-    return 0
   low = peak(images // 2) if images > 1 else None
-  if low is None:
-    return images * where.size
+  if high is None or low is None:
+    return 0 if high is None else images
   slope = (high - low) / (images - images // 2)
-  aimed = int(images + (chip.hbm_bytes - high) / slope)
-  for candidate in (aimed, aimed - 1):
-    if candidate > images and peak(candidate) is not None:
-      return candidate * where.size
-  return images * where.size
+  aimed = min(int(images + (memory - high) / slope), too_many - 1)
+  while aimed > images and peak(aimed) is None:
+    aimed -= 1
+  return aimed

@@ -7,9 +7,7 @@ the same two programs.
 """
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -103,14 +101,14 @@ class Evaluator:
   def compile(self, resolutions: Iterable[int]) -> None:
     """Compiles what children of these resolutions need, side by side."""
     kinds = ['moments'] * bool(self._calibration) + ['logits']
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      waiting = {
-        (kind, resolution): pool.submit(self._lower(kind, resolution).compile)
+    self._programs |= backend.compile_all(
+      {
+        (kind, resolution): functools.partial(self._lower, kind, resolution)
         for resolution in set(resolutions)
         for kind in kinds
         if (kind, resolution) not in self._programs
       }
-      self._programs |= {key: one.result() for key, one in waiting.items()}
+    )
 
   def _lower(self, kind: str, resolution: int) -> Any:
     space, where = self._net.space, self._model.where

@@ -8,9 +8,8 @@ sum so far, still separate on every device; the update reduces it once.
 """
 
 import dataclasses
-import os
+import functools
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -245,17 +244,16 @@ def _biggest(space: Space) -> arch_lib.Indices:
 
 
 def compile_all(programs: list[Program]) -> dict[str, Callable]:
-  """Compiles side by side, the programs of most branches first.
+  """The compiled programs by name."""
+  return backend.compile_all(lowering(programs))
 
-  They are traced one after the other, since Python does one thing at a time;
-  XLA, which releases the interpreter, compiles those that are traced.
-  """
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    compiled = {
-      p.name: pool.submit(p.function.lower(*p.arguments).compile)
-      for p in sorted(programs, key=lambda p: p.name in STATIC)
-    }
-    return {name: future.result() for name, future in compiled.items()}
+
+def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
+  """What lowers each, those of most branches first."""
+  return {
+    p.name: functools.partial(p.function.lower, *p.arguments)
+    for p in sorted(programs, key=lambda p: p.name in STATIC)
+  }
 
 
 def step(

@@ -18,8 +18,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20
 
 _CONFIG = """
-import dataclasses
-
 import test_cluster
 
 

@@ -85,7 +85,7 @@ def test_activations_by_hand():
   assert found == stem + expand + depthwise + project + head + 10
 
 
-def run(tmp_path, monkeypatch, *arguments):
+def run(tmp_path, *arguments):
   config = tmp_path / 'config.py'
   config.write_text('import tiny\n\nget_config = tiny.config\n')
   out = tmp_path / 'out.json'
@@ -95,8 +95,8 @@ def run(tmp_path, monkeypatch, *arguments):
   return status, out
 
 
-def test_bad_topologies(tmp_path, monkeypatch, capsys):
-  status, out = run(tmp_path, monkeypatch, '--topology=v9:2x2')
+def test_bad_topologies(tmp_path, capsys):
+  status, out = run(tmp_path, '--topology=v9:2x2')
   assert status == 2 and not out.exists()
   assert '--topology' in capsys.readouterr().err
 
@@ -104,7 +104,7 @@ def test_bad_topologies(tmp_path, monkeypatch, capsys):
 def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
   result = {'fits': False, 'largest_batch_size': 24}
   monkeypatch.setattr(compiling, 'plan', lambda *_: result)
-  status, out = run(tmp_path, monkeypatch, '--topology=v3:2x2')
+  status, out = run(tmp_path, '--topology=v3:2x2')
   assert status == cli.FAILED == 1
   assert json.loads(out.read_text()) == result
   printed = capsys.readouterr()
@@ -113,9 +113,41 @@ def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
   assert 'the largest that would: 24' in printed.err
 
 
+@pytest.mark.parametrize('fixed', [0, 300])
+def test_the_largest_batch_is_found_along_the_line(fixed):
+  """Memory of `fixed` and 10 an image: exactly as many as 1000 has room for."""
+  asked = []
+
+  def peak(images):
+    asked.append(images)
+    used = fixed + 10 * images
+    return used if used <= 1000 else None
+
+  assert compiling._aim(peak, 1000, 512) == (1000 - fixed) // 10
+  assert len(asked) <= 6
+  assert compiling._aim(lambda images: None, 1000, 512) == 0
+
+
 @needs_libtpu
-def test_a_tiny_run_on_v3(tmp_path, monkeypatch, capsys):
-  status, out = run(tmp_path, monkeypatch, '--topology=v3:2x2')
+def test_a_batch_that_does_not_fit(tmp_path, capsys, monkeypatch):
+  """The real compiler, for a core of little memory."""
+  small = V3._replace(hbm_bytes=24 * 2**20)
+  monkeypatch.setitem(chips.CHIPS, 'v3', small)
+  status, out = run(tmp_path, '--topology=v3:2x2', '--config.batch_size=4096')
+  result = json.loads(out.read_text())
+  assert status == cli.FAILED and not result['fits']
+  worst = max(program['peak_bytes'] for program in result['programs'])
+  assert worst > small.hbm_bytes
+  largest = result['largest_batch_size']
+  assert 0 < largest < 4096 and largest % 8 == 0
+  assert f'the largest that would: {largest}' in capsys.readouterr().err
+  again = [f'--config.batch_size={largest}', '--topology=v3:2x2']
+  assert run(tmp_path, *again)[0] == 0
+
+
+@needs_libtpu
+def test_a_tiny_run_on_v3(tmp_path):
+  status, out = run(tmp_path, '--topology=v3:2x2')
   result = json.loads(out.read_text())
   assert status == 0 and result['fits'] and result['devices'] == 8
   expected = [p['name'] for p in result['programs']]
