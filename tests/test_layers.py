@@ -25,11 +25,12 @@ LAYERS = [
   # 3: programs over a model
   'programs evaluation',
   # 4: the config, and what is read with it
-  'config overrides workdir',
+  'config overrides workdir records',
   # 5: what runs from a config
   'cli training searching extraction',
   # 6: reports and measurements
-  'reporting benchmarking compiling',
+  """reporting learning_curves search_results model_cards benchmarking
+  compiling""",
   # 7: commands
   'main search extract evaluate cost report benchmark compile',
 ]

@@ -1,0 +1,85 @@
+"""What each extracted child is, as a section of the report.
+
+Numbers are those of its `child.json`; only costs a block are counted here.
+"""
+
+import shlex
+from typing import Any
+
+from bignas_jax import config as config_lib
+from bignas_jax import counting, page
+from bignas_jax.records import ChildFile, Run
+
+
+def section(run: Run) -> str:
+  title = 'Extracted children'
+  if not run.children:
+    out = shlex.quote(str(run.workdir / 'children' / 'best'))
+    return page.section(
+      title,
+      page.missing(
+        'No child has been extracted yet. To cut out the best one, run',
+        run.command('extract', f'--arch=best --out={out}'),
+      ),
+    )
+  return page.section(title, ''.join(_card(run, c) for c in run.children))
+
+
+def _card(run: Run, child: ChildFile) -> str:
+  body = page.table([], _facts(child))
+  source = child.info.get('source') or {}
+  if source.get('config_sha256') != config_lib.sha256(run.config):
+    body += page.p('This child comes from a run of another config.')
+  return f'<h3>{page.text(child.name)}</h3>{body}{_blocks(child)}'
+
+
+def _facts(child: ChildFile) -> list[list[str]]:
+  """What `child.json` says, a line a subject."""
+
+  def get(part: str, name: str) -> Any:
+    return (child.info.get(part) or {}).get(name)
+
+  difference = page.number(get('parity', 'max_abs_diff'))
+  within = page.NOTHING if difference is None else f'{difference:.1e}'
+  size, width, depth, kernel_size, expand_ratio = page.entries(child.arch)
+  facts = {
+    'cost': f'{page.integer(child.info.get("macs"))} MACs, '
+    f'{page.integer(child.info.get("params"))} parameters',
+    'accuracy': f'{page.percent(get("accuracy", "top1"))} % top-1, '
+    f'{page.percent(get("accuracy", "top5"))} % top-5 on '
+    f'{page.integer(get("accuracy", "images"))} '
+    f'{page.split(get("accuracy", "split"))} images',
+    'calibration': f'{page.integer(get("calibration", "images"))} training '
+    f'images, seed {page.integer(get("calibration", "seed"))}',
+    'parity': f'logits within {within} of the supernet, on '
+    f'{page.integer(get("parity", "images"))} images',
+    'source': f'step {page.integer(get("source", "step"))}, bignas_jax '
+    f'{get("source", "version") or page.NOTHING}',
+    'architecture': f'{size} pixels; width {width}; depth {depth}; '
+    f'kernel {kernel_size}; expand {expand_ratio}',
+  }
+  return [[name, text] for name, text in facts.items()]
+
+
+def _blocks(child: ChildFile) -> str:
+  """The costs of the stem, every block and the head."""
+  rows = counting.rows(child.space, child.arch)
+  macs, params, _ = counting.total(rows)
+  lines = [
+    [
+      row.name,
+      page.Integer(row.resolution),
+      page.Integer(row.width),
+      page.Integer(row.cost.macs),
+      page.Percent(row.cost.macs / macs),
+      page.Integer(row.cost.params),
+      page.Percent(row.cost.params / params),
+    ]
+    for row in rows
+  ]
+  lines.append(
+    ['total', '', '', page.Integer(macs), '', page.Integer(params), '']
+  )
+  head = ['block', 'pixels', 'channels', 'MACs', '%', 'parameters', '%']
+  caption = 'What each block costs; pixels and channels are of its output.'
+  return page.table(head, lines, caption, [len(lines) - 1])

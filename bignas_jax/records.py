@@ -1,0 +1,121 @@
+"""What a work directory holds, without the weights, as plain records."""
+
+import json
+import pathlib
+import shlex
+from typing import Any, NamedTuple
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import errors, metrics, nested, page, plots
+from bignas_jax import workdir as workdir_lib
+from bignas_jax.arch import Arch
+from bignas_jax.archive import Archive, Entry
+from bignas_jax.config import Config
+from bignas_jax.space import Space
+
+_ROLES = ('biggest', 'random', 'smallest')
+
+
+class ChildFile(NamedTuple):
+  """One `child.json`."""
+
+  name: str
+  info: dict[str, Any]
+  arch: Arch
+  space: Space  # pinned to the arch
+
+
+class Run(NamedTuple):
+  """What the work directory holds; None or empty: not made yet."""
+
+  workdir: pathlib.Path
+  config: Config
+  space: Space
+  receipt: dict[str, Any]  # config.json
+  lines: list[dict[str, Any]]  # metrics.jsonl
+  entries: list[Entry]  # of the newest step that was searched
+  older: int  # entries of other steps
+  best: dict[str, Any] | None
+  best_arch: Arch | None
+  calibration: dict[str, Any] | None
+  children: list[ChildFile]
+
+  @property
+  def step(self) -> int:
+    """The last that was logged."""
+    return max((line['step'] for line in self.lines), default=0)
+
+  def curve(self, metric: str, scale: float = 1.0) -> plots.Points:
+    """(step, value) of a metric; what is not a number is left out."""
+    found = {
+      line['step']: number * scale
+      for line in self.lines
+      if (number := page.number(line.get(metric))) is not None
+    }
+    return sorted(found.items())
+
+  def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
+    """Curves by role, whose place in the name is `{}`; none without points."""
+    found = {role: self.curve(metric.format(role), scale) for role in _ROLES}
+    return {role: points for role, points in found.items() if points}
+
+  def command(self, name: str, arguments: str = '') -> str:
+    """What a person types to make what is not there yet."""
+    where = shlex.quote(str(self.workdir))
+    text = f'python -m bignas_jax.{name} --workdir={where} {arguments}'
+    return text.strip()
+
+
+def read(workdir: pathlib.Path) -> Run:
+  """Reads a run, finished or not.
+
+  Raises:
+    UserError: the directory is not a run's, or one of its files is damaged.
+  """
+  config = workdir_lib.load_config(workdir)
+  space = config_lib.space(config)
+  archive = Archive(workdir / 'search' / 'archive.csv', space).entries
+  newest = max((entry.step for entry in archive), default=0)
+  entries = [entry for entry in archive if entry.step == newest]
+  best = _json(workdir / 'search' / 'best.json')
+  paths = sorted(workdir.glob('children/*/child.json'))
+  return Run(
+    workdir=workdir,
+    config=config,
+    space=space,
+    receipt=_json(workdir / 'config.json') or {},
+    lines=metrics.read(workdir),
+    entries=entries,
+    older=len(archive) - len(entries),
+    best=best,
+    best_arch=None
+    if best is None
+    else arch_lib.from_dict(space, best.get('arch')),
+    calibration=_json(workdir / 'search' / 'calibration.json'),
+    children=[_child(p) for p in paths if p.parent.suffix != '.new'],
+  )
+
+
+def _json(path: pathlib.Path) -> dict[str, Any] | None:
+  if not path.is_file():
+    return None
+  try:
+    value = json.loads(path.read_text())
+  except ValueError as error:
+    raise errors.UserError(str(path), str(error), 'valid JSON') from None
+  if not isinstance(value, dict):
+    raise errors.UserError(str(path), value, 'a JSON object')
+  return value
+
+
+def _child(path: pathlib.Path) -> ChildFile:
+  info = _json(path) or {}
+  try:
+    space = nested.build(Space, info['network'])
+    arch = arch_lib.from_dict(space, info['arch'])
+  except (KeyError, TypeError) as error:
+    raise errors.UserError(
+      str(path), str(error), 'a complete child.json; extract the child again'
+    ) from None
+  return ChildFile(path.parent.name, info, arch, space)

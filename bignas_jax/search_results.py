@@ -1,0 +1,160 @@
+"""What a search found, as sections of the report."""
+
+import math
+from typing import Any
+
+from bignas_jax import page, plots, selection
+from bignas_jax.arch import Arch
+from bignas_jax.archive import Entry
+from bignas_jax.records import Run
+
+
+def pareto(run: Run) -> str:
+  """Accuracy against cost of all children that were evaluated."""
+  title = 'Accuracy against cost'
+  if not run.entries:
+    return page.section(title, _nothing(run))
+  groups: dict[str, list] = {}
+  for entry in run.entries:
+    groups.setdefault(entry.strategy, []).append(_point(entry))
+  front = [_point(entry) for entry in _best_for_cost(run.entries)]
+  limits = (run.best or {}).get('limits') or {}
+  limit = page.number(limits.get('max_macs'))
+  svg = plots.pareto(groups, front, _marked(run), limit and limit / 1e6)
+  sizes = sorted({entry.images for entry in run.entries})
+  body = page.p(
+    f'{len(run.entries):,} children of step {run.entries[0].step:,} were '
+    'calibrated and evaluated on '
+    f'{" or ".join(f"{n:,}" for n in sizes)} images held out from training. '
+    + _choice(run)
+  )
+  caption = (
+    'Every dot is a child, coloured by the strategy that found it first. On '
+    'the front, no child is both cheaper and better.'
+  )
+  if run.older:
+    caption += f' {run.older:,} children of other steps are not shown.'
+  return page.section(title, body + page.figure('pareto', svg, caption))
+
+
+def _marked(run: Run) -> dict[str, plots.Points]:
+  """The chosen and the extracted children, where they were evaluated."""
+  known = {entry.arch: entry for entry in run.entries}
+  names: dict[Arch, list[str]] = {}
+  if run.best_arch in known:
+    names[run.best_arch] = ['best of the last search']
+  for child in run.children:
+    if child.arch in known:
+      names.setdefault(child.arch, []).append(f'extracted as {child.name}')
+  return {', '.join(n): [_point(known[a])] for a, n in names.items()}
+
+
+def _choice(run: Run) -> str:
+  if run.best is None:
+    return ''
+  text = f'The last search ({run.best.get("strategy", "?")}'
+  limits = page.limits(run.best)
+  text += f'; {limits})' if limits else '; no limits)'
+  seconds = page.number(run.best.get('seconds'))
+  if seconds is not None:
+    text += f' spent {page.duration(seconds)} on evaluations and'
+  return (
+    f'{text} chose a child of {page.integer(run.best.get("macs"))} MACs and '
+    f'{page.integer(run.best.get("params"))} parameters: '
+    f'{page.percent(run.best.get("top1"))} % top-1.'
+  )
+
+
+def calibration(run: Run) -> str:
+  """Accuracies with statistics of a child's own, borrowed, and none."""
+  title = 'Why children are calibrated'
+  found = run.calibration
+  if found is None:
+    return page.section(
+      title,
+      page.missing(
+        'Calibrated and uncalibrated accuracies are compared by the search; '
+        'run',
+        run.command('search'),
+      ),
+    )
+  lender = found.get('borrowed_from', 'biggest')
+  body = page.p(
+    'Children share weights, but their activations are distributed '
+    'differently, so that each needs batch-norm statistics of its own. They '
+    f'are measured on {run.config.calibration.images:,} training images: '
+    'calibration. Without it a child would have to use the statistics of the '
+    f'{lender} child (borrowed), or none at all: mean 0 and variance 1 '
+    '(initial).'
+  )
+  guess = f'A guess is right in {100 / run.space.classes:.3g} % of cases.'
+  return page.section(title, body + _calibrated(found, lender, guess))
+
+
+def _calibrated(found: dict[str, Any], lender: str, guess: str) -> str:
+  """A table and bars of what `calibration.json` says."""
+  columns = ('calibrated', f'borrowed from {lender}', 'initial')
+  rows, groups = [], {}
+  for child in found.get('children', []):
+    name, other = child.get('name', '?'), child.get('uncalibrated') or {}
+    borrowed = None if name == lender else other.get('borrowed')
+    values = (child.get('calibrated'), borrowed, other.get('initial'))
+    rows.append(
+      [name, page.Integer(child.get('macs')), *map(page.Percent, values)]
+    )
+    numbers = [page.number(value) for value in values]
+    groups[name] = {
+      column: None if number is None else 100 * number
+      for column, number in zip(columns, numbers, strict=True)
+    }
+  body = page.table(
+    ['child', 'MACs', *(f'{column}, %' for column in columns)],
+    rows,
+    f'Top-1 on {page.split(found.get("split"))} images.',
+  )
+  if groups:
+    body += page.figure('calibration', plots.bars(groups, 'top-1, %'), guess)
+  return body
+
+
+def front(run: Run) -> str:
+  """The children than which none is both cheaper and better."""
+  title = 'Children on the front'
+  if not run.entries:
+    return page.section(title, _nothing(run))
+  entries = _best_for_cost(run.entries)
+  rows = [
+    [
+      page.Integer(entry.macs),
+      page.Integer(entry.params),
+      *page.entries(entry.arch),
+      page.Percent(entry.top1),
+    ]
+    for entry in entries
+  ]
+  strong = [i for i, e in enumerate(entries) if e.arch == run.best_arch]
+  caption = 'The most accurate for their cost; one number a stage'
+  caption += ', widths with the stem first and the head last.'
+  if strong:
+    caption += ' Highlighted: the choice of the last search.'
+  head = ['MACs', 'parameters', 'resolution', 'width', 'depth', 'kernel']
+  head += ['expand', 'held-out top-1, %']
+  return page.section(title, page.table(head, rows, caption, strong))
+
+
+def _nothing(run: Run) -> str:
+  return page.missing(
+    'No child has been searched for yet. To find the best of at most a '
+    'million multiply-adds, run',
+    run.command('search', '--max_macs=1000000'),
+  )
+
+
+def _best_for_cost(entries: list[Entry]) -> list[Entry]:
+  points = [(e.macs, e.top1, e) for e in entries if math.isfinite(e.top1)]
+  return [entry for *_, entry in selection.front(points)]
+
+
+def _point(entry: Entry) -> tuple[float, float]:
+  """M MACs and top-1 in percent."""
+  return entry.macs / 1e6, entry.top1 * 100
