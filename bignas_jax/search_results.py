@@ -15,7 +15,7 @@ def pareto(run: Run) -> str:
   if not run.entries:
     return page.section(title, _nothing(run))
   groups: dict[str, list] = {}
-  for entry in run.entries:
+  for entry in _measured(run.entries):
     groups.setdefault(entry.strategy, []).append(_point(entry))
   front = [_point(entry) for entry in _best_for_cost(run.entries)]
   limits = (run.best or {}).get('limits') or {}
@@ -39,7 +39,7 @@ def pareto(run: Run) -> str:
 
 def _marked(run: Run) -> dict[str, plots.Points]:
   """The chosen and the extracted children, where they were evaluated."""
-  known = {entry.arch: entry for entry in run.entries}
+  known = {entry.arch: entry for entry in _measured(run.entries)}
   names: dict[Arch, list[str]] = {}
   if run.best_arch in known:
     names[run.best_arch] = ['best of the last search']
@@ -150,8 +150,13 @@ def _nothing(run: Run) -> str:
   )
 
 
+def _measured(entries: list[Entry]) -> list[Entry]:
+  """Those with a place on an axis."""
+  return [entry for entry in entries if math.isfinite(entry.top1)]
+
+
 def _best_for_cost(entries: list[Entry]) -> list[Entry]:
-  points = [(e.macs, e.top1, e) for e in entries if math.isfinite(e.top1)]
+  points = [(e.macs, e.top1, e) for e in _measured(entries)]
   return [entry for *_, entry in selection.front(points)]
 
 

@@ -429,6 +429,17 @@ def test_null_everywhere(started):
   assert 'None' not in page.text.split()
 
 
+@pytest.mark.parametrize('top1s', [(0.9, float('nan')), (float('nan'),)])
+def test_children_without_an_accuracy_are_not_drawn(started, top1s):
+  archive = Archive(started / 'search' / 'archive.csv', _SPACE)
+  for order, top1 in enumerate(top1s):
+    archive.append(_entry(_SMALLEST, top1, order))
+  reporting.write(started)
+  page = _read(started)
+  assert f'{len(top1s)} children of step 600' in page.text
+  assert 'pareto' in page.ids
+
+
 def test_text_from_files_is_escaped(started):
   evil = '<script>alert("$1 & \'")</script>'
   best = _write_search(started)
