@@ -6,12 +6,11 @@ for a person go to stderr. A user's mistake is one line and status 2.
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bignas_jax import allocator, errors
+from bignas_jax import allocator, errors, metrics, process
 
 FAILED = 1
 USER_ERROR = 2
@@ -49,44 +48,38 @@ def parser(module: str, description: str) -> Parser:
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
   """Runs a command with the process's arguments, and exits."""
   allocator.keep_memory()
-  sys.exit(status(command, sys.argv[1:]))
+  ended = FAILED  # by an exception that goes on, with its traceback
+  try:
+    ended = status(command, sys.argv[1:])
+  finally:
+    if ended not in (0, PREEMPTED):
+      process.leave(ended)
+  sys.exit(ended)
 
 
 def status(
   command: Callable[[Sequence[str]], dict[str, Any]], arguments: Sequence[str]
 ) -> int:
-  """Runs a command; prints its result or its error; returns its status."""
+  """Runs a command; prints its result or its error; returns its status.
+
+  Of several processes the first prints the result.
+  """
   try:
     result = command(arguments)
   except errors.UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    metrics.say(f'error: {error}')
     return USER_ERROR
   except Preempted as event:
-    print(f'stopped: {event}', file=sys.stderr)
+    metrics.say(f'stopped: {event}')
     return PREEMPTED
   except Failed as answer:
-    print(f'error: {answer}', file=sys.stderr)
-    print(json.dumps(answer.result), flush=True)
+    metrics.say(f'error: {answer}')
+    _print(answer.result)
     return FAILED
-  print(json.dumps(result), flush=True)
+  _print(result)
   return 0
 
 
-class StopRequest:
-  """Turns SIGTERM and SIGINT into a flag that a loop asks for."""
-
-  def __enter__(self) -> 'StopRequest':
-    self.requested = False
-    self._before = {
-      number: signal.signal(number, self._note)
-      for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    return self
-
-  def __exit__(self, *exception: object) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _note(self, number: int, frame: object) -> None:
-    del number, frame
-    self.requested = True
+def _print(result: dict[str, Any]) -> None:
+  if process.leads():
+    print(json.dumps(result), flush=True)

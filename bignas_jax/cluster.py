@@ -1,57 +1,203 @@
-"""The processes of one run: joining, telling them apart, waiting.
+"""The processes of one run: joining, agreeing, stopping.
 
 Every process computes the same children of the same steps; one of them, the
-leader, writes what is one file for all.
+leader, writes what is one file for all. What one process alone knows (its
+arguments, what it reads, a signal) is made known to all before it matters:
+processes that go separate ways wait for each other forever.
 """
 
+import hashlib
 import os
+import signal
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
-from bignas_jax import errors
+from bignas_jax import errors, process
 
 _ADDRESS, _COUNT, _INDEX = (
   'JAX_COORDINATOR_ADDRESS',
   'JAX_NUM_PROCESSES',
   'JAX_PROCESS_ID',
 )
+_AUTO = 'auto'
+# A process that vanished is noticed by the others after so long, if nothing
+# faster tells them (JAX waits for 100 s).
+_HEARTBEAT_S = 60
+_TEXT_BYTES = 2048  # a broadcast has one shape, whatever it says
+_FINE, _USER_ERROR, _FAILED = range(3)
 
 
-def join() -> None:
+def join(preemptible: bool = False) -> None:
   """Joins the run's other processes; before anything else of JAX.
 
   JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID say
   who they are (`launch/local_pod.sh` sets them); the address `auto` asks the
   cluster, on Cloud TPU for one. Without an address the process is alone.
 
+  Args:
+    preemptible: whether SIGTERM, from now on, is only noted for
+      `StopRequest`, instead of ending the process.
+
   Raises:
-    UserError: a number is missing or none.
+    UserError: of those variables.
   """
   address = os.environ.get(_ADDRESS)
-  if not address or jax.distributed.is_initialized():
-    return
-  if address == 'auto':
+  if not jax.distributed.is_initialized():
+    if not address:
+      return
+    jax.config.update('jax_enable_preemption_service', preemptible)
+    _initialize(address)
+  process.joined_as(jax.process_index())
+
+
+def _initialize(address: str) -> None:
+  if address == _AUTO:
     del os.environ[_ADDRESS]  # JAX would take it for a host
-    jax.distributed.initialize()
+    try:
+      jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_S)
+    except ValueError as error:
+      raise errors.UserError(
+        _ADDRESS, _AUTO, f'host:port; no cluster that JAX knows ({error})'
+      ) from None
     return
+  count, index = _places(address)
+  jax.distributed.initialize(
+    address,
+    num_processes=count,
+    process_id=index,
+    heartbeat_timeout_seconds=_HEARTBEAT_S,
+  )
+
+
+def _places(address: str) -> tuple[int, int]:
+  """The number of processes and this one's, checked."""
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdecimal():
+    raise errors.UserError(_ADDRESS, address, f'host:port, or {_AUTO}')
   numbers = {name: os.environ.get(name, '') for name in (_COUNT, _INDEX)}
   for name, value in numbers.items():
     if not value.isdecimal():
       raise errors.UserError(name, value, f'a number, beside {_ADDRESS}')
-  jax.distributed.initialize(
-    address,
-    num_processes=int(numbers[_COUNT]),
-    process_id=int(numbers[_INDEX]),
-  )
+  count, index = int(numbers[_COUNT]), int(numbers[_INDEX])
+  if index >= count:
+    raise errors.UserError(_INDEX, index, f'a number below {_COUNT}={count}')
+  return count, index
 
 
-def leads() -> bool:
-  """Whether this process writes what is written once."""
-  return jax.process_index() == 0
+def refuse(what: str) -> None:
+  """For a command that several processes would only do over each other.
+
+  Raises:
+    UserError: this process is one of several.
+  """
+  address, count = os.environ.get(_ADDRESS), os.environ.get(_COUNT)
+  if address and (address == _AUTO or count != '1'):
+    raise errors.UserError(
+      _ADDRESS, address, f'none: {what} is done by one process'
+    )
 
 
-def wait(name: str) -> None:
-  """Until every process has come to this point of the program."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+def once(action: Callable[[], Any]) -> None:
+  """Has the leader do it while the others wait; if it fails, all fail.
+
+  Raises:
+    UserError: the leader's, in every process.
+    RuntimeError: in the others, when the leader raised anything else.
+  """
+  failure = None
+  if process.leads():
+    try:
+      action()
+    except Exception as error:
+      failure = error  # raised below, once the others know
+  kind, text = _from_leader(failure) if process.joined() else (_FINE, '')
+  if failure is not None:
+    raise failure
+  if kind == _USER_ERROR:
+    raise errors.UserError.quoted(text)
+  if kind == _FAILED:
+    raise RuntimeError(f'the first process failed: {text}')
+
+
+def _from_leader(failure: Exception | None) -> tuple[int, str]:
+  """How it went for the leader, as every process is told."""
+  message = np.zeros(1 + _TEXT_BYTES, np.uint8)
+  if failure is not None:
+    user = isinstance(failure, errors.UserError)
+    text = str(failure) if user else f'{type(failure).__name__}: {failure}'
+    encoded = text.encode()[:_TEXT_BYTES]
+    message[0] = _USER_ERROR if user else _FAILED
+    message[1 : 1 + len(encoded)] = np.frombuffer(encoded, np.uint8)
+  told = np.asarray(multihost_utils.broadcast_one_to_all(message))
+  text = told[1:].tobytes().rstrip(b'\0').decode(errors='replace')
+  return int(told[0]), text
+
+
+def same(field: str, shown: Any, value: Any) -> None:
+  """Checks that every process has this value, by its `repr`.
+
+  Args:
+    field: what it is called.
+    shown: stands for the value in the complaint.
+    value: anything.
+
+  Raises:
+    UserError: in every process, if one differs.
+  """
+  if not process.joined():
+    return
+  digest = hashlib.sha256(repr(value).encode()).digest()
+  mine = np.frombuffer(digest, np.uint8)
+  all_of_them = np.asarray(multihost_utils.process_allgather(mine))
+  all_of_them = all_of_them.reshape(-1, mine.size)
+  odd = np.flatnonzero((all_of_them != all_of_them[0]).any(axis=1))
+  if odd.size:
+    which = ', '.join(map(str, odd))
+    raise errors.UserError(
+      field, shown, f'what process 0 has; another in process {which}'
+    )
+
+
+class StopRequest:
+  """Turns SIGTERM and SIGINT into an answer that a loop asks for.
+
+  Signals reach several processes at different steps, or only one of them:
+  there, JAX notes SIGTERM, spreads the news in the background and picks the
+  first question of this class that no process has passed; to ask costs a
+  lock, not a word with the others. SIGINT is made a SIGTERM.
+  """
+
+  def __enter__(self) -> 'StopRequest':
+    self._requested, self._calls = False, 0
+    handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note}
+    if process.joined():
+      handlers = {signal.SIGINT: _pass_on}
+    self._before = {
+      number: signal.signal(number, handler)
+      for number, handler in handlers.items()
+    }
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def due(self) -> bool:
+    """Whether to stop here; all processes ask at the same points."""
+    if not process.joined():
+      return self._requested
+    self._calls += 1
+    return multihost_utils.reached_preemption_sync_point(self._calls)
+
+  def _note(self, number: int, frame: object) -> None:
+    del number, frame
+    self._requested = True
+
+
+def _pass_on(number: int, frame: object) -> None:
+  del number, frame
+  signal.raise_signal(signal.SIGTERM)

@@ -11,6 +11,13 @@ class UserError(ValueError):
     super().__init__(f'{field}: got {_short(value)}; allowed: {allowed}')
     self.field = field
 
+  @classmethod
+  def quoted(cls, text: str) -> 'UserError':
+    """The one that another process has raised, from its text."""
+    error = cls.__new__(cls, text)  # sets what str() shows
+    error.field = text.partition(': ')[0]
+    return error
+
 
 def one_of(names: Iterable[str], wrong: object = None) -> str:
   """Says which names are allowed, and which one was probably meant."""

@@ -11,6 +11,8 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from bignas_jax import process
+
 
 class Writer:
   """Appends to `metrics.jsonl` and to TensorBoard's event files.
@@ -74,7 +76,7 @@ class Progress:
   """A live bar on a terminal, plain lines elsewhere; both on stderr."""
 
   def __init__(self, what: str, total: int, done: int = 0):
-    self._live = sys.stderr.isatty()
+    self._live = sys.stderr.isatty() and process.leads()
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn('{task.description}'),
       rich.progress.BarColumn(),
@@ -104,6 +106,7 @@ class Progress:
 
 def say(text: str, console: rich.console.Console | None = None) -> None:
   """A line for a person, on stderr; results alone go to stdout."""
+  text = '\n'.join(process.label() + line for line in text.split('\n'))
   if console is not None:
     console.print(text, highlight=False, markup=False)
   else:

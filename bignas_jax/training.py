@@ -21,6 +21,7 @@ from bignas_jax import (
   counting,
   evaluation,
   metrics,
+  process,
   programs,
   sharding,
   sources,
@@ -56,13 +57,15 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     Preempted: SIGTERM or SIGINT came; the state is saved.
   """
   config_lib.check(config)
-  cluster.join()
+  cluster.join(preemptible=True)
+  fields = config_lib.to_dict(config)
+  cluster.same('config', config_lib.sha256(config), fields)
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
   with _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
-    with cli.StopRequest() as stop:
+    with cluster.StopRequest() as stop:
       return _Run(config, setup, splits, workdir).train(stop)
 
 
@@ -70,10 +73,13 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
   """The run's directory, for one run of one config; the leader takes it."""
   with contextlib.ExitStack() as held:
-    if cluster.leads():
+
+    def claim():
       held.enter_context(workdir_lib.lock(workdir))
       workdir_lib.claim(workdir, config)
-    cluster.wait('claimed')
+
+    cluster.once(claim)
+    cluster.same('workdir', str(workdir), workdir_lib.claimed(workdir))
     yield
 
 
@@ -95,7 +101,7 @@ class _Run:
     self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     metrics.say(overview(config))
 
-  def train(self, stop: cli.StopRequest) -> dict[str, Any]:
+  def train(self, stop: cluster.StopRequest) -> dict[str, Any]:
     state = restore_or_init(self.setup, self.checkpoints)
     start = int(state.step)
     with (
@@ -109,7 +115,7 @@ class _Run:
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
 
   def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
-    if cluster.leads():
+    if process.leads():
       return metrics.Writer(self.workdir, start)
     return metrics.NoWriter()
 
@@ -120,7 +126,7 @@ class _Run:
     compiled = programs.compile_all(programs.all_programs(self.setup))
     took = time.monotonic() - began
     metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
-    if stop.requested:
+    if stop.due():
       raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
     clock, values = _Clock(config.batch_size, start), {}
     stream = data_lib.stream(self.batches, start)
@@ -134,7 +140,7 @@ class _Run:
           self.setup, compiled, state, batch, children
         )
         progress.advance(done)
-        stopping = stop.requested and not last
+        stopping = stop.due() and not last
         if last or done % config.log_every == 0:
           values = summary(children, jax.device_get(measured))
           values['images_per_s'] = clock.images_per_s(done)

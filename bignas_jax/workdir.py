@@ -44,6 +44,12 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
   write_json(path, text)
 
 
+def claimed(workdir: pathlib.Path) -> str | None:
+  """What says whose the directory is, or None: nobody has claimed it."""
+  path = workdir / _CONFIG
+  return path.read_text() if path.is_file() else None
+
+
 def load_config(workdir: pathlib.Path) -> Config:
   """The config of a run that has been started.
 

@@ -7,7 +7,15 @@ import jax
 import pytest
 import tiny
 
-from bignas_jax import checkpoint, cli, errors, metrics, sharding, training
+from bignas_jax import (
+  checkpoint,
+  cli,
+  cluster,
+  errors,
+  metrics,
+  sharding,
+  training,
+)
 from bignas_jax import config as config_lib
 
 
@@ -28,20 +36,15 @@ def whole(tmp_path_factory):
   return workdir, result
 
 
-class _StopsAfter(cli.StopRequest):
+class _StopsAfter(cluster.StopRequest):
   """As if a signal had come during step `after`."""
 
   def __init__(self, after: int):
     self._left = after + 1  # it is asked once before the first step
 
-  @property
-  def requested(self) -> bool:
+  def due(self) -> bool:
     self._left -= 1
     return self._left <= 0
-
-  @requested.setter
-  def requested(self, value: bool) -> None:
-    pass
 
 
 @pytest.mark.parametrize('after', [1, 5])
@@ -49,7 +52,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
   whole, tmp_path, monkeypatch, after
 ):
   with monkeypatch.context() as patch:
-    patch.setattr(cli, 'StopRequest', lambda: _StopsAfter(after))
+    patch.setattr(cluster, 'StopRequest', lambda: _StopsAfter(after))
     with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
       training.train(tiny.config(), tmp_path)
   result = training.train(tiny.config(), tmp_path)
