@@ -6,7 +6,7 @@ import pathlib
 from typing import NamedTuple
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors
+from bignas_jax import errors, process
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -32,6 +32,8 @@ class Entry(NamedTuple):
 class Archive:
   """Reads what is there and appends; never rewrites.
 
+  Of several processes the first appends to the file.
+
   Raises:
     UserError: a line cannot be read.
   """
@@ -45,6 +47,9 @@ class Archive:
         self.entries = [self._read(number, line) for number, line in lines]
 
   def append(self, entry: Entry) -> None:
+    self.entries.append(entry)
+    if not process.leads():
+      return
     self._path.parent.mkdir(parents=True, exist_ok=True)
     new = not self._path.exists()
     with self._path.open('a', newline='') as file:
@@ -52,7 +57,6 @@ class Archive:
       if new:
         writer.writerow(Entry._fields)
       writer.writerow([arch_lib.to_json(entry.arch), *entry[1:]])
-    self.entries.append(entry)
 
   def _read(self, number: int, line: dict[str, str]) -> Entry:
     try:

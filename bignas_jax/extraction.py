@@ -9,8 +9,8 @@ import numpy as np
 import bignas_jax
 from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
-from bignas_jax import config as config_lib
 from bignas_jax import (
+  cluster,
   counting,
   errors,
   evaluation,
@@ -22,6 +22,7 @@ from bignas_jax import (
   supernet,
   training,
 )
+from bignas_jax import config as config_lib
 from bignas_jax import data as data_lib
 from bignas_jax import (
   workdir as workdir_lib,
@@ -58,8 +59,10 @@ def extract(workdir: pathlib.Path, text: str, out: pathlib.Path) -> Child:
 
   Raises:
     UserError: no such child or run; or the child, on its own, does not
-      compute what the supernet computes within TOLERANCE.
+      compute what the supernet computes within TOLERANCE; or several
+      processes do this.
   """
+  cluster.refuse('extract')
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
   run = searching.load(workdir)
@@ -132,6 +135,7 @@ def _difference(inside, alone, params, stats, sliced, arch) -> float:
 
 def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
   """Accuracy of a child package on a split of the data it was made with."""
+  cluster.refuse('evaluate --child')
   child = child_lib.load(directory)
   info = child.info
   data = nested.build(sources.Data, info['data'])
@@ -165,9 +169,11 @@ def evaluate_in_supernet(
   Also with the biggest child's statistics in place of its own, which shows
   what calibration is for.
   """
+  cluster.join()
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   arch = choose(workdir, space, text)
+  cluster.same('--arch', text, (arch, split))
   run = searching.load(workdir)
   evaluator = training.evaluator(
     config, run.model, run.splits, _split(run.splits, split)

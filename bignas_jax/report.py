@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, reporting
+from bignas_jax import cli, cluster, reporting
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   options = parser.parse_args(arguments)
+  cluster.refuse('report')
   return reporting.write(options.workdir)
 
 

@@ -9,11 +9,13 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
   checkpoint,
+  cluster,
   counting,
   errors,
   evaluation,
   metrics,
   plots,
+  process,
   selection,
   sharding,
   sources,
@@ -84,11 +86,15 @@ def search(
     raise errors.UserError(
       '--strategy', strategy, errors.one_of(STRATEGIES, strategy)
     )
+  cluster.join()
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   cost = functools.cache(functools.partial(counting.cost, space))
   selection.check_limits(limits, cost, space)
   archive = Archive(workdir / 'search' / 'archive.csv', space)
+  # Processes that look up different children evaluate different ones.
+  asked = strategy, limits, archive.entries
+  cluster.same('search', (strategy, limits), asked)
   scorer = _Scorer(load(workdir), archive, strategy)
   scorer.evaluator.compile(space.resolution)
   with metrics.Progress(strategy, scorer.expected(config)) as progress:
@@ -103,10 +109,13 @@ def search(
     'seconds': round(scorer.seconds, 1),
   } | best._asdict()
   result['arch'] = arch_lib.to_dict(best.arch)
-  workdir_lib.write_json(workdir / 'search' / 'best.json', result)
-  write_calibration(workdir, scorer, best.arch)
-  picture = picture_of(archive.entries, {'best': [best]})
-  (workdir / 'search' / 'pareto.svg').write_text(picture)
+  worth = calibration(scorer, best.arch)
+  if process.leads():
+    directory = workdir / 'search'
+    workdir_lib.write_json(directory / 'best.json', result)
+    workdir_lib.write_json(directory / 'calibration.json', worth)
+    picture = picture_of(archive.entries, {'best': [best]})
+    (directory / 'pareto.svg').write_text(picture)
   return result
 
 
@@ -183,10 +192,8 @@ class _Scorer:
     return entry.top1
 
 
-def write_calibration(
-  workdir: pathlib.Path, scorer: _Scorer, best: Arch
-) -> None:
-  """What calibration is worth, in `search/calibration.json`.
+def calibration(scorer: _Scorer, best: Arch) -> dict[str, Any]:
+  """What calibration is worth, for `search/calibration.json`.
 
   The biggest, the smallest and the best child with their own statistics, with
   those of an untrained batch norm, and with the biggest child's.
@@ -221,10 +228,11 @@ def write_calibration(
       '{uncalibrated[initial]:.3f} with initial statistics, '
       '{uncalibrated[borrowed]:.3f} with those of the biggest'.format(**child)
     )
-  workdir_lib.write_json(
-    workdir / 'search' / 'calibration.json',
-    {'split': 'held_out', 'borrowed_from': 'biggest', 'children': children},
-  )
+  return {
+    'split': 'held_out',
+    'borrowed_from': 'biggest',
+    'children': children,
+  }
 
 
 def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:

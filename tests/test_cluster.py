@@ -4,25 +4,41 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import chex
 import jax
 import pytest
 import tiny
+from jax.experimental import multihost_utils
 
-from bignas_jax import checkpoint, config, training
+from bignas_jax import (
+  checkpoint,
+  cluster,
+  config,
+  errors,
+  evaluate,
+  metrics,
+  process,
+  programs,
+  search,
+  sharding,
+  training,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20
 
+# What the configs below are called in the processes' own arguments.
 _CONFIG = """
 import test_cluster
 
-
-def get_config():
-  return test_cluster.run_config()
+get_config = test_cluster.{name}
 """
 
 
@@ -35,38 +51,123 @@ def run_config():
   )
 
 
+def plain_config(**changes):
+  """16 steps of a network that is traced quickly."""
+  stage = dataclasses.replace(
+    tiny.SPACE.stages[0], depth=(1,), kernel_size=(3,), se=None
+  )
+  space = dataclasses.replace(
+    tiny.SPACE, resolution=(8,), train_resolution=(8,), stages=(stage,)
+  )
+  return tiny.config(
+    space=space,
+    steps=16,
+    eval_every=16,
+    **{'checkpoint_every': 16} | changes,
+  )
+
+
+def kept_config():
+  return plain_config(checkpoint_every=1, keep_checkpoints=16)
+
+
+def slow_config():
+  """The same, at a pace at which a signal comes between its steps.
+
+  Only process 1 is slow, so process 0 is ahead as far as JAX lets it.
+  """
+  number = os.environ['JAX_PROCESS_ID']
+  pathlib.Path(os.environ['TEST_PIDS'], number).write_text(str(os.getpid()))
+  step = programs.step
+
+  def slow_step(*arguments):
+    time.sleep(0.5)
+    return step(*arguments)
+
+  if number == '1':
+    programs.step = slow_step
+  return plain_config()
+
+
+def differing_config():
+  return plain_config(seed=int(os.environ['JAX_PROCESS_ID']))
+
+
+def failing_config():
+  """Process 1 fails where the other waits for it."""
+  if os.environ['JAX_PROCESS_ID'] == '1':
+
+    def fails(*_):
+      raise OSError('the disk of process 1 is gone')
+
+    training.restore_or_init = fails
+  return plain_config()
+
+
+def launch(processes, devices, *command, **environment):
+  """Starts the launcher; its output is read by `outcome`."""
+  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+  return subprocess.Popen(
+    [
+      *('launch/local_pod.sh', str(processes), str(devices), '--'),
+      *(sys.executable, *command),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': path} | environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def main(directory, name):
+  """Arguments that train in directory/run by a config of this module."""
+  file = directory / f'{name}.py'
+  file.write_text(_CONFIG.format(name=name))
+  workdir = directory / 'run'
+  return '-m', 'bignas_jax.main', f'--config={file}', f'--workdir={workdir}'
+
+
+def outcome(pod, timeout=300):
+  """(status, stdout, stderr, stderr of the other processes)."""
+  try:
+    out, err = pod.communicate(timeout=timeout)
+  finally:
+    pod.terminate()
+  logs = re.search(r'logs of the other processes: (.*)', err)
+  others = ''
+  if logs:
+    files = sorted(pathlib.Path(logs[1]).iterdir())
+    others = ''.join(file.read_text() for file in files)
+    shutil.rmtree(logs[1])
+  return pod.returncode, out, err, others
+
+
+def state_of(workdir, config_, step=None):
+  """A checkpoint; the newest one, if no step is named."""
+  setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
+  shapes = jax.eval_shape(programs.init_state(setup))
+  like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
+  state = checkpoints.restore(step or checkpoints.latest(), like)
+  checkpoints.close()
+  return jax.device_get(state)
+
+
 def train(directory, processes, devices):
   """Runs the launcher; the metrics and the parameters."""
-  file, workdir = directory / 'config.py', directory / 'run'
-  file.write_text(_CONFIG)
-  command = [
-    *('launch/local_pod.sh', str(processes), str(devices), '--'),
-    *(sys.executable, '-m', 'bignas_jax.main'),
-    *(f'--config={file}', f'--workdir={workdir}'),
-  ]
-  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
-  done = subprocess.run(
-    command,
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': path},
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
-  assert done.returncode == 0, done.stderr
-  assert f'on {processes * devices} cpu device(s)' in done.stderr
+  started = launch(processes, devices, *main(directory, 'run_config'))
+  status, out, err, others = outcome(started)
+  assert status == 0, err
+  assert f'on {processes * devices} cpu device(s)' in err
   # Gloo greets on stdout.
-  result = json.loads(done.stdout.splitlines()[-1])
-  lines = [
-    json.loads(line)
-    for line in (workdir / 'metrics.jsonl').read_text().splitlines()
-  ]
+  result = json.loads(out.splitlines()[-1])
+  assert '{' not in others
+  workdir = directory / 'run'
+  lines = metrics.read(workdir)
   assert [line['step'] for line in lines] == [*range(1, STEPS + 1), STEPS]
-  checkpoints = checkpoint.Checkpoints(workdir)
-  state = training.restore_or_init(config.setup(run_config()), checkpoints)
-  checkpoints.close()
+  state = state_of(workdir, run_config())
   assert int(state.step) == STEPS
-  return result, jax.device_get(state.params)
+  return result, state.params
 
 
 @pytest.fixture(scope='module')
@@ -82,3 +183,206 @@ def test_processes_and_devices_train_what_one_does(
   expected, expected_params = alone
   assert result | {'workdir': ''} == pytest.approx(expected | {'workdir': ''})
   chex.assert_trees_all_close(params, expected_params, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+  """A run of two processes without a break; has a checkpoint of each step."""
+  directory = tmp_path_factory.mktemp('pair')
+  status, _, err, _ = outcome(launch(2, 1, *main(directory, 'kept_config')))
+  assert status == 0, err
+  return directory / 'run'
+
+
+def stopped(directory, whom, after):
+  """Trains slowly; `whom` gets SIGTERM once step `after` is logged."""
+  pod = launch(
+    *(2, 1), *main(directory, 'slow_config'), TEST_PIDS=str(directory)
+  )
+  workdir, deadline = directory / 'run', time.monotonic() + 200
+  while not any(line['step'] >= after for line in metrics.read(workdir)):
+    assert pod.poll() is None, pod.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  if whom == 'launcher':
+    pod.terminate()
+  else:
+    os.kill(int((directory / whom).read_text()), signal.SIGTERM)
+  status, out, err, others = outcome(pod, timeout=60)
+  assert status == 75, err
+  assert 'process 0 ended with status 75' in err
+  assert 'process 1 ended with status 75' in err
+  assert '{' not in out + others
+  said = re.search(r'^stopped: saved step (\d+) of 16$', err, re.M)
+  assert said and f'[1] {said[0]}' in others
+  assert int(said[1]) >= after
+  return int(said[1])
+
+
+def test_processes_stop_at_one_step_and_resume_exactly(pair, tmp_path):
+  """A signal to one of them; then, in the rest of the run, one to all.
+
+  What the second stop saved went through the first stop and a resumption; it
+  equals what the unbroken run had at that step.
+  """
+  first = stopped(tmp_path, '1', after=1)
+  second = stopped(tmp_path, 'launcher', after=first + 1)
+  assert first < second < 16
+  for step in first, second:
+    chex.assert_trees_all_equal(
+      state_of(tmp_path / 'run', plain_config(), step),
+      state_of(pair, plain_config(), step),
+    )
+
+
+def plain(result):
+  """As it is printed, without the time that it took."""
+  return json.loads(json.dumps(result)) | {'seconds': 0}
+
+
+def test_checkpoints_do_not_ask_about_signals(tmp_path, monkeypatch):
+  """JAX would take the step for one of training's calls, and stop elsewhere."""
+
+  def asked(step):
+    raise AssertionError(step)
+
+  name = 'reached_preemption_sync_point'
+  monkeypatch.setattr(multihost_utils, name, asked)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(1, {'weight': jax.numpy.zeros(2)})
+  checkpoints.close()
+  assert (tmp_path / 'checkpoints' / '1').is_dir()
+
+
+# Two commands of one process: a start costs more than either of them.
+_SEARCH = """
+import sys
+from bignas_jax import cli, evaluate, search
+where = sys.argv[1]
+for main in search.main, evaluate.main:
+  status = cli.status(main, [where])
+  if status: sys.exit(status)
+"""
+
+
+def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
+  together, single = tmp_path / 'together', tmp_path / 'single'
+  shutil.copytree(pair, together)
+  shutil.copytree(pair, single)
+  pod = launch(2, 1, '-c', _SEARCH, f'--workdir={together}')
+  status, out, err, others = outcome(pod)
+  assert status == 0, err + others
+  assert '{' not in others
+  found, accuracy = [json.loads(s) for s in out.splitlines() if s[0] == '{']
+  assert accuracy['arch'] == found['arch']
+
+  arguments = [f'--workdir={single}']
+  wanted = search.main(arguments)
+  assert plain(found) == plain(wanted)
+  assert plain(accuracy) == plain(evaluate.main(arguments))
+  archives = [w / 'search' / 'archive.csv' for w in (together, single)]
+  assert archives[0].read_text() == archives[1].read_text()
+  names = [sorted(f.name for f in a.parent.iterdir()) for a in archives]
+  assert names[0] == names[1]
+
+
+def one_line(text, *words):
+  """Nothing but one line of complaint, besides the launcher's own."""
+  lines = [line for line in text.splitlines() if 'error: ' in line]
+  assert len(lines) == 1, text
+  assert all(word in lines[0] for word in words), text
+  assert 'Traceback' not in text
+
+
+def test_what_the_first_process_finds_wrong_ends_all_of_them(pair, tmp_path):
+  shutil.copytree(pair, tmp_path / 'run')
+  arguments = main(tmp_path, 'run_config')
+  began = time.monotonic()
+  status, _, err, others = outcome(launch(2, 1, *arguments))
+  assert status == 2
+  one_line(err, 'workdir', 'a directory of the same config', 'steps')
+  one_line(others, '[1] error: workdir', 'a directory of the same config')
+  assert 'process 0 ended with status 2' in err
+  assert 'process 1 ended with status 2' in err
+  assert time.monotonic() - began < 60
+
+
+def test_processes_of_different_configs_are_refused(tmp_path):
+  arguments = main(tmp_path, 'differing_config')
+  status, _, err, others = outcome(launch(2, 1, *arguments))
+  assert status == 2
+  one_line(err, 'error: config', 'another in process 1')
+  one_line(others, 'error: config', 'another in process 1')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_process_that_fails_alone_does_not_leave_the_others_waiting(tmp_path):
+  began = time.monotonic()
+  arguments = main(tmp_path, 'failing_config')
+  status, _, err, others = outcome(launch(2, 1, *arguments))
+  assert status == 1
+  assert 'process 1 ended with status 1' in err
+  assert 'OSError: the disk of process 1 is gone' in others
+  assert time.monotonic() - began < 60
+
+
+@pytest.fixture
+def as_one_of_two(monkeypatch):
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
+  monkeypatch.setenv('JAX_NUM_PROCESSES', '2')
+  monkeypatch.setenv('JAX_PROCESS_ID', '0')
+  return monkeypatch
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'words'),
+  [
+    ('JAX_COORDINATOR_ADDRESS', 'somewhere', "'somewhere'; allowed: host:port"),
+    ('JAX_NUM_PROCESSES', 'two', "'two'; allowed: a number"),
+    ('JAX_PROCESS_ID', '', "''; allowed: a number"),
+    ('JAX_PROCESS_ID', '2', '2; allowed: a number below'),
+  ],
+)
+def test_variables_of_processes_are_checked(as_one_of_two, name, value, words):
+  as_one_of_two.setenv(name, value)
+  with pytest.raises(errors.UserError, match=words) as refused:
+    cluster.join()
+  assert refused.value.field == name
+
+
+def test_what_one_process_does_is_refused_to_several(as_one_of_two):
+  with pytest.raises(errors.UserError, match='extract is done by one process'):
+    cluster.refuse('extract')
+  as_one_of_two.setenv('JAX_NUM_PROCESSES', '1')
+  cluster.refuse('extract')
+  as_one_of_two.setenv('JAX_COORDINATOR_ADDRESS', 'auto')
+  with pytest.raises(errors.UserError):
+    cluster.refuse('extract')
+  as_one_of_two.delenv('JAX_COORDINATOR_ADDRESS')
+  cluster.refuse('extract')
+
+
+def test_auto_leaves_it_to_jax(as_one_of_two):
+  as_one_of_two.setenv('JAX_COORDINATOR_ADDRESS', 'auto')
+  asked = []
+
+  def initialize(*positional, **named):
+    asked.append((positional, set(named)))
+    assert 'JAX_COORDINATOR_ADDRESS' not in os.environ
+
+  as_one_of_two.setattr(jax.distributed, 'initialize', initialize)
+  as_one_of_two.setattr(process, '_index', None)  # back to this afterwards
+  cluster.join()
+  assert process.joined() and process.leads() and not process.label()
+  assert asked == [((), {'heartbeat_timeout_seconds'})]
+
+
+def test_auto_without_a_cluster_is_refused(as_one_of_two):
+  as_one_of_two.setenv('JAX_COORDINATOR_ADDRESS', 'auto')
+
+  def initialize(**_):
+    raise ValueError('coordinator_address should be defined.')
+
+  as_one_of_two.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(errors.UserError, match="got 'auto'; allowed: host:port"):
+    cluster.join()
