@@ -8,6 +8,7 @@ from concurrent import futures
 from typing import Any
 
 import jax
+from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
 
@@ -48,6 +49,23 @@ def compile_all(
       name: pool.submit(finish, name, make()) for name, make in lower.items()
     }
     return {name: one.result() for name, one in waiting.items()}
+
+
+@contextlib.contextmanager
+def traces() -> Iterator[list[str]]:
+  """Yields a list of what JAX traces, lowers or compiles meanwhile."""
+  seen: list[str] = []
+
+  def note(event: str, duration: float, **details) -> None:
+    del duration
+    if event.startswith('/jax/core/compile/'):
+      seen.append(f'{event} {details.get("fun_name", "")}'.strip())
+
+  monitoring.register_event_duration_secs_listener(note)
+  try:
+    yield seen
+  finally:
+    monitoring.unregister_event_duration_listener(note)
 
 
 def keep_programs(directory: pathlib.Path) -> None:

@@ -62,7 +62,7 @@ def step(
   setup = _setup(space, batch, dtype)
   children = sampling.Sandwich()(space, seed, 0)
   images = _batch(setup)
-  compiled, traces = _counted(programs.all_programs(setup))
+  compiled = programs.compile_all(programs.all_programs(setup))
   state = sharding.put(
     setup.model.where,
     jax.jit(programs.init_state(setup))(),
@@ -85,9 +85,9 @@ def step(
       name = f'static {i} {"with" if recompute else "without"}'
       variants[name] = _static(setup, child, state.params, images, recompute)
   seconds = _interleaved(variants, rounds)
-  before = len(traces)
-  for one in range(20):
-    train(sampling.Sandwich()(space, seed, one))()
+  with backend.traces() as traces:
+    for one in range(1, 21):
+      train(sampling.Sandwich()(space, seed, one))()
   static = [
     min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
     for i in range(len(children))
@@ -108,7 +108,7 @@ def step(
     'masked_s': seconds['masked'],
     'ratio_to_masked': seconds['elastic'] / seconds['masked'],
     'programs': len(compiled),
-    'retraces': len(traces) - before,
+    'retraces': len(traces),
   }
 
 
@@ -139,28 +139,6 @@ def _batch(setup: programs.Setup) -> dict[str, jax.Array]:
     'label': rng.integers(0, space.classes, shape[0]).astype(np.int32),
   }
   return sharding.put(setup.model.where, batch, sharding.SPLIT)
-
-
-def _counted(listed: list[programs.Program]) -> tuple[dict, list[str]]:
-  """Compiled programs, and a list that grows with every trace."""
-  traces: list[str] = []
-  where = sharding.mesh(jax.devices()[:1])
-
-  def counting(program: programs.Program) -> programs.Program:
-    def run(*arguments):
-      traces.append(program.name)
-      return program.function.__wrapped__(*arguments)
-
-    # The update's state and a child's gradients, as in training.
-    donated = 0 if program.name == 'update' else 4
-    function = jax.jit(
-      run,
-      donate_argnums=donated,
-      compiler_options=backend.compiler_options(sharding.platform(where)),
-    )
-    return program._replace(function=function)
-
-  return programs.compile_all([counting(p) for p in listed]), traces
 
 
 def _static(setup, child: Child, params, images, recompute: bool) -> Callable:

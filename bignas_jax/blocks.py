@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from bignas_jax import elastic, ops, slicing
 from bignas_jax.depthwise import depthwise
+from bignas_jax.norm import Pooling, batch_norm, no_moments
 from bignas_jax.space import Choices, Stage, hidden_width, squeeze_width
 
 Params = dict[str, Any]
@@ -38,7 +39,7 @@ class Block:
   first: bool
   padding: ops.Padding
   bn_epsilon: float
-  pooling: ops.Pooling
+  pooling: Pooling
 
   @property
   def has_shortcut_conv(self) -> bool:
@@ -145,6 +146,7 @@ def apply(
   stats: Params | None,
   x: jax.Array,
   active: Active,
+  known: Params | None = None,
 ) -> tuple[jax.Array, Params]:
   """Computes a block of one expand ratio.
 
@@ -154,52 +156,50 @@ def apply(
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
     active: widths and kernel size.
+    known: moments, where the block was computed before.
 
   Returns:
-    The output, zero past the active width, and the batch's moments.
+    The output, zero past the active width, and the moments that each batch
+    norm saw (`norm.Moments`).
   """
   stage, moments = block.stage, {}
   hidden = ops.pick(block.hidden(), active.input)
   width_out = ops.pick(list(stage.width), active.output)
 
-  def norm(h, name):
-    given = None if stats is None else stats[name]
-    h, moments[name] = ops.batch_norm(
-      h, params[name], given, block.bn_epsilon, block.pooling
+  def norm(h, name, width, swish):
+    h, moments[name] = batch_norm(
+      h,
+      params[name],
+      None if stats is None else stats[name],
+      block.bn_epsilon,
+      block.pooling,
+      swish=swish,
+      width=width,
+      known=None if known is None else known[name],
     )
     return h
 
   h = x
   if stage.has_expand:
-    h = norm(ops.pointwise(h, params['expand']['kernel']), 'expand_bn')
-    h = ops.mask(jax.nn.swish(h), hidden)
-  h = _depthwise(block, params['depthwise']['kernel'], h, active)
-  h = ops.mask(jax.nn.swish(norm(h, 'depthwise_bn')), hidden)
+    h = ops.pointwise(h, params['expand']['kernel'])
+    h = norm(h, 'expand_bn', hidden, swish=True)
+  h = depthwise(
+    h,
+    params['depthwise']['kernel'],
+    block.stride,
+    block.padding,
+    stage.kernel_size,
+    active.kernel_size,
+  )
+  h = norm(h, 'depthwise_bn', hidden, swish=True)
   if stage.se is not None:
     squeeze = ops.pick(block.squeeze(), active.input)
     h = ops.squeeze_excite(
       h, params['se'], squeeze, stage.se.activation, stage.se.gate
     )
-  h = norm(ops.pointwise(h, params['project']['kernel']), 'project_bn')
-  return ops.mask(h, width_out) + _shortcut(block, params, x, active), moments
-
-
-def _depthwise(block: Block, kernel: jax.Array, x: jax.Array, active: Active):
-  """The active kernel size's branch: the only one that depends on it."""
-  branches = [
-    functools.partial(_depthwise_at, block, size)
-    for size in block.stage.kernel_size
-  ]
-  out, _ = elastic.switch(active.kernel_size, branches, (x, kernel), ())
-  return out
-
-
-def _depthwise_at(block: Block, size: int, operands, constants):
-  del constants
-  x, kernel = operands
-  like = jax.ShapeDtypeStruct((size, size, *kernel.shape[2:]), kernel.dtype)
-  kernel = slicing.shrink(kernel, like)
-  return depthwise(x, kernel, block.stride, block.padding), ()
+  h = ops.pointwise(h, params['project']['kernel'])
+  h = norm(h, 'project_bn', width_out, swish=False)
+  return h + _shortcut(block, params, x, active), moments
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
@@ -245,20 +245,26 @@ def switch(
   )
 
 
-def _variant(block: Block, variant: Block, operands, constants):
+def _variant(block: Block, variant: Block, operands, constants, known):
   (params, x), (stats, active) = operands, constants
   params = slicing.shrink(params, shapes(variant))
   if stats is not None:
     stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
-  y, moments = apply(variant, params, stats, x, active)
-  return y, slicing.grow(moments, norm_shapes(block, _MOMENTS))
+  if known is not None:
+    known = _of_groups(slicing.shrink, known, norm_shapes(variant, _MOMENTS))
+  y, moments = apply(variant, params, stats, x, active, known)
+  return y, _of_groups(slicing.grow, moments, norm_shapes(block, _MOMENTS))
 
 
-def _skip(block: Block, operands, constants):
+def _of_groups(resize, moments: Params, shapes: Params) -> Params:
+  """`slicing` of moments, which have a leading axis for groups."""
+  return jax.vmap(lambda one: resize(one, shapes))(moments)
+
+
+def _skip(block: Block, operands, constants, known):
   _, x = operands
-  del constants
-  dtype = jnp.promote_types(jnp.float32, x.dtype)
-  zeros = jax.tree.map(
-    lambda leaf: jnp.zeros(leaf.shape, dtype), norm_shapes(block, _MOMENTS)
-  )
-  return x, zeros
+  del constants, known
+  return x, {
+    name: no_moments(x, block.pooling, leaf['mean'].size)
+    for name, leaf in norm_shapes(block, _MOMENTS).items()
+  }

@@ -16,7 +16,7 @@ def switch(
   *,
   recompute: bool = True,
 ) -> Any:
-  """Runs branches[index](operands, constants).
+  """Runs branches[index](operands, constants, None).
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
   branches. This one keeps the inputs, and recomputes the taken branch on the
@@ -26,44 +26,47 @@ def switch(
 
   Args:
     index: traced int32 scalar.
-    branches: functions of (operands, constants) that return an output and
-      something else, which is not differentiated; of equal shapes. They must
-      not close over traced values.
+    branches: functions of (operands, constants, known) that return an output
+      and what is worth remembering, of equal shapes. The latter is not
+      differentiated; it is kept, and handed to the branch as `known` when it
+      is computed again. Branches must not close over traced values.
     operands: differentiated.
     constants: not differentiated.
     recompute: False keeps residuals; it takes a single branch.
+
+  Returns:
+    Both results of the taken branch.
   """
   if not recompute:
     (only,) = branches
-    return only(operands, constants)
+    return only(operands, constants, None)
   return _switch(tuple(branches), index, operands, constants)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _switch(branches, index, operands, constants):
-  return lax.switch(index, branches, operands, constants)
+  return lax.switch(index, branches, operands, constants, None)
 
 
 def _save(branches, index, operands, constants):
-  out = _switch(branches, index, operands, constants)
-  return out, (index, operands, constants)
+  out, known = _switch(branches, index, operands, constants)
+  return (out, known), (index, operands, constants, known)
 
 
 def _backward(branches, saved, cotangent):
-  index, operands, constants = saved
+  index, *arguments = saved
   grads = lax.switch(
     index,
     [functools.partial(_gradient, branch) for branch in branches],
-    operands,
-    constants,
+    *arguments,
     cotangent[0],
   )
   return None, grads, None
 
 
-def _gradient(branch, operands, constants, cotangent):
+def _gradient(branch, operands, constants, known, cotangent):
   _, vjp, _ = jax.vjp(
-    lambda operands: branch(operands, constants), operands, has_aux=True
+    lambda operands: branch(operands, constants, known), operands, has_aux=True
   )
   return vjp(cotangent)[0]
 

@@ -1,14 +1,12 @@
-"""Elastic array math: convolutions, batch norm, squeeze-excite, masks.
+"""Elastic array math: convolutions, squeeze-excite, masks, images.
 
 One law carries elasticity: past its active channels every op returns zeros.
 A width is therefore either a Python int, and arrays have just that size, or a
 traced number, and arrays have the largest size with zeros at the end.
 
-Images are NHWC, kernels HWIO. Arrays keep the dtype of `x`; statistics are
-computed in float32, or in float64 if `x` is.
+Images are NHWC, kernels HWIO. Arrays keep the dtype of `x`.
 """
 
-import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -19,20 +17,6 @@ from jax import lax
 Width = Any  # int, or a traced int32 scalar
 Padding = Literal['same', 'symmetric']
 Pads = tuple[tuple[int, int], tuple[int, int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Pooling:
-  """Over which images batch statistics are taken.
-
-  Attributes:
-    axis_name: mapped axis that the batch is split over, if any.
-    group_size: images that share statistics: consecutive ones of the global
-      batch, on one device or several. None: all of them.
-  """
-
-  axis_name: str | None = None
-  group_size: int | None = None
 
 
 def pick(table: list[int], index: jax.Array) -> Width:
@@ -106,92 +90,6 @@ def average_pool(x: jax.Array) -> jax.Array:
   counts = [np.minimum(2, n - np.arange(0, n, 2)) for n in (h, w)]
   shares = 1 / np.multiply.outer(*counts)
   return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
-
-
-def batch_norm(
-  x: jax.Array,
-  params: dict[str, jax.Array],
-  stats: dict[str, jax.Array] | None,
-  epsilon: float,
-  pooling: Pooling,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Normalises each channel over all other axes.
-
-  Args:
-    x: [batch, ..., channels].
-    params: `scale` and `bias`, [channels].
-    stats: `mean` and `var`, [channels]; None: those of the batch.
-    epsilon: added to the variance.
-    pooling: which images share the batch's statistics.
-
-  Returns:
-    The normalised array, and the batch's moments: `mean` E[x] and `square`
-    E[x^2], [channels], pooled over the whole batch. They are zeros if the
-    statistics were given.
-  """
-  dtype = jnp.promote_types(jnp.float32, x.dtype)
-  if stats is None:
-    mean, square = _moments(x.astype(dtype), pooling)
-    var = jnp.maximum(square - mean**2, 0)
-    moments = {
-      'mean': _over_devices(mean.mean(0), pooling),
-      'square': _over_devices(square.mean(0), pooling),
-    }
-  else:
-    mean, var = stats['mean'][None], stats['var'][None]
-    moments = {'mean': jnp.zeros_like(var[0]), 'square': jnp.zeros_like(var[0])}
-  factor = params['scale'] * lax.rsqrt(var + epsilon)
-  shift = params['bias'] - mean * factor
-  factor, shift = (_per_image(a, x).astype(dtype) for a in (factor, shift))
-  return (x.astype(dtype) * factor + shift).astype(x.dtype), moments
-
-
-def _moments(x: jax.Array, pooling: Pooling) -> tuple[jax.Array, jax.Array]:
-  """E[x] and E[x^2], [groups on this device, channels]."""
-  local, group = x.shape[0], pooling.group_size
-  if group is None or group > local:
-    groups = 1
-  else:
-    assert local % group == 0, (local, group)
-    groups = local // group
-  x = x.reshape(groups, -1, x.shape[-1])
-  mean, square = x.mean(1), (x * x).mean(1)
-  if _devices(pooling) == 1 or groups > 1 or group == local:
-    return mean, square
-  assert pooling.axis_name is not None
-  both = _pool(
-    jnp.stack([mean, square]),
-    pooling.axis_name,
-    None if group is None else group // local,
-  )
-  return both[0], both[1]
-
-
-def _devices(pooling: Pooling) -> int:
-  return 1 if pooling.axis_name is None else lax.axis_size(pooling.axis_name)
-
-
-def _pool(moments: jax.Array, axis_name: str, devices: int | None):
-  """Averages over all devices, or over neighbourhoods of so many."""
-  if devices is None:
-    return lax.pmean(moments, axis_name)
-  everyone = lax.all_gather(moments, axis_name)
-  first = lax.axis_index(axis_name) // devices * devices
-  return lax.dynamic_slice_in_dim(everyone, first, devices).mean(0)
-
-
-def _over_devices(moments: jax.Array, pooling: Pooling) -> jax.Array:
-  """The whole batch's moments from those of each device's groups."""
-  if _devices(pooling) == 1 or pooling.group_size is None:
-    return moments  # of one device, or pooled already
-  return lax.pmean(moments, pooling.axis_name)
-
-
-def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
-  """[groups, channels] -> broadcastable against x."""
-  if values.shape[0] > 1:
-    values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
-  return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])
 
 
 def squeeze_excite(

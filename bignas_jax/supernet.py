@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import blocks, ops, slicing
+from bignas_jax import blocks, norm, ops, slicing
 from bignas_jax.arch import Arch, Indices
 from bignas_jax.blocks import Active, Block
 from bignas_jax.space import Choices, Space
@@ -38,7 +38,7 @@ class Supernet(nn.Module):
 
   space: Space
   dtype: Any = jnp.float32
-  pooling: ops.Pooling = ops.Pooling()
+  pooling: norm.Pooling = norm.Pooling()
   recompute: bool = True
 
   @nn.compact
@@ -71,9 +71,9 @@ class Supernet(nn.Module):
       widths = indices.width[i], indices.width[i + 1]
       stage = Stage(
         space,
+        self.pooling,
         i,
         width_in,
-        self.pooling,
         self.recompute,
         name=f'stage{i + 1}',
       )
@@ -89,6 +89,9 @@ class Supernet(nn.Module):
 class _Part(nn.Module):
   """Reads given statistics and hands out moments, for its subclasses."""
 
+  space: Space
+  pooling: norm.Pooling
+
   def stats(self, name: str) -> Any:
     """Given statistics, or None where the batch's own are to be used."""
     if self.has_variable('batch_stats', name):
@@ -97,12 +100,19 @@ class _Part(nn.Module):
 
   def report(self, name: str, moments: Any) -> None:
     if self.is_mutable_collection('moments'):
-      self.put_variable('moments', name, moments)
+      whole = functools.partial(norm.whole_batch, pooling=self.pooling)
+      self.put_variable('moments', name, jax.tree.map(whole, moments))
 
-  def batch_norm(self, x, name, space, pooling):
+  def norm_and_swish(self, x, name: str, width: ops.Width | None = None):
     params = self.param(name, lambda _: blocks.init_norm(x.shape[-1]))
-    x, moments = ops.batch_norm(
-      x, params, self.stats(name), space.bn_epsilon, pooling
+    x, moments = norm.batch_norm(
+      x,
+      params,
+      self.stats(name),
+      self.space.bn_epsilon,
+      self.pooling,
+      swish=True,
+      width=width,
     )
     self.report(name, moments)
     return x
@@ -111,9 +121,6 @@ class _Part(nn.Module):
 class Stem(_Part):
   """A 3x3 convolution, batch norm, swish."""
 
-  space: Space
-  pooling: ops.Pooling
-
   @nn.compact
   def __call__(self, x: jax.Array, width: jax.Array) -> jax.Array:
     space = self.space
@@ -121,17 +128,14 @@ class Stem(_Part):
     shape = (3, 3, space.channels, width_out)
     conv = self.param('conv', blocks.he_normal, shape, 9 * width_out)
     x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
-    x = self.batch_norm(x, 'bn', space, self.pooling)
-    return ops.mask(jax.nn.swish(x), ops.pick(list(space.stem_width), width))
+    return self.norm_and_swish(x, 'bn', ops.pick(list(space.stem_width), width))
 
 
 class Stage(_Part):
   """A first block, and the others with stacked parameters in one loop."""
 
-  space: Space
   number: int
   width_in: Choices
-  pooling: ops.Pooling
   recompute: bool
 
   @nn.compact
@@ -213,9 +217,6 @@ def _init_stack(key: jax.Array, block: Block, n: int) -> blocks.Params:
 class Head(_Part):
   """From the last stage to [batch, features]."""
 
-  space: Space
-  pooling: ops.Pooling
-
   @nn.compact
   def __call__(self, x: jax.Array, widths: jax.Array) -> jax.Array:
     space = self.space
@@ -226,10 +227,8 @@ class Head(_Part):
       hidden = tuple(w * space.head_expand for w in last)
     shape = (max(last), max(hidden))
     conv = self.param('conv', blocks.he_normal, shape, max(hidden))
-    x = self.batch_norm(
-      ops.pointwise(x, conv['kernel']), 'bn', space, self.pooling
-    )
-    x = jax.nn.swish(x).mean((1, 2))
+    x = ops.pointwise(x, conv['kernel'])
+    x = self.norm_and_swish(x, 'bn').mean((1, 2))
     if space.head_expand is None:
       return ops.mask(x, active)
     x = ops.mask(x, ops.pick(list(hidden), widths[-2]))

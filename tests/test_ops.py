@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from bignas_jax import depthwise, elastic, ops, sharding, slicing
+from bignas_jax import depthwise, elastic, norm, ops, sharding, slicing
 
 PADDINGS = ('same', 'symmetric')
 
@@ -49,6 +49,30 @@ def test_depthwise_on_cpu_is_the_grouped_convolution(size, stride, padding):
 
   out = [-(-n // stride) for n in shape[1:3]]
   assert_close(*both(x, kernel, normal(shape[0], *out, shape[-1], seed=2)))
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('padding', PADDINGS)
+def test_a_size_chosen_as_it_runs_is_the_kernels_centre(stride, padding):
+  x, kernel = normal(4, 7, 6, 3), normal(5, 5, 1, 3, seed=1)
+
+  @jax.jit
+  def ours(x, kernel, index, cotangent):
+    run = lambda x, k: depthwise.depthwise(  # noqa: E731
+      x, k, stride, padding, (3, 5), index
+    )
+    y, vjp = jax.vjp(run, x, kernel)
+    return y, vjp(cotangent)
+
+  def plain(edge, x, kernel):
+    centre = kernel[edge : 5 - edge, edge : 5 - edge]
+    return depthwise.native(x, centre, stride=stride, padding=padding)
+
+  for index, edge in enumerate((1, 0)):
+    y, vjp = jax.vjp(functools.partial(plain, edge), x, kernel)
+    cotangent = normal(*y.shape, seed=2)
+    found = ours(x, kernel, jnp.int32(index), cotangent)
+    assert_close(found, (y, vjp(cotangent)))
 
 
 def test_native_depthwise_by_hand():
@@ -225,7 +249,8 @@ def test_pick():
 def test_switch_has_the_gradient_of_laxs():
   """Same values and gradient, whichever branch; constants have none."""
 
-  def branch(power, operands, constants):
+  def branch(power, operands, constants, known=None):
+    del known
     x, weight = operands
     y = jnp.tanh(x**power * weight['w']) * constants['c'] + x
     return {'y': y}, {'mean': x.mean() * constants['n']}
@@ -255,11 +280,24 @@ def test_switch_has_the_gradient_of_laxs():
 
 
 def test_switch_does_not_differentiate_the_second_result():
-  branches = [lambda x, c: (x * c, x * x)]
+  branches = [lambda x, c, known: (x * c, x * x)]
   grad = jax.grad(
     lambda x: sum(elastic.switch(jnp.int32(0), branches, x, 3.0)) + x
   )
   assert grad(5.0) == 3 + 1
+
+
+def test_a_branch_is_told_what_it_remembered():
+  told = []
+
+  def branch(x, constant, known):
+    told.append(known)
+    root = jnp.sqrt(constant) if known is None else known
+    return x * root, root
+
+  run = lambda x: elastic.switch(jnp.int32(0), [branch], x, 9.0)[0]  # noqa: E731
+  assert jax.grad(run)(5.0) == 3
+  assert told[0] is None and told[-1] is not None
 
 
 SMALL = {
@@ -334,8 +372,10 @@ def test_slices_may_leave_entries_out():
 EPSILON = 0.01
 
 
-def batch_norm(x, params, pooling=ops.Pooling(), stats=None):  # noqa: B008
-  return ops.batch_norm(x, params, stats, EPSILON, pooling)
+def batch_norm(x, params, pooling=norm.Pooling(), stats=None):  # noqa: B008
+  y, moments = norm.batch_norm(x, params, stats, EPSILON, pooling)
+  whole = lambda m: norm.whole_batch(m, pooling)  # noqa: E731
+  return y, jax.tree.map(whole, moments)
 
 
 def norm_case(batch=8):
@@ -363,7 +403,7 @@ def test_batch_norm_is_over_all_images():
 @pytest.mark.parametrize('group', [1, 2, 4, 8])
 def test_groups_of_images_share_statistics(group):
   x, params, _ = norm_case()
-  y, moments = batch_norm(x, params, ops.Pooling(None, group))
+  y, moments = batch_norm(x, params, norm.Pooling(None, group))
   expected = [
     plain_norm(x[i : i + group], params) for i in range(0, len(x), group)
   ]
@@ -371,6 +411,43 @@ def test_groups_of_images_share_statistics(group):
   # What is reported is of the whole batch, however it was normalised.
   assert_close(moments['mean'], x.mean((0, 1, 2)))
   assert_close(moments['square'], (x * x).mean((0, 1, 2)))
+
+
+@pytest.mark.parametrize('swish', [False, True])
+@pytest.mark.parametrize('group', [None, 2])
+def test_the_gradient_passes_through_the_statistics(swish, group):
+  """Against JAX's own of the formula; known moments change nothing."""
+  x, params, cotangent = norm_case()
+  pooling, active = norm.Pooling(None, group), jnp.arange(4) < 3
+
+  def plain(x, params):
+    parts = x.reshape(-1, group or 8, *x.shape[1:])
+    axes = (1, 2, 3)
+    unit = (parts - parts.mean(axes, keepdims=True)) * jax.lax.rsqrt(
+      parts.var(axes, keepdims=True) + EPSILON
+    )
+    y = unit.reshape(x.shape) * params['scale'] + params['bias']
+    return jnp.where(active, jax.nn.swish(y) if swish else y, 0)
+
+  def ours(known, x, params):
+    return norm.batch_norm(
+      x,
+      params,
+      None,
+      EPSILON,
+      pooling,
+      swish=swish,
+      width=jnp.int32(3),
+      known=known,
+    )
+
+  y, vjp = jax.vjp(plain, x, params)
+  expected = y, vjp(cotangent)
+  for known in (None, norm._moments(x, pooling)):
+    run = functools.partial(ours, known)
+    y, vjp, moments = jax.vjp(run, x, params, has_aux=True)
+    assert_close((y, vjp(cotangent)), expected)
+    assert moments['mean'].shape == (8 // (group or 8), 4)
 
 
 def test_given_statistics_are_used():
@@ -400,14 +477,14 @@ def test_statistics_over_devices_are_those_of_one(group):
     return y, dx, dparams, moments
 
   def on_each(x, params, cotangent):
-    pooling = ops.Pooling(sharding.DATA, group)
+    pooling = norm.Pooling(sharding.DATA, group)
     y, dx, dparams, moments = run(pooling, x, params, cotangent)
     return y, dx, lax.psum(dparams, sharding.DATA), moments
 
   mapped = sharding.per_device(
     where, (split, whole, split), (split, split, whole, whole)
   )(on_each)
-  expected = run(ops.Pooling(None, group), x, params, cotangent)
+  expected = run(norm.Pooling(None, group), x, params, cotangent)
   assert_close(jax.jit(mapped)(x, params, cotangent), expected)
 
 

@@ -11,8 +11,8 @@ import pytest
 import tiny
 
 from bignas_jax import arch as arch_lib
+from bignas_jax import backend, optim, programs, rules, sharding, supernet
 from bignas_jax import config as config_lib
-from bignas_jax import optim, programs, rules, sharding, supernet
 
 
 def _batch(step: int, size: int = 16):
@@ -130,6 +130,35 @@ def test_children_with_the_same_arch_share_a_program():
   }
   assert used | {'update'} == set(compiled)
   assert len(compiled) <= len(tiny.SPACE.train_resolution) + 3
+
+
+def test_random_children_compile_nothing_and_move_nothing():
+  """200 of them, under a guard against transfers that no one asked for."""
+  config, setup, compiled = _compiled(1)
+  state = _perturbed(setup)
+  batch = sharding.put(setup.model.where, _batch(0), sharding.SPLIT)
+  policy = config_lib.policy(config)
+
+  def step(number, state):
+    children = policy(tiny.SPACE, 7, number)
+    return programs.step(setup, compiled, state, batch, children)[0], children
+
+  state, _ = step(0, state)
+  archs = set()
+  with backend.traces() as traces, jax.transfer_guard('disallow'):
+    for number in range(1, 101):
+      state, (_, *random, _) = step(number, state)
+      archs |= {one.arch for one in random}
+    jax.block_until_ready(state)
+  assert traces == []
+  assert len(archs) >= 30
+  # Both watch: something new is seen, and a hidden transfer is refused.
+  with backend.traces() as traces:
+    jax.jit(lambda x: x + len(archs))(state.step)
+  assert traces
+  refused = pytest.raises(Exception, match='Disallowed host-to-device')
+  with refused, jax.transfer_guard('disallow'):
+    jnp.sin(np.ones(3))
 
 
 def test_roles_are_kept_when_a_random_child_is_the_biggest():

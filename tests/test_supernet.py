@@ -21,7 +21,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   blocks,
   counting,
-  ops,
+  norm,
   sharding,
   slicing,
   spaces,
@@ -484,7 +484,7 @@ def test_he_initialisation():
     first=True,
     padding='same',
     bn_epsilon=1e-3,
-    pooling=ops.Pooling(),
+    pooling=norm.Pooling(),
   )
   params = jax.jit(lambda key: blocks.init(key, block))(jax.random.key(1))
   fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
@@ -510,7 +510,7 @@ def forward():
   space = BIGNAS
   params = cast(random_params(space), 'float32')
 
-  def build(pooling=ops.Pooling(), dtype='float32'):  # noqa: B008
+  def build(pooling=norm.Pooling(), dtype='float32'):  # noqa: B008
     net = supernet.Supernet(space, dtype, pooling)
 
     def run(images, indices, params=params):
@@ -528,7 +528,7 @@ def test_batch_statistics(forward, group):
   images = cast(random_images(space, 18, 4)[0], 'float32')
   arch = archs_of(space, 1, 7)[0]
   indices = arch_lib.encode(space, arch)
-  logits, found = jax.jit(build(ops.Pooling(None, group)))(images, indices)
+  logits, found = jax.jit(build(norm.Pooling(None, group)))(images, indices)
 
   params = random_params(space)
   numbers = np.asarray(images, np.float64)
@@ -538,7 +538,7 @@ def test_batch_statistics(forward, group):
 
   split, whole = PartitionSpec(sharding.DATA), PartitionSpec()
   where = sharding.mesh(jax.devices()[:4])
-  on_each = build(ops.Pooling(sharding.DATA, group))
+  on_each = build(norm.Pooling(sharding.DATA, group))
   mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
   spread, spread_found = jax.jit(mapped)(images, indices)
   assert_close(spread, logits, 1e-4)

@@ -1,0 +1,202 @@
+"""Batch norm, with its activation: one op, one gradient rule.
+
+Moments are results: what calibration pools, and what the gradient needs. A
+block that is computed again on the way back is given them, so that the second
+pass has neither sums over the batch nor, between devices, an all-reduce. The
+gradient keeps the input alone; the network has no running averages.
+
+Statistics are float32, or float64 if `x` is.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bignas_jax import ops
+
+# E[x] as `mean` and E[x^2] as `square`, [groups on this device, channels].
+Moments = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+  """Over which images batch statistics are taken.
+
+  Attributes:
+    axis_name: mapped axis that the batch is split over, if any.
+    group_size: images that share statistics: consecutive ones of the global
+      batch, on one device or several. None: all of them.
+  """
+
+  axis_name: str | None = None
+  group_size: int | None = None
+
+
+def batch_norm(
+  x: jax.Array,
+  params: dict[str, jax.Array],
+  stats: dict[str, jax.Array] | None,
+  epsilon: float,
+  pooling: Pooling,
+  *,
+  swish: bool = False,
+  width: ops.Width | None = None,
+  known: Moments | None = None,
+) -> tuple[jax.Array, Moments]:
+  """Normalises each channel over all other axes, and activates it.
+
+  Args:
+    x: [batch, ..., channels].
+    params: `scale` and `bias`, [channels].
+    stats: `mean` and `var`, [channels]; None: those of the batch.
+    epsilon: added to the variance.
+    pooling: which images share the batch's statistics.
+    swish: activate.
+    width: active channels; the others become zeros. None: all are active.
+    known: the moments, where this batch was normalised before.
+
+  Returns:
+    The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
+    [groups on this device, channels]; zeros if the statistics were given.
+    They carry no gradient of their own: the output's passes through them.
+  """
+  how = _Norm(epsilon, pooling, swish)
+  if width is not None:
+    # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
+    params = {name: ops.mask(values, width) for name, values in params.items()}
+  if stats is not None:
+    y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
+    return y, no_moments(x, pooling, x.shape[-1])
+  moments = known
+  if moments is None:
+    moments = _moments(lax.stop_gradient(x), pooling)
+  return _normalise(how, x, params, moments), moments
+
+
+class _Norm(NamedTuple):
+  """What is fixed about a normalisation."""
+
+  epsilon: float
+  pooling: Pooling
+  swish: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(how: _Norm, x, params, moments: Moments):
+  """By the moments of x; its gradient keeps nothing but the arguments."""
+  return _affine(how, x, params, moments['mean'], _variance(moments))
+
+
+def _affine(how: _Norm, x, params, mean, var):
+  factor = params['scale'] * lax.rsqrt(var + how.epsilon)
+  shift = params['bias'] - mean * factor
+  wide = x.astype(_wide(x))
+  y = wide * _per_image(factor, x) + _per_image(shift, x)
+  return (jax.nn.swish(y) if how.swish else y).astype(x.dtype)
+
+
+def _variance(moments: Moments) -> jax.Array:
+  return jnp.maximum(moments['square'] - moments['mean'] ** 2, 0)
+
+
+def _wide(x: jax.Array):
+  return jnp.promote_types(jnp.float32, x.dtype)
+
+
+def _normalise_forward(how, x, params, moments):
+  return _normalise(how, x, params, moments), (x, params, moments)
+
+
+def _normalise_backward(how, saved, cotangent):
+  """Ioffe & Szegedy 2015, section 3, with the sums over whole groups."""
+  x, params, moments = saved
+  inverse = lax.rsqrt(_variance(moments) + how.epsilon)
+  wide = x.astype(_wide(x))
+  unit = (wide - _per_image(moments['mean'], x)) * _per_image(inverse, x)
+  dy = cotangent.astype(wide.dtype)
+  if how.swish:
+    y = unit * params['scale'] + params['bias']
+    gate = jax.nn.sigmoid(y)
+    dy = lax.optimization_barrier(dy * (gate + y * gate * (1 - gate)))
+  groups = inverse.shape[0]
+  # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
+  bias, product = _sums(dy, groups), _sums(dy * wide, groups)
+  scale = inverse * (product - moments['mean'] * bias)
+  pixels = x.size // x.shape[-1] // groups
+  along = _pool(jnp.stack([bias, scale]) / pixels, x, how.pooling)
+  dx = _per_image(params['scale'] * inverse, x) * (
+    dy - _per_image(along[0], x) - unit * _per_image(along[1], x)
+  )
+  return (
+    dx.astype(x.dtype),
+    {'scale': scale.sum(0), 'bias': bias.sum(0)},
+    jax.tree.map(jnp.zeros_like, moments),
+  )
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def no_moments(x: jax.Array, pooling: Pooling, channels: int) -> Moments:
+  """Those of a batch norm that did not need any."""
+  zeros = jnp.zeros((_groups(x, pooling), channels), _wide(x))
+  return {'mean': zeros, 'square': zeros}
+
+
+def _groups(x: jax.Array, pooling: Pooling) -> int:
+  """Groups of images on this device that are normalised apart."""
+  local, group = x.shape[0], pooling.group_size
+  if group is None or group > local:
+    return 1
+  assert local % group == 0, (local, group)
+  return local // group
+
+
+def _sums(x: jax.Array, groups: int) -> jax.Array:
+  """Over all but the last axis, [groups, channels]."""
+  return x.reshape(groups, -1, x.shape[-1]).sum(1)
+
+
+def _moments(x: jax.Array, pooling: Pooling) -> Moments:
+  x, groups = x.astype(_wide(x)), _groups(x, pooling)
+  pixels = x.size // x.shape[-1] // groups
+  both = jnp.stack([_sums(x, groups), _sums(x * x, groups)]) / pixels
+  mean, square = _pool(both, x, pooling)
+  return {'mean': mean, 'square': square}
+
+
+def _pool(means: jax.Array, x: jax.Array, pooling: Pooling) -> jax.Array:
+  """Averages [..., groups, channels] over the devices that a group spans."""
+  local, group = x.shape[0], pooling.group_size
+  if _devices(pooling) == 1 or (group is not None and group <= local):
+    return means
+  assert pooling.axis_name is not None
+  if group is None:
+    return lax.pmean(means, pooling.axis_name)
+  everyone = lax.all_gather(means, pooling.axis_name)
+  devices = group // local
+  first = lax.axis_index(pooling.axis_name) // devices * devices
+  return lax.dynamic_slice_in_dim(everyone, first, devices).mean(0)
+
+
+def _devices(pooling: Pooling) -> int:
+  return 1 if pooling.axis_name is None else lax.axis_size(pooling.axis_name)
+
+
+def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
+  """[..., groups, channels] of one device -> [..., channels] of the batch."""
+  mean = moments.mean(-2)
+  if _devices(pooling) == 1 or pooling.group_size is None:
+    return mean  # of one device, or pooled already
+  return lax.pmean(mean, pooling.axis_name)
+
+
+def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
+  """[groups, channels] -> broadcastable against x."""
+  if values.shape[0] > 1:
+    values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
+  return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])
