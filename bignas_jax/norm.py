@@ -121,7 +121,7 @@ def _normalise_backward(how, saved, cotangent):
   if how.swish:
     y = unit * params['scale'] + params['bias']
     gate = jax.nn.sigmoid(y)
-    dy = lax.optimization_barrier(dy * (gate + y * gate * (1 - gate)))
+    dy = _once(dy * (gate + y * gate * (1 - gate)))
   groups = inverse.shape[0]
   # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
   bias, product = _sums(dy, groups), _sums(dy * wide, groups)
@@ -135,6 +135,13 @@ def _normalise_backward(how, saved, cotangent):
     dx.astype(x.dtype),
     {'scale': scale.sum(0), 'bias': bias.sum(0)},
     jax.tree.map(jnp.zeros_like, moments),
+  )
+
+
+def _once(x: jax.Array) -> jax.Array:
+  """On CPUs, not computed again for each of its uses; elsewhere XLA chooses."""
+  return lax.platform_dependent(
+    x, cpu=lax.optimization_barrier, default=lambda x: x
   )
 
 

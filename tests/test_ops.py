@@ -98,7 +98,7 @@ def test_depthwise_keeps_the_dtype():
 
   def loss(x, kernel):
     y = depthwise.depthwise(x, kernel, 1, 'same')
-    return jnp.sum(y, dtype='float32')  # pyright: ignore[reportArgumentType]
+    return jnp.sum(y, dtype='float32')
 
   y = jax.eval_shape(lambda: depthwise.depthwise(x, kernel, 1, 'same'))
   assert y.dtype == jnp.bfloat16

@@ -265,9 +265,9 @@ def test_a_space_is_a_value():
   assert hash(again) == hash(SPACE)
   assert dataclasses.replace(SPACE, classes=11) != SPACE
   with pytest.raises(dataclasses.FrozenInstanceError):
-    SPACE.classes = 11  # pyright: ignore[reportAttributeAccessIssue]
+    SPACE.classes = 11
   with pytest.raises(TypeError):
-    Stage((8,), (1,), (3,), (1,))  # pyright: ignore[reportCallIssue]
+    Stage((8,), (1,), (3,), (1,))
 
 
 @pytest.mark.parametrize('space', SPACES, ids=lambda s: s.name)
