@@ -146,8 +146,8 @@ def apply(
   stats: Params | None,
   x: jax.Array,
   active: Active,
-  known: tuple[Params, jax.Array] | None = None,
-) -> tuple[jax.Array, tuple[Params, jax.Array]]:
+  known: Params | None = None,
+) -> tuple[jax.Array, Params]:
   """Computes a block of one expand ratio.
 
   Args:
@@ -156,12 +156,11 @@ def apply(
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
     active: widths and kernel size.
-    known: the second result, where the block was computed before.
+    known: moments, where the block was computed before.
 
   Returns:
-    The output, zero past the active width; and, for a second time, what is
-    small beside the hidden channels: the moments that each batch norm saw
-    (`norm.Moments`), and the projection before its norm.
+    The output, zero past the active width, and the moments that each batch
+    norm saw (`norm.Moments`).
   """
   stage, moments = block.stage, {}
   hidden = ops.pick(block.hidden(), active.input)
@@ -176,7 +175,7 @@ def apply(
       block.pooling,
       swish=swish,
       width=width,
-      known=None if known is None else known[0][name],
+      known=None if known is None else known[name],
     )
     return h
 
@@ -198,13 +197,9 @@ def apply(
     h = ops.squeeze_excite(
       h, params['se'], squeeze, stage.se.activation, stage.se.gate
     )
-  kernel = params['project']['kernel']
-  if known is None:
-    projected = ops.pointwise(h, kernel)
-  else:
-    projected = ops.recalled(h, kernel, known[1])
-  h = norm(projected, 'project_bn', width_out, swish=False)
-  return h + _shortcut(block, params, x, active), (moments, projected)
+  h = ops.pointwise(h, params['project']['kernel'])
+  h = norm(h, 'project_bn', width_out, swish=False)
+  return h + _shortcut(block, params, x, active), moments
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
@@ -237,18 +232,17 @@ def switch(
 ) -> tuple[jax.Array, Params]:
   """Computes variant `index`; past the last one the block is skipped.
 
-  Arguments and the output are those of `apply`, at the block's largest shapes,
-  the second result is the moments; `recompute` is that of `elastic.switch`.
+  Arguments and results are those of `apply`, at the block's largest shapes;
+  `recompute` is that of `elastic.switch`.
   """
   branches = [
     functools.partial(_variant, block, variant) for variant in block.variants()
   ]
   if skippable:
     branches.append(functools.partial(_skip, block))
-  y, (moments, _) = elastic.switch(
+  return elastic.switch(
     index, branches, (params, x), (stats, active), recompute=recompute
   )
-  return y, moments
 
 
 def _variant(block: Block, variant: Block, operands, constants, known):
@@ -257,14 +251,9 @@ def _variant(block: Block, variant: Block, operands, constants, known):
   if stats is not None:
     stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
   if known is not None:
-    moments, projected = known
-    moments = _of_groups(
-      slicing.shrink, moments, norm_shapes(variant, _MOMENTS)
-    )
-    known = moments, projected
-  y, (moments, projected) = apply(variant, params, stats, x, active, known)
-  moments = _of_groups(slicing.grow, moments, norm_shapes(block, _MOMENTS))
-  return y, (moments, projected)
+    known = _of_groups(slicing.shrink, known, norm_shapes(variant, _MOMENTS))
+  y, moments = apply(variant, params, stats, x, active, known)
+  return y, _of_groups(slicing.grow, moments, norm_shapes(block, _MOMENTS))
 
 
 def _of_groups(resize, moments: Params, shapes: Params) -> Params:
@@ -275,8 +264,7 @@ def _of_groups(resize, moments: Params, shapes: Params) -> Params:
 def _skip(block: Block, operands, constants, known):
   _, x = operands
   del constants, known
-  moments = {
+  return x, {
     name: no_moments(x, block.pooling, leaf['mean'].size)
     for name, leaf in norm_shapes(block, _MOMENTS).items()
   }
-  return x, (moments, jnp.zeros_like(x))

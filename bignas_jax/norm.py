@@ -121,7 +121,8 @@ def _normalise_backward(how, saved, cotangent):
   if how.swish:
     y = unit * params['scale'] + params['bias']
     gate = jax.nn.sigmoid(y)
-    dy = _once(dy * (gate + y * gate * (1 - gate)))
+    dy = dy * (gate + y * gate * (1 - gate))
+    dy = _once(dy.astype(x.dtype)).astype(wide.dtype)
   groups = inverse.shape[0]
   # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
   bias, product = _sums(dy, groups), _sums(dy * wide, groups)

@@ -77,24 +77,6 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-@jax.custom_vjp
-def recalled(x: jax.Array, kernel: jax.Array, y: jax.Array) -> jax.Array:
-  """`pointwise(x, kernel)` where it is known to be y: only its gradient."""
-  del x, kernel
-  return y
-
-
-def _recall(x, kernel, y):
-  return y, (x, kernel)
-
-
-def _recalled_backward(saved, cotangent):
-  return *jax.vjp(pointwise, *saved)[1](cotangent), None
-
-
-recalled.defvjp(_recall, _recalled_backward)
-
-
 def dense(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
   """A dense layer; `kernel` [in, out] and `bias` [out]."""
   return pointwise(x, params['kernel']) + params['bias'].astype(x.dtype)
