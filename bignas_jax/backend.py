@@ -56,8 +56,8 @@ def traces() -> Iterator[list[str]]:
   """Yields a list of what JAX traces, lowers or compiles meanwhile."""
   seen: list[str] = []
 
-  def note(event: str, duration: float, **details) -> None:
-    del duration
+  def note(event: str, duration_secs: float, **details: Any) -> None:
+    del duration_secs
     if event.startswith('/jax/core/compile/'):
       seen.append(f'{event} {details.get("fun_name", "")}'.strip())
 

@@ -261,8 +261,9 @@ def _kernel_gradient(x, cotangent, size, stride):
   dtype = jnp.promote_types(jnp.float32, x.dtype)
 
   def add(total, start):
-    own = (lax.dynamic_slice_in_dim(v, start, some) for v in (x, cotangent))
-    return total + _tap_sums(*own, size, stride, dtype), None
+    seen = lax.dynamic_slice_in_dim(x, start, some)
+    own = lax.dynamic_slice_in_dim(cotangent, start, some)
+    return total + _tap_sums(seen, own, size, stride, dtype), None
 
   zeros = jnp.zeros((size * size, channels), dtype)
   total, _ = lax.scan(add, zeros, jnp.arange(0, images, some))

@@ -49,8 +49,8 @@ def _switch(branches, index, operands, constants):
 
 
 def _save(branches, index, operands, constants):
-  out, known = _switch(branches, index, operands, constants)
-  return (out, known), (index, operands, constants, known)
+  results: Any = _switch(branches, index, operands, constants)
+  return results, (index, operands, constants, results[1])
 
 
 def _backward(branches, saved, cotangent):
