@@ -8,7 +8,7 @@ fuses and vectorises (docs/performance.md).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bignas_jax import ops
+from bignas_jax import ops, slicing
 
 _TERMS = 8  # products that are added in registers
 _CACHE = 2**21  # bytes that a core keeps near
@@ -83,15 +83,9 @@ def _backward(how, saved, cotangent):
 _depthwise.defvjp(_save, _backward)
 
 
-def _switch(index, branches: list[Callable], *operands):
-  if len(branches) == 1:
-    return branches[0](*operands)
-  return lax.switch(index, branches, *operands)
-
-
 def _centre(kernel, size: int):
-  start = (kernel.shape[0] - size) // 2
-  return kernel[start : start + size, start : start + size]
+  shape = (size, size, *kernel.shape[2:])
+  return slicing.shrink(kernel, jax.ShapeDtypeStruct(shape, kernel.dtype))
 
 
 def _around(how: _How, shape, size: int):
@@ -104,7 +98,7 @@ def _around(how: _How, shape, size: int):
 
 def _native_forward(how, x, kernel, index):
   branches = [functools.partial(_native_of, how, size) for size in how.sizes]
-  return _switch(index, branches, x, kernel)
+  return lax.switch(index, branches, x, kernel)
 
 
 def _native_of(how, size, x, kernel):
@@ -114,12 +108,12 @@ def _native_of(how, size, x, kernel):
 
 def native(x, kernel, *, stride, padding):
   """XLA's grouped convolution."""
-  size = kernel.shape[0]
+  how = _How(kernel.shape[:1], stride, padding)
   return lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
-    tuple(ops.pads(n, size, stride, padding) for n in x.shape[1:3]),
+    _around(how, x.shape, *how.sizes),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=x.shape[-1],
   )
@@ -131,7 +125,7 @@ def _native_backward(how, x, kernel, index, cotangent):
     return jax.vjp(run, x, kernel)[1](cotangent)
 
   branches = [functools.partial(of, size) for size in how.sizes]
-  return _switch(index, branches, x, kernel, cotangent)
+  return lax.switch(index, branches, x, kernel, cotangent)
 
 
 # Sums over taps. Images get zeros around them once, for the largest size and
@@ -151,7 +145,7 @@ def _taps_forward(how, x, kernel, index):
     )
 
   branches = [functools.partial(of, size) for size in how.sizes]
-  return _switch(index, branches, padded, kernel)
+  return lax.switch(index, branches, padded, kernel)
 
 
 def _taps_backward(how, x, kernel, index, cotangent):
@@ -174,14 +168,13 @@ def _taps_backward(how, x, kernel, index, cotangent):
       how.stride,
     )
     turned = _centre(kernel, size)[::-1, ::-1]
-    edge = (kernel.shape[0] - size) // 2
     return (
       lax.optimization_barrier(_weighted_taps(own, turned, 1)),
-      _pad_kernel(kernel_gradient, edge),
+      slicing.grow(kernel_gradient, kernel),
     )
 
   branches = [functools.partial(of, size) for size in how.sizes]
-  return _switch(index, branches, padded, spread_out, kernel)
+  return lax.switch(index, branches, padded, spread_out, kernel)
 
 
 def _spread(how: _How, shape, out_shape, size: int):
@@ -213,10 +206,6 @@ def _unpad(spread_out, spread, stride: int):
   """The cotangent again."""
   own = _crop(spread_out, spread, ((0, 0), (0, 0)))
   return own[:, ::stride, ::stride]
-
-
-def _pad_kernel(kernel, edge: int):
-  return jnp.pad(kernel, ((edge, edge), (edge, edge), (0, 0), (0, 0)))
 
 
 def _weighted_taps(x, kernel, stride):

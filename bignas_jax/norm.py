@@ -139,14 +139,14 @@ def _normalise_backward(how, saved, cotangent):
   )
 
 
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
 def _once(x: jax.Array) -> jax.Array:
   """On CPUs, not computed again for each of its uses; elsewhere XLA chooses."""
   return lax.platform_dependent(
     x, cpu=lax.optimization_barrier, default=lambda x: x
   )
-
-
-_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def no_moments(x: jax.Array, pooling: Pooling, channels: int) -> Moments:
