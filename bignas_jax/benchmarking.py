@@ -138,7 +138,8 @@ def _batch(setup: programs.Setup) -> dict[str, jax.Array]:
     'image': rng.integers(0, 256, shape, np.uint8),
     'label': rng.integers(0, space.classes, shape[0]).astype(np.int32),
   }
-  return sharding.put(setup.model.where, batch, sharding.SPLIT)
+  where = setup.model.where
+  return sharding.put(where, batch, sharding.split(where))
 
 
 def _static(setup, child: Child, params, images, recompute: bool) -> Callable:

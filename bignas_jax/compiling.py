@@ -88,7 +88,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   Raises:
     UserError: of the topology, or a batch that its devices cannot share.
   """
-  chip, where = chips.of(topology), mesh(topology)
+  chip, where = chips.of(topology), mesh(topology, config.layout)
   compiled = _compile(config, where)
   fits = all(_fits(one, chip) for one in compiled)
   seconds = _estimates(config, chip, compiled) if fits else {}
@@ -121,7 +121,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   return result
 
 
-def mesh(topology: str) -> Mesh:
+def mesh(topology: str, layout: sharding.Layout | None = None) -> Mesh:
   """The mesh of a pod that is described, not there."""
   for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
@@ -136,7 +136,7 @@ def mesh(topology: str) -> Mesh:
     else:
       allowed = f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})'
     raise errors.UserError('--topology', topology, allowed) from None
-  return sharding.mesh(described.devices)
+  return sharding.mesh(described.devices, layout)
 
 
 def _compile(config: Config, where: Mesh, only: str = '') -> list[Compiled]:

@@ -117,6 +117,7 @@ class Config:
     eval_batch_size: images at once.
     calibration: of batch norm.
     search: of children.
+    layout: the mesh of devices, and what is split over it.
   """
 
   space: str | Space
@@ -140,6 +141,7 @@ class Config:
   eval_batch_size: int = 256
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
+  layout: sharding.Layout = dataclasses.field(default_factory=sharding.Layout)
 
 
 _CHOICES = {
@@ -171,6 +173,7 @@ def check(config: Config) -> None:
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)
+  sharding.check(config.layout)
   rules.check(
     config.rule, [c.role for c in policy(config)(space(config), 0, 0)]
   )
@@ -222,7 +225,7 @@ def rate(config: Schedule, steps: int):
 
 
 def model(config: Config, where: Mesh | None = None) -> Model:
-  """The supernet on a mesh; None: on all devices."""
+  """The supernet on a mesh; None: all devices in a row."""
   where = where or sharding.mesh()
   for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
     value = nested.get(config, field)
@@ -241,7 +244,8 @@ def model(config: Config, where: Mesh | None = None) -> Model:
 
 
 def setup(config: Config, where: Mesh | None = None) -> programs.Setup:
-  """What the programs of a training run on a mesh depend on."""
+  """What a run's programs depend on; on a mesh of all devices, if None."""
+  where = where or sharding.mesh(layout=config.layout)
   learning_rate = rate(config.schedule, config.steps)
   return programs.Setup(
     model=model(config, where),
@@ -252,6 +256,7 @@ def setup(config: Config, where: Mesh | None = None) -> programs.Setup:
     children=2 + config.random_children,
     ema_decay=config.ema_decay,
     seed=config.seed,
+    placement=config.layout.rules,
   )
 
 

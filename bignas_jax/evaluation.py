@@ -18,7 +18,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import backend, sharding, slicing, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
-from bignas_jax.sharding import REPLICATED, SPLIT
+from bignas_jax.sharding import REPLICATED
 
 Tree = Any
 
@@ -116,12 +116,13 @@ class Evaluator:
     stats = slicing.norm_shapes(params, ('mean', 'var'))
     params, stats = sharding.described(where, (params, stats), REPLICATED)
     indices = self._indices(arch_lib.biggest(space))
+    split = sharding.split(where)
     if kind == 'moments':
-      function, specs = self._moments, (REPLICATED, SPLIT, REPLICATED)
+      function, specs = self._moments, (REPLICATED, split, REPLICATED)
       arguments, out = (params, self._calibration[0], indices), REPLICATED
     else:
-      function, out = self._logits, SPLIT
-      specs = (REPLICATED, REPLICATED, SPLIT, REPLICATED)
+      function, out = self._logits, split
+      specs = (REPLICATED, REPLICATED, split, REPLICATED)
       arguments = (params, stats, self.split[0], indices)
     run = functools.partial(function, resolution)
     return jax.jit(

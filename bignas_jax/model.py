@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from bignas_jax import arch as arch_lib
 from bignas_jax import norm, ops, supernet
 from bignas_jax.arch import Arch
-from bignas_jax.sharding import DATA
 from bignas_jax.space import Space
 
 
@@ -37,7 +36,7 @@ class Model:
   def net(self, arch: Arch | None = None) -> supernet.Supernet:
     """The supernet, or a child of it as a network of its own."""
     space = self.space if arch is None else arch_lib.pin(self.space, arch)
-    pooling = norm.Pooling(DATA, self.bn_group_size)
+    pooling = norm.Pooling(self.where.axis_names, self.bn_group_size)
     return supernet.Supernet(space, self.dtype, pooling)
 
   def images(self, pixels: jax.Array, resolution: int) -> jax.Array:

@@ -27,12 +27,12 @@ class Pooling:
   """Over which images batch statistics are taken.
 
   Attributes:
-    axis_name: mapped axis that the batch is split over, if any.
+    axes: mapped axes that the batch is split over, if any.
     group_size: images that share statistics: consecutive ones of the global
       batch, on one device or several. None: all of them.
   """
 
-  axis_name: str | None = None
+  axes: tuple[str, ...] = ()
   group_size: int | None = None
 
 
@@ -182,17 +182,16 @@ def _pool(means: jax.Array, x: jax.Array, pooling: Pooling) -> jax.Array:
   local, group = x.shape[0], pooling.group_size
   if _devices(pooling) == 1 or (group is not None and group <= local):
     return means
-  assert pooling.axis_name is not None
   if group is None:
-    return lax.pmean(means, pooling.axis_name)
-  everyone = lax.all_gather(means, pooling.axis_name)
+    return lax.pmean(means, pooling.axes)
+  everyone = lax.all_gather(means, pooling.axes)
   devices = group // local
-  first = lax.axis_index(pooling.axis_name) // devices * devices
+  first = lax.axis_index(pooling.axes) // devices * devices
   return lax.dynamic_slice_in_dim(everyone, first, devices).mean(0)
 
 
 def _devices(pooling: Pooling) -> int:
-  return 1 if pooling.axis_name is None else lax.axis_size(pooling.axis_name)
+  return lax.axis_size(pooling.axes) if pooling.axes else 1
 
 
 def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
@@ -200,7 +199,7 @@ def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
   mean = moments.mean(-2)
   if _devices(pooling) == 1 or pooling.group_size is None:
     return mean  # of one device, or pooled already
-  return lax.pmean(mean, pooling.axis_name)
+  return lax.pmean(mean, pooling.axes)
 
 
 def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:

@@ -105,16 +105,18 @@ def _parse(kind: Any, text: str) -> Any:
     if text not in typing.get_args(kind):
       raise ValueError
     return text
-  if kind is str:
-    return text
-  value = ast.literal_eval(text)
+  return text if kind is str else _typed(kind, ast.literal_eval(text))
+
+
+def _typed(kind: Any, value: Any) -> Any:
+  """The value, if it is of the annotated type; ValueError if not."""
   if kind is float and type(value) is int:
     return float(value)
   if typing.get_origin(kind) is tuple:
     inner = typing.get_args(kind)[0]
     if not isinstance(value, tuple | list):
       raise ValueError
-    return tuple(_parse(inner, repr(item)) for item in value)
+    return tuple(_typed(inner, item) for item in value)
   if type(value) is not kind:
     raise ValueError
   return value

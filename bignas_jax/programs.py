@@ -22,7 +22,7 @@ from bignas_jax import backend, optim, rules, sharding, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sampling import Child
-from bignas_jax.sharding import DATA, REPLICATED, SPLIT
+from bignas_jax.sharding import REPLICATED
 from bignas_jax.space import Space
 
 Tree = Any
@@ -58,6 +58,7 @@ class Setup:
     children: in a step.
     ema_decay: of the averaged parameters; 0: none are kept.
     seed: of initialisation and dropout.
+    placement: of the state (`sharding.Layout.rules`).
   """
 
   model: Model
@@ -68,6 +69,7 @@ class Setup:
   children: int
   ema_decay: float = 0.0
   seed: int = 0
+  placement: tuple[tuple[str, str], ...] = ()
 
 
 def init_state(setup: Setup) -> Callable[[], State]:
@@ -79,6 +81,12 @@ def init_state(setup: Setup) -> Callable[[], State]:
     return State(jnp.int32(0), params, setup.optimizer.init(params), ema)
 
   return init
+
+
+def described_state(setup: Setup) -> State:
+  """Shapes and shardings of the state."""
+  shapes = jax.eval_shape(init_state(setup))
+  return sharding.described_by(setup.placement, setup.model.where, shapes)
 
 
 def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
@@ -97,6 +105,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.where.size
+  axes, split = model.where.axis_names, sharding.split(model.where)
   gives_softmax = role in rules.teachers(rule)
   factor = 1 / setup.children if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
@@ -122,7 +131,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 
   def run(params, step, batch, indices, gradients, softmaxes):
     images = model.images(batch['image'], resolution)
-    keys = _image_keys(setup.seed, step, images.shape[0])
+    keys = _image_keys(setup.seed, step, images.shape[0], axes)
     with jax.named_scope(role):
       grads, (value, logits) = jax.grad(loss, has_aux=True)(
         params, images, batch['label'], keys, indices, softmaxes
@@ -132,20 +141,20 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       grads = jax.tree.map(jnp.add, gradients, grads)
     softmax = jax.nn.softmax(logits) if gives_softmax else None
     right = (logits.argmax(-1) == batch['label']).sum() / setup.batch_size
-    metrics = lax.psum({'loss': value, 'top1': right}, DATA)
+    metrics = lax.psum({'loss': value, 'top1': right}, axes)
     return grads, softmax, metrics
 
   return sharding.per_device(
     model.where,
-    (REPLICATED, REPLICATED, SPLIT, REPLICATED, SPLIT, SPLIT),
-    (SPLIT, SPLIT, REPLICATED),
+    (REPLICATED, REPLICATED, split, REPLICATED, split, split),
+    (split, split, REPLICATED),
   )(run)
 
 
-def _image_keys(seed: int, step: jax.Array, local: int) -> jax.Array:
+def _image_keys(seed: int, step: jax.Array, local: int, axes) -> jax.Array:
   """A key for each image of this device: of its place in the whole batch."""
   key = jax.random.fold_in(jax.random.key(seed), step)
-  first = lax.axis_index(DATA) * local
+  first = lax.axis_index(axes) * local
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(
     first + jnp.arange(local)
   )
@@ -185,20 +194,18 @@ STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
 def all_programs(setup: Setup) -> list[Program]:
   """Every program that any step of the run can need."""
   space, where = setup.model.space, setup.model.where
-  state = sharding.described(
-    where, jax.eval_shape(init_state(setup)), REPLICATED
-  )
+  state, split = described_state(setup), sharding.split(where)
   size, batch = setup.model.image_size, setup.batch_size
   pixels = jax.ShapeDtypeStruct((batch, size, size, space.channels), 'uint8')
   labels = jax.ShapeDtypeStruct((batch,), 'int32')
-  inputs = sharding.described(where, {'image': pixels, 'label': labels}, SPLIT)
+  inputs = sharding.described(where, {'image': pixels, 'label': labels}, split)
   gradients = sharding.described(
     where,
     jax.tree.map(
       lambda p: jax.ShapeDtypeStruct((where.size, *p.shape), p.dtype),
       state.params,
     ),
-    SPLIT,
+    split,
   )
   softmax = jax.ShapeDtypeStruct((batch, space.classes), 'float32')
   indices = sharding.described(
@@ -233,8 +240,13 @@ def all_programs(setup: Setup) -> list[Program]:
     name = role if arch is not None else f'{role}@{resolution}'
     programs.append(Program(name, function, arguments))
     if role in rules.teachers(setup.rule):
-      softmaxes[role] = sharding.described(where, softmax, SPLIT)
-  last = jax.jit(update(setup), donate_argnums=0, compiler_options=options)
+      softmaxes[role] = sharding.described(where, softmax, split)
+  last = jax.jit(
+    update(setup),
+    donate_argnums=0,
+    out_shardings=(sharding.places(state), None),
+    compiler_options=options,
+  )
   return [*programs, Program('update', last, (state, gradients))]
 
 

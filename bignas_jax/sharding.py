@@ -1,6 +1,9 @@
 """The mesh, and where arrays lie on it."""
 
+import dataclasses
 import functools
+import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,15 +11,77 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA = 'data'
+from bignas_jax import errors
+
 REPLICATED = PartitionSpec()
-SPLIT = PartitionSpec(DATA)  # the first axis over all devices
 
 
-def mesh(devices: Sequence[Any] | None = None) -> Mesh:
-  """All devices in a row; the batch is split over them."""
+@dataclasses.dataclass(kw_only=True)
+class Layout:
+  """The mesh of a run, and where its state lies.
+
+  Attributes:
+    axes: names of the mesh's axes; the batch is split over all of them.
+    sizes: devices along each; one may be -1, all that are left.
+    rules: (pattern, axis) each. Arrays of the state whose path, such as
+      `opt_state/0/nu/head/conv/kernel`, has the pattern in it are split over
+      the axis, along their longest dimension that it divides. The first match
+      counts. Axis '', and no match: whole on every device.
+  """
+
+  axes: tuple[str, ...] = ('data',)
+  sizes: tuple[int, ...] = (-1,)
+  rules: tuple[tuple[str, str], ...] = ()
+
+
+def check(layout: Layout) -> None:
+  """Raises UserError, naming the field, for a value that is not allowed."""
+  axes, sizes = layout.axes, layout.sizes
+  if not axes or len(set(axes)) != len(axes) or '' in axes:
+    raise errors.UserError('layout.axes', axes, 'one or more different names')
+  open_ended = sizes.count(-1)
+  if len(sizes) != len(axes) or open_ended > 1 or min(sizes) < -1 or 0 in sizes:
+    allowed = f'a number >= 1 for each of {axes}, one of which may be -1'
+    raise errors.UserError('layout.sizes', sizes, allowed)
+  for rule in layout.rules:
+    if len(rule) != 2 or rule[1] not in ('', *axes) or not _compiles(rule[0]):
+      allowed = f'pairs of a regular expression and one of {axes} or ""'
+      raise errors.UserError('layout.rules', rule, allowed)
+
+
+def _compiles(pattern: str) -> bool:
+  try:
+    re.compile(pattern)
+  except re.error:
+    return False
+  return True
+
+
+def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
+  """The devices in their order, neighbours along the last axis.
+
+  Args:
+    devices: None: all.
+    layout: None: in a row.
+
+  Raises:
+    UserError: so many devices do not make a mesh of these sizes.
+  """
   devices = jax.devices() if devices is None else devices
-  return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
+  layout = layout or Layout()
+  fixed = math.prod(size for size in layout.sizes if size != -1)
+  if len(devices) % fixed or (-1 not in layout.sizes and len(devices) != fixed):
+    raise errors.UserError(
+      'layout.sizes', layout.sizes, f'a product of {len(devices)}, the devices'
+    )
+  kinds = (AxisType.Auto,) * len(layout.axes)
+  grid = np.array(devices).reshape(layout.sizes)
+  return Mesh(grid, layout.axes, axis_types=kinds)
+
+
+def split(where: Mesh) -> PartitionSpec:
+  """The first dimension over all devices."""
+  return PartitionSpec(where.axis_names)
 
 
 def platform(where: Mesh) -> str:
@@ -41,15 +106,48 @@ def per_device(where: Mesh, in_specs, out_specs) -> Callable:
 
 def described(where: Mesh, tree, spec: PartitionSpec):
   """Shapes with a sharding, for compiling ahead of any array."""
-  placed = NamedSharding(where, spec)
-  return jax.tree.map(
-    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=placed), tree
-  )
+  return jax.tree.map(lambda leaf: _placed(where, leaf, spec), tree)
+
+
+def described_by(rules: Sequence[tuple[str, str]], where: Mesh, tree):
+  """Shapes with the sharding that `Layout.rules` say."""
+
+  def place(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    return _placed(where, leaf, _by_rule(rules, where, name, leaf.shape))
+
+  return jax.tree.map_with_path(place, tree)
+
+
+def _placed(where: Mesh, leaf, spec: PartitionSpec):
+  place = NamedSharding(where, spec)
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def _by_rule(rules, where: Mesh, name: str, shape) -> PartitionSpec:
+  axis = next((axis for pattern, axis in rules if re.search(pattern, name)), '')
+  if not axis:
+    return REPLICATED
+  divided = [i for i, n in enumerate(shape) if n and n % where.shape[axis] == 0]
+  if not divided:
+    return REPLICATED
+  longest = max(divided, key=lambda i: shape[i])
+  return PartitionSpec(*[None] * longest, axis)
+
+
+def places(described):
+  """The shardings of described arrays."""
+  return jax.tree.map(lambda leaf: leaf.sharding, described)
+
+
+def whole(where: Mesh, tree):
+  """On every device; nothing happens to arrays that are."""
+  return jax.device_put(tree, NamedSharding(where, REPLICATED))
 
 
 def spread(where: Mesh, tree):
   """A batch split over the mesh, from arrays that every process has whole."""
-  placed = NamedSharding(where, SPLIT)
+  placed = NamedSharding(where, split(where))
   return jax.tree.map(
     lambda a: jax.make_array_from_callback(a.shape, placed, a.__getitem__),
     jax.tree.map(np.asarray, tree),

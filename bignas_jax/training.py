@@ -135,7 +135,7 @@ class _Run:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
         children = self.policy(self.setup.model.space, config.seed, done - 1)
-        batch = sharding.put(where, next(stream), sharding.SPLIT)
+        batch = sharding.put(where, next(stream), sharding.split(where))
         state, measured = programs.step(
           self.setup, compiled, state, batch, children
         )
@@ -160,6 +160,7 @@ class _Run:
   def evaluate(self, state: State) -> dict[str, float]:
     """Calibrated test accuracy of the biggest and the smallest child."""
     params = state.params if state.ema is None else state.ema
+    params = sharding.whole(self.setup.model.where, params)
     space, values = self.setup.model.space, {}
     self.evaluator.compile(
       make(space).resolution for make in programs.STATIC.values()
@@ -173,14 +174,13 @@ class _Run:
 
 def restore_or_init(setup: programs.Setup, checkpoints: Checkpoints) -> State:
   """The newest checkpoint's state, or that of step 0."""
-  where, init = setup.model.where, programs.init_state(setup)
-  like = sharding.described(where, jax.eval_shape(init), sharding.REPLICATED)
+  like = programs.described_state(setup)
   step = checkpoints.latest()
   if step is not None:
     metrics.say(f'resuming from step {step}')
     return checkpoints.restore(step, like)
-  places = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return jax.jit(init, out_shardings=places)()
+  init = programs.init_state(setup)
+  return jax.jit(init, out_shardings=sharding.places(like))()
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:

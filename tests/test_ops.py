@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from bignas_jax import depthwise, elastic, norm, ops, sharding, slicing
 
@@ -403,7 +402,7 @@ def test_batch_norm_is_over_all_images():
 @pytest.mark.parametrize('group', [1, 2, 4, 8])
 def test_groups_of_images_share_statistics(group):
   x, params, _ = norm_case()
-  y, moments = batch_norm(x, params, norm.Pooling(None, group))
+  y, moments = batch_norm(x, params, norm.Pooling(group_size=group))
   expected = [
     plain_norm(x[i : i + group], params) for i in range(0, len(x), group)
   ]
@@ -418,7 +417,7 @@ def test_groups_of_images_share_statistics(group):
 def test_the_gradient_passes_through_the_statistics(swish, group):
   """Against JAX's own of the formula; known moments change nothing."""
   x, params, cotangent = norm_case()
-  pooling, active = norm.Pooling(None, group), jnp.arange(4) < 3
+  pooling, active = norm.Pooling(group_size=group), jnp.arange(4) < 3
 
   def plain(x, params):
     parts = x.reshape(-1, group or 8, *x.shape[1:])
@@ -463,8 +462,9 @@ def test_given_statistics_are_used():
 @pytest.mark.parametrize('group', [1, 2, 4, 8, None])
 def test_statistics_over_devices_are_those_of_one(group):
   x, params, cotangent = norm_case()
-  where = sharding.mesh(jax.devices()[:4])
-  split, whole = PartitionSpec(sharding.DATA), PartitionSpec()
+  layout = sharding.Layout(axes=('outer', 'inner'), sizes=(2, -1))
+  where = sharding.mesh(jax.devices()[:4], layout)
+  split, whole = sharding.split(where), sharding.REPLICATED
 
   def run(pooling, x, params, cotangent):
     y, vjp, moments = jax.vjp(
@@ -477,14 +477,14 @@ def test_statistics_over_devices_are_those_of_one(group):
     return y, dx, dparams, moments
 
   def on_each(x, params, cotangent):
-    pooling = norm.Pooling(sharding.DATA, group)
+    pooling = norm.Pooling(where.axis_names, group)
     y, dx, dparams, moments = run(pooling, x, params, cotangent)
-    return y, dx, lax.psum(dparams, sharding.DATA), moments
+    return y, dx, lax.psum(dparams, where.axis_names), moments
 
   mapped = sharding.per_device(
     where, (split, whole, split), (split, split, whole, whole)
   )(on_each)
-  expected = run(norm.Pooling(None, group), x, params, cotangent)
+  expected = run(norm.Pooling(group_size=group), x, params, cotangent)
   assert_close(jax.jit(mapped)(x, params, cotangent), expected)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from jax.sharding import PartitionSpec
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import backend, optim, programs, rules, sharding, supernet
@@ -23,14 +24,20 @@ def _batch(step: int, size: int = 16):
   }
 
 
+# All that rules can say: whole or split, of parameters or of the optimiser.
+SHARDED = sharding.Layout(
+  axes=('replica', 'shard'),
+  sizes=(2, -1),
+  rules=(('bias', ''), ('kernel|opt_state', 'shard')),
+)
+LAYOUTS = {'row': sharding.Layout(), 'sharded': SHARDED}
+
+
 @functools.cache
-def _compiled(devices: int, group: int = 0, aggregate: str = 'sum'):
-  config = tiny.config(bn_group_size=group)
-  config.rule.aggregate = aggregate
-  setup = config_lib.setup(config)
-  where = sharding.mesh(jax.devices()[:devices])
-  model = config_lib.dataclasses.replace(setup.model, where=where)
-  setup = config_lib.dataclasses.replace(setup, model=model)
+def _compiled(devices: int, group: int = 0, layout: str = 'row'):
+  config = tiny.config(bn_group_size=group, layout=LAYOUTS[layout])
+  where = sharding.mesh(jax.devices()[:devices], config.layout)
+  setup = config_lib.setup(config, where)
   return config, setup, programs.compile_all(programs.all_programs(setup))
 
 
@@ -46,14 +53,16 @@ def _perturbed(setup) -> programs.State:
   return state._replace(params=jax.tree.unflatten(tree, noisy))
 
 
-def _train(devices: int, steps: int, group: int = 0) -> programs.State:
-  config, setup, compiled = _compiled(devices, group)
+def _train(devices, steps, group=0, layout='row') -> programs.State:
+  config, setup, compiled = _compiled(devices, group, layout)
   where, policy = setup.model.where, config_lib.policy(config)
-  state = sharding.put(where, _perturbed(setup), sharding.REPLICATED)
+  like = programs.described_state(setup)
+  state = jax.device_put(_perturbed(setup), sharding.places(like))
   for step in range(steps):
-    batch = sharding.put(where, _batch(step), sharding.SPLIT)
+    batch = sharding.put(where, _batch(step), sharding.split(where))
     children = policy(tiny.SPACE, config.seed, step)
     state, _ = programs.step(setup, compiled, state, batch, children)
+  assert sharding.places(state) == sharding.places(like)
   return jax.device_get(state)
 
 
@@ -101,7 +110,7 @@ def test_step_is_one_update_from_the_defined_gradient():
 
   gradients, softmaxes = None, {}
   where = setup.model.where
-  batch = sharding.put(where, _batch(0), sharding.SPLIT)
+  batch = sharding.put(where, _batch(0), sharding.split(where))
   for child in children:
     static = child.role in programs.STATIC
     indices = None if static else arch_lib.encode(tiny.SPACE, child.arch)
@@ -136,7 +145,8 @@ def test_random_children_compile_nothing_and_move_nothing():
   """200 of them, under a guard against transfers that no one asked for."""
   config, setup, compiled = _compiled(1)
   state = _perturbed(setup)
-  batch = sharding.put(setup.model.where, _batch(0), sharding.SPLIT)
+  where = setup.model.where
+  batch = sharding.put(where, _batch(0), sharding.split(where))
   policy = config_lib.policy(config)
 
   def step(number, state):
@@ -166,11 +176,27 @@ def test_roles_are_kept_when_a_random_child_is_the_biggest():
   assert programs.key(child) == 'random@12'
 
 
-@pytest.mark.parametrize('group', [0, 8])
-def test_four_devices_train_as_one(group):
-  one, four = _train(1, 4, group), _train(4, 4, group)
+@pytest.mark.parametrize(
+  ('group', 'layout'), [(0, 'row'), (8, 'row'), (0, 'sharded')]
+)
+def test_four_devices_train_as_one(group, layout):
+  one, four = _train(1, 4, group), _train(4, 4, group, layout)
   # Summation order differs, nothing else.
   chex.assert_trees_all_close(one.params, four.params, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_rule_that_matches_places_an_array():
+  _, setup, _ = _compiled(4, layout='sharded')
+  state = programs.described_state(setup)
+  spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
+  stem, whole = spec.params['stem'], sharding.REPLICATED
+  assert stem['conv']['kernel'] == PartitionSpec(None, None, None, 'shard')
+  assert stem['bn']['scale'] == stem['bn']['bias'] == whole
+  slots = jax.tree_util.tree_leaves_with_path(spec.opt_state)
+  names = {jax.tree_util.keystr(p, simple=True): s for p, s in slots}
+  assert {s for n, s in names.items() if 'bias' in n} == {whole}
+  assert all('shard' in s for n, s in names.items() if 'scale' in n)
+  assert spec.step == whole
 
 
 def test_batch_norm_groups_change_the_result():

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from jax.sharding import PartitionSpec
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
@@ -528,7 +527,9 @@ def test_batch_statistics(forward, group):
   images = cast(random_images(space, 18, 4)[0], 'float32')
   arch = archs_of(space, 1, 7)[0]
   indices = arch_lib.encode(space, arch)
-  logits, found = jax.jit(build(norm.Pooling(None, group)))(images, indices)
+  logits, found = jax.jit(build(norm.Pooling(group_size=group)))(
+    images, indices
+  )
 
   params = random_params(space)
   numbers = np.asarray(images, np.float64)
@@ -536,9 +537,9 @@ def test_batch_statistics(forward, group):
   expected = [reference.child(space, arch, params, g)[0] for g in groups]
   assert_close(logits, np.concatenate(expected), 1e-4)
 
-  split, whole = PartitionSpec(sharding.DATA), PartitionSpec()
   where = sharding.mesh(jax.devices()[:4])
-  on_each = build(norm.Pooling(sharding.DATA, group))
+  split, whole = sharding.split(where), sharding.REPLICATED
+  on_each = build(norm.Pooling(where.axis_names, group))
   mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
   spread, spread_found = jax.jit(mapped)(images, indices)
   assert_close(spread, logits, 1e-4)
