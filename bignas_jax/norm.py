@@ -1,9 +1,9 @@
 """Batch norm, with its activation: one op, one gradient rule.
 
 Moments are results: what calibration pools, and what the gradient needs. A
-block that is computed again on the way back is given them, so that the second
-pass has neither sums over the batch nor, between devices, an all-reduce. The
-gradient keeps the input alone; the network has no running averages.
+block that is computed again on the way back is offered them, and on CPUs takes
+them, so that its second pass sums nothing. The gradient keeps the input alone;
+the network has no running averages.
 
 Statistics are float32, or float64 if `x` is.
 """
@@ -57,7 +57,7 @@ def batch_norm(
     pooling: which images share the batch's statistics.
     swish: activate.
     width: active channels; the others become zeros. None: all are active.
-    known: the moments, where this batch was normalised before.
+    known: the moments, if this batch was normalised before.
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
@@ -71,10 +71,19 @@ def batch_norm(
   if stats is not None:
     y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
     return y, no_moments(x, pooling, x.shape[-1])
-  moments = known
-  if moments is None:
-    moments = _moments(lax.stop_gradient(x), pooling)
+  moments = _known_or_taken(lax.stop_gradient(x), known, pooling)
   return _normalise(how, x, params, moments), moments
+
+
+def _known_or_taken(x, known: Moments | None, pooling: Pooling) -> Moments:
+  take = functools.partial(_moments, pooling=pooling)
+  if known is None:
+    return take(x)
+  # Sums come almost free with a convolution on a TPU, whose compiler makes
+  # slower programs of what is left without them (docs/performance.md).
+  return lax.platform_dependent(
+    x, known, cpu=lambda x, known: known, default=lambda x, known: take(x)
+  )
 
 
 class _Norm(NamedTuple):

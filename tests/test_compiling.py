@@ -17,6 +17,8 @@ from bignas_jax import (
   compiling,
   counting,
   errors,
+  estimating,
+  figures,
   programs,
   spaces,
 )
@@ -33,15 +35,15 @@ def test_unknown_chips(topology):
     chips.of(topology)
 
 
-def compiled(name, seconds=0.0, flops=0.0, moved=0.0, peak=2**30):
-  return compiling.Compiled(name, 1.0, peak, flops, moved, seconds)
+def found(seconds=0.0, flops=0.0, moved=0.0):
+  return figures.Figures(1.0, 2**30, flops, moved, seconds)
 
 
 def test_seconds_are_the_compilers_or_the_rooflines():
-  assert compiling._seconds(compiled('a', 0.5, 1e15), V3) == 0.5
+  assert estimating._seconds(found(0.5, 1e15), V3) == 0.5
   # Where the compiler's are unusable, they are negative.
-  assert compiling._seconds(compiled('a', -1, 61.5e12, 45e9), V3) == 1
-  assert compiling._seconds(compiled('a', -1, 61.5e12, 900e9), V3) == 2
+  assert estimating._seconds(found(-1, 61.5e12, 45e9), V3) == 1
+  assert estimating._seconds(found(-1, 61.5e12, 900e9), V3) == 2
 
 
 def test_children_take_the_biggests_time_by_their_activations():
@@ -53,18 +55,15 @@ def test_children_take_the_biggests_time_by_their_activations():
   (third,) = [row for row in rows if row.name == 'stage2.block3']
   whole = counting.total(rows).activations
   once = whole - third.cost.activations
-  found = compiling._estimates(
-    config, V3, [compiled('biggest', 3.0), compiled('update', 0.25)]
-  )
-  assert found['update'] == 0.25
-  assert found['biggest'] == pytest.approx(3 * whole / once)
+  took = {'biggest': found(3.0), 'update': found(0.25)}
+  seconds = estimating.seconds(config, V3, took)
+  assert seconds['update'] == 0.25
+  assert seconds['biggest'] == pytest.approx(3 * whole / once)
   smallest = counting.cost(space, arch_lib.smallest(space)).activations
-  assert found['smallest'] == pytest.approx(3 * smallest / once)
-  assert found['smallest'] < found['random@28'] < found['biggest']
-  step = compiling._step_seconds(config, found)
-  assert step == pytest.approx(
-    found['biggest'] + found['smallest'] + 2 * found['random@28'] + 0.25
-  )
+  assert seconds['smallest'] == pytest.approx(3 * smallest / once)
+  assert seconds['smallest'] < seconds['random@28'] < seconds['biggest']
+  step = seconds['biggest'] + seconds['smallest'] + 2 * seconds['random@28']
+  assert estimating.step_seconds(config, seconds) == pytest.approx(step + 0.25)
 
 
 def test_activations_by_hand():
@@ -159,3 +158,19 @@ def test_a_tiny_run_on_v3(tmp_path):
     assert program['estimated_s'] > 0
   hours = result['estimated_step_s'] * tiny.config().steps / 3600
   assert result['estimated_hours'] == pytest.approx(hours)
+
+
+@needs_libtpu
+def test_figures_are_kept(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(figures, 'directory', lambda: tmp_path / 'kept')
+  status, out = run(tmp_path, '--topology=v3:2x2')
+  first, printed = json.loads(out.read_text()), capsys.readouterr().err
+  assert status == 0 and 'compiled in' in printed and 'known' not in printed
+  monkeypatch.setattr(figures, '_compile', None)
+  assert run(tmp_path, '--topology=v3:2x2')[0] == 0
+  assert json.loads(out.read_text()) == first
+  assert 'compiled in' not in capsys.readouterr().err
+  with pytest.raises(TypeError):  # another program, and another topology
+    run(tmp_path, '--topology=v3:2x2', '--config.batch_size=32')
+  with pytest.raises(TypeError):
+    run(tmp_path, '--topology=v3:2x4')

@@ -19,7 +19,7 @@ LAYERS = [
   elastic slicing losses schedules augment metrics plots chips""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
-  data checkpoint child page""",
+  data checkpoint child page figures""",
   # 2: rules and search algorithms, which get functions
   'rules selection archive',
   # 3: programs over a model
@@ -27,7 +27,7 @@ LAYERS = [
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
-  'cli training searching extraction',
+  'cli training searching extraction estimating',
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards benchmarking
   compiling""",

@@ -1,0 +1,85 @@
+"""How long a run would take on a pod, from what the compiler says.
+
+The compiler counts the body of a loop once and says nothing of the branch
+taken, so its time is asked for the biggest child alone, and scaled by
+activations: convolutions this thin wait for memory, not for arithmetic.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import chips, counting, programs, sampling
+from bignas_jax import config as config_lib
+from bignas_jax.arch import Arch
+from bignas_jax.config import Config
+from bignas_jax.figures import Figures
+from bignas_jax.space import Space
+
+_SAMPLES = 1000  # random children that a mean is taken over
+
+ASSUMPTIONS = (
+  'compiled with the least optimisation effort',
+  'biggest child: seconds of the TPU compiler, or, where it gives none, the '
+  'larger of FLOPs / peak and bytes / bandwidth; loops counted once are scaled '
+  'by activations',
+  'other children: that time by their activations; random ones by the mean '
+  f'over {_SAMPLES} samples',
+  'input, logging, checkpoints and evaluation: hidden behind the steps',
+)
+
+
+def seconds(
+  config: Config, chip: chips.Chip, figures: Mapping[str, Figures]
+) -> dict[str, float]:
+  """Seconds of each program, branches and loops taken into account."""
+  space = config_lib.space(config)
+  counted = sum(
+    row.cost.activations
+    for row in counting.rows(space, arch_lib.biggest(space))
+    if not _is_repeated(row.name)
+  )
+  unit = _seconds(figures['biggest'], chip) / counted
+  found = {'update': _seconds(figures['update'], chip)}
+  for role, make in programs.STATIC.items():
+    found[role] = unit * _activations(space, make(space))
+  rng = sampling.generator(config.seed)
+  sampled = [
+    arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
+  ]
+  for resolution in space.train_resolution:
+    found[f'random@{resolution}'] = unit * float(
+      np.mean(
+        [
+          _activations(space, dataclasses.replace(arch, resolution=resolution))
+          for arch in sampled
+        ]
+      )
+    )
+  return found
+
+
+def _seconds(one: Figures, chip: chips.Chip) -> float:
+  """By the compiler, where it says anything, or by the roofline."""
+  if one.seconds > 0:
+    return one.seconds
+  return max(one.flops / chip.flops, one.bytes / chip.bandwidth)
+
+
+def _is_repeated(row: str) -> bool:
+  """Whether a loop computes it that was counted with an earlier block."""
+  _, is_block, number = row.partition('.block')
+  return bool(is_block) and int(number) > 2
+
+
+def _activations(space: Space, arch: Arch) -> int:
+  return counting.cost(space, arch).activations
+
+
+def step_seconds(config: Config, seconds: dict[str, float]) -> float:
+  space = config_lib.space(config)
+  random = np.mean([seconds[f'random@{r}'] for r in space.train_resolution])
+  static = sum(seconds[role] for role in programs.STATIC)
+  return float(static + config.random_children * random + seconds['update'])
