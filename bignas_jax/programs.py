@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import backend, optim, rules, sharding, supernet
+from bignas_jax import backend, measures, optim, rules, sharding, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sampling import Child
 from bignas_jax.sharding import REPLICATED
-from bignas_jax.space import Space
 
 Tree = Any
 
@@ -136,12 +136,21 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       grads, (value, logits) = jax.grad(loss, has_aux=True)(
         params, images, batch['label'], keys, indices, softmaxes
       )
+    metrics = measures.of_child(
+      rule,
+      role,
+      setup.batch_size,
+      loss=value,
+      gradient=grads,
+      logits=logits,
+      labels=batch['label'],
+      softmaxes=softmaxes,
+      axes=axes,
+    )
     grads = jax.tree.map(lambda g: factor * g[None], grads)
     if gradients is not None:
       grads = jax.tree.map(jnp.add, gradients, grads)
     softmax = jax.nn.softmax(logits) if gives_softmax else None
-    right = (logits.argmax(-1) == batch['label']).sum() / setup.batch_size
-    metrics = lax.psum({'loss': value, 'top1': right}, axes)
     return grads, softmax, metrics
 
   return sharding.per_device(
@@ -172,10 +181,7 @@ def update(setup: Setup) -> Callable:
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
-    metrics = {
-      'lr': setup.rate(state.step),
-      'grad_norm': optax.tree.norm(grads),
-    }
+    metrics = measures.of_update(setup.rate(state.step), grads, params)
     return State(state.step + 1, params, opt_state, ema), metrics
 
   return run
@@ -208,13 +214,9 @@ def all_programs(setup: Setup) -> list[Program]:
     split,
   )
   softmax = jax.ShapeDtypeStruct((batch, space.classes), 'float32')
-  indices = sharding.described(
-    where,
-    jax.eval_shape(lambda: _biggest(space)),
-    REPLICATED,
-  )
+  one = arch_lib.encode(space, arch_lib.biggest(space))
+  indices = sharding.described(where, one, REPLICATED)
 
-  options = backend.compiler_options(sharding.platform(where))
   order = [
     *((role, make(space)) for role, make in STATIC.items()),
     *(('random', size) for size in space.train_resolution),
@@ -224,11 +226,8 @@ def all_programs(setup: Setup) -> list[Program]:
     arch, resolution = None, which
     if isinstance(which, Arch):
       arch, resolution = which, which.resolution
-    function = jax.jit(
-      child(setup, role, resolution, arch),
-      donate_argnums=4,
-      compiler_options=options,
-    )
+    name = role if arch is not None else f'{role}@{resolution}'
+    function = child(setup, role, resolution, arch)
     arguments = (
       state.params,
       state.step,
@@ -237,22 +236,25 @@ def all_programs(setup: Setup) -> list[Program]:
       gradients if programs else None,
       dict(softmaxes),
     )
-    name = role if arch is not None else f'{role}@{resolution}'
+    function = _jitted(name, function, 4, where)
     programs.append(Program(name, function, arguments))
     if role in rules.teachers(setup.rule):
       softmaxes[role] = sharding.described(where, softmax, split)
-  last = jax.jit(
-    update(setup),
-    donate_argnums=0,
-    out_shardings=(sharding.places(state), None),
-    compiler_options=options,
+  last = _jitted(
+    'update', update(setup), 0, where, (sharding.places(state), None)
   )
   return [*programs, Program('update', last, (state, gradients))]
 
 
-def _biggest(space: Space) -> arch_lib.Indices:
-  indices = arch_lib.encode(space, arch_lib.biggest(space))
-  return jax.tree.map(jnp.asarray, indices)
+def _jitted(name: str, function: Callable, donated: int, where: Mesh, out=None):
+  """Compiled under this name, which profiles show."""
+  function.__name__ = name.replace('@', '_')
+  return jax.jit(
+    function,
+    donate_argnums=donated,
+    out_shardings=out,
+    compiler_options=backend.compiler_options(sharding.platform(where)),
+  )
 
 
 def compile_all(programs: list[Program]) -> dict[str, Callable]:

@@ -58,6 +58,12 @@ def teachers(rule: Rule) -> set[str]:
   return {edge.teacher for edge in rule.edges} - {LABEL}
 
 
+def teachers_of(rule: Rule, role: str) -> list[str]:
+  """Roles whose softmax this one learns from."""
+  sources = [e.teacher for e in rule.edges if e.student == role]
+  return [source for source in sources if source != LABEL]
+
+
 def check(rule: Rule, roles: list[str]) -> None:
   """UserError unless every role learns, from a child that ran before it."""
   for role in dict.fromkeys(roles):

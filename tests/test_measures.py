@@ -1,0 +1,145 @@
+"""What a step reports, against its definition."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+import test_programs
+import tiny
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import measures, programs, rules, sharding, supernet
+
+
+@pytest.fixture(scope='module', params=[1, 4])
+def ran(request):
+  """The children of one step one after the other, and the update."""
+  config, setup, compiled = test_programs._compiled(request.param)
+  where = setup.model.where
+  state = test_programs._perturbed(setup)
+  params = jax.device_get(state.params)
+  state = sharding.put(where, state, sharding.REPLICATED)
+  batch = sharding.put(where, test_programs._batch(0), sharding.SPLIT)
+  children = config_lib.policy(config)(tiny.SPACE, 0, 0)
+  gradients, softmaxes, sums, of_children = None, {}, [], []
+  for child in children:
+    indices = None
+    if child.role not in programs.STATIC:
+      indices = arch_lib.encode(tiny.SPACE, child.arch)
+      indices = sharding.put(where, indices, sharding.REPLICATED)
+    gradients, softmax, measured = compiled[programs.key(child)](
+      state.params, state.step, batch, indices, gradients, dict(softmaxes)
+    )
+    if softmax is not None:
+      softmaxes[child.role] = softmax
+    sums.append(jax.device_get(gradients))
+    of_children.append(jax.device_get(measured))
+  state, of_update = compiled['update'](state, gradients)
+  found = jax.device_get((state.params, of_update, softmaxes))
+  return request.param, children, params, sums, of_children, *found
+
+
+def _norm(tree) -> float:
+  return float(np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(tree))))
+
+
+def test_gradient_norm_is_that_of_the_childs_own_gradient(ran):
+  devices, _, _, sums, of_children, *_ = ran
+  before = jax.tree.map(np.zeros_like, sums[0])
+  norms = []
+  for total, measured in zip(sums, of_children, strict=True):
+    own = jax.tree.map(np.subtract, total, before)
+    shares = [
+      _norm(jax.tree.map(lambda g, i=i: g[i], own)) for i in range(devices)
+    ]
+    wanted = np.sqrt(np.mean([(devices * share) ** 2 for share in shares]))
+    np.testing.assert_allclose(measured['grad_norm'], wanted, rtol=1e-3)
+    norms.append(float(wanted))
+    before = total
+    if devices == 1:
+      np.testing.assert_allclose(wanted, _norm(own), rtol=1e-3)
+  assert len({round(norm, 4) for norm in norms}) == len(norms)
+
+
+def test_agreement_is_with_the_teacher(ran):
+  _, children, params, _, of_children, _, _, softmaxes = ran
+  pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
+  teacher = softmaxes['biggest'].argmax(-1)
+  assert 'agreement' not in of_children[0]
+  for child, measured in list(zip(children, of_children, strict=True))[1:]:
+    size = child.arch.resolution
+    images = jax.image.resize(pixels, (16, size, size, 1), 'bicubic')
+    indices = arch_lib.encode(tiny.SPACE, child.arch)
+    logits = jax.jit(supernet.Supernet(tiny.SPACE).apply)
+    choice = logits({'params': params}, images, indices).argmax(-1)
+    assert measured['agreement'] == np.mean(choice == teacher)
+    wanted = np.mean(choice == test_programs._batch(0)['label'])
+    assert measured['top1'] == wanted
+  shown = [float(m['agreement']) for m in of_children[1:]]
+  assert any(0 < share < 1 for share in shown), 'a constant would pass'
+
+
+def test_update_reports_the_norms_of_what_it_leaves(ran):
+  _, _, _, sums, _, after, of_update, _ = ran
+  gradient = jax.tree.map(lambda g: g.sum(0), sums[-1])
+  parts = {f'weight_norm_{part}': _norm(tree) for part, tree in after.items()}
+  wanted = {'grad_norm': _norm(gradient), 'weight_norm': _norm(after), **parts}
+  assert {'weight_norm_stem', 'weight_norm_stage1'} < set(wanted)
+  found = {name: float(value) for name, value in of_update.items()}
+  assert found.pop('lr') == 0
+  chex.assert_trees_all_close(found, wanted, rtol=1e-4)
+
+
+def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
+  """The norm is the child's, whatever becomes of its gradient."""
+  devices, _, params, sums, (biggest, *_), *_ = ran
+  if devices > 1:
+    pytest.skip('one device says it')
+  config = tiny.config()
+  config.rule.aggregate = 'mean'
+  where = sharding.mesh(jax.devices()[:1])
+  setup = config_lib.setup(config, where)
+  first = programs.all_programs(setup)[0]
+  batch = sharding.put(where, test_programs._batch(0), sharding.SPLIT)
+  gradient, _, measured = first.function(
+    params, np.int32(0), batch, None, None, {}
+  )
+  chex.assert_trees_all_close(measured, biggest, rtol=1e-5)
+  assert _norm(sums[0]) == pytest.approx(4 * _norm(gradient), rel=1e-5)
+
+
+def test_several_teachers_share_the_agreement():
+  edges = (
+    rules.Edge(student='biggest', teacher='label'),
+    rules.Edge(student='smallest', teacher='biggest'),
+    rules.Edge(student='smallest', teacher='label'),
+    rules.Edge(student='random', teacher='biggest'),
+    rules.Edge(student='random', teacher='smallest'),
+  )
+  rule = rules.Rule(edges=edges)
+  eye = np.eye(3, dtype=np.float32)
+  softmaxes = {'biggest': eye[[0, 1]], 'smallest': eye[[0, 0]]}
+  where = sharding.mesh(jax.devices()[:2])
+
+  def measured(role):
+    def run(logits, labels, softmaxes):
+      return measures.of_child(
+        rule,
+        role,
+        2,
+        loss=np.float32(0),
+        gradient={'kernel': np.full(4, 0.25, np.float32)},
+        logits=logits,
+        labels=labels,
+        softmaxes=softmaxes,
+      )
+
+    split = sharding.SPLIT
+    on_two = sharding.per_device(where, (split,) * 3, sharding.REPLICATED)(run)
+    return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), softmaxes)
+
+  assert measured('smallest')['agreement'] == 1
+  assert measured('random')['agreement'] == 0.75
+  assert measured('random')['top1'] == 0.5
+  assert measured('random')['grad_norm'] == 1  # 2 devices of 0.5 each
