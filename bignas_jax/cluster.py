@@ -137,6 +137,20 @@ def _from_leader(failure: Exception | None) -> tuple[int, str]:
   return int(told[0]), text
 
 
+def told(text: str) -> list[str]:
+  """What every process says, in their order; long texts are cut."""
+  if not process.joined():
+    return [text]
+  mine = np.zeros(_TEXT_BYTES, np.uint8)
+  encoded = text.encode()[:_TEXT_BYTES]
+  mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+  all_of_them = np.asarray(multihost_utils.process_allgather(mine))
+  return [
+    row.tobytes().rstrip(b'\0').decode(errors='replace')
+    for row in all_of_them.reshape(-1, _TEXT_BYTES)
+  ]
+
+
 def same(field: str, shown: Any, value: Any) -> None:
   """Checks that every process has this value, by its `repr`.
 

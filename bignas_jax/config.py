@@ -92,6 +92,19 @@ class Search:
 
 
 @dataclasses.dataclass(kw_only=True)
+class Profile:
+  """Which steps are profiled (`bignas_jax.profiling`); the run is the same.
+
+  Attributes:
+    at: steps that a capture begins with, such as (100,).
+    steps: of a capture.
+  """
+
+  at: tuple[int, ...] = ()
+  steps: int = 3
+
+
+@dataclasses.dataclass(kw_only=True)
 class Config:
   """Everything that a run depends on.
 
@@ -117,6 +130,7 @@ class Config:
     eval_batch_size: images at once.
     calibration: of batch norm.
     search: of children.
+    profile: of some steps; may differ when a run goes on.
     layout: the mesh of devices, and what is split over it.
   """
 
@@ -141,6 +155,7 @@ class Config:
   eval_batch_size: int = 256
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
+  profile: Profile = dataclasses.field(default_factory=Profile)
   layout: sharding.Layout = dataclasses.field(default_factory=sharding.Layout)
 
 
@@ -163,7 +178,9 @@ _LEAST = {
   'seed': 0,
   'random_children': 0,
   'bn_group_size': 0,
+  'profile.steps': 1,
 }
+_WATCHING = ('profile',)
 _FRACTIONS = ('rule.dropout', 'rule.label_smoothing', 'ema_decay')
 
 
@@ -192,6 +209,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield field, right, f'a whole number >= {least}'
   for field in _FRACTIONS:
     yield field, 0 <= nested.get(config, field) < 1, '0 <= number < 1'
+  right = all(step >= 1 for step in config.profile.at)
+  yield 'profile.at', right, 'whole numbers >= 1'
   batch, group = config.batch_size, config.bn_group_size
   right = not group or batch % group == 0
   yield 'bn_group_size', right, f'a divisor of batch_size {batch}'
@@ -271,7 +290,12 @@ def from_dict(fields: dict[str, Any]) -> Config:
   return nested.build(Config, fields)
 
 
+def identity(fields: dict[str, Any]) -> dict[str, Any]:
+  """Of `to_dict`, what decides which run it is: all but what only watches."""
+  return {name: v for name, v in fields.items() if name not in _WATCHING}
+
+
 def sha256(config: Config) -> str:
   """Names a config in receipts."""
-  text = json.dumps(to_dict(config), sort_keys=True)
+  text = json.dumps(identity(to_dict(config)), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()

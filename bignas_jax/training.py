@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
@@ -21,8 +20,10 @@ from bignas_jax import (
   counting,
   evaluation,
   metrics,
+  observing,
   process,
   programs,
+  run_card,
   sharding,
   sources,
 )
@@ -65,8 +66,11 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   sources.check_classes(splits, setup.model.space.classes)
   with _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
-    with cluster.StopRequest() as stop:
-      return _Run(config, setup, splits, workdir).train(stop)
+    with (
+      cluster.StopRequest() as stop,
+      run_card.sitting(workdir, config) as card,
+    ):
+      return _Run(config, setup, splits, workdir, card).train(stop)
 
 
 @contextlib.contextmanager
@@ -86,8 +90,9 @@ def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 class _Run:
   """One process's share of a training run."""
 
-  def __init__(self, config, setup, splits, workdir):
+  def __init__(self, config, setup, splits, workdir, card):
     self.config, self.setup, self.workdir = config, setup, workdir
+    self.card = card
     self.batches = data_lib.train_batches(
       splits.train,
       config.data,
@@ -123,36 +128,37 @@ class _Run:
     """All steps that are left; the state and the last evaluation."""
     config, where = self.config, self.setup.model.where
     began = time.monotonic()
-    compiled = programs.compile_all(programs.all_programs(self.setup))
+    with metrics.busy('compiling'):
+      compiled = programs.compile_all(programs.all_programs(self.setup))
     took = time.monotonic() - began
     metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
     if stop.due():
       raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
-    clock, values = _Clock(config.batch_size, start), {}
+    values, split = {}, sharding.split(where)
     stream = data_lib.stream(self.batches, start)
     progress = metrics.Progress('train', config.steps, start)
-    with contextlib.closing(stream), progress:
+    watch = observing.Watch(config, self.workdir, progress, self.card, start)
+    with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
         children = self.policy(self.setup.model.space, config.seed, done - 1)
-        batch = sharding.put(where, next(stream), sharding.split(where))
-        state, measured = programs.step(
-          self.setup, compiled, state, batch, children
-        )
-        progress.advance(done)
+        with watch.step(done):
+          batch = sharding.put(where, watch.next(stream), split)
+          state, measured = programs.step(
+            self.setup, compiled, state, batch, children
+          )
+        watch.handed_over(done, measured)
         stopping = stop.due() and not last
         if last or done % config.log_every == 0:
-          values = summary(children, jax.device_get(measured))
-          values['images_per_s'] = clock.images_per_s(done)
-          writer.write(done, values)
-          progress.note(_line(done, values))
+          writer.write(done, watch.line(done, children, measured))
         if last or done % config.checkpoint_every == 0 or stopping:
-          self.checkpoints.save(done, state)
+          with watch.doing('saving'):
+            self.checkpoints.save(done, state)
         if last or done % config.eval_every == 0:
-          values = self.evaluate(state)
+          with watch.doing('evaluating'):
+            values = self.evaluate(state)
           writer.write(done, values)
-          progress.note(_line(done, values))
-          clock.restart(done)
+          watch.tell(done, values)
         if stopping:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
     return state, values
@@ -203,19 +209,6 @@ def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
   )
 
 
-def summary(children, measured) -> dict[str, float]:
-  """A logged line: random children averaged, the others by role."""
-  *of_children, of_update = measured
-  values: dict[str, list[float]] = {}
-  for child, numbers in zip(children, of_children, strict=True):
-    for name, value in numbers.items():
-      values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
-  line = {name: float(np.mean(v)) for name, v in values.items()}
-  line['lr'] = float(of_update['lr'])
-  line['train/grad_norm'] = float(of_update['grad_norm'])
-  return line
-
-
 def overview(config: Config) -> str:
   """What will be trained, in a few lines."""
   space = config_lib.space(config)
@@ -233,27 +226,3 @@ def overview(config: Config) -> str:
     f'{config.dtype}, seed {config.seed}'
   )
   return '\n'.join(lines)
-
-
-class _Clock:
-  """Images a second since the last line, evaluations left out."""
-
-  def __init__(self, batch_size: int, step: int):
-    self._batch_size = batch_size
-    self.restart(step)
-
-  def restart(self, step: int) -> None:
-    self._since = (step, time.monotonic())
-
-  def images_per_s(self, step: int) -> float:
-    first, began = self._since
-    self.restart(step)
-    return (step - first) * self._batch_size / (time.monotonic() - began)
-
-
-def _line(step: int, values: dict[str, float]) -> str:
-  shown = ' '.join(
-    f'{name.removeprefix("train/")} {value:.4g}'
-    for name, value in values.items()
-  )
-  return f'step {step}: {shown}'

@@ -25,7 +25,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
   path = workdir / _CONFIG
   fields = config_lib.to_dict(config)
   if path.exists():
-    found = nested.differences(_read(workdir)['config'], fields)
+    there = config_lib.identity(_read(workdir)['config'])
+    found = nested.differences(there, config_lib.identity(fields))
     if found:
       raise errors.UserError(
         'workdir',

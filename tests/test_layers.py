@@ -16,18 +16,19 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
-  elastic slicing losses schedules augment metrics plots chips""",
+  elastic slicing losses schedules augment metrics plots chips
+  pace profiling machine""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
   data checkpoint child page figures""",
   # 2: rules and search algorithms, which get functions
-  'rules selection archive',
+  'rules selection archive measures',
   # 3: programs over a model
   'programs evaluation',
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
-  'cli training searching extraction estimating',
+  'cli run_card observing training searching extraction estimating',
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards benchmarking
   compiling""",
