@@ -15,6 +15,7 @@ from bignas_jax import rules
 Tree = Any
 
 
+@jax.named_scope('measures')
 def of_child(
   rule: rules.Rule,
   role: str,
@@ -65,6 +66,7 @@ def of_child(
   return whole | {'grad_norm': jnp.sqrt(whole['grad_norm'])}
 
 
+@jax.named_scope('measures')
 def of_update(
   rate: jax.Array, gradient: Tree, params: Tree
 ) -> dict[str, jax.Array]:

@@ -39,6 +39,7 @@ class Model:
     pooling = norm.Pooling(self.where.axis_names, self.bn_group_size)
     return supernet.Supernet(space, self.dtype, pooling)
 
+  @jax.named_scope('images')
   def images(self, pixels: jax.Array, resolution: int) -> jax.Array:
     """uint8 [batch, size, size, channels] -> normalised, resized floats."""
     return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)

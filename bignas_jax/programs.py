@@ -129,13 +129,13 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     penalty = decay * optim.half_square_norm(own) if decay else 0.0
     return value + penalty, (value, logits)
 
+  @jax.named_scope(role)
   def run(params, step, batch, indices, gradients, softmaxes):
     images = model.images(batch['image'], resolution)
     keys = _image_keys(setup.seed, step, images.shape[0], axes)
-    with jax.named_scope(role):
-      grads, (value, logits) = jax.grad(loss, has_aux=True)(
-        params, images, batch['label'], keys, indices, softmaxes
-      )
+    grads, (value, logits) = jax.grad(loss, has_aux=True)(
+      params, images, batch['label'], keys, indices, softmaxes
+    )
     metrics = measures.of_child(
       rule,
       role,

@@ -33,6 +33,7 @@ class Run(NamedTuple):
   config: Config
   space: Space
   receipt: dict[str, Any]  # config.json
+  card: dict[str, Any] | None  # run.json
   lines: list[dict[str, Any]]  # metrics.jsonl
   entries: list[Entry]  # of the newest step that was searched
   older: int  # entries of other steps
@@ -85,6 +86,7 @@ def read(workdir: pathlib.Path) -> Run:
     config=config,
     space=space,
     receipt=_json(workdir / 'config.json') or {},
+    card=_json(workdir / workdir_lib.CARD),
     lines=metrics.read(workdir),
     entries=entries,
     older=len(archive) - len(entries),

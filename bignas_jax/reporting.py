@@ -21,6 +21,7 @@ from bignas_jax import (
   page,
   records,
   search_results,
+  sittings,
 )
 from bignas_jax.arch import Arch
 from bignas_jax.records import Run
@@ -50,6 +51,7 @@ def write(workdir: pathlib.Path) -> dict[str, Any]:
     search_results.calibration(run),
     search_results.front(run),
     model_cards.section(run),
+    sittings.section(run),
     _details(run),
   )
   path = workdir / 'report.html'

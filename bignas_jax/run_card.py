@@ -24,7 +24,6 @@ from bignas_jax import config as config_lib
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
 
-NAME = 'run.json'
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy'),
   *('libtpu', 'jax-cuda13-plugin'),
@@ -62,7 +61,7 @@ class Card:
   """
 
   def __init__(self, workdir: pathlib.Path, config: Config, hosts: list[str]):
-    self._path, self._config = workdir / NAME, config
+    self._path, self._config = workdir / workdir_lib.CARD, config
     self._earlier = [_closed(one) for one in _sittings(self._path)]
     self._began = self._written = time.monotonic()
     self._energy = machine.Energy()

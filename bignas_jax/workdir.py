@@ -14,6 +14,7 @@ from bignas_jax import errors, nested
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
+CARD = 'run.json'
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:

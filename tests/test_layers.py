@@ -30,8 +30,8 @@ LAYERS = [
   # 5: what runs from a config
   'cli run_card observing training searching extraction estimating',
   # 6: reports and measurements
-  """reporting learning_curves search_results model_cards benchmarking
-  compiling""",
+  """reporting learning_curves search_results model_cards sittings
+  benchmarking compiling""",
   # 7: commands
   'main search extract evaluate cost report benchmark compile',
 ]

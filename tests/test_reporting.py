@@ -429,6 +429,40 @@ def test_null_everywhere(started):
   assert 'None' not in page.text.split()
 
 
+def test_run_card_is_shown_if_there_is_one(started):
+  _write_metrics(started)
+  reporting.write(started)
+  assert 'What it took' not in _read(started).headings
+  one = {'started': '2024-05-06T07:08:09+00:00', 'status': 'killed'}
+  two = one | {
+    'status': 'finished',
+    'first_step': 100,
+    'step': 900,
+    'hours': 2.5,
+    'devices': 8,
+    'device_kind': 'TPU v4',
+    'hosts': ['host-<a>', 'host-b'],
+    'commit': {'sha': '0123456789abcdef', 'dirty': True},
+  }
+  card = {'status': 'finished', 'step': 900, 'of': 900, 'images': 57600}
+  card |= {'hours': 3.25, 'sittings': [one, two]}
+  workdir_lib.write_json(started / 'run.json', card)
+  reporting.write(started)
+  page = _read(started)
+  assert 'What it took' in page.headings
+  for told in (
+    'finished: step 900 of 900; 57,600 images in 3.2 hours',
+    'killed',
+    '100 to 900',
+    '2.5 hours',
+    '8 TPU v4',
+    'host-<a> host-b',
+    '0123456789, dirty',
+  ):
+    assert told in page.text, told
+  assert 'None' not in page.text.split()
+
+
 @pytest.mark.parametrize('top1s', [(0.9, float('nan')), (float('nan'),)])
 def test_children_without_an_accuracy_are_not_drawn(started, top1s):
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)

@@ -1,0 +1,138 @@
+"""The run card: what it says at any moment, and over several sittings."""
+
+import json
+import subprocess
+
+import jax
+import pytest
+import tiny
+
+from bignas_jax import cli, errors, machine, process, run_card
+from bignas_jax import config as config_lib
+
+CONFIG = tiny.config()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """Hours that the test sets."""
+  hours = [0.0]
+  monkeypatch.setattr(run_card.time, 'monotonic', lambda: 3600 * hours[0])
+  return hours
+
+
+def _read(workdir):
+  return json.loads((workdir / 'run.json').read_text())
+
+
+def _sit(workdir, clock, first, last, hours, error=None):
+  with run_card.sitting(workdir, CONFIG) as card:
+    card.reached(first, first=first)
+    clock[0] += hours
+    card.reached(last)
+    if error is not None:
+      raise error
+
+
+def test_a_run_in_one_sitting(tmp_path, clock):
+  with run_card.sitting(tmp_path, CONFIG) as card:
+    begun = _read(tmp_path)
+    assert begun['status'] == 'running' and begun['ended'] is None
+    assert begun['steps'] == begun['images'] == 0
+    card.reached(0, first=0)
+    clock[0] += 0.5
+    card.reached(4)
+    assert _read(tmp_path)['images'] == 4 * 16
+    clock[0] += 0.25
+    card.reached(6)
+  found = _read(tmp_path)
+  assert found['status'] == 'finished' and found['ended'] >= found['started']
+  assert (found['step'], found['of'], found['steps']) == (6, 6, 6)
+  assert found['hours'] == 0.75
+  assert found['device_hours'] == 0.75 * jax.device_count()
+  assert found['config_sha256'] == config_lib.sha256(CONFIG)
+  (only,) = found['sittings']
+  assert only['versions']['jax'] == jax.__version__
+  assert only['devices'] == jax.device_count() and only['processes'] == 1
+  assert only['hosts'] and only['device_kind'] == 'cpu'
+  assert not list(tmp_path.glob('*.new'))
+
+
+@pytest.mark.parametrize(
+  ('error', 'status'),
+  [(cli.Preempted('x'), 'preempted'), (ValueError('y'), 'failed')],
+)
+def test_hours_add_up_over_sittings(tmp_path, clock, error, status):
+  with pytest.raises(type(error)):
+    _sit(tmp_path, clock, 0, 3, 1.0, error)
+  assert _read(tmp_path)['status'] == status
+  assert _read(tmp_path)['ended'] is not None
+  clock[0] += 100  # nobody trained
+  _sit(tmp_path, clock, 2, 6, 0.5)  # one step again
+  found = _read(tmp_path)
+  assert [s['status'] for s in found['sittings']] == [status, 'finished']
+  assert (found['step'], found['steps'], found['hours']) == (6, 7, 1.5)
+  assert found['images'] == 7 * 16
+
+
+def test_a_killed_sitting_counts_until_it_was_last_seen(tmp_path, clock):
+  card = run_card.Card(tmp_path, CONFIG, ['host-a', 'host-b', 'host-a'])
+  card.reached(0, first=0)
+  clock[0] += 1
+  card.reached(2)
+  clock[0] += 1  # and then nothing was written
+  del card
+  _sit(tmp_path, clock, 2, 6, 0.5)
+  found = _read(tmp_path)
+  killed, last = found['sittings']
+  assert (killed['status'], last['status']) == ('killed', 'finished')
+  assert killed['hosts'] == ['host-a', 'host-b'] and killed['processes'] == 3
+  assert found['hours'] == 1.5 and found['steps'] == 6
+
+
+def test_energy_is_there_only_if_it_was_read(tmp_path, clock, monkeypatch):
+  monkeypatch.setattr(machine.Energy, 'joules', lambda self: {})
+  _sit(tmp_path, clock, 0, 3, 1)
+  monkeypatch.setattr(machine.Energy, 'joules', lambda self: {'cpu': 7.5})
+  _sit(tmp_path, clock, 3, 6, 1)
+  without, with_energy = _read(tmp_path)['sittings']
+  assert 'leader_energy_j' not in without
+  assert with_energy['leader_energy_j'] == {'cpu': 7.5}
+
+
+def test_only_the_first_process_writes(tmp_path, clock, monkeypatch):
+  monkeypatch.setattr(process, '_index', 1)
+  card = run_card.Card(tmp_path, CONFIG, ['a', 'b'])
+  card.end('finished')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_card_is_named(tmp_path):
+  (tmp_path / 'run.json').write_text('{"sittings": ')
+  refused = pytest.raises(errors.UserError, match=r'run\.json')
+  with refused, run_card.sitting(tmp_path, CONFIG):
+    pass
+
+
+def _git(where, *arguments):
+  identity = ['-c', 'user.name=x', '-c', 'user.email=x@example.org']
+  subprocess.run(
+    ['git', '-C', str(where), *identity, *arguments],
+    check=True,
+    capture_output=True,
+  )
+
+
+def test_commit_is_that_of_the_codes_own_checkout(tmp_path):
+  package = tmp_path / 'package'
+  package.mkdir()
+  (package / '__init__.py').write_text('')
+  assert run_card.commit(package) is None
+  _git(tmp_path, 'init')
+  assert run_card.commit(package) is None, 'a checkout that does not hold it'
+  _git(tmp_path, 'add', '.')
+  _git(tmp_path, 'commit', '-m', 'x')
+  clean = run_card.commit(package)
+  assert clean is not None and len(clean['sha']) == 40 and not clean['dirty']
+  (package / '__init__.py').write_text('changed = True')
+  assert run_card.commit(package) == clean | {'dirty': True}
