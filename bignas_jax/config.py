@@ -131,7 +131,7 @@ class Config:
     calibration: of batch norm.
     search: of children.
     profile: of some steps; may differ when a run goes on.
-    layout: the mesh of devices, and what is split over it.
+    layout: the mesh of devices, and what is split over it; likewise.
   """
 
   space: str | Space
@@ -180,7 +180,7 @@ _LEAST = {
   'bn_group_size': 0,
   'profile.steps': 1,
 }
-_WATCHING = ('profile',)
+_MAY_DIFFER = ('profile', 'layout')
 _FRACTIONS = ('rule.dropout', 'rule.label_smoothing', 'ema_decay')
 
 
@@ -291,8 +291,8 @@ def from_dict(fields: dict[str, Any]) -> Config:
 
 
 def identity(fields: dict[str, Any]) -> dict[str, Any]:
-  """Of `to_dict`, what decides which run it is: all but what only watches."""
-  return {name: v for name, v in fields.items() if name not in _WATCHING}
+  """Of `to_dict`, what decides which run it is, and all of its results."""
+  return {name: v for name, v in fields.items() if name not in _MAY_DIFFER}
 
 
 def sha256(config: Config) -> str:

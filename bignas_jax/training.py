@@ -59,8 +59,8 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   """
   config_lib.check(config)
   cluster.join(preemptible=True)
-  name = config_lib.sha256(config)
-  cluster.same('config', name, name)
+  name, fields = config_lib.sha256(config), config_lib.to_dict(config)
+  cluster.same('config', name, fields)
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
