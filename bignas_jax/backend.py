@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
 import jax
+from etils import epath
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -68,7 +68,7 @@ def traces() -> Iterator[list[str]]:
     monitoring.unregister_event_duration_listener(note)
 
 
-def keep_programs(directory: pathlib.Path) -> None:
+def keep_programs(directory: epath.Path) -> None:
   """Keeps compiled programs there, unless the user has named a place."""
   if jax.config.values['jax_compilation_cache_dir'] is None:
     jax.config.update('jax_compilation_cache_dir', str(directory))

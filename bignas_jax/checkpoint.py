@@ -1,13 +1,13 @@
 """Saving and restoring training state with Orbax."""
 
-import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
-from bignas_jax import errors
+from bignas_jax import errors, storage
 
 Tree = Any
 
@@ -20,11 +20,11 @@ class Checkpoints:
     keep: how many of the newest stay.
   """
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 3):
+  def __init__(self, workdir: epath.Path, keep: int = 3):
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, create=True, enable_async_checkpointing=True
     )
-    directory = (workdir / 'checkpoints').absolute()
+    directory = storage.absolute(workdir / 'checkpoints')
     self._manager = _Manager(directory, options=options)
 
   def latest(self) -> int | None:
@@ -61,7 +61,7 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-def restore_params(workdir: pathlib.Path, like: Tree, name: str) -> tuple:
+def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
   """(step, one entry of the newest checkpoint), without the optimiser's.
 
   Args:
@@ -72,7 +72,7 @@ def restore_params(workdir: pathlib.Path, like: Tree, name: str) -> tuple:
   Raises:
     UserError: there is no checkpoint.
   """
-  directory = (workdir / 'checkpoints').absolute()
+  directory = storage.absolute(workdir / 'checkpoints')
   if not directory.is_dir():
     raise errors.UserError(
       'workdir', str(workdir), 'a directory that training has checkpointed in'

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import os
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +10,9 @@ from typing import Any
 import rich.console
 import rich.progress
 import tensorboardX
+from etils import epath
 
-from bignas_jax import process
+from bignas_jax import process, storage
 
 # What a speed is taken over: long enough to hold evaluations.
 _SPEED_S = 3600
@@ -26,13 +25,11 @@ class Writer:
   interrupted run wrote after its last checkpoint, and will write again.
   """
 
-  def __init__(self, workdir: pathlib.Path, step: int):
-    path = workdir / 'metrics.jsonl'
+  def __init__(self, workdir: epath.Path, step: int):
+    self._path = workdir / 'metrics.jsonl'
     kept = [line for line in read(workdir) if line['step'] <= step]
-    fresh = path.with_suffix('.new')
-    fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    os.replace(fresh, path)
-    self._lines = path.open('a', buffering=1)
+    lines = ''.join(json.dumps(line) + '\n' for line in kept)
+    storage.write(self._path, lines)
     self._board = tensorboardX.SummaryWriter(
       str(workdir), purge_step=step + 1 if kept else None, flush_secs=60
     )
@@ -40,12 +37,12 @@ class Writer:
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes one line, and each value as a scalar of its name."""
     plain = {name: _plain(value) for name, value in values.items()}
-    self._lines.write(json.dumps({'step': step} | plain) + '\n')
+    line = json.dumps({'step': step} | plain)
+    storage.append(self._path, line + '\n')
     for name, value in values.items():
       self._board.add_scalar(name, float(value), step)
 
   def close(self) -> None:
-    self._lines.close()
     self._board.close()
 
 
@@ -59,7 +56,7 @@ class NoWriter:
     pass
 
 
-def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def read(workdir: epath.Path) -> list[dict[str, Any]]:
   """All lines of `metrics.jsonl`; one cut short by a crash is left out."""
   path = workdir / 'metrics.jsonl'
   lines = []

@@ -5,12 +5,12 @@ step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
 import contextlib
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
@@ -43,7 +43,7 @@ from bignas_jax.programs import State
 Tree = Any
 
 
-def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
   """Trains from the newest checkpoint, or from the start, to the end.
 
   Args:
@@ -74,7 +74,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+def _claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
   """The run's directory, for one run of one config; the leader takes it."""
   with contextlib.ExitStack() as held:
 

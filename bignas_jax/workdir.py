@@ -3,21 +3,21 @@
 import contextlib
 import fcntl
 import json
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
+
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors, nested
+from bignas_jax import errors, nested, storage
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
 CARD = 'run.json'
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
+def claim(workdir: epath.Path, config: Config) -> None:
   """Makes the directory this config's, or checks that it is.
 
   Raises:
@@ -46,13 +46,13 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
   write_json(path, text)
 
 
-def claimed(workdir: pathlib.Path) -> str | None:
+def claimed(workdir: epath.Path) -> str | None:
   """What says whose the directory is, or None: nobody has claimed it."""
   path = workdir / _CONFIG
   return path.read_text() if path.is_file() else None
 
 
-def load_config(workdir: pathlib.Path) -> Config:
+def load_config(workdir: epath.Path) -> Config:
   """The config of a run that has been started.
 
   Raises:
@@ -61,7 +61,7 @@ def load_config(workdir: pathlib.Path) -> Config:
   return config_lib.from_dict(_read(workdir)['config'])
 
 
-def _read(workdir: pathlib.Path) -> dict[str, Any]:
+def _read(workdir: epath.Path) -> dict[str, Any]:
   path = workdir / _CONFIG
   if not path.is_file():
     raise errors.UserError(
@@ -73,22 +73,25 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
     raise errors.UserError(str(path), str(error), 'valid JSON') from None
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: epath.Path, value: Any) -> None:
   """Writes a whole file or none."""
-  fresh = path.with_name(path.name + '.new')
-  fresh.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(fresh, path)
+  storage.write(path, json.dumps(value, indent=2) + '\n')
 
 
 @contextlib.contextmanager
-def lock(workdir: pathlib.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[None]:
   """Holds the directory for one training process at a time.
+
+  A bucket has no locks: there, nobody is kept out.
 
   Raises:
     UserError: another process trains in it.
   """
+  if storage.in_bucket(workdir):
+    yield
+    return
   workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / '.lock').open('w') as file:
+  with open(workdir / '.lock', 'w') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,7 +16,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
-  elastic slicing losses schedules augment metrics plots chips
+  elastic slicing losses schedules augment metrics storage plots chips
   pace profiling machine""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
