@@ -1,12 +1,14 @@
 """Every evaluated child of a run, in `search/archive.csv`, as it is found."""
 
 import csv
+import io
 import json
-import pathlib
 from typing import NamedTuple
 
+from etils import epath
+
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, process
+from bignas_jax import errors, process, storage
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -38,25 +40,25 @@ class Archive:
     UserError: a line cannot be read.
   """
 
-  def __init__(self, path: pathlib.Path, space: Space):
+  def __init__(self, path: epath.Path, space: Space):
     self._path, self._space = path, space
     self.entries: list[Entry] = []
     if path.exists():
-      with path.open(newline='') as file:
-        lines = enumerate(csv.DictReader(file), start=2)
-        self.entries = [self._read(number, line) for number, line in lines]
+      file = io.StringIO(path.read_text(), newline='')
+      lines = enumerate(csv.DictReader(file), start=2)
+      self.entries = [self._read(number, line) for number, line in lines]
 
   def append(self, entry: Entry) -> None:
     self.entries.append(entry)
     if not process.leads():
       return
     self._path.parent.mkdir(parents=True, exist_ok=True)
-    new = not self._path.exists()
-    with self._path.open('a', newline='') as file:
-      writer = csv.writer(file)
-      if new:
-        writer.writerow(Entry._fields)
-      writer.writerow([arch_lib.to_json(entry.arch), *entry[1:]])
+    file = io.StringIO(newline='')
+    writer = csv.writer(file)
+    if not self._path.exists():
+      writer.writerow(Entry._fields)
+    writer.writerow([arch_lib.to_json(entry.arch), *entry[1:]])
+    storage.append(self._path, file.getvalue())
 
   def _read(self, number: int, line: dict[str, str]) -> Entry:
     try:

@@ -7,15 +7,15 @@ calibrated statistics in static shapes.
 import dataclasses
 import json
 import os
-import pathlib
 import shutil
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from etils import epath
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, nested, slicing, supernet
+from bignas_jax import errors, nested, slicing, storage, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -42,22 +42,31 @@ class Child:
   info: dict[str, Any]
 
 
-def save(directory: pathlib.Path, child: Child) -> None:
+def save(directory: epath.Path, child: Child) -> None:
   """Writes the package, whole or not at all; replaces an older one."""
+  if storage.in_bucket(directory):
+    # Without `child.json`, which comes last, it is no package.
+    (directory / _INFO).unlink(missing_ok=True)
+    _write(directory, child)
+    return
   fresh = directory.with_name(directory.name + '.new')
   shutil.rmtree(fresh, ignore_errors=True)
-  fresh.mkdir(parents=True)
-  flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
-  safetensors.numpy.save_file(flat, fresh / _WEIGHTS)
-  fields = {'format': FORMAT, **child.info}
-  fields['network'] = dataclasses.asdict(child.space)
-  (fresh / _INFO).write_text(json.dumps(fields, indent=2) + '\n')
+  _write(fresh, child)
   if directory.exists():
     shutil.rmtree(directory)
   os.replace(fresh, directory)
 
 
-def load(directory: pathlib.Path) -> Child:
+def _write(directory: epath.Path, child: Child) -> None:
+  directory.mkdir(parents=True, exist_ok=True)
+  flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
+  (directory / _WEIGHTS).write_bytes(safetensors.numpy.save(flat))
+  fields = {'format': FORMAT, **child.info}
+  fields['network'] = dataclasses.asdict(child.space)
+  (directory / _INFO).write_text(json.dumps(fields, indent=2) + '\n')
+
+
+def load(directory: epath.Path) -> Child:
   """Reads a package.
 
   Raises:
@@ -73,7 +82,7 @@ def load(directory: pathlib.Path) -> Child:
     ) from None
   path = directory / _WEIGHTS
   try:
-    variables = _unflatten(safetensors.numpy.load_file(path))
+    variables = _unflatten(safetensors.numpy.load(path.read_bytes()))
   except (OSError, safetensors.SafetensorError) as error:
     raise errors.UserError(
       str(path), str(error), 'undamaged weights; extract the child again'
@@ -93,7 +102,7 @@ def load(directory: pathlib.Path) -> Child:
   return Child(arch, space, variables, info)
 
 
-def _read_info(directory: pathlib.Path) -> dict[str, Any]:
+def _read_info(directory: epath.Path) -> dict[str, Any]:
   path = directory / _INFO
   if not path.is_file():
     raise errors.UserError(

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bignas_jax import allocator, errors, metrics, process
+from etils import epath
+
+from bignas_jax import allocator, errors, metrics, process, storage
 
 FAILED = 1
 USER_ERROR = 2
@@ -43,6 +45,14 @@ def parser(module: str, description: str) -> Parser:
     description=description,
     allow_abbrev=False,
   )
+
+
+def path(text: str) -> epath.Path:
+  """The type of arguments that name a file or a directory of a run."""
+  try:
+    return storage.path(text)
+  except errors.UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:

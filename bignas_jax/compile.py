@@ -1,11 +1,11 @@
 """python -m bignas_jax.compile: a run compiled for a pod that is not there."""
 
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from bignas_jax import cli, compiling, overrides
 from bignas_jax import config as config_lib
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--topology', required=True, help='such as v3:8x8, v5e:4x4 or v5p:2x2x1'
   )
   parser.add_argument(
-    '--out', type=pathlib.Path, help='a file for the result, JSON'
+    '--out', type=epath.Path, help='a file for the result, JSON'
   )
   config, options = overrides.parse(parser, arguments)
   config_lib.check(config)

@@ -1,6 +1,5 @@
 """python -m bignas_jax.evaluate: accuracy of a child."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'Top-1 and top-5 of a child package, or of a child inside its supernet.',
   )
   which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument('--child', type=pathlib.Path, help='a child package')
-  which.add_argument('--workdir', type=pathlib.Path, help='a trained run')
+  which.add_argument('--child', type=cli.path, help='a child package')
+  which.add_argument('--workdir', type=cli.path, help='a trained run')
   parser.add_argument(
     '--arch',
     default='best',

@@ -1,6 +1,5 @@
 """python -m bignas_jax.extract: writes a child of a supernet as a package."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +13,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'Writes a child package, after checking that the child on its own '
     'computes what the supernet computes.',
   )
-  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  parser.add_argument('--workdir', required=True, type=cli.path)
   parser.add_argument(
     '--arch', default='best', help='best, biggest, smallest, JSON, or a file'
   )
-  parser.add_argument('--out', required=True, type=pathlib.Path)
+  parser.add_argument('--out', required=True, type=cli.path)
   options = parser.parse_args(arguments)
   child = extraction.extract(options.workdir, options.arch, options.out)
   return {'out': str(options.out)} | child.info

@@ -1,10 +1,10 @@
 """From a trained supernet to child packages, and back to accuracies."""
 
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 import bignas_jax
 from bignas_jax import arch as arch_lib
@@ -37,7 +37,7 @@ _PARITY_IMAGES = 256
 SPLITS = ('test', 'held_out')
 
 
-def choose(workdir: pathlib.Path, space: Space, text: str) -> Arch:
+def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
   """`best` (of the last search), `biggest`, `smallest`, JSON or a file."""
   if text != 'best':
     return arch_lib.parse(space, text)
@@ -46,10 +46,10 @@ def choose(workdir: pathlib.Path, space: Space, text: str) -> Arch:
     raise errors.UserError(
       '--arch', 'best', f'a searched run; there is no {path}'
     )
-  return arch_lib.parse(space, str(path))
+  return arch_lib.parse(space, path.read_text())
 
 
-def extract(workdir: pathlib.Path, text: str, out: pathlib.Path) -> Child:
+def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
   """Writes a child package, verified before it is written.
 
   Args:
@@ -133,7 +133,7 @@ def _difference(inside, alone, params, stats, sliced, arch) -> float:
   return worst
 
 
-def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
+def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
   """Accuracy of a child package on a split of the data it was made with."""
   cluster.refuse('evaluate --child')
   child = child_lib.load(directory)
@@ -162,7 +162,7 @@ def evaluate_child(directory: pathlib.Path, split: str) -> dict[str, Any]:
 
 
 def evaluate_in_supernet(
-  workdir: pathlib.Path, text: str, split: str
+  workdir: epath.Path, text: str, split: str
 ) -> dict[str, Any]:
   """Accuracy of a child inside its supernet, calibrated on the way.
 

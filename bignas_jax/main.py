@@ -1,6 +1,5 @@
 """python -m bignas_jax.main: trains a supernet."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'was asked to stop and has saved.',
   )
   parser.add_argument(
-    '--workdir', required=True, type=pathlib.Path, help='the run goes here'
+    '--workdir', required=True, type=cli.path, help='the run goes here'
   )
   config, options = overrides.parse(parser, arguments)
   return training.train(config, options.workdir)

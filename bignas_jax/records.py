@@ -1,9 +1,10 @@
 """What a work directory holds, without the weights, as plain records."""
 
 import json
-import pathlib
 import shlex
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
@@ -29,7 +30,7 @@ class ChildFile(NamedTuple):
 class Run(NamedTuple):
   """What the work directory holds; None or empty: not made yet."""
 
-  workdir: pathlib.Path
+  workdir: epath.Path
   config: Config
   space: Space
   receipt: dict[str, Any]  # config.json
@@ -68,7 +69,7 @@ class Run(NamedTuple):
     return text.strip()
 
 
-def read(workdir: pathlib.Path) -> Run:
+def read(workdir: epath.Path) -> Run:
   """Reads a run, finished or not.
 
   Raises:
@@ -99,7 +100,7 @@ def read(workdir: pathlib.Path) -> Run:
   )
 
 
-def _json(path: pathlib.Path) -> dict[str, Any] | None:
+def _json(path: epath.Path) -> dict[str, Any] | None:
   if not path.is_file():
     return None
   try:
@@ -111,7 +112,7 @@ def _json(path: pathlib.Path) -> dict[str, Any] | None:
   return value
 
 
-def _child(path: pathlib.Path) -> ChildFile:
+def _child(path: epath.Path) -> ChildFile:
   info = _json(path) or {}
   try:
     space = nested.build(Space, info['network'])

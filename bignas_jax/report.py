@@ -1,6 +1,5 @@
 """python -m bignas_jax.report: a run on one page."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'Writes DIR/report.html from the files of a run: curves, accuracy against '
     'cost, calibration, children, config. One file, readable offline.',
   )
-  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  parser.add_argument('--workdir', required=True, type=cli.path)
   options = parser.parse_args(arguments)
   cluster.refuse('report')
   return reporting.write(options.workdir)

@@ -7,10 +7,10 @@ that a name in a file cannot become markup.
 import datetime
 import importlib.metadata
 import json
-import os
-import pathlib
 import platform
 from typing import Any
+
+from etils import epath
 
 import bignas_jax
 from bignas_jax import arch as arch_lib
@@ -22,6 +22,7 @@ from bignas_jax import (
   records,
   search_results,
   sittings,
+  storage,
 )
 from bignas_jax.arch import Arch
 from bignas_jax.records import Run
@@ -29,7 +30,7 @@ from bignas_jax.records import Run
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def write(workdir: pathlib.Path) -> dict[str, Any]:
+def write(workdir: epath.Path) -> dict[str, Any]:
   """Writes `report.html`; parts that are not there yet are named.
 
   Args:
@@ -55,9 +56,7 @@ def write(workdir: pathlib.Path) -> dict[str, Any]:
     _details(run),
   )
   path = workdir / 'report.html'
-  fresh = path.with_name(path.name + '.new')
-  fresh.write_text(page.page(_title(run), sections), encoding='utf-8')
-  os.replace(fresh, path)
+  storage.write(path, page.page(_title(run), sections))
   return {'report': str(path)} | results
 
 

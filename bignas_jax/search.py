@@ -1,6 +1,5 @@
 """python -m bignas_jax.search: finds children of a trained supernet."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'Finds the most accurate child within the limits, on images held out '
     'from training. Goes on where an interrupted search stopped.',
   )
-  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  parser.add_argument('--workdir', required=True, type=cli.path)
   parser.add_argument('--max_macs', type=float, help='multiply-adds')
   parser.add_argument('--max_params', type=float, help='parameters')
   parser.add_argument('--min_macs', type=float, help='multiply-adds')

@@ -1,9 +1,10 @@
 """Selecting children of a trained supernet: work directory to archive."""
 
 import functools
-import pathlib
 import time
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
@@ -45,7 +46,7 @@ class Run(NamedTuple):
   params: Any
 
 
-def load(workdir: pathlib.Path) -> Run:
+def load(workdir: epath.Path) -> Run:
   """Reads the newest checkpoint's parameters (the averaged ones, if kept).
 
   Raises:
@@ -64,7 +65,7 @@ def load(workdir: pathlib.Path) -> Run:
 
 
 def search(
-  workdir: pathlib.Path, strategy: str, limits: Limits
+  workdir: epath.Path, strategy: str, limits: Limits
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 

@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from etils import epath
 
-from bignas_jax import errors
+from bignas_jax import errors, storage
 
 # Splits must never change: what was held out has chosen children, and the
 # test images have been reported on. RandomState's stream is frozen by NEP 19;
@@ -111,7 +112,10 @@ class FileSource:
   def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
     gray = self.channels == 1
     how = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
-    image = cv2.imread(self.paths[index], how)
+    encoded = np.frombuffer(
+      epath.Path(self.paths[index]).read_bytes(), np.uint8
+    )
+    image = cv2.imdecode(encoded, how) if encoded.size else None
     if image is None:
       raise errors.UserError(
         'data.directory', self.paths[index], 'images that OpenCV can decode'
@@ -223,7 +227,7 @@ def _mnist5k(data: Data, channels: int) -> Splits:
 
 def _image_folder(data: Data, channels: int) -> Splits:
   """Files in a folder a class; labels in the order of the folders' names."""
-  root = pathlib.Path(data.directory)
+  root = storage.path(data.directory)
   if not data.directory or not root.is_dir():
     raise _folder_error(data.directory, 'a directory with train/ and test/')
   last = 'test' if (root / 'test').is_dir() else 'val'
@@ -244,7 +248,7 @@ def _image_folder(data: Data, channels: int) -> Splits:
   return Splits(_subset(train, kept), _subset(train, held_out), test)
 
 
-def _files(directory: pathlib.Path, channels: int) -> FileSource:
+def _files(directory: epath.Path, channels: int) -> FileSource:
   """All images below a directory, sorted by class, then by name."""
   classes = sorted(
     entry.name
