@@ -49,6 +49,7 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/shellcheck launch/*.sh .ci/run
 
 bench: $(READY)  ## a sandwich step against its children compiled statically
 	$(RUN) bignas_jax.benchmark step --space=mnist --batch=64 --resolution=28 \

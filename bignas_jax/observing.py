@@ -1,12 +1,12 @@
 """What a person and TensorBoard see of a run while it trains."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from bignas_jax import machine, metrics, process, profiling
 from bignas_jax.config import Config
@@ -33,7 +33,7 @@ class Watch:
   def __init__(
     self,
     config: Config,
-    workdir: pathlib.Path,
+    workdir: epath.Path,
     progress: metrics.Progress,
     card: Card,
     start: int,

@@ -4,9 +4,9 @@ A profile holds the time of every operation, and the programs that they are
 of, whose operations are named by child and part: `biggest/.../stage1`.
 """
 
-import pathlib
 
 import jax
+from etils import epath
 
 
 class Profiler:
@@ -19,7 +19,7 @@ class Profiler:
     steps: how many a capture takes.
   """
 
-  def __init__(self, workdir: pathlib.Path, at: tuple[int, ...], steps: int):
+  def __init__(self, workdir: epath.Path, at: tuple[int, ...], steps: int):
     self._workdir, self._at, self._steps = workdir, at, steps
     self._first: int | None = None  # of the capture that runs
 

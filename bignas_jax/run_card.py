@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from etils import epath
 
 import bignas_jax
 from bignas_jax import cli, cluster, errors, machine, process
@@ -32,7 +33,7 @@ _BEAT_S = 1  # least seconds between two writings, but for the last
 
 
 @contextlib.contextmanager
-def sitting(workdir: pathlib.Path, config: Config) -> Iterator['Card']:
+def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
   """Keeps the card of the run that goes on inside; the leader writes it.
 
   Raises:
@@ -60,7 +61,7 @@ class Card:
     hosts: of its processes.
   """
 
-  def __init__(self, workdir: pathlib.Path, config: Config, hosts: list[str]):
+  def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
     self._path, self._config = workdir / workdir_lib.CARD, config
     self._earlier = [_closed(one) for one in _sittings(self._path)]
     self._began = self._written = time.monotonic()
@@ -128,7 +129,7 @@ def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:
   }
 
 
-def _sittings(path: pathlib.Path) -> list[dict[str, Any]]:
+def _sittings(path: epath.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   try:

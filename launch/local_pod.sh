@@ -46,7 +46,7 @@ end_the_others() {
 
 status=0 reaper=
 while ((${#number[@]})); do
-  ended= code=0
+  ended='' code=0
   wait -n -p ended "${!number[@]}" || code=$?
   [[ -n ${ended:-} ]] || continue  # a signal came, and was passed on
   index=${number[$ended]}
