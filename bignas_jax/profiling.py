@@ -4,7 +4,6 @@ A profile holds the time of every operation, and the programs that they are
 of, whose operations are named by child and part: `biggest/.../stage1`.
 """
 
-
 import jax
 from etils import epath
 
