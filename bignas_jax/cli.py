@@ -52,7 +52,9 @@ def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
   try:
     ended = status(command, sys.argv[1:])
   finally:
-    if ended not in (0, PREEMPTED):
+    if ended == PREEMPTED:
+      process.leave_alone(ended)
+    elif ended:
       process.leave(ended)
   sys.exit(ended)
 

@@ -6,10 +6,11 @@ arguments, what it reads, a signal) is made known to all before it matters:
 processes that go separate ways wait for each other forever.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -137,6 +138,13 @@ def _from_leader(failure: Exception | None) -> tuple[int, str]:
   return int(told[0]), text
 
 
+def told(number: int) -> int:
+  """The leader's number, in every process."""
+  if not process.joined():
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def same(field: str, shown: Any, value: Any) -> None:
   """Checks that every process has this value, by its `repr`.
 
@@ -173,6 +181,7 @@ class StopRequest:
 
   def __enter__(self) -> 'StopRequest':
     self._requested, self._calls = False, 0
+    self._at_once: Exception | None = None
     handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note}
     if process.joined():
       handlers = {signal.SIGINT: _pass_on}
@@ -188,14 +197,30 @@ class StopRequest:
 
   def due(self) -> bool:
     """Whether to stop here; all processes ask at the same points."""
-    if not process.joined():
-      return self._requested
-    self._calls += 1
-    return multihost_utils.reached_preemption_sync_point(self._calls)
+    if process.joined() and not self._requested:
+      self._calls += 1
+      self._requested = multihost_utils.reached_preemption_sync_point(
+        self._calls
+      )
+    return self._requested
+
+  @contextlib.contextmanager
+  def promptly(self, by: Exception) -> Iterator[None]:
+    """Lets a signal raise `by` at once: there is nothing to save in here.
+
+    Several processes still stop where they next ask, together.
+    """
+    self._at_once = by
+    try:
+      yield
+    finally:
+      self._at_once = None
 
   def _note(self, number: int, frame: object) -> None:
     del number, frame
     self._requested = True
+    if self._at_once is not None:
+      raise self._at_once
 
 
 def _pass_on(number: int, frame: object) -> None:

@@ -166,6 +166,7 @@ def update(setup: Setup) -> Callable:
     metrics = {
       'lr': setup.rate(state.step),
       'grad_norm': optax.tree.norm(grads),
+      'finite': optim.finite((params, opt_state, ema)),
     }
     return State(state.step + 1, params, opt_state, ema), metrics
 

@@ -23,6 +23,7 @@ from bignas_jax import (
   metrics,
   process,
   programs,
+  recovery,
   sharding,
   sources,
 )
@@ -37,6 +38,7 @@ from bignas_jax import (
 )
 from bignas_jax.checkpoint import Checkpoints
 from bignas_jax.config import Config
+from bignas_jax.divergence import Diverged
 from bignas_jax.programs import State
 
 Tree = Any
@@ -55,6 +57,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: of config, data or workdir; before anything is written.
     Preempted: SIGTERM or SIGINT came; the state is saved.
+    Failed: the disk is full, or the run has diverged too often.
   """
   config_lib.check(config)
   cluster.join(preemptible=True)
@@ -63,7 +66,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
-  with _claimed(workdir, config):
+  with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
     with cluster.StopRequest() as stop:
       return _Run(config, setup, splits, workdir).train(stop)
@@ -98,63 +101,94 @@ class _Run:
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
-    self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    self.course = recovery.Course(config, workdir)
+    self.compiled: dict[str, Any] | None = None
     metrics.say(overview(config))
 
   def train(self, stop: cluster.StopRequest) -> dict[str, Any]:
-    state = restore_or_init(self.setup, self.checkpoints)
-    start = int(state.step)
-    with (
-      contextlib.closing(self.checkpoints),
-      contextlib.closing(self._writer(start)) as writer,
-    ):
-      if start < self.config.steps:
-        state, last = self.steps(state, start, writer, stop)
-      else:
-        last = self.evaluate(state)
+    while True:
+      try:
+        return self._from_checkpoint(stop)
+      except Diverged as trouble:
+        self.course.turn_back(trouble)
+
+  def _from_checkpoint(self, stop: cluster.StopRequest) -> dict[str, Any]:
+    """From the newest one to the end, unless something comes between."""
+    config = self.config
+    checkpoints = Checkpoints(
+      self.workdir, config.keep_checkpoints, config.checkpoint_every
+    )
+    with contextlib.closing(checkpoints):
+      with stop.promptly(cli.Preempted('before the first step, none lost')):
+        state = restore_or_init(self.setup, checkpoints)
+        start = int(state.step)
+        if start < config.steps and self.compiled is None:
+          self.compiled = self.compile()
+      self.course.start(checkpoints.notes(start))
+      with contextlib.closing(self._writer(start)) as writer:
+        if start < config.steps:
+          state, last = self.steps(state, checkpoints, writer, stop)
+        else:
+          last = self.evaluate(state)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def compile(self) -> dict[str, Any]:
+    began = time.monotonic()
+    compiled = programs.compile_all(programs.all_programs(self.setup))
+    took = time.monotonic() - began
+    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    return compiled
 
   def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
     if process.leads():
       return metrics.Writer(self.workdir, start)
     return metrics.NoWriter()
 
-  def steps(self, state, start, writer, stop):
+  def steps(self, state, checkpoints, writer, stop):
     """All steps that are left; the state and the last evaluation."""
-    config, where = self.config, self.setup.model.where
-    began = time.monotonic()
-    compiled = programs.compile_all(programs.all_programs(self.setup))
-    took = time.monotonic() - began
-    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    config, where, course = self.config, self.setup.model.where, self.course
+    start, compiled = int(state.step), self.compiled
+    assert compiled is not None
     if stop.due():
       raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
-    clock, values = _Clock(config.batch_size, start), {}
-    stream = data_lib.stream(self.batches, start)
     progress = metrics.Progress('train', config.steps, start)
+
+    def evaluated(done, state):
+      values = self.evaluate(state)
+      writer.write(done, values)
+      progress.note(_line(done, values))
+      return values
+
+    if recovery.owes_evaluation(self.workdir, start, config.eval_every):
+      evaluated(start, state)
+    clock, values = _Clock(config.batch_size, start), {}
+    stream = course.stream(self.batches, start)
     with contextlib.closing(stream), progress:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
-        children = self.policy(self.setup.model.space, config.seed, done - 1)
-        batch = sharding.put(where, next(stream), sharding.SPLIT)
+        draw, batch = next(stream)
+        children = self.policy(self.setup.model.space, config.seed, draw)
+        batch = sharding.put(where, batch, sharding.SPLIT)
         state, measured = programs.step(
           self.setup, compiled, state, batch, children
         )
         progress.advance(done)
         stopping = stop.due() and not last
+        course.look(done, children, measured)
+        checkpoints.check()
         if last or done % config.log_every == 0:
           values = summary(children, jax.device_get(measured))
           values['images_per_s'] = clock.images_per_s(done)
           writer.write(done, values)
           progress.note(_line(done, values))
         if last or done % config.checkpoint_every == 0 or stopping:
-          self.checkpoints.save(done, state)
-        if last or done % config.eval_every == 0:
-          values = self.evaluate(state)
-          writer.write(done, values)
-          progress.note(_line(done, values))
-          clock.restart(done)
+          course.settle()
+          checkpoints.save(done, state, course.notes())
         if stopping:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
+        if last or done % config.eval_every == 0:
+          values = evaluated(done, state)
+          clock.restart(done)
     return state, values
 
   def evaluate(self, state: State) -> dict[str, float]:

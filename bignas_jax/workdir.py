@@ -2,15 +2,13 @@
 
 import contextlib
 import fcntl
-import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors, nested
+from bignas_jax import errors, files, nested
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
@@ -41,7 +39,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     'config_sha256': config_lib.sha256(config),
     'config': fields,
   }
-  write_json(path, text)
+  files.write_json(path, text)
 
 
 def claimed(workdir: pathlib.Path) -> str | None:
@@ -54,7 +52,7 @@ def load_config(workdir: pathlib.Path) -> Config:
   """The config of a run that has been started.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or its file is damaged.
   """
   return config_lib.from_dict(_read(workdir)['config'])
 
@@ -65,17 +63,10 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
     raise errors.UserError(
       'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
     )
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise errors.UserError(str(path), str(error), 'valid JSON') from None
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a whole file or none."""
-  fresh = path.with_name(path.name + '.new')
-  fresh.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(fresh, path)
+  found = files.read_json(path)
+  if not isinstance(found.get('config'), dict):
+    raise errors.UserError(str(path), found, 'a JSON object with a config')
+  return found
 
 
 @contextlib.contextmanager

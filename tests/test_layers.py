@@ -16,7 +16,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
-  elastic slicing losses schedules augment metrics plots chips""",
+  elastic slicing losses schedules augment metrics plots chips files receipts
+  divergence rollbacks""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
   data checkpoint child page""",
@@ -27,7 +28,7 @@ LAYERS = [
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
-  'cli training searching extraction',
+  'cli recovery training searching extraction',
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards benchmarking
   compiling""",
