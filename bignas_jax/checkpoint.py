@@ -5,6 +5,7 @@ gone (`rollbacks`). Of several processes the first one looks, and tells.
 """
 
 import contextlib
+import logging
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,15 @@ Tree = Any
 _NONE = -1  # in place of a step, where a number is wanted
 # Of directories that are no checkpoints: Orbax's, half-written, and ours.
 _UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether nobody else will say it: Orbax logs what it also raises."""
+  error = record.exc_info[1] if record.exc_info else None
+  return error is None or not files.no_room(error)
+
+
+logging.getLogger('absl').addFilter(_is_news)
 
 
 class SaveFailed(Exception):

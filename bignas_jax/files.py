@@ -4,17 +4,13 @@ import errno
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from bignas_jax import errors
 
 # What the system says when there is no room for a file, or no way to write it.
-_NO_ROOM = {
-  errno.ENOSPC: 'ENOSPC',
-  errno.EDQUOT: 'EDQUOT',
-  errno.EFBIG: 'EFBIG',
-  errno.EROFS: 'EROFS',
-}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NAMES = {dict: 'a JSON object', list: 'a JSON list'}
 
 
@@ -45,15 +41,17 @@ def read_json(path: pathlib.Path, kind: type = dict) -> Any:
 
 def no_room(error: BaseException) -> bool:
   """Whether an error, of the system or of TensorStore, is of a full disk."""
-  if isinstance(error, OSError):
-    return error.errno in _NO_ROOM
-  return any(f': {name} ' in str(error) for name in _NO_ROOM.values())
+  return _number(error) in _NO_ROOM
 
 
 def reason(error: BaseException) -> str:
-  """That error in a few words; TensorStore's have many."""
+  """The system's words for such an error; TensorStore has many more."""
+  return os.strerror(_number(error))
+
+
+def _number(error: BaseException) -> int:
+  """The system's number for an error; 0: it has none."""
   if isinstance(error, OSError):
-    return os.strerror(error.errno or 0)
-  text = str(error)
-  number = next(n for n, name in _NO_ROOM.items() if f': {name} ' in text)
-  return os.strerror(number)
+    return error.errno or 0
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(code[1]) if code else 0

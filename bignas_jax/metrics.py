@@ -5,13 +5,20 @@ import math
 import os
 import pathlib
 import sys
+import time
 from typing import Any
 
 import rich.console
 import rich.progress
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto.event_pb2 import (  # type: ignore
+  Event,
+  SessionLog,
+)
 
 from bignas_jax import process
+
+_FLUSH_S = 60  # seconds between flushes of events: on a bucket, an upload
 
 
 class Writer:
@@ -28,20 +35,52 @@ class Writer:
     fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     os.replace(fresh, path)
     self._lines = path.open('a', buffering=1)
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir), purge_step=step + 1 if kept else None, flush_secs=60
-    )
+    self._board = _Events(workdir, step + 1 if kept else None)
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes one line, and each value as a scalar of its name."""
     plain = {name: _plain(value) for name, value in values.items()}
     self._lines.write(json.dumps({'step': step} | plain) + '\n')
     for name, value in values.items():
-      self._board.add_scalar(name, float(value), step)
+      scalar = summary.scalar(name, float(value))
+      self._board.write(Event(step=step, summary=scalar))
 
   def close(self) -> None:
     self._lines.close()
     self._board.close()
+
+
+class _Events:
+  """TensorBoard's file; a full disk is an OSError of the one who writes.
+
+  tensorboardX's SummaryWriter writes in a thread; when that fails, the caller
+  waits for it forever.
+
+  Args:
+    workdir: of the run.
+    purge_step: what earlier files say of this step and later ones is dropped.
+  """
+
+  def __init__(self, workdir: pathlib.Path, purge_step: int | None):
+    # The name ends in a second and the host: one of its own, also if a run is
+    # started twice within a second.
+    self._file = event_file_writer.EventsWriter(
+      str(workdir / 'events'), f'.{time.time_ns() % 10**9:09}'
+    )
+    self._flushed = 0.0
+    if purge_step is not None:
+      log = SessionLog(status=SessionLog.START)
+      self.write(Event(step=purge_step, session_log=log))
+
+  def write(self, event: Event) -> None:
+    event.wall_time = time.time()
+    self._file.write_event(event)
+    if time.monotonic() - self._flushed > _FLUSH_S:
+      self._file.flush()
+      self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 class NoWriter:
