@@ -85,7 +85,8 @@ class Watch:
       return
     mean = sum(self._recent) / self._window
     lead = (mean - self._chance) / (1 - self._chance)
-    if self._best >= _LEAST and lead < self._remains * self._best:
+    collapsed = self._best >= _LEAST and lead < self._remains * self._best
+    if collapsed and self._remains:
       best = self._chance + self._best * (1 - self._chance)
       raise Diverged(
         step,

@@ -11,13 +11,11 @@ from typing import Any
 import rich.console
 import rich.progress
 from tensorboardX import event_file_writer, summary
-from tensorboardX.proto.event_pb2 import (  # type: ignore
-  Event,
-  SessionLog,
-)
+from tensorboardX.proto import event_pb2
 
 from bignas_jax import process
 
+_proto: Any = event_pb2  # its classes are made when it is imported
 _FLUSH_S = 60  # seconds between flushes of events: on a bucket, an upload
 
 
@@ -43,7 +41,7 @@ class Writer:
     self._lines.write(json.dumps({'step': step} | plain) + '\n')
     for name, value in values.items():
       scalar = summary.scalar(name, float(value))
-      self._board.write(Event(step=step, summary=scalar))
+      self._board.write(_proto.Event(step=step, summary=scalar))
 
   def close(self) -> None:
     self._lines.close()
@@ -69,10 +67,10 @@ class _Events:
     )
     self._flushed = 0.0
     if purge_step is not None:
-      log = SessionLog(status=SessionLog.START)
-      self.write(Event(step=purge_step, session_log=log))
+      log = _proto.SessionLog(status=_proto.SessionLog.START)
+      self.write(_proto.Event(step=purge_step, session_log=log))
 
-  def write(self, event: Event) -> None:
+  def write(self, event: Any) -> None:
     event.wall_time = time.time()
     self._file.write_event(event)
     if time.monotonic() - self._flushed > _FLUSH_S:
