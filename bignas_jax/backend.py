@@ -44,14 +44,11 @@ def compile_all(
   Returns:
     By name, what `finish` returned.
   """
-  pool = futures.ThreadPoolExecutor(os.cpu_count())
-  try:
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     waiting = {
       name: pool.submit(finish, name, make()) for name, make in lower.items()
     }
     return {name: one.result() for name, one in waiting.items()}
-  finally:  # an interruption does not wait for XLA, which has no way to stop
-    pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -38,19 +38,6 @@ def leave(status: int, grace_s: float = 5) -> None:
   after a moment, and the others learn of it from its closed connections.
   """
   if joined():
-    _end(status, grace_s)
-
-
-def leave_alone(status: int, grace_s: float = 1) -> None:
-  """Before an exit that shall not wait for threads: XLA may be compiling.
-
-  Several processes leave in JAX's way, together.
-  """
-  if not joined():
-    _end(status, grace_s)
-
-
-def _end(status: int, grace_s: float) -> None:
-  timer = threading.Timer(grace_s, os._exit, [status])
-  timer.daemon = True
-  timer.start()
+    timer = threading.Timer(grace_s, os._exit, [status])
+    timer.daemon = True
+    timer.start()

@@ -61,6 +61,11 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   """
   config_lib.check(config)
   cluster.join(preemptible=True)
+  with cluster.StopRequest() as stop:
+    return _train(config, workdir, stop)
+
+
+def _train(config, workdir, stop) -> dict[str, Any]:
   name = config_lib.sha256(config)
   cluster.same('config', name, name)
   setup = config_lib.setup(config)
@@ -68,8 +73,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   sources.check_classes(splits, setup.model.space.classes)
   with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
-    with cluster.StopRequest() as stop:
-      return _Run(config, setup, splits, workdir).train(stop)
+    return _Run(config, setup, splits, workdir).train(stop)
 
 
 @contextlib.contextmanager
@@ -119,7 +123,7 @@ class _Run:
       self.workdir, config.keep_checkpoints, config.checkpoint_every
     )
     with contextlib.closing(checkpoints):
-      with stop.promptly(cli.Preempted('before the first step, none lost')):
+      with stop.promptly(cli.leave_preempted):
         state = restore_or_init(self.setup, checkpoints)
         start = int(state.step)
         if start < config.steps and self.compiled is None:

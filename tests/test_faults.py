@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,26 +19,29 @@ import time
 import chex
 import jax
 import pytest
+import test_cluster
 import tiny
 
 from bignas_jax import (
   checkpoint,
   config,
+  errors,
   metrics,
   programs,
   receipts,
   rollbacks,
   sharding,
+  workdir,
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG = """
 import test_faults
 
-get_config = test_faults.get_config
+get_config = test_faults.{name}
 """
 # Draws that make a run diverge: two in a row, and a later one.
-POISON = (12, 13, 130)
+POISON = (12, 13, 60)
 # Where the kills are aimed, in turn.
 PLACES = ('start', 'save', 'between', 'save')
 
@@ -81,14 +85,20 @@ def get_config():
   return run_config()
 
 
+def compiling_config():
+  """Compiles for a minute."""
+  programs.compile_all = lambda listed: time.sleep(60)
+  return run_config()
+
+
 class Sitting:
   """One process that trains, from its start to its end."""
 
-  def __init__(self, directory, steps):
+  def __init__(self, directory, steps, name='get_config'):
     self.workdir = directory / 'run'
     self._log = (directory / 'log').open('w+')
     file = directory / 'config.py'
-    file.write_text(_CONFIG)
+    file.write_text(_CONFIG.format(name=name))
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     flags = '--xla_backend_optimization_level=0'
     self.process = subprocess.Popen(
@@ -165,11 +175,11 @@ def strike(sitting, how, where, rng):
   return 'between' if sitting.steps() else 'before the first step'
 
 
-def newest_whole(workdir):
+def newest_whole(run):
   """The newest step with a checkpoint that is intact; 0: none."""
   found = [
     int(path.name)
-    for path in workdir.glob('checkpoints/*')
+    for path in run.glob('checkpoints/*')
     if path.name.isdecimal() and receipts.damage(path) is None
   ]
   return max(found, default=0)
@@ -200,12 +210,12 @@ def finish(directory, steps):
   return sitting.workdir
 
 
-def state_of(workdir, steps):
+def state_of(run, steps):
   config_ = dataclasses.replace(run_config(), steps=steps)
   setup = config.setup(config_, sharding.mesh(jax.devices()[:1]))
   shapes = jax.eval_shape(programs.init_state(setup))
   like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
-  checkpoints = checkpoint.Checkpoints(workdir, 2, 5)
+  checkpoints = checkpoint.Checkpoints(run, 2, 5)
   state = checkpoints.restore(checkpoints.latest(), like)
   checkpoints.close()
   assert int(state.step) == steps
@@ -218,9 +228,9 @@ def assert_equal_runs(one, other, steps):
   lines = [
     [
       {name: v for name, v in line.items() if name != 'images_per_s'}
-      for line in metrics.read(workdir)
+      for line in metrics.read(run)
     ]
-    for workdir in (one, other)
+    for run in (one, other)
   ]
   assert lines[0] == lines[1]
   went = rollbacks.read(one)
@@ -241,14 +251,56 @@ def test_a_few_kills_change_nothing(tmp_path):
   assert len({phase for _, phase in tally}) > 1
 
 
+def test_sigterm_does_not_wait_for_a_compilation(tmp_path):
+  """And a directory is free once its run has gone, in whichever way."""
+  for how, status in (signal.SIGTERM, 75), (signal.SIGKILL, -9):
+    sitting = Sitting(tmp_path, 20, 'compiling_config')
+    assert sitting.wait_until(lambda s=sitting: '20 steps of' in s.log())
+    time.sleep(0.5)
+    refused = pytest.raises(errors.UserError, match='no other run is using')
+    with refused, workdir.lock(sitting.workdir):
+      pass
+    sent = time.monotonic()
+    sitting.process.send_signal(how)
+    assert sitting.end() == status
+    assert time.monotonic() - sent < 20
+    with workdir.lock(sitting.workdir):
+      pass
+  assert 'stopped' not in sitting.log()
+
+
+@pytest.mark.slow
+def test_processes_agree_on_damage_and_rollbacks(tmp_path):
+  """Two processes: a run with trouble; then again from a damaged end of it."""
+  states, lines = [], []
+  for again in False, True:
+    file = tmp_path / 'config.py'
+    file.write_text(_CONFIG.format(name='get_config'))
+    run = tmp_path / 'run'
+    if again:
+      shutil.rmtree(run / 'checkpoints' / '20')
+      shutil.rmtree(run / 'checkpoints' / '15' / 'default' / 'd')
+    pod = test_cluster.launch(
+      *(2, 1, '-m', 'bignas_jax.main'),
+      *(f'--config={file}', f'--workdir={run}'),
+    )
+    status, _, err, others = test_cluster.outcome(pod)
+    assert status == 0, err + others
+    assert ('checkpoint 15 is damaged: default/d/' in err) == again
+    states.append(state_of(run, 20))
+    lines.append(rollbacks.read(run))
+  chex.assert_trees_all_equal(*states)
+  assert lines[0] == lines[1] and [one.at for one in lines[0]] == [13, 13]
+
+
 @pytest.mark.slow
 def test_fifty_kills_change_nothing(tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   whole.mkdir()
   killed.mkdir()
-  finish(whole, 400)
-  tally = under_kills(killed, kills=50, seed=0, steps=400)
-  assert_equal_runs(whole / 'run', finish(killed, 400), 400)
+  finish(whole, 150)
+  tally = under_kills(killed, kills=50, seed=0, steps=150)
+  assert_equal_runs(whole / 'run', finish(killed, 150), 150)
   for (how, phase), count in sorted(tally.items()):
     print(f'{count} x {how} {phase}')
   for phase in ('before the first step', 'between', 'in mid-save'):
