@@ -54,12 +54,11 @@ class Checkpoints:
 
   def __init__(self, workdir: pathlib.Path, keep: int = 3, every: int = 1):
     self._directory = _directory(workdir)
-    self._preserve = _Preserve(keep, every)
-    cluster.once(lambda: _put_in_order(workdir, self._preserve))
+    cluster.once(lambda: _put_in_order(workdir))
     options = ocp.CheckpointManagerOptions(
       create=True,
       enable_async_checkpointing=True,
-      preservation_policy=self._preserve,
+      preservation_policy=_Preserve(keep, every),
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
     )
     self._manager = _Manager(self._directory, options=options)
@@ -165,13 +164,10 @@ class _Preserve(NamedTuple):
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
     del context
-    stay = self.staying([one.step for one in checkpoints])
-    return [one.step in stay for one in checkpoints]
-
-  def staying(self, steps: Sequence[int]) -> set[int]:
-    steps = sorted(steps)
+    steps = [one.step for one in checkpoints]  # in order
     scheduled = [step for step in steps if step % self.every == 0]
-    return {*scheduled[-self.keep :], *steps[-1:]}
+    stay = {*scheduled[-self.keep :], *steps[-1:]}
+    return [step in stay for step in steps]
 
 
 def _directory(workdir: pathlib.Path) -> pathlib.Path:
@@ -185,14 +181,14 @@ def _steps(directory: pathlib.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _put_in_order(workdir: pathlib.Path, preserve: _Preserve) -> None:
+def _put_in_order(workdir: pathlib.Path) -> None:
   """Leaves checkpoints that count, and older ones that nobody looked at."""
   directory = _directory(workdir)
   directory.mkdir(parents=True, exist_ok=True)
   for path in directory.iterdir():
     if _UNFINISHED in path.name or path.name.endswith(_REMOVED):
       shutil.rmtree(path)
-  newest, damaged, left = _newest(workdir)
+  _, damaged, left = _newest(workdir)
   for step in left:
     _remove(directory / str(step))
   for step in damaged:
@@ -202,10 +198,6 @@ def _put_in_order(workdir: pathlib.Path, preserve: _Preserve) -> None:
       shutil.rmtree(kept)
     (directory / str(step)).rename(kept)
     metrics.say(f'warning: moved checkpoint {step} to {kept}')
-  if newest is not None:
-    steps = _steps(directory)
-    for step in set(steps) - preserve.staying(steps):
-      _remove(directory / str(step))
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -28,12 +28,13 @@ class Writer:
 
   def __init__(self, workdir: pathlib.Path, step: int):
     path = workdir / 'metrics.jsonl'
+    purge_step = step + 1 if path.exists() else None
     kept = [line for line in read(workdir) if line['step'] <= step]
     fresh = path.with_suffix('.new')
     fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     os.replace(fresh, path)
     self._lines = path.open('a', buffering=1)
-    self._board = _Events(workdir, step + 1 if kept else None)
+    self._board = _Events(workdir, purge_step)
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes one line, and each value as a scalar of its name."""

@@ -176,9 +176,9 @@ def target(trouble: Diverged, every: int, keep: int) -> int:
   return max(before, oldest)
 
 
-def owes_evaluation(workdir: pathlib.Path, step: int, every: int) -> bool:
+def owes_evaluation(config: Config, workdir: pathlib.Path, step: int) -> bool:
   """Whether a run was stopped between a checkpoint and its evaluation."""
-  if not step or step % every:
+  if not step or (step < config.steps and step % config.eval_every):
     return False
   return bool(cluster.told(not _was_evaluated(workdir, step)))
 

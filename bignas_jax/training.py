@@ -134,6 +134,8 @@ class _Run:
           state, last = self.steps(state, checkpoints, writer, stop)
         else:
           last = self.evaluate(state)
+          if recovery.owes_evaluation(config, self.workdir, start):
+            writer.write(start, last)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
 
   def compile(self) -> dict[str, Any]:
@@ -163,7 +165,7 @@ class _Run:
       progress.note(_line(done, values))
       return values
 
-    if recovery.owes_evaluation(self.workdir, start, config.eval_every):
+    if recovery.owes_evaluation(config, self.workdir, start):
       evaluated(start, state)
     clock, values = _Clock(config.batch_size, start), {}
     stream = course.stream(self.batches, start)

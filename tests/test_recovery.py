@@ -185,6 +185,16 @@ def test_what_was_left_half_done_is_removed(copy):
   assert {path.name for path in directory.iterdir()} == {'1', '2', '3'}
 
 
+def test_old_checkpoints_that_are_half_removed_are_in_nobodys_way(copy):
+  _empty(copy / 'checkpoints' / '1')
+  checkpoints = checkpoint.Checkpoints(copy, keep=2)
+  assert checkpoints.latest() == 3
+  checkpoints.save(4, _tree(4))
+  checkpoints.close()
+  left = {path.name for path in (copy / 'checkpoints').iterdir()}
+  assert left == {'3', '4'}
+
+
 def test_notes_are_saved_with_the_state(saved):
   checkpoints = checkpoint.Checkpoints(saved)
   assert checkpoints.notes(2) == {'lucky': 2}
@@ -431,8 +441,11 @@ def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):
   assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path, monkeypatch):
-  config_ = _config(eval_every=4)
+@pytest.mark.parametrize('every', [4, 8])  # in the midst, and the last
+def test_an_evaluation_that_was_cut_short_is_made_up_for(
+  tmp_path, monkeypatch, every
+):
+  config_ = _config(eval_every=every)
   whole = _end(config_, tmp_path / 'whole')
 
   class Killed(Exception):
