@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax._src import compilation_cache
 
 from bignas_jax import (
+  backend,
   checkpoint,
   cli,
   cluster,
@@ -237,6 +239,23 @@ def test_a_damaged_config_is_the_users_to_mend(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
   with pytest.raises(errors.UserError, match=r'config\.json: got'):
     training.train(tiny.config(), tmp_path)
+
+
+def test_programs_that_a_kill_tore_are_dropped(tmp_path):
+  """Otherwise JAX leaves them there, and compiles them every time."""
+  entry = compilation_cache.compress_executable(bytes(range(256)) * 9)
+  found = {'a': entry, 'b': entry[:-1], 'c': b'', 'd': b'other', 'e': b'x0'}
+  for name, content in found.items():
+    (tmp_path / f'{name}-cache').write_bytes(content)
+  name = 'jax_compilation_cache_dir'
+  before = jax.config.values[name]
+  jax.config.update(name, None)
+  try:
+    backend.keep_programs(tmp_path)
+    assert jax.config.values[name] == str(tmp_path)
+  finally:
+    jax.config.update(name, before)
+  assert {path.name[0] for path in tmp_path.iterdir()} == {'a', 'd'}
 
 
 # Trouble.
