@@ -12,7 +12,7 @@ RUN := $(BIN)/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: .venv bench clean demo help lint lock test
+.PHONY: .venv bench clean demo faults help lint lock test
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ demo: $(READY)  ## train, search, extract, evaluate and report on MNIST
 
 test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
 	$(RUN) pytest $(ARGS)
+
+faults: $(READY)  ## a training run under 50 random kills, some in mid-save
+	$(RUN) pytest -s -m slow tests/test_faults.py $(ARGS)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
@@ -10,6 +11,10 @@ import jax
 from etils import epath
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
+
+from bignas_jax import process
+
+_ZLIB = b'\x78'  # what its streams begin with
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
@@ -71,7 +76,28 @@ def traces() -> Iterator[list[str]]:
 def keep_programs(directory: epath.Path) -> None:
   """Keeps compiled programs there, unless the user has named a place."""
   if jax.config.values['jax_compilation_cache_dir'] is None:
+    if process.leads():
+      _drop_torn(directory)
     jax.config.update('jax_compilation_cache_dir', str(directory))
+
+
+def _drop_torn(directory: epath.Path) -> None:
+  """Removes what a killed run was writing, as far as zlib can tell.
+
+  JAX writes an entry in place, and leaves it alone once it exists: a torn one
+  would be compiled anew by every later process.
+  """
+  for path in directory.glob('*-cache'):
+    content, stream = path.read_bytes(), zlib.decompressobj()
+    if content[:1] not in (b'', _ZLIB):
+      continue  # by zstandard, which JAX prefers where it is installed
+    try:
+      stream.decompress(content)
+      whole = stream.eof
+    except zlib.error:
+      whole = False
+    if not whole:
+      path.unlink()
 
 
 @contextlib.contextmanager

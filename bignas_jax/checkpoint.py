@@ -1,52 +1,142 @@
-"""Saving and restoring training state with Orbax."""
+"""Saving and restoring training state with Orbax.
 
-from typing import Any
+A checkpoint counts if it is whole (`receipts`) and on the way that the run has
+gone (`rollbacks`). Of several processes the first one looks, and tells.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bignas_jax import errors, storage
+from bignas_jax import cluster, errors, files, metrics, receipts, storage
+from bignas_jax import rollbacks as rollbacks_lib
 
 Tree = Any
+_NONE = -1  # in place of a step, where a number is wanted
+# Of directories that are no checkpoints: Orbax's, half-written, and ours.
+_UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether nobody else will say it: Orbax logs what it also raises."""
+  error = record.exc_info[1] if record.exc_info else None
+  return error is None or not files.no_room(error)
+
+
+logging.getLogger('absl').addFilter(_is_news)
+
+
+class SaveFailed(Exception):
+  """There was no room for a checkpoint; earlier ones are intact."""
 
 
 class Checkpoints:
   """The checkpoints of one run, in `WORKDIR/checkpoints/STEP`.
 
+  Opening them puts the directory in order: what killed runs left half-done or
+  took back is removed, damaged checkpoints are moved to `WORKDIR/damaged`.
+
   Args:
     workdir: of the run.
-    keep: how many of the newest stay.
+    keep: how many of the newest scheduled ones stay; and the very newest.
+    every: steps between scheduled ones.
+
+  Raises:
+    UserError: `rollbacks.json` is damaged.
   """
 
-  def __init__(self, workdir: epath.Path, keep: int = 3):
+  def __init__(self, workdir: epath.Path, keep: int = 3, every: int = 1):
+    self._directory = _directory(workdir)
+    cluster.once(lambda: _put_in_order(workdir))
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, create=True, enable_async_checkpointing=True
+      create=True,
+      enable_async_checkpointing=True,
+      preservation_policy=_Preserve(keep, every),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
     )
-    directory = storage.absolute(workdir / 'checkpoints')
-    self._manager = _Manager(directory, options=options)
+    self._manager = _Manager(self._directory, options=options)
+    self._saving: tuple[int, dict[str, Any]] = (_NONE, {})
 
   def latest(self) -> int | None:
-    """The newest complete step, or None."""
-    return self._manager.latest_step()
+    """The newest step that counts, or None."""
+    step = self._manager.latest_step()
+    step = cluster.told(_NONE if step is None else step)
+    return None if step == _NONE else step
 
-  def save(self, step: int, state: Tree) -> None:
-    """Starts to save; the arrays may be overwritten once this returns."""
-    # A copy: the next step reuses the buffers that it is given (donation),
-    # while Orbax still writes in the background.
-    if step not in self._manager.all_steps():
+  def notes(self, step: int) -> dict[str, Any]:
+    """What was saved beside the state of a step."""
+    return receipts.read(self._directory / str(step)) or {}
+
+  def save(
+    self, step: int, state: Tree, notes: dict[str, Any] | None = None
+  ) -> None:
+    """Starts to save; the arrays may be overwritten once this returns.
+
+    Args:
+      step: that nothing has been saved for.
+      state: finite.
+      notes: plain JSON values, for `notes`.
+
+    Raises:
+      SaveFailed: there was no room for this one or the one before.
+    """
+    with self._room():
+      self._manager.wait_until_finished()
+      self._saving = step, notes or {}
+      # A copy: the next step reuses the buffers that it is given (donation),
+      # while Orbax still writes in the background.
       state = jax.tree.map(jnp.copy, state)
       self._manager.save(step, args=ocp.args.StandardSave(state))
+
+  def check(self) -> None:
+    """Costs nothing while all goes well.
+
+    Raises:
+      SaveFailed: there was no room for the last one.
+    """
+    if not self._manager.is_saving_in_progress():
+      with self._room():
+        self._manager.wait_until_finished()
 
   def restore(self, step: int, like: Tree) -> Tree:
     """The state of a step, in the shapes and shardings of `like`."""
     return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
   def close(self) -> None:
-    """Waits for the last save to be complete."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits for the last save to be complete.
+
+    Raises:
+      SaveFailed: there was no room for it.
+    """
+    with self._room():
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+  def _seal(self) -> None:
+    """Called when all files of a checkpoint lie under a name of its own."""
+    step, notes = self._saving
+    final = self._directory / str(step)
+    # Where nothing can be renamed, in a bucket, that is the final one.
+    unnamed = next(self._directory.glob(f'{step}.*'), final)
+    receipts.seal(unnamed, notes)
+
+  @contextlib.contextmanager
+  def _room(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      if not files.no_room(error):
+        raise
+      raise SaveFailed(
+        f'no room for checkpoint {self._saving[0]} in {self._directory}: '
+        f'{files.reason(error)}'
+      ) from error
 
 
 class _Manager(ocp.CheckpointManager):
@@ -61,28 +151,110 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
+class _Preserve(NamedTuple):
+  """Orbax's `PreservationPolicy`: which of the checkpoints stay.
+
+  What a signal made a run save stays as long as it is the newest, so that
+  signals do not push out the checkpoints that a rollback goes to.
+  """
+
+  keep: int
+  every: int
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    del context
+    steps = [one.step for one in checkpoints]  # in order
+    scheduled = [step for step in steps if step % self.every == 0]
+    stay = {*scheduled[-self.keep :], *steps[-1:]}
+    return [step in stay for step in steps]
+
+
+def _directory(workdir: epath.Path) -> epath.Path:
+  return storage.absolute(epath.Path(workdir) / 'checkpoints')
+
+
+def _steps(directory: epath.Path) -> list[int]:
+  if not directory.is_dir():
+    return []
+  names = [path.name for path in directory.iterdir() if path.is_dir()]
+  return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _put_in_order(workdir: epath.Path) -> None:
+  """Leaves checkpoints that count, and older ones that nobody looked at."""
+  directory = _directory(workdir)
+  directory.mkdir(parents=True, exist_ok=True)
+  for path in directory.iterdir():
+    if _UNFINISHED in path.name or path.name.endswith(_REMOVED):
+      path.rmtree()
+  _, damaged, left = _newest(workdir)
+  for step in left:
+    _remove(directory / str(step))
+  for step in damaged:
+    kept = directory.parent / 'damaged' / str(step)
+    kept.parent.mkdir(exist_ok=True)
+    if kept.exists():
+      kept.rmtree()
+    (directory / str(step)).rename(kept)
+    metrics.say(f'warning: moved checkpoint {step} to {kept}')
+
+
+def _remove(path: epath.Path) -> None:
+  """At once for whoever looks, even if this process is killed on the way."""
+  path.rename(path.with_name(path.name + _REMOVED)).rmtree()
+
+
+def _newest(
+  workdir: epath.Path,
+) -> tuple[int | None, list[int], list[int]]:
+  """The newest step that counts; damaged ones after it; those left behind."""
+  directory, went = _directory(workdir), rollbacks_lib.read(workdir)
+  damaged, left = [], []
+  for step in reversed(_steps(directory)):
+    wrong = receipts.damage(directory / str(step))
+    if wrong is not None:
+      metrics.say(f'warning: checkpoint {step} is damaged: {wrong}')
+      damaged.append(step)
+      continue
+    notes = receipts.read(directory / str(step)) or {}
+    then = rollbacks_lib.of_json(notes.get('rollbacks', []))
+    if then != went[: len(then)]:
+      raise errors.UserError(
+        str(workdir / rollbacks_lib.NAME),
+        [one.at for one in went],
+        f'the rollbacks that checkpoint {step} was saved after',
+      )
+    if rollbacks_lib.lead_to(went, step, len(then)):
+      return step, damaged, left
+    left.append(step)
+  return None, damaged, left
+
+
 def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
   """(step, one entry of the newest checkpoint), without the optimiser's.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; nothing in it is changed.
     like: shapes and shardings of that entry.
     name: `params` or `ema`.
 
   Raises:
-    UserError: there is no checkpoint.
+    UserError: there is no checkpoint that counts.
   """
-  directory = storage.absolute(workdir / 'checkpoints')
-  if not directory.is_dir():
-    raise errors.UserError(
-      'workdir', str(workdir), 'a directory that training has checkpointed in'
-    )
-  with ocp.CheckpointManager(directory) as manager:
-    step = manager.latest_step()
-    if step is None:
+  found: list[int | None] = [None]
+
+  def look():
+    found[0], *_ = _newest(workdir)
+    if found[0] is None:
       raise errors.UserError(
         'workdir', str(workdir), 'a directory with a complete checkpoint'
       )
+
+  cluster.once(look)
+  step = cluster.told(_NONE if found[0] is None else found[0])
+  with ocp.CheckpointManager(_directory(workdir)) as manager:
     item = {name: like}
     restored = manager.restore(
       step,

@@ -6,6 +6,7 @@ for a person go to stderr. A user's mistake is one line and status 2.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,12 @@ PREEMPTED = 75
 
 class Preempted(Exception):
   """The run was asked to stop, and has saved its state."""
+
+
+def leave_preempted() -> NoReturn:
+  """Ends the process as Preempted does, at once and from any thread."""
+  metrics.say('stopped: before the first step, none lost')
+  os._exit(PREEMPTED)
 
 
 class Failed(Exception):

@@ -6,11 +6,14 @@ arguments, what it reads, a signal) is made known to all before it matters:
 processes that go separate ways wait for each other forever.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -137,7 +140,7 @@ def _from_leader(failure: Exception | None) -> tuple[int, str]:
   return int(told[0]), text
 
 
-def told(text: str) -> list[str]:
+def answers(text: str) -> list[str]:
   """What every process says, in their order; long texts are cut."""
   if not process.joined():
     return [text]
@@ -149,6 +152,13 @@ def told(text: str) -> list[str]:
     row.tobytes().rstrip(b'\0').decode(errors='replace')
     for row in all_of_them.reshape(-1, _TEXT_BYTES)
   ]
+
+
+def told(number: int) -> int:
+  """The leader's number, in every process."""
+  if not process.joined():
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def same(field: str, shown: Any, value: Any) -> None:
@@ -202,10 +212,46 @@ class StopRequest:
 
   def due(self) -> bool:
     """Whether to stop here; all processes ask at the same points."""
-    if not process.joined():
-      return self._requested
-    self._calls += 1
-    return multihost_utils.reached_preemption_sync_point(self._calls)
+    if process.joined() and not self._requested:
+      self._calls += 1
+      self._requested = multihost_utils.reached_preemption_sync_point(
+        self._calls
+      )
+    return self._requested
+
+  @contextlib.contextmanager
+  def promptly(self, leave: Callable[[], NoReturn]) -> Iterator[None]:
+    """Has a signal end the process at once: there is nothing to save in here.
+
+    Python would tell the main thread, which may be in XLA for minutes; so the
+    system tells a thread. Several processes stop where they next ask, together.
+
+    Args:
+      leave: ends the process; called from any thread.
+    """
+    if process.joined():
+      yield
+      return
+    if self._requested:
+      leave()
+    told, tells = socket.socketpair()
+    tells.setblocking(False)
+
+    def watching():
+      while number := told.recv(1):
+        if number[0] in self._before:
+          leave()
+
+    watch = threading.Thread(target=watching, daemon=True)
+    before = signal.set_wakeup_fd(tells.fileno())
+    watch.start()
+    try:
+      yield
+    finally:
+      signal.set_wakeup_fd(before)
+      tells.close()
+      watch.join()
+      told.close()
 
   def _note(self, number: int, frame: object) -> None:
     del number, frame

@@ -105,6 +105,22 @@ class Profile:
 
 
 @dataclasses.dataclass(kw_only=True)
+class Recovery:
+  """What becomes of a run that diverges (`bignas_jax.recovery`).
+
+  Attributes:
+    tries: rollbacks to one checkpoint before the run gives up; 0: none.
+    window: steps that the biggest child's training top-1 is averaged over.
+    remains: it has collapsed when less than this fraction of its best lead
+      over chance remains; 0: never.
+  """
+
+  tries: int = 3
+  window: int = 30
+  remains: float = 0.2
+
+
+@dataclasses.dataclass(kw_only=True)
 class Config:
   """Everything that a run depends on.
 
@@ -127,6 +143,7 @@ class Config:
     eval_every: steps between evaluations of the biggest and the smallest.
     checkpoint_every: steps between checkpoints.
     keep_checkpoints: how many of the newest stay.
+    recovery: from divergence.
     eval_batch_size: images at once.
     calibration: of batch norm.
     search: of children.
@@ -152,6 +169,7 @@ class Config:
   eval_every: int = 1000
   checkpoint_every: int = 1000
   keep_checkpoints: int = 3
+  recovery: Recovery = dataclasses.field(default_factory=Recovery)
   eval_batch_size: int = 256
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
@@ -172,6 +190,8 @@ _LEAST = {
   'eval_every': 1,
   'checkpoint_every': 1,
   'keep_checkpoints': 1,
+  'recovery.window': 1,
+  'recovery.tries': 0,
   'eval_batch_size': 1,
   'calibration.images': 1,
   'calibration.batch_size': 1,
@@ -181,7 +201,12 @@ _LEAST = {
   'profile.steps': 1,
 }
 _MAY_DIFFER = ('profile', 'layout')
-_FRACTIONS = ('rule.dropout', 'rule.label_smoothing', 'ema_decay')
+_FRACTIONS = (
+  'rule.dropout',
+  'rule.label_smoothing',
+  'ema_decay',
+  'recovery.remains',
+)
 
 
 def check(config: Config) -> None:

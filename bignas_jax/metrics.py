@@ -4,18 +4,23 @@ import contextlib
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import rich.console
 import rich.progress
-import tensorboardX
 from etils import epath
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 from bignas_jax import process, storage
 
 # What a speed is taken over: long enough to hold evaluations.
 _SPEED_S = 3600
+
+_proto: Any = event_pb2  # its classes are made when it is imported
+_FLUSH_S = 60  # seconds between flushes of events: on a bucket, an upload
 
 
 class Writer:
@@ -27,12 +32,11 @@ class Writer:
 
   def __init__(self, workdir: epath.Path, step: int):
     self._path = workdir / 'metrics.jsonl'
+    purge_step = step + 1 if self._path.exists() else None
     kept = [line for line in read(workdir) if line['step'] <= step]
     lines = ''.join(json.dumps(line) + '\n' for line in kept)
     storage.write(self._path, lines)
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir), purge_step=step + 1 if kept else None, flush_secs=60
-    )
+    self._board = _Events(workdir, purge_step)
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes one line, and each value as a scalar of its name."""
@@ -40,10 +44,44 @@ class Writer:
     line = json.dumps({'step': step} | plain)
     storage.append(self._path, line + '\n')
     for name, value in values.items():
-      self._board.add_scalar(name, float(value), step)
+      scalar = summary.scalar(name, float(value))
+      self._board.write(_proto.Event(step=step, summary=scalar))
 
   def close(self) -> None:
     self._board.close()
+
+
+class _Events:
+  """TensorBoard's file; a full disk is an OSError of the one who writes.
+
+  tensorboardX's SummaryWriter writes in a thread; when that fails, the caller
+  waits for it forever.
+
+  Args:
+    workdir: of the run.
+    purge_step: what earlier files say of this step and later ones is dropped.
+  """
+
+  def __init__(self, workdir: epath.Path, purge_step: int | None):
+    # The name ends in a second and the host: one of its own, also if a run is
+    # started twice within a second.
+    self._file = event_file_writer.EventsWriter(
+      str(workdir / 'events'), f'.{time.time_ns() % 10**9:09}'
+    )
+    self._flushed = 0.0
+    if purge_step is not None:
+      log = _proto.SessionLog(status=_proto.SessionLog.START)
+      self.write(_proto.Event(step=purge_step, session_log=log))
+
+  def write(self, event: Any) -> None:
+    event.wall_time = time.time()
+    self._file.write_event(event)
+    if time.monotonic() - self._flushed > _FLUSH_S:
+      self._file.flush()
+      self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 class NoWriter:

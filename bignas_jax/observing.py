@@ -125,6 +125,8 @@ def summary(children: list[Child], measured: Any) -> dict[str, float]:
       values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
   line = {name: float(np.mean(v)) for name, v in values.items()}
   for name, value in of_update.items():
+    if name == 'finite':
+      continue  # a run that goes on is
     line[name if name == 'lr' else f'train/{name}'] = float(value)
   return line
 

@@ -20,7 +20,7 @@ import jax
 from etils import epath
 
 import bignas_jax
-from bignas_jax import cli, cluster, errors, machine, process
+from bignas_jax import cli, cluster, errors, files, machine, process
 from bignas_jax import config as config_lib
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
@@ -39,7 +39,7 @@ def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
   Raises:
     UserError: there is a card that cannot be read.
   """
-  hosts = cluster.told(socket.gethostname())
+  hosts = cluster.answers(socket.gethostname())
   card = Card(workdir, config, hosts)
   try:
     yield card
@@ -105,7 +105,7 @@ class Card:
       self._sitting['leader_energy_j'] = joules
     if process.leads():
       sittings = [*self._earlier, self._sitting]
-      workdir_lib.write_json(self._path, _card(self._config, sittings))
+      files.write_json(self._path, _card(self._config, sittings))
 
 
 def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bignas_jax import (
   counting,
   errors,
   evaluation,
+  files,
   metrics,
   plots,
   process,
@@ -113,8 +114,8 @@ def search(
   worth = calibration(scorer, best.arch)
   if process.leads():
     directory = workdir / 'search'
-    workdir_lib.write_json(directory / 'best.json', result)
-    workdir_lib.write_json(directory / 'calibration.json', worth)
+    files.write_json(directory / 'best.json', result)
+    files.write_json(directory / 'calibration.json', worth)
     picture = picture_of(archive.entries, {'best': [best]})
     (directory / 'pareto.svg').write_text(picture)
   return result

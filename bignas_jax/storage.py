@@ -40,12 +40,15 @@ def absolute(where: epath.Path) -> epath.Path:
 
 
 def write(where: epath.Path, text: str) -> None:
-  """Writes a whole file or none, in a directory that is there."""
+  """Writes a whole file or none; once this returns, it is on the disk."""
   if in_bucket(where):
     where.write_text(text)
     return
   fresh = where.with_name(where.name + '.new')
-  fresh.write_text(text, encoding='utf-8')
+  with open(fresh, 'w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
   os.replace(fresh, where)
 
 

@@ -23,6 +23,7 @@ from bignas_jax import (
   observing,
   process,
   programs,
+  recovery,
   run_card,
   sharding,
   sources,
@@ -38,6 +39,7 @@ from bignas_jax import (
 )
 from bignas_jax.checkpoint import Checkpoints
 from bignas_jax.config import Config
+from bignas_jax.divergence import Diverged
 from bignas_jax.programs import State
 
 Tree = Any
@@ -56,20 +58,23 @@ def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
   Raises:
     UserError: of config, data or workdir; before anything is written.
     Preempted: SIGTERM or SIGINT came; the state is saved.
+    Failed: the disk is full, or the run has diverged too often.
   """
   config_lib.check(config)
   cluster.join(preemptible=True)
+  with cluster.StopRequest() as stop:
+    return _train(config, workdir, stop)
+
+
+def _train(config, workdir, stop) -> dict[str, Any]:
   name, fields = config_lib.sha256(config), config_lib.to_dict(config)
   cluster.same('config', name, fields)
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
-  with _claimed(workdir, config):
+  with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
-    with (
-      cluster.StopRequest() as stop,
-      run_card.sitting(workdir, config) as card,
-    ):
+    with run_card.sitting(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
 
 
@@ -103,64 +108,97 @@ class _Run:
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
-    self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    self.course = recovery.Course(config, workdir)
+    self.compiled: dict[str, Any] | None = None
     metrics.say(overview(config))
 
   def train(self, stop: cluster.StopRequest) -> dict[str, Any]:
-    state = restore_or_init(self.setup, self.checkpoints)
-    start = int(state.step)
-    with (
-      contextlib.closing(self.checkpoints),
-      contextlib.closing(self._writer(start)) as writer,
-    ):
-      if start < self.config.steps:
-        state, last = self.steps(state, start, writer, stop)
-      else:
-        last = self.evaluate(state)
+    while True:
+      try:
+        return self._from_checkpoint(stop)
+      except Diverged as trouble:
+        self.course.turn_back(trouble)
+
+  def _from_checkpoint(self, stop: cluster.StopRequest) -> dict[str, Any]:
+    """From the newest one to the end, unless something comes between."""
+    config = self.config
+    checkpoints = Checkpoints(
+      self.workdir, config.keep_checkpoints, config.checkpoint_every
+    )
+    with contextlib.closing(checkpoints):
+      with stop.promptly(cli.leave_preempted):
+        state = restore_or_init(self.setup, checkpoints)
+        start = int(state.step)
+        if start < config.steps and self.compiled is None:
+          self.compiled = self.compile()
+      self.course.start(checkpoints.notes(start))
+      with contextlib.closing(self._writer(start)) as writer:
+        if start < config.steps:
+          state, last = self.steps(state, checkpoints, writer, stop)
+        else:
+          last = self.evaluate(state)
+          if recovery.owes_evaluation(config, self.workdir, start):
+            writer.write(start, last)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def compile(self) -> dict[str, Any]:
+    began = time.monotonic()
+    with metrics.busy('compiling'):
+      compiled = programs.compile_all(programs.all_programs(self.setup))
+    took = time.monotonic() - began
+    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    return compiled
 
   def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
     if process.leads():
       return metrics.Writer(self.workdir, start)
     return metrics.NoWriter()
 
-  def steps(self, state, start, writer, stop):
+  def steps(self, state, checkpoints, writer, stop):
     """All steps that are left; the state and the last evaluation."""
-    config, where = self.config, self.setup.model.where
-    began = time.monotonic()
-    with metrics.busy('compiling'):
-      compiled = programs.compile_all(programs.all_programs(self.setup))
-    took = time.monotonic() - began
-    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    config, where, course = self.config, self.setup.model.where, self.course
+    start, compiled = int(state.step), self.compiled
+    assert compiled is not None
     if stop.due():
       raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
-    values, split = {}, sharding.split(where)
-    stream = data_lib.stream(self.batches, start)
     progress = metrics.Progress('train', config.steps, start)
     watch = observing.Watch(config, self.workdir, progress, self.card, start)
+
+    def evaluated(done, state):
+      with watch.doing('evaluating'):
+        values = self.evaluate(state)
+      writer.write(done, values)
+      watch.tell(done, values)
+      return values
+
+    if recovery.owes_evaluation(config, self.workdir, start):
+      evaluated(start, state)
+    values, split = {}, sharding.split(where)
+    stream = course.stream(self.batches, start)
     with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
-        children = self.policy(self.setup.model.space, config.seed, done - 1)
         with watch.step(done):
-          batch = sharding.put(where, watch.next(stream), split)
+          draw, batch = watch.next(stream)
+          children = self.policy(self.setup.model.space, config.seed, draw)
+          batch = sharding.put(where, batch, split)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
           )
         watch.handed_over(done, measured)
         stopping = stop.due() and not last
+        course.look(done, children, measured)
+        checkpoints.check()
         if last or done % config.log_every == 0:
           writer.write(done, watch.line(done, children, measured))
         if last or done % config.checkpoint_every == 0 or stopping:
+          course.settle()
           with watch.doing('saving'):
-            self.checkpoints.save(done, state)
-        if last or done % config.eval_every == 0:
-          with watch.doing('evaluating'):
-            values = self.evaluate(state)
-          writer.write(done, values)
-          watch.tell(done, values)
+            checkpoints.save(done, state, course.notes())
         if stopping:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
+        if last or done % config.eval_every == 0:
+          values = evaluated(done, state)
     return state, values
 
   def evaluate(self, state: State) -> dict[str, float]:

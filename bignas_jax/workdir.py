@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors, nested, storage
+from bignas_jax import errors, files, nested, storage
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
@@ -43,7 +42,7 @@ def claim(workdir: epath.Path, config: Config) -> None:
     'config_sha256': config_lib.sha256(config),
     'config': fields,
   }
-  write_json(path, text)
+  files.write_json(path, text)
 
 
 def claimed(workdir: epath.Path) -> str | None:
@@ -56,7 +55,7 @@ def load_config(workdir: epath.Path) -> Config:
   """The config of a run that has been started.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or its file is damaged.
   """
   return config_lib.from_dict(_read(workdir)['config'])
 
@@ -67,15 +66,10 @@ def _read(workdir: epath.Path) -> dict[str, Any]:
     raise errors.UserError(
       'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
     )
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise errors.UserError(str(path), str(error), 'valid JSON') from None
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-  """Writes a whole file or none."""
-  storage.write(path, json.dumps(value, indent=2) + '\n')
+  found = files.read_json(path)
+  if not isinstance(found.get('config'), dict):
+    raise errors.UserError(str(path), found, 'a JSON object with a config')
+  return found
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules augment metrics storage plots chips
-  pace profiling machine""",
+  pace profiling machine files receipts divergence rollbacks""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model sources
   data checkpoint child page figures""",
@@ -28,7 +28,8 @@ LAYERS = [
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
-  'cli run_card observing training searching extraction estimating',
+  """cli run_card observing recovery training
+  searching extraction estimating""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking compiling""",

@@ -20,7 +20,7 @@ def ran(request):
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
   state = sharding.put(where, state, sharding.REPLICATED)
-  batch = sharding.put(where, test_programs._batch(0), sharding.SPLIT)
+  batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
   children = config_lib.policy(config)(tiny.SPACE, 0, 0)
   gradients, softmaxes, sums, of_children = None, {}, [], []
   for child in children:
@@ -87,7 +87,7 @@ def test_update_reports_the_norms_of_what_it_leaves(ran):
   wanted = {'grad_norm': _norm(gradient), 'weight_norm': _norm(after), **parts}
   assert {'weight_norm_stem', 'weight_norm_stage1'} < set(wanted)
   found = {name: float(value) for name, value in of_update.items()}
-  assert found.pop('lr') == 0
+  assert found.pop('lr') == 0 and found.pop('finite') == 1
   chex.assert_trees_all_close(found, wanted, rtol=1e-4)
 
 
@@ -101,7 +101,7 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
   where = sharding.mesh(jax.devices()[:1])
   setup = config_lib.setup(config, where)
   first = programs.all_programs(setup)[0]
-  batch = sharding.put(where, test_programs._batch(0), sharding.SPLIT)
+  batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
   gradient, _, measured = first.function(
     params, np.int32(0), batch, None, None, {}
   )
@@ -133,9 +133,10 @@ def test_several_teachers_share_the_agreement():
         logits=logits,
         labels=labels,
         softmaxes=softmaxes,
+        axes=where.axis_names,
       )
 
-    split = sharding.SPLIT
+    split = sharding.split(where)
     on_two = sharding.per_device(where, (split,) * 3, sharding.REPLICATED)(run)
     return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), softmaxes)
 

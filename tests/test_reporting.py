@@ -17,6 +17,7 @@ from bignas_jax import config as config_lib
 from bignas_jax import (
   counting,
   errors,
+  files,
   overrides,
   plots,
   report,
@@ -153,7 +154,7 @@ def _write_search(workdir: pathlib.Path) -> Entry:
     'seconds': 81.2,
   } | best._asdict()
   receipt['arch'] = arch_lib.to_dict(best.arch)
-  workdir_lib.write_json(workdir / 'search' / 'best.json', receipt)
+  files.write_json(workdir / 'search' / 'best.json', receipt)
   children = []
   for name, arch, top1, initial, borrowed in (
     ('biggest', _BIGGEST, 0.966, 0.104, 0.966),
@@ -169,7 +170,7 @@ def _write_search(workdir: pathlib.Path) -> Entry:
         'uncalibrated': {'initial': initial, 'borrowed': borrowed},
       }
     )
-  workdir_lib.write_json(
+  files.write_json(
     workdir / 'search' / 'calibration.json',
     {'split': 'held_out', 'borrowed_from': 'biggest', 'children': children},
   )
@@ -197,7 +198,7 @@ def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
   } | more
   directory = workdir / 'children' / name
   directory.mkdir(parents=True)
-  workdir_lib.write_json(directory / 'child.json', info)
+  files.write_json(directory / 'child.json', info)
   return info
 
 
@@ -420,7 +421,7 @@ def test_null_everywhere(started):
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)
   archive.append(_entry(_BIGGEST, float('nan'), 60))
   calibration = {'children': [{'name': 'x', 'calibrated': None}]}
-  workdir_lib.write_json(started / 'search' / 'calibration.json', calibration)
+  files.write_json(started / 'search' / 'calibration.json', calibration)
   nothing = dict.fromkeys(('accuracy', 'calibration', 'parity', 'source'))
   _write_child(started, 'best', best.arch, **nothing)
   reporting.write(started)
@@ -446,7 +447,7 @@ def test_run_card_is_shown_if_there_is_one(started):
   }
   card = {'status': 'finished', 'step': 900, 'of': 900, 'images': 57600}
   card |= {'hours': 3.25, 'sittings': [one, two]}
-  workdir_lib.write_json(started / 'run.json', card)
+  files.write_json(started / 'run.json', card)
   reporting.write(started)
   page = _read(started)
   assert 'What it took' in page.headings
@@ -481,12 +482,12 @@ def test_text_from_files_is_escaped(started):
   archive.append(archive.entries[0]._replace(strategy=evil))
   path = started / 'search' / 'best.json'
   receipt = json.loads(path.read_text())
-  workdir_lib.write_json(path, receipt | {'strategy': evil})
+  files.write_json(path, receipt | {'strategy': evil})
   path = started / 'search' / 'calibration.json'
   found = json.loads(path.read_text())
   found['split'] = found['borrowed_from'] = evil
   found['children'][0]['name'] = evil
-  workdir_lib.write_json(path, found)
+  files.write_json(path, found)
   _write_child(started, '<b>$x_{$', best.arch, source={'version': evil})
   reporting.write(started)
   page = _read(started)

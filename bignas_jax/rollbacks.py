@@ -1,0 +1,88 @@
+"""The rollbacks of a run: `WORKDIR/rollbacks.json`.
+
+A rollback takes the run back to a checkpoint and skips the draws, batches and
+children, that led into trouble. Draw i is what step i + 1 trains on, as long as
+nothing was skipped. With the seed, this list says what every step trains on,
+so a resumed run goes the same way as an uninterrupted one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from bignas_jax import errors, files
+
+NAME = 'rollbacks.json'
+
+
+class Rollback(NamedTuple):
+  """One of them."""
+
+  at: int  # the step where trouble was seen
+  to: int  # the step that the run went back to
+  draw: int  # the first draw after `to`
+  reason: str
+
+
+def read(workdir: epath.Path) -> tuple[Rollback, ...]:
+  """All of a run's, in order.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = workdir / NAME
+  if not path.is_file():
+    return ()
+  try:
+    return of_json(files.read_json(path, list))
+  except (TypeError, ValueError) as error:
+    if isinstance(error, errors.UserError):
+      raise
+    raise errors.UserError(
+      str(path), str(error), 'a list of rollbacks'
+    ) from None
+
+
+def write(workdir: epath.Path, rollbacks: Sequence[Rollback]) -> None:
+  files.write_json(workdir / NAME, to_json(rollbacks))
+
+
+def to_json(rollbacks: Sequence[Rollback]) -> list[dict[str, Any]]:
+  return [one._asdict() for one in rollbacks]
+
+
+def of_json(value: list[dict[str, Any]]) -> tuple[Rollback, ...]:
+  return tuple(Rollback(**one) for one in value)
+
+
+def draw(rollbacks: Sequence[Rollback], step: int) -> int:
+  """The draw that the update after `step` updates trains on."""
+  first, number = _spans(rollbacks, step)[-1]
+  return number + step - first
+
+
+def ends(rollbacks: Sequence[Rollback], step: int) -> int | None:
+  """The step after `step` where draws are skipped, or None."""
+  later = [one.to for one in rollbacks if one.to > step]
+  return min(later, default=None)
+
+
+def _spans(rollbacks: Sequence[Rollback], step: int) -> list[tuple[int, int]]:
+  """(step, draw) from where draws go on one by one, up to a step."""
+  spans = [(0, 0)]
+  for one in rollbacks:
+    kept = [span for span in spans if span[0] < one.to]
+    spans = [*kept, (one.to, one.draw)]
+  return [span for span in spans if span[0] <= step]
+
+
+def lead_to(rollbacks: Sequence[Rollback], step: int, then: int) -> bool:
+  """Whether a checkpoint is on the way that a run has gone.
+
+  Args:
+    rollbacks: of the run.
+    step: of the checkpoint.
+    then: how many rollbacks there were when it was saved.
+  """
+  return all(one.to >= step for one in rollbacks[then:])
