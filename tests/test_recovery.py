@@ -168,13 +168,14 @@ CONFIG = _config()
 
 
 def _end(config_, workdir):
-  """(state, logged lines without times) of a finished run."""
+  """(state, logged lines without what tells of the machine) of a run."""
   training.train(config_, workdir)
   setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
   state = jax.device_get(training.restore_or_init(setup, checkpoints))
   checkpoints.close()
+  of_machine = ('images_per_s', 'time/', 'machine/')
   lines = [
-    {name: v for name, v in line.items() if name != 'images_per_s'}
+    {name: v for name, v in line.items() if not name.startswith(of_machine)}
     for line in metrics.read(workdir)
   ]
   return state, lines
