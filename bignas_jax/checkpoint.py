@@ -44,7 +44,7 @@ class Checkpoints:
 
   Args:
     workdir: of the run.
-    keep: how many of the newest scheduled ones stay; and the very newest.
+    keep: how many of the newest stay, and how many of the newest scheduled.
     every: steps between scheduled ones.
 
   Raises:
@@ -154,8 +154,8 @@ class _Manager(ocp.CheckpointManager):
 class _Preserve(NamedTuple):
   """Orbax's `PreservationPolicy`: which of the checkpoints stay.
 
-  What a signal made a run save stays as long as it is the newest, so that
-  signals do not push out the checkpoints that a rollback goes to.
+  What signals made a run save does not push out the scheduled checkpoints,
+  which a rollback goes to.
   """
 
   keep: int
@@ -167,7 +167,7 @@ class _Preserve(NamedTuple):
     del context
     steps = [one.step for one in checkpoints]  # in order
     scheduled = [step for step in steps if step % self.every == 0]
-    stay = {*scheduled[-self.keep :], *steps[-1:]}
+    stay = {*scheduled[-self.keep :], *steps[-self.keep :]}
     return [step in stay for step in steps]
 
 

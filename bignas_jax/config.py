@@ -142,7 +142,8 @@ class Config:
     log_every: steps between logged lines.
     eval_every: steps between evaluations of the biggest and the smallest.
     checkpoint_every: steps between checkpoints.
-    keep_checkpoints: how many of the newest stay.
+    keep_checkpoints: how many of the newest stay; and of those at
+      `checkpoint_every`, which a diverged run goes back to.
     recovery: from divergence.
     eval_batch_size: images at once.
     calibration: of batch norm.
