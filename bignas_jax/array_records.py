@@ -136,10 +136,13 @@ def _split(
 
 
 def _count(path: str) -> int:
-  """Records in a file; a truncated one would pass for an empty one."""
+  """Records in a file; only closing it tells that it is truncated."""
   reader = array_record_module.ArrayRecordReader(path)
-  count = reader.num_records()
-  reader.close()
+  try:
+    count = reader.num_records()
+    reader.close()
+  except RuntimeError:
+    count = 0
   if count == 0:
     raise _error(path, 'a whole ArrayRecord file')
   return count

@@ -13,6 +13,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from bignas_jax import damage, errors, sources
 
@@ -61,9 +62,10 @@ class Batches(Sequence[Batch]):
 
   def prepared(self, start: int, prefetch: int) -> Iterator[Batch]:
     """Batches from `start` on, prepared ahead; has to be closed."""
-    workers = self.data.workers or _cores()
+    workers = self.data.workers or cores()
     if prefetch and self.data.worker == 'process':
       # Each process makes whole batches: few and large things to hand over.
+      flags.FLAGS.mark_as_parsed()  # Grain asks for its own, which nobody sets
       whole = self.elements.batch(self.rows, batch_fn=self.stack)
       options = grain.MultiprocessingOptions(
         workers, per_worker_buffer_size=math.ceil(prefetch / workers)
@@ -131,7 +133,7 @@ def stream(
   yield from batches.prepared(start_step, prefetch)
 
 
-def _cores() -> int:
+def cores() -> int:
   """That this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
