@@ -17,6 +17,8 @@ from bignas_jax.images import Image
 # The pipeline has threads of its own; OpenCV's would compete with them for the
 # same cores. Set on import, because worker processes import this module too.
 cv2.setNumThreads(0)
+# Standard deviation of a Gaussian whose weights beside the middle round to 0.
+_INVISIBLE = 0.3
 
 
 def affine(
@@ -53,12 +55,13 @@ def affine(
   shift_x = rng.uniform(-translate, translate) * size
   shift_y = rng.uniform(-translate, translate) * size
 
-  image = images.region(image, 0, 0, *image.shape[:2], 2 * size)
-  short = min(image.shape[:2])
+  height, width = image.shape[:2]
+  pixels = images.region(image, 0, 0, height, width, 2 * size)
+  short = min(pixels.shape[:2])
   if short > 2 * size:
     # A warp reads four pixels for one of its own: it would skip the others.
-    rows, columns = (round(n * 2 * size / short) for n in image.shape[:2])
-    image, short = _resize(image, rows, columns), 2 * size
+    rows, columns = (round(n * 2 * size / short) for n in pixels.shape[:2])
+    pixels, short = _resize(pixels, rows, columns), 2 * size
 
   # The way there is zoom * turn * shear; OpenCV wants the way back, from a
   # pixel of the result to one of the image. In closed form, because small
@@ -68,7 +71,7 @@ def affine(
   xx, xy = step * (cos + slant * sin), step * (sin - slant * cos)
   yx, yy = -step * sin, step * cos
   x, y = (size - 1) / 2 + shift_x, (size - 1) / 2 + shift_y
-  height, width = image.shape[:2]
+  height, width = pixels.shape[:2]
   matrix = np.array(
     [
       [xx, xy, (width - 1) / 2 - xx * x - xy * y],
@@ -77,14 +80,14 @@ def affine(
   )
   method = cv2.INTER_LINEAR if short > size else cv2.INTER_CUBIC
   out = cv2.warpAffine(
-    image,
+    pixels,
     matrix,
     (size, size),
     flags=method | cv2.WARP_INVERSE_MAP,
     borderMode=cv2.BORDER_CONSTANT,
     borderValue=0,
   )
-  return _with_channels(out, image)
+  return _with_channels(out, pixels)
 
 
 def random_resized_crop(
@@ -165,21 +168,17 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   Where an axis shrinks, what the smaller image cannot show is blurred away
   first: a triangle as wide as r pixels, Pillow's filter, has the variance
   (r^2 - 1) / 6 more than the triangle of linear interpolation. Averaging areas
-  does as well at three times the cost, except where it is the faster.
+  does no better at three times the cost, until it is the faster.
   """
   ratios = image.shape[0] / height, image.shape[1] / width
   if min(ratios) >= 2:
     method = cv2.INTER_AREA
   else:
-    sigmas = [math.sqrt(max(r * r - 1, 0) / 6) for r in ratios]
-    if any(sigmas):
-      rows, columns = (2 * math.ceil(2 * sigma) + 1 for sigma in sigmas)
-      image = _with_channels(
-        cv2.GaussianBlur(
-          image, (columns, rows), sigmaX=sigmas[1] or 1, sigmaY=sigmas[0] or 1
-        ),
-        image,
-      )
+    down, across = (math.sqrt(max(r * r - 1, 0) / 6) for r in ratios)
+    if max(down, across) > _INVISIBLE:
+      sizes = [2 * math.ceil(2 * sigma) + 1 for sigma in (across, down)]
+      blurred = cv2.GaussianBlur(image, sizes, across or 1, sigmaY=down or 1)
+      image = _with_channels(blurred, image)
     method = cv2.INTER_LINEAR if min(ratios) >= 1 else cv2.INTER_CUBIC
   out = cv2.resize(image, (width, height), interpolation=method)
   return _with_channels(out, image)

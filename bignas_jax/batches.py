@@ -54,7 +54,7 @@ class Batches(Sequence[Batch]):
       return dataclasses.replace(self, elements=self.elements.slice(part))
     first = found * self.rows
     last = min(first + self.rows, len(self.elements))
-    made = [self.elements[i] for i in range(first, last)]
+    made: list[Any] = [self.elements[i] for i in range(first, last)]
     return self._checked(self.stack(made), [0])
 
   def __iter__(self) -> Iterator[Batch]:

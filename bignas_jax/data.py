@@ -19,7 +19,7 @@ from bignas_jax import batches, damage, errors, images, policies, sources
 # Without end: Grain's own endless repeat cannot be batched by one.
 _EPOCHS = 2**31
 _TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
-Batch, Batches, stream = batches.Batch, batches.Batches, batches.stream
+stream = batches.stream
 
 
 def train_batches(
@@ -30,7 +30,7 @@ def train_batches(
   resolution: int,
   seed: int,
   share: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> batches.Batches:
   """Augmented batches without end; element `step` is batch `step` of a run.
 
   Every image comes once an epoch, in an order of that epoch's own. Epochs run
@@ -54,7 +54,7 @@ def train_batches(
   assert batch_size % processes == 0, (batch_size, processes)
   rows = batch_size // processes
   mine = _Share(elements, batch_size, index * rows, rows)
-  return Batches(mine, rows, _stack, source, data)
+  return batches.Batches(mine, rows, _stack, source, data)
 
 
 class _Share(grain.MapDataset):
@@ -84,7 +84,7 @@ def calibration_batches(
   batch_size: int,
   resolution: int,
   seed: int,
-) -> list[Batch]:
+) -> list[batches.Batch]:
   """A fixed set of augmented training images to take statistics of.
 
   Args:
@@ -101,7 +101,7 @@ def calibration_batches(
   """
   seeds = _seeds(seed, _CALIBRATION)
   elements = _augmented(source, data, resolution, seeds)
-  whole = Batches(elements, batch_size, _stack, source, data)
+  whole = batches.Batches(elements, batch_size, _stack, source, data)
   return list(whole[: math.ceil(images / batch_size)])
 
 
@@ -111,7 +111,7 @@ def eval_batches(
   *,
   batch_size: int,
   resolution: int,
-) -> Batches:
+) -> batches.Batches:
   """Every image once, in the source's order, as evaluation sees it.
 
   Args:
@@ -134,7 +134,7 @@ def eval_batches(
   transform = functools.partial(
     _evaluated, source=source, data=data, size=resolution
   )
-  return Batches(
+  return batches.Batches(
     grain.MapDataset.range(len(source)).map(transform),
     batch_size,
     functools.partial(_padded, batch_size=batch_size),
@@ -176,7 +176,7 @@ def _transformed(
   source: sources.Source,
   data: sources.Data,
   size: int,
-) -> Batch:
+) -> batches.Batch:
   """A training image; a plain function, so that it can be pickled."""
   make = functools.partial(_augment, rng, data=data, size=size)
   image, label, damaged = damage.first_whole(source, index, make)
@@ -205,7 +205,7 @@ def _augment(
 
 def _evaluated(
   index: int, *, source: sources.Source, data: sources.Data, size: int
-) -> Batch:
+) -> batches.Batch:
   """An image as evaluation sees it; empty if it is damaged."""
   try:
     image, label = source[index]
@@ -216,7 +216,7 @@ def _evaluated(
   return _element(out, label, damage.NONE)
 
 
-def _element(image: np.ndarray, label: int, damaged: int) -> Batch:
+def _element(image: np.ndarray, label: int, damaged: int) -> batches.Batch:
   return {
     'image': image,
     'label': np.asarray(label, np.int32),
@@ -224,11 +224,13 @@ def _element(image: np.ndarray, label: int, damaged: int) -> Batch:
   }
 
 
-def _stack(elements: Sequence[Batch]) -> Batch:
+def _stack(elements: Sequence[batches.Batch]) -> batches.Batch:
   return {name: np.stack([e[name] for e in elements]) for name in elements[0]}
 
 
-def _padded(elements: Sequence[Batch], *, batch_size: int) -> Batch:
+def _padded(
+  elements: Sequence[batches.Batch], *, batch_size: int
+) -> batches.Batch:
   """Stacks elements, fills them up with zeros, and says which are real."""
   batch = _stack(elements)
   whole = batch['damaged'] == damage.NONE

@@ -1,5 +1,7 @@
 """Labelled images as serialised tf.train.Examples, without TensorFlow."""
 
+from typing import Any
+
 from google.protobuf import (
   descriptor_pb2,
   descriptor_pool,
@@ -43,8 +45,8 @@ _Example = message_factory.GetMessageClass(
 
 def encode(file_name: str, image: bytes, label: int) -> bytes:
   """An example with the features that TFDS gives to ImageNet."""
-  example = _Example()
-  feature = example.features.feature  # pyright: ignore
+  example: Any = _Example()
+  feature = example.features.feature
   feature['file_name'].bytes_list.value.append(file_name.encode())
   feature['image'].bytes_list.value.append(image)
   feature['label'].int64_list.value.append(label)
@@ -58,7 +60,8 @@ def decode(record: bytes) -> tuple[str, bytes, int]:
     Damaged: this is no example with an `image` and a `label`.
   """
   try:
-    feature = _Example.FromString(record).features.feature
+    example: Any = _Example.FromString(record)
+    feature = example.features.feature
     image = feature['image'].bytes_list.value[0]
     label = feature['label'].int64_list.value[0]
   except (message.DecodeError, IndexError):

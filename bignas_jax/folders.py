@@ -31,7 +31,7 @@ class FileSource:
     return len(self.paths)
 
   def __getitem__(self, index: int) -> tuple[images.Image, int]:
-    data = epath.Path(self.paths[index]).read_bytes()
+    data = _content(self.paths[index])
     return images.open_image(data, self.channels), self.labels[index]
 
   def name(self, index: int) -> str:
@@ -71,6 +71,13 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
       root, f'the same classes in train/ and {last}/, unlike {extra[0]}'
     )
   return train, test
+
+
+def _content(path: str) -> bytes:
+  if '://' in path:
+    return epath.Path(path).read_bytes()
+  with open(path, 'rb') as file:  # a tenth of a millisecond less
+    return file.read()
 
 
 def _files(directory: Any, channels: int) -> FileSource:

@@ -16,6 +16,7 @@ _JPEG = b'\xff\xd8'
 _SPACES = {'Gray', 'RGB', 'YCbCr'}
 _SCALES = (8, 4, 2, 1)
 _ORIENTATION = 0x0112  # EXIF's tag
+_EXIF_BEGINS = 4096  # at most: only JFIF's header may come before it
 # What makes an image upright: whether to exchange rows and columns, then to
 # reverse rows, then to reverse columns.
 _UPRIGHT = {
@@ -78,10 +79,11 @@ def open_image(data: bytes, channels: int) -> Image:
   """
   if data.startswith(_JPEG):
     try:
-      height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+      *sides, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
       return _opencv(data, channels)  # it knows more variants
     if space in _SPACES:
+      height, width = (int(side) for side in sides)
       orientation = _orientation(data)
       if _UPRIGHT.get(orientation, (False,))[0]:
         height, width = width, height
@@ -174,7 +176,7 @@ def _opencv(data: bytes, channels: int, scale: int = 1) -> np.ndarray:
 
 def _orientation(data: bytes) -> int:
   """EXIF's orientation: an entry of the first directory, a TIFF's."""
-  start = data.find(b'Exif\0\0', 0, 1 << 16) + 6
+  start = data.find(b'Exif\0\0', 0, _EXIF_BEGINS) + 6
   if start < 6:
     return 1
   order = {b'II': '<', b'MM': '>'}.get(data[start : start + 2])

@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       options.tfrecords, options.out, options.workers
     )
   elif all(tars) and not options.tfrecords:
-    images = preparing.from_tars(*tars, options.out)
+    images = preparing.from_tars(
+      options.train, options.val, options.devkit, options.out
+    )
   else:
     raise errors.UserError(
       '--tfrecords',

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import grain
 import scipy.io
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore
 
 from bignas_jax import array_records, errors, examples, metrics
 
