@@ -3,15 +3,32 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import benchmarking, cli, spaces
+from bignas_jax import (
+  benchmarking,
+  benchmarking_input,
+  cli,
+  errors,
+  overrides,
+  sources,
+  spaces,
+)
+from bignas_jax import config as config_lib
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Measures; returns medians and ratios."""
-  parser = cli.parser('benchmark', 'Measures the elastic step.')
+  """Measures; returns medians, rates and ratios."""
+  parser = cli.parser('benchmark', 'Measures; each has a --help of its own.')
   parser.add_argument(
-    'what', choices=['step'], help='a sandwich step against static children'
+    'what',
+    choices=['step', 'input'],
+    help='a sandwich step against static children; preparing images',
   )
+  what = parser.parse_args(arguments[:1]).what
+  return {'step': _step, 'input': _input}[what](arguments[1:])
+
+
+def _step(arguments: Sequence[str]) -> dict[str, Any]:
+  parser = cli.parser('benchmark step', 'Measures the elastic step.')
   parser.add_argument(
     '--space', default='mnist', help=f'one of {", ".join(spaces.SPACES)}'
   )
@@ -29,6 +46,74 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     dtype=options.dtype,
     rounds=options.rounds,
   )
+
+
+def _input(arguments: Sequence[str]) -> dict[str, Any]:
+  parser = cli.parser(
+    'benchmark input',
+    'Measures how fast training images are prepared: those of --config, or of '
+    'an image folder.',
+  )
+  parser.add_argument('--directory', help='an image folder, without --config')
+  parser.add_argument('--augment', help=f'one of {", ".join(sources.AUGMENTS)}')
+  parser.add_argument('--batch', type=int, default=128, help='images')
+  parser.add_argument('--resolution', type=int, help='pixels')
+  parser.add_argument('--worker', choices=sources.WORKERS)
+  parser.add_argument(
+    '--workers', default='1', help='numbers of them, such as 1,2,4'
+  )
+  parser.add_argument(
+    '--seconds', type=float, default=10.0, help='to measure each for'
+  )
+  wanted = parser.add_mutually_exclusive_group()
+  wanted.add_argument('--step_s', type=float, help='seconds a step')
+  wanted.add_argument('--images_per_s', type=float, help='that are wanted')
+  parser.add_argument(
+    '--tf_data', action='store_true', help='compare with tf.data'
+  )
+  if any(a.split('=')[0] == '--config' for a in arguments):
+    config, options = overrides.parse(parser, arguments)
+    space = config_lib.space(config)
+    data, channels = config.data, space.channels
+    resolution = max(space.train_resolution or space.resolution)
+  else:
+    options = parser.parse_args(arguments)
+    data = sources.Data(
+      name='image_folder',
+      directory=options.directory or '',
+      held_out=0,
+      augment='crop',
+      mean=(0.5,) * 3,
+      std=(0.25,) * 3,
+    )
+    channels, resolution = 3, 224
+  data.augment = options.augment or data.augment
+  data.worker = options.worker or data.worker
+  step_s = options.step_s
+  if options.images_per_s:
+    step_s = options.batch / options.images_per_s
+  return benchmarking_input.measure(
+    data,
+    channels=channels,
+    batch=options.batch,
+    resolution=options.resolution or resolution,
+    workers=_numbers(options.workers),
+    seconds=options.seconds,
+    step_s=step_s,
+    tf_data=options.tf_data,
+  )
+
+
+def _numbers(text: str) -> list[int]:
+  try:
+    found = [int(part) for part in text.split(',')]
+  except ValueError:
+    found = [0]
+  if min(found) < 1:
+    raise errors.UserError(
+      '--workers', text, 'whole numbers >= 1, separated by commas'
+    )
+  return found
 
 
 if __name__ == '__main__':

@@ -5,45 +5,21 @@ function of (seed, position): batch `step` of a run is the same in any order
 of asking and after a restart. Batches stay uint8; the step normalises them.
 """
 
-import dataclasses
 import functools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from bignas_jax import augment as augment_lib
-from bignas_jax import errors, sources
+from bignas_jax import batches, damage, errors, images, policies, sources
 
-Batch = dict[str, np.ndarray]
 # Without end: Grain's own endless repeat cannot be batched by one.
 _EPOCHS = 2**31
 _TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batches(Sequence[Batch]):
-  """A finite sequence of batches, made when asked for.
-
-  A MapDataset starts over past its end, and prefetches hundreds of elements
-  if it is iterated over; this ends, and prefetches a few.
-  """
-
-  dataset: grain.MapDataset
-
-  def __len__(self) -> int:
-    return len(self.dataset)
-
-  def __getitem__(self, index: Any) -> Any:
-    found = range(len(self))[index]
-    if isinstance(index, slice):
-      return [self.dataset[i] for i in found]
-    return self.dataset[found]
-
-  def __iter__(self) -> Iterator[Batch]:
-    return stream(self.dataset)
+stream = batches.stream
 
 
 def train_batches(
@@ -54,7 +30,7 @@ def train_batches(
   resolution: int,
   seed: int,
   share: tuple[int, int] = (0, 1),
-) -> grain.MapDataset:
+) -> batches.Batches:
   """Augmented batches without end; element `step` is batch `step` of a run.
 
   Every image comes once an epoch, in an order of that epoch's own. Epochs run
@@ -70,24 +46,24 @@ def train_batches(
     share: (i, n): rows of part i of n of every batch, prepared by process i.
 
   Returns:
-    A dataset of {image: uint8 [batch_size / n, resolution, resolution,
-    channels], label: int32 [batch_size / n]}. Iterate over it with `stream`.
+    Batches {image: uint8 [batch_size / n, resolution, resolution, channels],
+    label: int32 [batch_size / n]}.
   """
-  seeds = _seeds(seed, _TRAINING)
-  images = _augmented(source, data, resolution, seeds)
+  elements = _augmented(source, data, resolution, _seeds(seed, _TRAINING))
   index, processes = share
   assert batch_size % processes == 0, (batch_size, processes)
   rows = batch_size // processes
-  return _Share(images, batch_size, index * rows, rows).batch(rows)
+  mine = _Share(elements, batch_size, index * rows, rows)
+  return batches.Batches(mine, rows, _stack, source, data)
 
 
 class _Share(grain.MapDataset):
   """The same rows of every batch, before elements are made into batches."""
 
   def __init__(
-    self, images: grain.MapDataset, batch_size: int, first: int, rows: int
+    self, elements: grain.MapDataset, batch_size: int, first: int, rows: int
   ):
-    super().__init__(images)
+    super().__init__(elements)
     self._batch_size, self._first, self._rows = batch_size, first, rows
 
   def __len__(self) -> int:
@@ -108,7 +84,7 @@ def calibration_batches(
   batch_size: int,
   resolution: int,
   seed: int,
-) -> list[Batch]:
+) -> list[batches.Batch]:
   """A fixed set of augmented training images to take statistics of.
 
   Args:
@@ -124,8 +100,9 @@ def calibration_batches(
     source has others.
   """
   seeds = _seeds(seed, _CALIBRATION)
-  dataset = _augmented(source, data, resolution, seeds).batch(batch_size)
-  return list(stream(dataset[: math.ceil(images / batch_size)]))
+  elements = _augmented(source, data, resolution, seeds)
+  whole = batches.Batches(elements, batch_size, _stack, source, data)
+  return list(whole[: math.ceil(images / batch_size)])
 
 
 def eval_batches(
@@ -134,7 +111,7 @@ def eval_batches(
   *,
   batch_size: int,
   resolution: int,
-) -> Batches:
+) -> batches.Batches:
   """Every image once, in the source's order, as evaluation sees it.
 
   Args:
@@ -155,39 +132,16 @@ def eval_batches(
       'data.held_out', data.held_out, 'at least 1, to evaluate on those images'
     )
   transform = functools.partial(
-    _evaluated, size=resolution, crop=data.eval_crop
+    _evaluated, source=source, data=data, size=resolution
   )
-  pad = functools.partial(_padded, batch_size=batch_size)
-  dataset = grain.MapDataset.source(source).map(transform)
-  return Batches(dataset.batch(batch_size, batch_fn=pad))
-
-
-def stream(
-  dataset: grain.MapDataset,
-  start_step: int = 0,
-  prefetch: int = 4,
-  threads: int = 2,
-) -> Generator[Any, None, None]:
-  """Yields dataset[start_step], the next one, ..., prepared ahead in threads.
-
-  The order is the dataset's own, whichever thread is faster. Threads start
-  with the first element and end when the iterator is closed or dropped.
-
-  Args:
-    dataset: finite or not.
-    start_step: first element.
-    prefetch: elements kept ready; 0: none, and no threads.
-    threads: that prepare them.
-  """
-  options = grain.ReadOptions(
-    num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
+  return batches.Batches(
+    grain.MapDataset.range(len(source)).map(transform),
+    batch_size,
+    functools.partial(_padded, batch_size=batch_size),
+    source,
+    data,
+    strict=True,
   )
-  rest = dataset.slice(slice(start_step, None))
-  iterator = iter(rest.to_iter_dataset(options))
-  try:
-    yield from iterator
-  finally:
-    iterator.close()
 
 
 def _augmented(
@@ -199,10 +153,10 @@ def _augmented(
   """Single images without end; seeds of the order and of the augmentation."""
   order, noise = seeds
   transform = functools.partial(
-    _transformed, how=data.augment, size=resolution, crop=data.eval_crop
+    _transformed, source=source, data=data, size=resolution
   )
-  images = grain.MapDataset.source(source).shuffle(seed=order).repeat(_EPOCHS)
-  return images.random_map(transform, seed=noise)
+  indices = grain.MapDataset.range(len(source)).shuffle(seed=order)
+  return indices.repeat(_EPOCHS).random_map(transform, seed=noise)
 
 
 def _seeds(seed: int, use: int) -> tuple[int, int]:
@@ -216,38 +170,75 @@ def _seeds(seed: int, use: int) -> tuple[int, int]:
 
 
 def _transformed(
-  element: tuple[np.ndarray, int],
+  index: int,
   rng: np.random.Generator,
   *,
-  how: str,
+  source: sources.Source,
+  data: sources.Data,
   size: int,
-  crop: float,
-) -> Batch:
+) -> batches.Batch:
   """A training image; a plain function, so that it can be pickled."""
-  image, label = element
-  if how == 'affine':
-    image = augment_lib.affine(rng, image, size)
-  elif how == 'crop':
-    image = augment_lib.random_resized_crop(rng, image, size)
-  else:
-    assert how == 'none', how
-    image = augment_lib.centre(image, size, crop=crop)
-  return {'image': image, 'label': np.asarray(label, np.int32)}
+  make = functools.partial(_augment, rng, data=data, size=size)
+  image, label, damaged = damage.first_whole(source, index, make)
+  return _element(image, label, damaged)
+
+
+def _augment(
+  rng: np.random.Generator,
+  image: images.Image,
+  *,
+  data: sources.Data,
+  size: int,
+) -> np.ndarray:
+  if data.augment == 'none':
+    return augment_lib.centre(image, size, crop=data.eval_crop)
+  if data.augment == 'affine':
+    return augment_lib.affine(rng, image, size)
+  out = augment_lib.random_resized_crop(rng, image, size)
+  if data.augment == 'randaugment':
+    layers, magnitude = data.randaugment_layers, data.randaugment_magnitude
+    return policies.randaugment(rng, out, layers, magnitude)
+  if data.augment != 'crop':
+    return policies.autoaugment(rng, out, policies.AUTOAUGMENT[data.augment])
+  return out
 
 
 def _evaluated(
-  element: tuple[np.ndarray, int], *, size: int, crop: float
-) -> Batch:
-  image, label = element
-  image = augment_lib.centre(image, size, crop=crop)
-  return {'image': image, 'label': np.asarray(label, np.int32)}
+  index: int, *, source: sources.Source, data: sources.Data, size: int
+) -> batches.Batch:
+  """An image as evaluation sees it; empty if it is damaged."""
+  try:
+    image, label = source[index]
+    out = augment_lib.centre(image, size, crop=data.eval_crop)
+  except images.Damaged:
+    nothing = np.zeros((size, size, len(data.mean)), np.uint8)
+    return _element(nothing, 0, index)
+  return _element(out, label, damage.NONE)
 
 
-def _padded(elements: Sequence[Batch], *, batch_size: int) -> Batch:
+def _element(image: np.ndarray, label: int, damaged: int) -> batches.Batch:
+  return {
+    'image': image,
+    'label': np.asarray(label, np.int32),
+    'damaged': np.asarray(damaged, np.int64),
+  }
+
+
+def _stack(elements: Sequence[batches.Batch]) -> batches.Batch:
+  return {name: np.stack([e[name] for e in elements]) for name in elements[0]}
+
+
+def _padded(
+  elements: Sequence[batches.Batch], *, batch_size: int
+) -> batches.Batch:
   """Stacks elements, fills them up with zeros, and says which are real."""
-  n = len(elements)
-  image = np.zeros((batch_size, *elements[0]['image'].shape), np.uint8)
-  label = np.zeros(batch_size, np.int32)
-  image[:n] = [e['image'] for e in elements]
-  label[:n] = [e['label'] for e in elements]
-  return {'image': image, 'label': label, 'mask': np.arange(batch_size) < n}
+  batch = _stack(elements)
+  whole = batch['damaged'] == damage.NONE
+  filling = batch_size - len(elements)
+  padded = {
+    name: np.pad(values, [(0, filling)] + [(0, 0)] * (values.ndim - 1))
+    for name, values in batch.items()
+    if name != 'damaged'
+  }
+  mask = np.pad(whole, (0, filling))
+  return padded | {'mask': mask, 'damaged': batch['damaged']}

@@ -11,6 +11,9 @@ class UserError(ValueError):
     super().__init__(f'{field}: got {_short(value)}; allowed: {allowed}')
     self.field = field
 
+  def __reduce__(self):
+    return UserError.quoted, (str(self),)  # when it leaves a worker process
+
   @classmethod
   def quoted(cls, text: str) -> 'UserError':
     """The one that another process has raised, from its text."""

@@ -4,21 +4,36 @@ import dataclasses
 import gzip
 import importlib.util
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
-from etils import epath
 
-from bignas_jax import errors, storage
+from bignas_jax import array_records, errors, folders, images
 
 # Splits must never change: what was held out has chosen children, and the
 # test images have been reported on. RandomState's stream is frozen by NEP 19;
 # that of default_rng is not. Independent of the run's seed for the same reason.
 _SPLIT_SEED = 2020
 _MNIST5K_TEST = 1000
-_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
+# What `Data.augment` may say: `data` knows what it means.
+AUGMENTS = (
+  'affine',
+  'autoaugment',
+  'autoaugment_original',
+  'crop',
+  'none',
+  'randaugment',
+)
+WORKERS = ('process', 'thread')
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+  'eval_crop': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
+  'max_damaged': (lambda v: 0 <= v < 1, '0 <= number < 1'),
+  'prefetch': (lambda v: v >= 0, 'a whole number >= 0'),
+  'randaugment_layers': (lambda v: v >= 0, 'a whole number >= 0'),
+  'randaugment_magnitude': (lambda v: 0 <= v <= 10, '0 to 10'),
+  'workers': (lambda v: v >= 0, 'a whole number >= 0'),
+}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -28,13 +43,22 @@ class Data:
   Attributes:
     name: `mnist5k`, `image_folder` or `imagenet2012`.
     directory: of an image folder: `train/CLASS/*` and `test/CLASS/*` (or
-      `val`) inside it.
+      `val`) inside it; of imagenet2012: ArrayRecord files as TFDS's.
     held_out: training images set aside to select children by.
     augment: of training images: `affine` for digits, `crop` (random box and
-      flip), `autoaugment`, or `none` (as in evaluation).
+      flip), `autoaugment` (crop, then policy v0), `autoaugment_original`
+      (crop, then the paper's), `randaugment` (crop, then random operations),
+      or `none` (as in evaluation).
     mean: of each channel, where pixels are 0..1.
     std: standard deviation of each channel, likewise.
     eval_crop: side of the square that evaluation sees, over the short side.
+    randaugment_layers: operations that `randaugment` applies to an image.
+    randaugment_magnitude: of each of them, 0 to 10.
+    max_damaged: fraction of a split's images that evaluation leaves out where
+      they cannot be decoded; more of them is an error.
+    workers: that prepare images; 0: one a core.
+    worker: what they are, `thread` or `process`.
+    prefetch: batches kept ready.
   """
 
   name: str
@@ -44,6 +68,12 @@ class Data:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   eval_crop: float = 1.0
+  randaugment_layers: int = 2
+  randaugment_magnitude: float = 9.0
+  max_damaged: float = 0.001
+  workers: int = 0
+  worker: str = 'thread'
+  prefetch: int = 2
 
 
 class Source(Protocol):
@@ -56,8 +86,20 @@ class Source(Protocol):
 
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-    """The image, uint8 [height, width, channels], and its label."""
+  def __getitem__(self, index: int) -> tuple[images.Image, int]:
+    """The image and its label.
+
+    Raises:
+      images.Damaged: there is no image to be found in what is stored.
+    """
+    ...
+
+  def name(self, index: int) -> str:
+    """What to call an image in a message."""
+    ...
+
+  def subset(self, indices: Sequence[int]) -> 'Source':
+    """These images alone, in this order."""
     ...
 
 
@@ -89,40 +131,14 @@ class ArraySource:
   def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
     return self.images[index], int(self.labels[index])
 
+  def name(self, index: int) -> str:
+    return f'image {index}'
 
-@dataclasses.dataclass(frozen=True)
-class FileSource:
-  """Image files, decoded when asked for; upright as their EXIF data says.
-
-  Attributes:
-    paths: of the files.
-    labels: one a file.
-    classes: their names.
-    channels: 3 (RGB) or 1 (gray), whatever the file has.
-  """
-
-  paths: tuple[str, ...]
-  labels: tuple[int, ...]
-  classes: tuple[str, ...]
-  channels: int
-
-  def __len__(self) -> int:
-    return len(self.paths)
-
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-    gray = self.channels == 1
-    how = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
-    encoded = np.frombuffer(
-      epath.Path(self.paths[index]).read_bytes(), np.uint8
+  def subset(self, indices: Sequence[int]) -> 'ArraySource':
+    chosen = np.asarray(indices)
+    return dataclasses.replace(
+      self, images=self.images[chosen], labels=self.labels[chosen]
     )
-    image = cv2.imdecode(encoded, how) if encoded.size else None
-    if image is None:
-      raise errors.UserError(
-        'data.directory', self.paths[index], 'images that OpenCV can decode'
-      )
-    if gray:
-      return image[..., None], self.labels[index]
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.labels[index]
 
 
 def load(data: Data, channels: int) -> Splits:
@@ -135,9 +151,15 @@ def load(data: Data, channels: int) -> Splits:
   Raises:
     UserError: a field of `data` has no meaning, or its files are not there.
   """
-  readers = {'mnist5k': _mnist5k, 'image_folder': _image_folder}
+  readers = {
+    'mnist5k': _mnist5k,
+    'image_folder': _image_folder,
+    'imagenet2012': _imagenet2012,
+  }
   if data.name not in readers:
-    raise _unavailable('data.name', data.name, readers, 'imagenet2012')
+    raise errors.UserError(
+      'data.name', data.name, errors.one_of(readers, data.name)
+    )
   _check(data, channels)
   return readers[data.name](data, channels)
 
@@ -158,9 +180,12 @@ def check_classes(splits: Splits, classes: int) -> None:
 
 def _check(data: Data, channels: int) -> None:
   """Raises UserError, naming the field, if a value has no meaning."""
-  available = ('affine', 'crop', 'none')
-  if data.augment not in available:
-    raise _unavailable('data.augment', data.augment, available, 'autoaugment')
+  for name, choices in (('augment', AUGMENTS), ('worker', WORKERS)):
+    value = getattr(data, name)
+    if value not in choices:
+      raise errors.UserError(
+        f'data.{name}', value, errors.one_of(choices, value)
+      )
   if channels not in (1, 3):
     raise errors.UserError('space.channels', channels, '1 (gray) or 3 (RGB)')
   for name in ('mean', 'std'):
@@ -171,33 +196,21 @@ def _check(data: Data, channels: int) -> None:
       )
   if min(data.std) <= 0:
     raise errors.UserError('data.std', data.std, 'numbers > 0')
-  if not 0 < data.eval_crop <= 1:
-    raise errors.UserError(
-      'data.eval_crop', data.eval_crop, 'a number > 0, at most 1'
-    )
+  for name, (right, allowed) in _RANGES.items():
+    value = getattr(data, name)
+    if not right(value):
+      raise errors.UserError(f'data.{name}', value, allowed)
 
 
-def _unavailable(
-  field: str, value: object, available: Iterable[str], planned: str
-) -> errors.UserError:
-  """An unknown name, or one that a config may have but nothing reads yet."""
-  if value == planned:
-    # The empty name is like none of them: nothing better is to be suggested.
-    allowed = f'{errors.one_of(available, "")}; {planned} is not there yet'
-  else:
-    allowed = errors.one_of(available, value)
-  return errors.UserError(field, value, allowed)
-
-
-def _cut(data: Data, images: int) -> int:
+def _cut(data: Data, count: int) -> int:
   """How many of the training images are trained on; the rest is held out."""
-  if type(data.held_out) is not int or not 0 <= data.held_out < images:
+  if type(data.held_out) is not int or not 0 <= data.held_out < count:
     raise errors.UserError(
       'data.held_out',
       data.held_out,
-      f'0 to {images - 1}, of {images} training images',
+      f'0 to {count - 1}, of {count} training images',
     )
-  return images - data.held_out
+  return count - data.held_out
 
 
 def _mnist5k(data: Data, channels: int) -> Splits:
@@ -212,74 +225,32 @@ def _mnist5k(data: Data, channels: int) -> Splits:
     # Rows are 28 * 28 pixels and the label, sorted by label.
     rows = np.loadtxt(file, dtype=np.uint8, delimiter=',')
   rows = rows[np.random.RandomState(_SPLIT_SEED).permutation(len(rows))]
-  images = rows[:, :-1].reshape(-1, 28, 28, 1).repeat(channels, axis=-1)
+  pixels = rows[:, :-1].reshape(-1, 28, 28, 1).repeat(channels, axis=-1)
   labels = rows[:, -1].astype(np.int32)
   classes = tuple(map(str, range(10)))
   last = len(rows) - _MNIST5K_TEST
   cut = _cut(data, last)
   return Splits(
     *(
-      ArraySource(images[part], labels[part], classes)
+      ArraySource(pixels[part], labels[part], classes)
       for part in (slice(cut), slice(cut, last), slice(last, None))
     )
   )
 
 
 def _image_folder(data: Data, channels: int) -> Splits:
-  """Files in a folder a class; labels in the order of the folders' names."""
-  root = storage.path(data.directory)
-  if not data.directory or not root.is_dir():
-    raise _folder_error(data.directory, 'a directory with train/ and test/')
-  last = 'test' if (root / 'test').is_dir() else 'val'
-  for split in ('train', last):
-    if not (root / split).is_dir():
-      missing = 'train/' if split == 'train' else 'test/ (or val/)'
-      raise _folder_error(root, f'a directory with {missing} in it')
-  train = _files(root / 'train', channels)
-  test = _files(root / last, channels)
-  if train.classes != test.classes:
-    extra = sorted(set(train.classes) ^ set(test.classes))
-    raise _folder_error(
-      root, f'the same classes in train/ and {last}/, unlike {extra[0]}'
-    )
+  return _held_out(data, *folders.read(data.directory, channels))
+
+
+def _imagenet2012(data: Data, channels: int) -> Splits:
+  return _held_out(
+    data, *array_records.read(data.directory, 'imagenet2012', channels)
+  )
+
+
+def _held_out(data: Data, train: Source, test: Source) -> Splits:
+  """Sets images aside by their index, the same ones for ever."""
   cut = _cut(data, len(train))
   order = np.random.RandomState(_SPLIT_SEED).permutation(len(train))
   kept, held_out = sorted(order[:cut]), sorted(order[cut:])
-  return Splits(_subset(train, kept), _subset(train, held_out), test)
-
-
-def _files(directory: epath.Path, channels: int) -> FileSource:
-  """All images below a directory, sorted by class, then by name."""
-  classes = sorted(
-    entry.name
-    for entry in directory.iterdir()
-    if entry.is_dir() and not entry.name.startswith('.')
-  )
-  if not classes:
-    raise _folder_error(directory, 'one directory a class in it')
-  paths, labels = [], []
-  for label, name in enumerate(classes):
-    found = sorted(
-      str(path)
-      for path in (directory / name).iterdir()
-      if path.suffix.lower() in _SUFFIXES and not path.name.startswith('.')
-    )
-    if not found:
-      raise _folder_error(
-        directory / name, 'images in it: ' + ', '.join(_SUFFIXES)
-      )
-    paths += found
-    labels += [label] * len(found)
-  return FileSource(tuple(paths), tuple(labels), tuple(classes), channels)
-
-
-def _subset(source: FileSource, indices: Sequence[int]) -> FileSource:
-  return dataclasses.replace(
-    source,
-    paths=tuple(source.paths[i] for i in indices),
-    labels=tuple(source.labels[i] for i in indices),
-  )
-
-
-def _folder_error(path: object, allowed: str) -> errors.UserError:
-  return errors.UserError('data.directory', str(path), allowed)
+  return Splits(train.subset(kept), train.subset(held_out), test)

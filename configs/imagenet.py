@@ -1,6 +1,9 @@
 """The paper's run: BigNAS on ImageNet, 8x8 TPUv3 (128 cores), batch 4096.
 
-  python -m bignas_jax.main --config=configs/imagenet.py --workdir=DIR
+  python -m bignas_jax.main --config=configs/imagenet.py --workdir=DIR \
+    --config.data.directory=IMAGENET
+
+IMAGENET is what `python -m bignas_jax.prepare` or TFDS wrote: ArrayRecord.
 
 arXiv:2003.11142, section 4. Sources of each value are named where the paper
 is silent: E: EfficientNet's, R: agreed on by reimplementations.
@@ -20,7 +23,7 @@ def get_config() -> Config:
     data=Data(
       name='imagenet2012',
       held_out=10_000,
-      augment='autoaugment',  # R
+      augment='autoaugment',  # R: policy v0
       mean=(0.485, 0.456, 0.406),
       std=(0.229, 0.224, 0.225),
       eval_crop=0.875,

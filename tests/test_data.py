@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bignas_jax import augment, errors, sources
+from bignas_jax import augment, errors, folders, images, sources
 from bignas_jax import data as data_lib
 
 
@@ -212,7 +212,7 @@ def test_threads_end_with_the_stream(how):
 
 def test_an_error_in_a_thread_reaches_the_one_who_asked(tmp_path):
   (tmp_path / 'broken.png').write_bytes(b'not an image')
-  source = sources.FileSource(
+  source = folders.FileSource(
     (str(tmp_path / 'broken.png'),), (0,), ('a',), channels=3
   )
   with pytest.raises(errors.UserError, match=r'broken\.png') as error:
@@ -312,7 +312,7 @@ def test_evaluation_cuts_out_the_centre():
 
 
 @pytest.fixture
-def images(tmp_path):
+def pictures(tmp_path):
   """Two classes: red cats as JPEG, blue dogs as PNG; some are gray."""
   for split, count in (('train', 8), ('test', 3)):
     for name, colour, suffix in (
@@ -333,8 +333,8 @@ def images(tmp_path):
   return tmp_path
 
 
-def test_a_folder_is_read_in_rgb(images):
-  splits = sources.load(folder(images), channels=3)
+def test_a_folder_is_read_in_rgb(pictures):
+  splits = sources.load(folder(pictures), channels=3)
   assert [len(split) for split in splits] == [13, 3, 6]
   assert splits.test.classes == ('cat', 'dog')
   assert sources.num_classes(splits) == 2
@@ -345,6 +345,7 @@ def test_a_folder_is_read_in_rgb(images):
   ]
   for index in range(6):
     image, label = splits.test[index]
+    image = images.decode(image)
     assert image.dtype == np.uint8
     assert image.shape == (20 + index % 3, 30, 3)
     gray = index in (0, 3)
@@ -354,21 +355,21 @@ def test_a_folder_is_read_in_rgb(images):
   assert batch['image'].shape == (5, 8, 8, 3)
 
 
-def test_a_folder_is_read_in_gray(images):
-  data = folder(images, mean=(0.5,), std=(0.2,))
+def test_a_folder_is_read_in_gray(pictures):
+  data = folder(pictures, mean=(0.5,), std=(0.2,))
   splits = sources.load(data, channels=1)
-  image, _ = splits.test[1]
+  image = images.decode(splits.test[1][0])
   assert image.shape == (21, 30, 1)
   assert abs(int(image[0, 0, 0]) - 76) <= 3  # luma of pure red
   assert batches(splits.train, how='affine')[0]['image'].shape == (4, 8, 8, 1)
 
 
-def test_folder_splits_are_disjoint_and_fixed(images):
-  one, two = (sources.load(folder(images), channels=3) for _ in range(2))
+def test_folder_splits_are_disjoint_and_fixed(pictures):
+  one, two = (sources.load(folder(pictures), channels=3) for _ in range(2))
   assert one == two
   assert not set(one.train.paths) & set(one.held_out.paths)
   assert len(set(one.train.paths + one.held_out.paths)) == 16
-  more = sources.load(folder(images, held_out=5), channels=3)
+  more = sources.load(folder(pictures, held_out=5), channels=3)
   assert set(one.held_out.paths) < set(more.held_out.paths)
   names = [path.rsplit('/', 2)[1:] for path in one.held_out.paths]
   assert names == GOLDEN_HELD_OUT  # see test_mnist_splits_never_change
@@ -376,9 +377,9 @@ def test_folder_splits_are_disjoint_and_fixed(images):
     assert path.rsplit('/', 2)[1] == one.train.classes[label]
 
 
-def test_val_serves_where_there_is_no_test(images):
-  (images / 'test').rename(images / 'val')
-  splits = sources.load(folder(images), channels=3)
+def test_val_serves_where_there_is_no_test(pictures):
+  (pictures / 'test').rename(pictures / 'val')
+  splits = sources.load(folder(pictures), channels=3)
   assert len(splits.test) == 6 and '/val/' in splits.test.paths[0]
 
 
@@ -389,9 +390,14 @@ def test_val_serves_where_there_is_no_test(images):
   ('field', 'changes', 'text'),
   [
     ('data.name', {'name': 'mnist5'}, 'did you mean mnist5k'),
-    ('data.name', {'name': 'imagenet2012'}, 'image_folder, mnist5k; imagenet'),
     ('data.augment', {'augment': 'afine'}, 'did you mean affine'),
-    ('data.augment', {'augment': 'autoaugment'}, 'affine, crop, none; auto'),
+    ('data.augment', {'augment': 'autoaugmnt'}, 'did you mean autoaugment'),
+    ('data.worker', {'worker': 'fibre'}, 'process, thread'),
+    ('data.workers', {'workers': -1}, '>= 0'),
+    ('data.prefetch', {'prefetch': -1}, '>= 0'),
+    ('data.max_damaged', {'max_damaged': 1.0}, '0 <= number < 1'),
+    ('data.randaugment_layers', {'randaugment_layers': -1}, '>= 0'),
+    ('data.randaugment_magnitude', {'randaugment_magnitude': 11}, '0 to 10'),
     ('data.held_out', {'held_out': 4000}, '0 to 3999'),
     ('data.held_out', {'held_out': -1}, '0 to 3999'),
     ('data.held_out', {'held_out': 0.1}, '0 to 3999'),
@@ -431,28 +437,30 @@ def test_evaluating_on_nothing_held_out_is_an_error(splits):
   assert error.value.field == 'data.held_out'
 
 
-def test_a_folder_that_cannot_be_read_is_an_error(images):
+def test_a_folder_that_cannot_be_read_is_an_error(pictures):
   def assert_error(data, text, field='data.directory'):
     with pytest.raises(errors.UserError, match=text) as error:
       sources.load(data, channels=3)
     assert error.value.field == field
 
-  assert_error(folder(images / 'nowhere'), 'a directory with train/ and test/')
-  assert_error(folder(''), 'a directory with train/ and test/')
-  assert_error(folder(images, held_out=16), '0 to 15', 'data.held_out')
-  (images / 'train' / 'fox').mkdir()
-  assert_error(folder(images), 'fox.*images in it')
-  (images / 'train' / 'cat' / '0.JPEG').rename(
-    images / 'train' / 'fox' / 'a.JPG'
+  assert_error(
+    folder(pictures / 'nowhere'), 'a directory with train/ and test/'
   )
-  assert_error(folder(images), 'the same classes .* unlike fox')
-  (images / 'test').rename(images / 'other')
-  assert_error(folder(images), r'test/ \(or val/\)')
-  (images / 'train').rename(images / 'training')
-  assert_error(folder(images), 'train/ in it')
-  (images / 'train').mkdir()
-  (images / 'test').mkdir()
-  assert_error(folder(images), 'one directory a class')
+  assert_error(folder(''), 'a directory with train/ and test/')
+  assert_error(folder(pictures, held_out=16), '0 to 15', 'data.held_out')
+  (pictures / 'train' / 'fox').mkdir()
+  assert_error(folder(pictures), 'fox.*images in it')
+  (pictures / 'train' / 'cat' / '0.JPEG').rename(
+    pictures / 'train' / 'fox' / 'a.JPG'
+  )
+  assert_error(folder(pictures), 'the same classes .* unlike fox')
+  (pictures / 'test').rename(pictures / 'other')
+  assert_error(folder(pictures), r'test/ \(or val/\)')
+  (pictures / 'train').rename(pictures / 'training')
+  assert_error(folder(pictures), 'train/ in it')
+  (pictures / 'train').mkdir()
+  (pictures / 'test').mkdir()
+  assert_error(folder(pictures), 'one directory a class')
 
 
 # Transforms of one image.

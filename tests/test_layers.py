@@ -16,13 +16,14 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
-  elastic slicing losses schedules augment metrics storage plots chips
-  pace profiling machine files receipts divergence rollbacks""",
+  elastic slicing losses schedules images augment pixels policies metrics storage
+  plots chips pace profiling machine files receipts divergence rollbacks""",
   # 1: architectures, the network, and the owners of a dependency
-  """arch spaces blocks supernet sampling counting optim sharding model sources
-  data checkpoint child page figures""",
+  """arch spaces blocks supernet sampling counting optim sharding model examples
+  folders array_records sources damage batches data checkpoint child page
+  figures""",
   # 2: rules and search algorithms, which get functions
-  'rules selection archive measures',
+  'rules selection archive measures preparing',
   # 3: programs over a model
   'programs evaluation',
   # 4: the config, and what is read with it
@@ -32,15 +33,18 @@ LAYERS = [
   searching extraction estimating""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
-  benchmarking compiling""",
+  benchmarking benchmarking_input compiling""",
   # 7: commands
-  'main search extract evaluate cost report benchmark compile',
+  'main search extract evaluate cost report benchmark compile prepare',
 ]
 
 OWNERS = {
   'flax': {'supernet'},
   'orbax': {'checkpoint'},
-  'grain': {'data'},
+  'array_record': {'array_records', 'preparing'},
+  'google': {'examples'},
+  'grain': {'batches', 'data', 'preparing'},
+  'simplejpeg': {'images'},
   'matplotlib': {'plots'},
   'optax': {'optim', 'schedules', 'programs', 'benchmarking'},
   'safetensors': {'child'},

@@ -1,0 +1,318 @@
+"""ImageNet in small: prepared from archives, read as the splits of a run."""
+
+import io
+import json
+import pathlib
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.io
+from array_record.python import array_record_module
+
+from bignas_jax import (
+  array_records,
+  cli,
+  data,
+  errors,
+  examples,
+  images,
+  prepare,
+  preparing,
+  sources,
+)
+from configs import imagenet
+
+CLASSES = ('n01440764', 'n01443537', 'n15075141')
+IDS = (3, 1, 2)  # the devkit numbers them in another order
+TRAIN, VAL = 7, 2  # images a class
+
+
+def config(directory, **changes) -> sources.Data:
+  found = imagenet.get_config().data
+  fields = vars(found) | {'directory': str(directory), 'held_out': 6} | changes
+  return sources.Data(**fields)
+
+
+def jpeg(label: int, number: int, kind='JPEG') -> bytes:
+  """An image that tells which one it is."""
+  rng = np.random.RandomState(100 * label + number)
+  pixels = rng.randint(0, 256, (24 + number, 32, 3), np.uint8)
+  out = io.BytesIO()
+  PIL.Image.fromarray(pixels).save(out, kind)
+  return out.getvalue()
+
+
+def tar(path, files: dict[str, bytes], mode='w') -> bytes:
+  out = io.BytesIO()
+  with tarfile.open(fileobj=out, mode=mode) as archive:
+    for name, content in files.items():
+      entry = tarfile.TarInfo(name)
+      entry.size = len(content)
+      archive.addfile(entry, io.BytesIO(content))
+  if path is not None:
+    path.write_bytes(out.getvalue())
+  return out.getvalue()
+
+
+@pytest.fixture(scope='module')
+def archives(tmp_path_factory) -> dict[str, pathlib.Path]:
+  """The original archives, with three classes."""
+  root = tmp_path_factory.mktemp('archives')
+  paths = {name: root / f'{name}.tar' for name in ('train', 'val', 'devkit')}
+  inner = {}
+  for label, name in reversed(list(enumerate(CLASSES))):
+    files = {f'{name}_{i}.JPEG': jpeg(label, i) for i in reversed(range(TRAIN))}
+    inner[f'{name}.tar'] = tar(None, files)
+  tar(paths['train'], inner)
+  labels = [0, 1, 2] * VAL
+  files = {
+    f'ILSVRC2012_val_{i + 1:08}.JPEG': jpeg(label, 50 + i)
+    for i, label in enumerate(labels)
+  }
+  tar(paths['val'], dict(reversed(files.items())))
+  synsets = np.array(
+    [
+      *((i, name, 0) for i, name in zip(IDS, CLASSES, strict=True)),
+      (4, 'n00001740', 3),  # an inner node
+    ],
+    [('ILSVRC2012_ID', 'i4'), ('WNID', 'O'), ('num_children', 'i4')],
+  )
+  meta = io.BytesIO()
+  scipy.io.savemat(meta, {'synsets': synsets})
+  truth = ''.join(f'{IDS[label]}\n' for label in labels)
+  devkit = {
+    'ILSVRC2012_devkit_t12/data/meta.mat': meta.getvalue(),
+    'ILSVRC2012_devkit_t12/data/'
+    'ILSVRC2012_validation_ground_truth.txt': truth.encode(),
+  }
+  tar(paths['devkit'], devkit, 'w:gz')
+  return paths
+
+
+@pytest.fixture(scope='module')
+def prepared(archives, tmp_path_factory) -> pathlib.Path:
+  """TFDS's layout: DIRECTORY/imagenet2012/VERSION."""
+  root = tmp_path_factory.mktemp('prepared')
+  out = root / 'imagenet2012' / '5.1.0'
+  counts = preparing.from_tars(**archives, out=out, per_shard=4)
+  assert counts == {'train': TRAIN * 3, 'validation': VAL * 3}
+  return root
+
+
+def names(source) -> list[str]:
+  return [source.name(i).split()[-1] for i in range(len(source))]
+
+
+def test_archives_become_the_splits_of_the_papers_config(prepared):
+  splits = sources.load(config(prepared), channels=3)
+  assert [len(split) for split in splits] == [15, 6, 6]
+  assert splits.train.classes == CLASSES
+  files = prepared / 'imagenet2012' / '5.1.0'
+  assert (
+    len(list(files.glob('imagenet2012-train.array_record-*-of-00005'))) == 5
+  )
+  for split, first in zip(splits, (0, 0, 50), strict=True):
+    for index in range(len(split)):
+      image, label = split[index]
+      name = names(split)[index]
+      if first:
+        number = int(name.split('_')[2].split('.')[0]) - 1
+        assert label == number % 3
+        number += first
+      else:
+        assert name.startswith(CLASSES[label])
+        number = int(name.split('_')[1].split('.')[0])
+      expected = images.open_image(jpeg(label, number), 3)
+      np.testing.assert_array_equal(
+        images.decode(image), images.decode(expected)
+      )
+  assert not set(names(splits.train)) & set(names(splits.held_out))
+
+
+def test_a_folder_of_the_same_files_has_the_same_held_out_images(
+  prepared, tmp_path
+):
+  for split, count, first in (('train', TRAIN, 0), ('val', VAL, 50)):
+    for label, name in enumerate(CLASSES):
+      (tmp_path / split / name).mkdir(parents=True)
+      for i in range(count):
+        path = tmp_path / split / name / f'{name}_{i}.JPEG'
+        path.write_bytes(jpeg(label, first + i))
+  folder = sources.load(config(tmp_path, name='image_folder'), channels=3)
+  records = sources.load(config(prepared), channels=3)
+  for one, two in (
+    (folder.train, records.train),
+    (folder.held_out, records.held_out),
+  ):
+    assert [pathlib.Path(n).name for n in names(one)] == names(two)
+
+
+def test_batches_of_records_do_not_depend_on_who_makes_them(prepared):
+  """Any number of threads, here or in a process that got them pickled."""
+  made = []
+  for workers, prefetch in ((1, 0), (1, 2), (3, 4)):
+    splits = sources.load(config(prepared, workers=workers), channels=3)
+    batches = data.train_batches(
+      splits.train,
+      config(prepared, workers=workers),
+      batch_size=4,
+      resolution=16,
+      seed=3,
+    )
+    stream = data.stream(batches, 2, prefetch)
+    made.append([next(stream) for _ in range(6)])
+    carried = pickle.loads(pickle.dumps(batches))
+    made.append([carried[step] for step in range(2, 8)])
+  for other in made[1:]:
+    for one, two in zip(made[0], other, strict=True):
+      assert one.keys() == two.keys() == {'image', 'label'}
+      for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def tfrecord(records) -> bytes:
+  """Lengths, data, and sums that nobody checks."""
+  return b''.join(
+    struct.pack('<QI', len(r), 0) + r + struct.pack('<I', 0) for r in records
+  )
+
+
+@pytest.fixture
+def tfrecords(tmp_path) -> pathlib.Path:
+  root = tmp_path / 'tfds'
+  root.mkdir()
+  number = 0
+  for split, shards in (('train', 3), ('validation', 1), ('test', 1)):
+    for i in range(shards):
+      records = []
+      for _ in range(4 + i):
+        label = -1 if split == 'test' else number % 3
+        records.append(
+          examples.encode(f'{number}.JPEG', jpeg(number % 3, number), label)
+        )
+        number += 1
+      name = f'imagenet2012-{split}.tfrecord-{i:05}-of-{shards:05}'
+      (root / name).write_bytes(tfrecord(records))
+  (root / 'label.labels.txt').write_text('\n'.join(CLASSES) + '\n')
+  (root / 'dataset_info.json').write_text('{"fileFormat": "tfrecord"}')
+  return root
+
+
+def test_tfrecords_keep_their_order_and_their_files(
+  tfrecords, tmp_path, capsys
+):
+  out = tmp_path / 'out'
+  command = [f'--tfrecords={tfrecords}', f'--out={out}']
+  assert cli.status(prepare.main, command) == 0
+  result = json.loads(capsys.readouterr().out)
+  assert result['images'] == {'test': 4, 'train': 15, 'validation': 4}
+  assert json.loads((out / 'dataset_info.json').read_text()) == {
+    'fileFormat': 'array_record'
+  }
+  train, test = array_records.read(str(out), 'imagenet2012', 3)
+  assert names(train) + names(test) == [f'{i}.JPEG' for i in range(19)]
+  assert [test[i][1] for i in range(4)] == [i % 3 for i in range(15, 19)]
+  # What is there is not written again.
+  before = {
+    path: path.stat().st_mtime_ns for path in out.glob('*array_record*')
+  }
+  first = next(iter(before))
+  first.unlink()
+  assert cli.status(prepare.main, command) == 0
+  after = {path: path.stat().st_mtime_ns for path in out.glob('*array_record*')}
+  assert after.keys() == before.keys()
+  assert [p for p in before if after[p] != before[p]] == [first]
+
+
+def test_a_truncated_tfrecord_is_named_and_leaves_nothing(tfrecords, tmp_path):
+  path = next(tfrecords.glob('*train*00001-of*'))
+  path.write_bytes(path.read_bytes()[:-100])
+  out = tmp_path / 'out'
+  with pytest.raises(errors.UserError, match=path.name):
+    preparing.from_tfrecords(tfrecords, out)
+  assert not (out / path.name.replace('tfrecord', 'array_record')).exists()
+
+
+@pytest.mark.parametrize(
+  ('break_it', 'text'),
+  [
+    (lambda root: (root / 'label.labels.txt').unlink(), 'label.labels.txt'),
+    (lambda root: shard(root, 'train', 2).unlink(), 'all 5 files of train'),
+    (
+      lambda root: shard(root, 'train', 2).write_bytes(b'no'),
+      '00002-of-00005.*whole',
+    ),
+    (lambda root: cut(shard(root, 'validation', 0)), 'a whole ArrayRecord'),
+    (
+      lambda root: [p.unlink() for p in root.glob('*validation*')],
+      'validation.*and so on',
+    ),
+  ],
+)
+def test_incomplete_files_are_named(archives, tmp_path, break_it, text):
+  preparing.from_tars(**archives, out=tmp_path, per_shard=4)
+  break_it(tmp_path)
+  with pytest.raises(errors.UserError, match=text) as error:
+    sources.load(config(tmp_path), channels=3)
+  assert error.value.field == 'data.directory'
+
+
+def shard(root, split, index) -> pathlib.Path:
+  return sorted(root.glob(f'imagenet2012-{split}.*'))[index]
+
+
+def cut(path: pathlib.Path) -> None:
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+  ('directory', 'text'),
+  [
+    ('', 'as ArrayRecord in it'),
+    ('/nowhere', 'as ArrayRecord'),
+    ('gs://b/d', 'mounted'),
+  ],
+)
+def test_a_directory_without_imagenet_is_an_error(directory, text):
+  with pytest.raises(errors.UserError, match=text):
+    sources.load(config(directory), channels=3)
+
+
+def test_a_record_that_is_no_example_is_damaged(tmp_path):
+  for split in ('train', 'validation'):
+    writer = array_record_module.ArrayRecordWriter(
+      str(tmp_path / array_records.shard('imagenet2012', split, 0, 1)),
+      'group_size:1',
+    )
+    writer.write(examples.encode('a.JPEG', jpeg(0, 0), 0))
+    writer.write(b'\xff\xffno example')
+    writer.close()
+  (tmp_path / 'label.labels.txt').write_text('a\n')
+  train, _ = array_records.read(str(tmp_path), 'imagenet2012', 3)
+  assert train.name(1) == 'record 1'
+  with pytest.raises(images.Damaged, match=r'tf\.train\.Example'):
+    train[1]
+  assert train[0][1] == 0
+
+
+@pytest.mark.parametrize(
+  'options',
+  [[], ['--train=a.tar'], ['--tfrecords=a', '--train=a.tar']],
+)
+def test_prepare_wants_archives_or_tfrecords(options, capsys, tmp_path):
+  assert cli.status(prepare.main, [*options, f'--out={tmp_path / "o"}']) == 2
+  assert '--train, --val and --devkit' in capsys.readouterr().err
+  assert not (tmp_path / 'o').exists()
+
+
+def test_prepare_names_a_wrong_archive(archives, capsys, tmp_path):
+  paths = archives | {'val': archives['train']}
+  options = [f'--{name}={path}' for name, path in paths.items()]
+  assert cli.status(prepare.main, [*options, f'--out={tmp_path / "o"}']) == 2
+  assert '3 images; allowed: 6 images' in capsys.readouterr().err.replace(
+    "'", ''
+  )

@@ -1,0 +1,225 @@
+"""Damaged images: named once, replaced in training, missed in evaluation."""
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from bignas_jax import damage, data, errors, folders, images, sources, training
+from bignas_jax.folders import FileSource
+from tests import tiny
+
+IMAGES, DAMAGED = 500, (3, 120, 121, 300, 499)
+# As other tests: their compiled programs serve here.
+NORMALISED = {'mean': (0.13,), 'std': (0.31,)}
+
+
+def settings(directory='', **changes) -> sources.Data:
+  fields = {'held_out': 0, 'augment': 'crop', 'mean': (0.5,), 'std': (0.25,)}
+  fields |= {'name': 'image_folder', 'directory': str(directory)}
+  return sources.Data(**fields | changes)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """500 training and 100 test images of ten classes; five and one damaged.
+
+  Truncated, empty, a page instead of an image, a hole in the header, and a
+  file that ends where its pixels begin. Each whole one is its number in gray.
+  """
+  root = tmp_path_factory.mktemp('folder')
+  for split, count, damaged in (
+    ('train', IMAGES, DAMAGED),
+    ('test', 100, (7,)),
+  ):
+    for number in range(count):
+      gray = np.full((16, 16), number % 250, np.uint8)
+      content = cv2.imencode('.jpg', gray)[1].tobytes()
+      if number in damaged:
+        start = content.index(b'\xff\xda')
+        content = [
+          content[:-20],
+          b'',
+          b'<html>404</html>',
+          content[:4] + bytes(60) + content[64:],
+          content[: start + 2],
+        ][damaged.index(number)]
+      path = root / split / f'{number * 10 // count}' / f'{number:03}.jpg'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(content)
+  return root
+
+
+def named(text: str) -> list[str]:
+  """Files that the lines of a log name as damaged."""
+  lines = [line for line in text.split('\n') if 'damaged image' in line]
+  return sorted(line.split('.jpg')[0].rsplit('/', 1)[1] for line in lines)
+
+
+@pytest.fixture(autouse=True)
+def a_new_process(monkeypatch):
+  monkeypatch.setattr(damage, '_reported', set())
+
+
+def numbers(batch) -> list[int]:
+  return [int(image.mean().round()) for image in batch['image']]
+
+
+@pytest.mark.parametrize('workers', [1, 3])
+def test_training_replaces_and_names_each_once(folder, capsys, workers):
+  train, _ = folders.read(str(folder), 1)
+  batches = data.train_batches(
+    train, settings(workers=workers), batch_size=50, resolution=8, seed=0
+  )
+  stream = data.stream(batches)
+  seen: list[int] = []
+  for _ in range(3 * IMAGES // 50):  # three epochs
+    batch = next(stream)
+    assert batch.keys() == {'image', 'label'}
+    seen += numbers(batch)
+  assert named(capsys.readouterr().err) == [f'{i:03}' for i in DAMAGED]
+  # Each is replaced by the image after it, or the first one that is whole.
+  expected = np.arange(IMAGES)
+  for index, other in ((3, 4), (120, 122), (121, 122), (300, 301), (499, 0)):
+    expected[index] = other
+  for epoch in range(3):
+    part = seen[epoch * IMAGES : (epoch + 1) * IMAGES]
+    assert sorted(part) == sorted(i % 250 for i in expected.tolist())
+
+
+def test_labels_go_with_the_image_that_was_used(folder):
+  train, _ = folders.read(str(folder), 1)
+  made, label, damaged = damage.first_whole(train, 499, images.decode)
+  assert (int(made.mean()), label, damaged) == (0, 0, 499)
+  made, label, damaged = damage.first_whole(train, 498, images.decode)
+  assert (int(made.mean()), label, damaged) == (248, 9, damage.NONE)
+
+
+def test_what_replaces_an_image_depends_on_its_index_alone(folder):
+  """Another share, another order of asking, a later start: the same images."""
+  train, _ = folders.read(str(folder), 1)
+
+  def batches(**changes):
+    return data.train_batches(
+      train, settings(), resolution=8, **{'seed': 1, 'batch_size': 60} | changes
+    )
+
+  whole = batches()
+  expected = [whole[step] for step in range(9)]
+  halves = [batches(share=(part, 2)) for part in range(2)]
+  for step in (8, 2, 0, 5):
+    for name in ('image', 'label'):
+      parts = np.concatenate([half[step][name] for half in halves])
+      np.testing.assert_array_equal(parts, expected[step][name])
+  rest = data.stream(whole, 4)
+  for batch in expected[4:]:
+    np.testing.assert_array_equal(next(rest)['image'], batch['image'])
+
+
+def test_evaluation_leaves_damaged_images_out_and_says_so(folder, capsys):
+  _, test = folders.read(str(folder), 1)
+  batches = data.eval_batches(
+    test, settings(max_damaged=0.01), batch_size=30, resolution=8
+  )
+  found = list(batches)
+  assert sum(int(batch['mask'].sum()) for batch in found) == 99
+  assert not found[0]['mask'][7] and found[0]['mask'][8]
+  assert not found[0]['image'][7].any()
+  assert named(capsys.readouterr().err) == ['007']
+  for batch, again in zip(found, batches, strict=True):
+    np.testing.assert_array_equal(batch['mask'], again['mask'])
+  assert named(capsys.readouterr().err) == []
+
+
+def test_too_many_damaged_images_fail_an_evaluation(folder, capsys):
+  train, test = folders.read(str(folder), 1)
+  for source, limit, found in ((test, 0.009, 1), (train, 0.0099, 5)):
+    batches = data.eval_batches(
+      source, settings(max_damaged=limit), batch_size=30, resolution=8
+    )
+    with pytest.raises(errors.UserError, match='damaged') as error:
+      list(batches)
+    assert error.value.field == 'data.max_damaged'
+    assert f'where {found} of {len(source)}' in str(error.value)
+  assert '007' in named(capsys.readouterr().err)
+  at_limit = data.eval_batches(
+    train, settings(max_damaged=0.01), batch_size=30, resolution=8
+  )
+  assert sum(int(batch['mask'].sum()) for batch in at_limit) == 495
+
+
+def test_nothing_but_damage_is_an_error(tmp_path):
+  paths = []
+  for number in range(120):
+    paths.append(tmp_path / f'{number}.jpg')
+    paths[-1].write_bytes(b'no image')
+  source = FileSource(tuple(map(str, paths)), (0,) * 120, ('a',), 1)
+  with pytest.raises(errors.UserError, match=r'5\.jpg.*can decode'):
+    damage.first_whole(source, 5, images.decode)
+
+
+def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
+  config = tiny.config(
+    data=settings(folder, max_damaged=0.01, held_out=50, **NORMALISED),
+    steps=40,  # every image comes
+    eval_every=40,
+    checkpoint_every=40,
+    log_every=40,
+  )
+  result = training.train(config, tmp_path / 'run')
+  assert result['step'] == 40
+  found = named(capsys.readouterr().err)
+  assert set(found) == {'003', '120', '121', '300', '499', '007'}
+  assert len(found) == 6
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  assert 'eval/biggest/top1' in json.loads(lines[-1])
+  strict = dataclasses.replace(
+    config, data=settings(folder, held_out=50, **NORMALISED)
+  )
+  with pytest.raises(errors.UserError, match='1 of 100 images'):
+    training.train(strict, tmp_path / 'strict')
+
+
+def test_processes_do_as_threads_do(folder, capsys):
+  train, _ = folders.read(str(folder), 1)
+
+  def stream(source, worker, start):
+    how = settings(worker=worker, workers=2)
+    batches = data.train_batches(
+      source, how, batch_size=50, resolution=8, seed=5
+    )
+    return data.stream(batches, start)
+
+  expected = list(itertools.islice(stream(train, 'thread', 3), 10))
+  capsys.readouterr()
+  damage._reported.clear()
+  before = set(multiprocessing.active_children())
+  workers = stream(train, 'process', 3)
+  for batch in expected:
+    found = next(workers)
+    assert found.keys() == batch.keys()
+    for name in batch:
+      np.testing.assert_array_equal(found[name], batch[name])
+  assert set(multiprocessing.active_children()) - before
+  workers.close()
+  assert named(capsys.readouterr().err) == [f'{i:03}' for i in DAMAGED]
+  deadline = time.monotonic() + 10
+  while set(multiprocessing.active_children()) - before:
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def test_a_mistake_in_a_process_is_the_users(tmp_path):
+  path = tmp_path / 'no.jpg'
+  path.write_bytes(b'no image')
+  source = FileSource((str(path),), (0,), ('a',), 1)
+  how = settings(worker='process', workers=1)
+  batches = data.train_batches(source, how, batch_size=2, resolution=8, seed=0)
+  with pytest.raises(errors.UserError, match=r'no\.jpg') as error:
+    next(data.stream(batches))
+  assert error.value.field == 'data.directory'
