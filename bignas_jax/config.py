@@ -25,31 +25,11 @@ from bignas_jax import (
   sources,
   spaces,
 )
+from bignas_jax.divergence import Recovery
 from bignas_jax.model import Model
+from bignas_jax.profiling import Profile
+from bignas_jax.schedules import Schedule
 from bignas_jax.space import Space
-
-
-@dataclasses.dataclass(kw_only=True)
-class Schedule:
-  """The learning rate; `steps` are counted in epochs' worth by the file.
-
-  Attributes:
-    name: `exponential` (with a floor) or `cosine`.
-    peak: rate that warm-up leads to.
-    warmup_steps: of linear rise.
-    decay_rate: of the exponential, each `decay_steps`.
-    decay_steps: may be a fraction.
-    floor: fraction of the peak that the exponential never goes below.
-    staircase: decay at once every `decay_steps`.
-  """
-
-  name: str = 'exponential'
-  peak: float
-  warmup_steps: int
-  decay_rate: float = 0.97
-  decay_steps: float = 1.0
-  floor: float = 0.05
-  staircase: bool = True
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -89,35 +69,6 @@ class Search:
   mutation: float = 0.1
   evaluations: int = 128
   seed: int = 0
-
-
-@dataclasses.dataclass(kw_only=True)
-class Profile:
-  """Which steps are profiled (`bignas_jax.profiling`); the run is the same.
-
-  Attributes:
-    at: steps that a capture begins with, such as (100,).
-    steps: of a capture.
-  """
-
-  at: tuple[int, ...] = ()
-  steps: int = 3
-
-
-@dataclasses.dataclass(kw_only=True)
-class Recovery:
-  """What becomes of a run that diverges (`bignas_jax.recovery`).
-
-  Attributes:
-    tries: rollbacks to one checkpoint before the run gives up; 0: none.
-    window: steps that the biggest child's training top-1 is averaged over.
-    remains: it has collapsed when less than this fraction of its best lead
-      over chance remains; 0: never.
-  """
-
-  tries: int = 3
-  window: int = 30
-  remains: float = 0.2
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -253,22 +204,6 @@ def policy(config: Config) -> sampling.Sandwich:
   return sampling.Sandwich(random_children=config.random_children)
 
 
-def rate(config: Schedule, steps: int):
-  """The learning rate as a function of the step."""
-  if config.name == 'cosine':
-    return schedules.cosine(
-      config.peak, steps=steps, warmup_steps=config.warmup_steps
-    )
-  return schedules.exponential_with_floor(
-    config.peak,
-    decay_rate=config.decay_rate,
-    decay_steps=config.decay_steps,
-    floor=config.floor,
-    warmup_steps=config.warmup_steps,
-    staircase=config.staircase,
-  )
-
-
 def model(config: Config, where: Mesh | None = None) -> Model:
   """The supernet on a mesh; None: all devices in a row."""
   where = where or sharding.mesh()
@@ -291,7 +226,7 @@ def model(config: Config, where: Mesh | None = None) -> Model:
 def setup(config: Config, where: Mesh | None = None) -> programs.Setup:
   """What a run's programs depend on; on a mesh of all devices, if None."""
   where = where or sharding.mesh(layout=config.layout)
-  learning_rate = rate(config.schedule, config.steps)
+  learning_rate = schedules.create(config.schedule, config.steps)
   return programs.Setup(
     model=model(config, where),
     rule=config.rule,

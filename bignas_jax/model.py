@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
@@ -43,6 +44,14 @@ class Model:
   def images(self, pixels: jax.Array, resolution: int) -> jax.Array:
     """uint8 [batch, size, size, channels] -> normalised, resized floats."""
     return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)
+
+  def image_keys(self, seed: int, step: jax.Array, local: int) -> jax.Array:
+    """A key for each image of this device: of its place in the whole batch."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    first = lax.axis_index(self.where.axis_names) * local
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(
+      first + jnp.arange(local)
+    )
 
   @property
   def image_size(self) -> int:

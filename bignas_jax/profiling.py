@@ -4,8 +4,23 @@ A profile holds the time of every operation, and the programs that they are
 of, whose operations are named by child and part: `biggest/.../stage1`.
 """
 
+import dataclasses
+
 import jax
 from etils import epath
+
+
+@dataclasses.dataclass(kw_only=True)
+class Profile:
+  """Which steps are profiled; the run is the same.
+
+  Attributes:
+    at: steps that a capture begins with, such as (100,).
+    steps: of a capture.
+  """
+
+  at: tuple[int, ...] = ()
+  steps: int = 3
 
 
 class Profiler:

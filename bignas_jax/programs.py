@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
@@ -132,7 +131,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   @jax.named_scope(role)
   def run(params, step, batch, indices, gradients, softmaxes):
     images = model.images(batch['image'], resolution)
-    keys = _image_keys(setup.seed, step, images.shape[0], axes)
+    keys = model.image_keys(setup.seed, step, images.shape[0])
     grads, (value, logits) = jax.grad(loss, has_aux=True)(
       params, images, batch['label'], keys, indices, softmaxes
     )
@@ -158,15 +157,6 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     (REPLICATED, REPLICATED, split, REPLICATED, split, split),
     (split, split, REPLICATED),
   )(run)
-
-
-def _image_keys(seed: int, step: jax.Array, local: int, axes) -> jax.Array:
-  """A key for each image of this device: of its place in the whole batch."""
-  key = jax.random.fold_in(jax.random.key(seed), step)
-  first = lax.axis_index(axes) * local
-  return jax.vmap(lambda i: jax.random.fold_in(key, i))(
-    first + jnp.arange(local)
-  )
 
 
 def update(setup: Setup) -> Callable:

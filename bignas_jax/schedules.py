@@ -1,9 +1,47 @@
 """Learning rates as functions of the step."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
+
+
+@dataclasses.dataclass(kw_only=True)
+class Schedule:
+  """The learning rate; `steps` are counted in epochs' worth by the file.
+
+  Attributes:
+    name: `exponential` (with a floor) or `cosine`.
+    peak: rate that warm-up leads to.
+    warmup_steps: of linear rise.
+    decay_rate: of the exponential, each `decay_steps`.
+    decay_steps: may be a fraction.
+    floor: fraction of the peak that the exponential never goes below.
+    staircase: decay at once every `decay_steps`.
+  """
+
+  name: str = 'exponential'
+  peak: float
+  warmup_steps: int
+  decay_rate: float = 0.97
+  decay_steps: float = 1.0
+  floor: float = 0.05
+  staircase: bool = True
+
+
+def create(config: Schedule, steps: int) -> Callable:
+  """The learning rate as a function of the step."""
+  if config.name == 'cosine':
+    return cosine(config.peak, steps=steps, warmup_steps=config.warmup_steps)
+  return exponential_with_floor(
+    config.peak,
+    decay_rate=config.decay_rate,
+    decay_steps=config.decay_steps,
+    floor=config.floor,
+    warmup_steps=config.warmup_steps,
+    staircase=config.staircase,
+  )
 
 
 def exponential_with_floor(
