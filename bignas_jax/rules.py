@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bignas_jax import errors, losses
+from bignas_jax.sampling import ROLES
 
 LABEL = 'label'
 
@@ -65,7 +66,21 @@ def teachers_of(rule: Rule, role: str) -> list[str]:
 
 
 def check(rule: Rule, roles: list[str]) -> None:
-  """UserError unless every role learns, from a child that ran before it."""
+  """Checks a rule against the children of a step.
+
+  Args:
+    rule: the loss graph.
+    roles: of the children, in their order.
+
+  Raises:
+    UserError: a role learns nothing, or from a child that runs later; or a
+      name is no role's.
+  """
+  names = [('rule.regularised', rule.regularised)]
+  names += [('rule.edges', edge.student) for edge in rule.edges]
+  for field, name in names:
+    if name not in ROLES:
+      raise errors.UserError(field, name, errors.one_of(ROLES, name))
   for role in dict.fromkeys(roles):
     sources = [e.teacher for e in rule.edges if e.student == role]
     earlier = [LABEL, *roles[: roles.index(role)]]

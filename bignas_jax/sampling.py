@@ -13,8 +13,11 @@ from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
 
+ROLES = ('biggest', 'smallest', 'random')
+
+
 class Child(NamedTuple):
-  """A child in a step, and the part that it plays there."""
+  """A child in a step, and the part that it plays there, of `ROLES`."""
 
   role: str
   arch: Arch

@@ -167,6 +167,7 @@ def _refused(capsys, name, arguments, *words):
     ('--config.batch_size=6', ['batch_size', 'multiple of the 4 devices']),
     ('--config.bn_group_size=5', ['bn_group_size', 'divisor']),
     ('--config.calibration.images=33', ['calibration.images', 'multiple']),
+    ('--config.rule.regularised=bigest', ['regularised', 'mean biggest?']),
     ("--config.layout.axes=('a','a')", ['layout.axes', 'different names']),
     ('--config.layout.sizes=(3,)', ['layout.sizes', 'product of 4']),
     ('--config.layout.sizes=(2,2)', ['layout.sizes', "('data',)"]),

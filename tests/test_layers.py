@@ -17,7 +17,8 @@ LAYERS = [
   # 0: array math and values, about nothing but themselves
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
-  storage plots chips pace profiling machine files receipts divergence rollbacks""",
+  storage plots chips pace profiling machine files receipts divergence
+  rollbacks""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model examples
   folders array_records sources damage batches data checkpoint child page

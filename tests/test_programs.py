@@ -209,6 +209,9 @@ def test_rule_without_a_teacher_before_its_student_is_refused():
   edges = (rules.Edge(student='biggest', teacher='smallest'),)
   with pytest.raises(ValueError, match=r'rule\.edges'):
     rules.check(rules.Rule(edges=edges), ['biggest', 'smallest'])
+  edges = (*rules.Rule().edges, rules.Edge(student='ranodm', teacher='label'))
+  with pytest.raises(ValueError, match='did you mean random'):
+    rules.check(rules.Rule(edges=edges), ['biggest', 'smallest', 'random'])
 
 
 def test_weight_decay_takes_kernels_only():
