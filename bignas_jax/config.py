@@ -152,7 +152,10 @@ _LEAST = {
   'bn_group_size': 0,
   'profile.steps': 1,
 }
-_MAY_DIFFER = ('profile', 'layout')
+_MAY_DIFFER = (
+  *('profile', 'layout'),
+  *('data.worker', 'data.workers', 'data.prefetch'),
+)
 _FRACTIONS = (
   'rule.dropout',
   'rule.label_smoothing',
@@ -253,7 +256,7 @@ def from_dict(fields: dict[str, Any]) -> Config:
 
 def identity(fields: dict[str, Any]) -> dict[str, Any]:
   """Of `to_dict`, what decides which run it is, and all of its results."""
-  return {name: v for name, v in fields.items() if name not in _MAY_DIFFER}
+  return nested.without(fields, _MAY_DIFFER)
 
 
 def sha256(config: Config) -> str:

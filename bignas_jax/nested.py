@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -27,6 +28,16 @@ def build(kind: Any, value: Any) -> Any:
   if typing.get_origin(kind) is tuple:
     return tuple(build(arguments[0], item) for item in value)
   return value
+
+
+def without(fields: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+  """Nested dicts, but for what lies at the dotted paths."""
+  left = {}
+  for name, value in fields.items():
+    inside = [p[len(name) + 1 :] for p in paths if p.startswith(f'{name}.')]
+    if name not in paths:
+      left[name] = without(value, inside) if inside else value
+  return left
 
 
 def differences(a: Any, b: Any, path: str = '') -> list[str]:

@@ -56,7 +56,8 @@ class Data:
     randaugment_magnitude: of each of them, 0 to 10.
     max_damaged: fraction of a split's images that evaluation leaves out where
       they cannot be decoded; more of them is an error.
-    workers: that prepare images; 0: one a core.
+    workers: that prepare images; 0: one a core. This and what follows may
+      differ when a run goes on.
     worker: what they are, `thread` or `process`.
     prefetch: batches kept ready.
   """
@@ -64,7 +65,7 @@ class Data:
   name: str
   directory: str = ''
   held_out: int
-  augment: str  # not a Literal: config_flags cannot override one
+  augment: str
   mean: tuple[float, ...]
   std: tuple[float, ...]
   eval_crop: float = 1.0

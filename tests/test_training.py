@@ -55,7 +55,9 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
     patch.setattr(cluster, 'StopRequest', lambda: _StopsAfter(after))
     with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
       training.train(tiny.config(), tmp_path)
-  result = training.train(tiny.config(), tmp_path)
+  again = tiny.config()
+  again.data.workers, again.data.prefetch = 3, 1
+  result = training.train(again, tmp_path)
   _assert_same_run(whole, tmp_path, result)
 
 
