@@ -16,7 +16,6 @@ from bignas_jax import (
   cli,
   cluster,
   config,
-  metrics,
   programs,
   recovery,
   rollbacks,
@@ -173,12 +172,7 @@ def _end(config_, workdir):
   setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
   state = jax.device_get(training.restore_or_init(setup, checkpoints))
   checkpoints.close()
-  of_machine = ('images_per_s', 'time/', 'machine/')
-  lines = [
-    {name: v for name, v in line.items() if not name.startswith(of_machine)}
-    for line in metrics.read(workdir)
-  ]
-  return state, lines
+  return state, tiny.numbers(workdir)
 
 
 class _StopsAfter(cluster.StopRequest):

@@ -90,16 +90,7 @@ def _assert_same_run(whole, workdir, result):
     _state(wanted, tiny.config()), _state(workdir, tiny.config())
   )
   assert result | {'workdir': ''} == wanted_result | {'workdir': ''}
-  assert _numbers(workdir) == _numbers(wanted)
-
-
-def _numbers(workdir):
-  """All but what tells of the machine."""
-  of_machine = ('images_per_s', 'time/', 'machine/')
-  return [
-    {k: v for k, v in line.items() if not k.startswith(of_machine)}
-    for line in metrics.read(workdir)
-  ]
+  assert tiny.numbers(workdir) == tiny.numbers(wanted)
 
 
 def test_metrics_have_the_promised_names(whole):

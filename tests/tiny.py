@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from bignas_jax import metrics
 from bignas_jax.config import Calibration, Config, Schedule, Search
 from bignas_jax.rules import Rule
 from bignas_jax.sources import Data
@@ -57,3 +58,12 @@ def config(**changes) -> Config:
     ),
   )
   return dataclasses.replace(base, **changes)
+
+
+def numbers(workdir) -> list[dict]:
+  """What a run has logged, but for what tells of the machine."""
+  of_machine = ('images_per_s', 'time/', 'machine/')
+  return [
+    {k: v for k, v in line.items() if not k.startswith(of_machine)}
+    for line in metrics.read(workdir)
+  ]
