@@ -43,7 +43,7 @@ demo: $(READY)  ## train, search, extract, evaluate and report on MNIST
 	$(RUN) bignas_jax.report --workdir=$(DEMO)
 
 test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 faults: $(READY)  ## a training run under 50 random kills, some in mid-save
 	$(RUN) pytest -s -m slow tests/test_faults.py $(ARGS)
