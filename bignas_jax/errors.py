@@ -32,4 +32,5 @@ def one_of(names: Iterable[str], wrong: object = None) -> str:
 
 def _short(value: object) -> str:
   text = ' '.join(repr(value).split())
-  return text if len(text) <= 120 else text[:117] + '...'
+  # A path says most at its end.
+  return text if len(text) <= 120 else f'{text[:40]}...{text[-77:]}'

@@ -21,11 +21,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# Several runs of one test compile the same programs: once is enough, for all
-# of pytest's processes.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
-  _PROGRAMS = tempfile.TemporaryDirectory(prefix='bignas_jax_programs')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _PROGRAMS.name
+# Several runs of one test compile the same programs: once is enough. Each of
+# pytest's processes has its own: JAX may read what another is still writing.
+_PROGRAMS = tempfile.TemporaryDirectory(prefix='bignas_jax_programs')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _PROGRAMS.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 
 # Compiling inside an example takes seconds, and a failure must repeat.

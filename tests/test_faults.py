@@ -90,6 +90,9 @@ def compiling_config():
   return run_config()
 
 
+_CACHE = 'JAX_COMPILATION_CACHE_DIR'
+
+
 class Sitting:
   """One process that trains, from its start to its end."""
 
@@ -100,13 +103,15 @@ class Sitting:
     file.write_text(_CONFIG.format(name=name))
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     flags = '--xla_backend_optimization_level=0'
+    # Not pytest's cache of programs: a kill may tear what is being written.
+    kept = {k: v for k, v in os.environ.items() if k != _CACHE}
     self.process = subprocess.Popen(
       [
         *(sys.executable, '-m', 'bignas_jax.main'),
         *(f'--config={file}', f'--workdir={self.workdir}'),
       ],
       cwd=ROOT,
-      env=os.environ
+      env=kept
       | {
         'PYTHONPATH': path,
         'TEST_STEPS': str(steps),

@@ -64,11 +64,12 @@ def scopes(path: pathlib.Path) -> dict[str, dict[str, str]]:
     for entry in plane.events:
       for stat in entry.event.stats:
         module = classes['Hlo'].FromString(stat.value).module
-        found[module.name] = {
-          one.name: one.metadata.op_name
+        # Another program of this process may have had the same name.
+        found.setdefault(module.name, {}).update(
+          (one.name, one.metadata.op_name)
           for computation in module.computations
           for one in computation.instructions
-        }
+        )
   return found
 
 
