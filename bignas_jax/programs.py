@@ -208,16 +208,14 @@ def all_programs(setup: Setup) -> list[Program]:
   one = arch_lib.encode(space, arch_lib.biggest(space))
   indices = sharding.described(where, one, REPLICATED)
 
+  static = [(role, make(space)) for role, make in STATIC.items()]
   order = [
-    *((role, make(space)) for role, make in STATIC.items()),
-    *(('random', size) for size in space.train_resolution),
+    *((role, arch.resolution, arch) for role, arch in static),
+    *(('random', resolution, None) for resolution in space.train_resolution),
   ]
   programs, softmaxes = [], {}
-  for role, which in order:
-    arch, resolution = None, which
-    if isinstance(which, Arch):
-      arch, resolution = which, which.resolution
-    name = role if arch is not None else f'{role}@{resolution}'
+  for role, resolution, arch in order:
+    name = f'{role}@{resolution}' if arch is None else role
     function = child(setup, role, resolution, arch)
     arguments = (
       state.params,
