@@ -79,14 +79,20 @@ def of_update(
 
   Returns:
     `lr`, `grad_norm`, `weight_norm` and `weight_norm_PART` for each part of the
-    network, such as `stage1`.
+    network, such as `stage1`; `finite`, whether all of the state is.
+
+    The state that was finite before is finite after, if both norms are: what
+    optimisers and averages keep follows from gradients and parameters.
   """
   squares = {part: _square_norm(tree) for part, tree in params.items()}
   norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}
+  grad_norm = jnp.sqrt(_square_norm(gradient))
+  weight_norm = jnp.sqrt(sum(squares.values()))
   return {
     'lr': rate,
-    'grad_norm': jnp.sqrt(_square_norm(gradient)),
-    'weight_norm': jnp.sqrt(sum(squares.values())),
+    'grad_norm': grad_norm,
+    'weight_norm': weight_norm,
+    'finite': jnp.isfinite(grad_norm) & jnp.isfinite(weight_norm),
   } | norms
 
 

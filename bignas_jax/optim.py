@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import optax
 
 
@@ -75,9 +74,3 @@ def half_square_norm(params) -> jax.Array | float:
     for path, leaf in leaves
     if is_kernel(path, leaf)
   )
-
-
-def finite(tree) -> jax.Array:
-  """Whether every number of a tree is finite; bool []."""
-  whole = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
-  return jnp.stack(whole).all()

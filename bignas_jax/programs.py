@@ -172,7 +172,6 @@ def update(setup: Setup) -> Callable:
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
     metrics = measures.of_update(setup.rate(state.step), grads, params)
-    metrics['finite'] = optim.finite((params, opt_state, ema))
     return State(state.step + 1, params, opt_state, ema), metrics
 
   return run
