@@ -215,14 +215,15 @@ def test_a_collapsed_run_goes_back(tmp_path, monkeypatch, capsys):
   """With finite numbers all the way."""
   _poisoned(monkeypatch, (60,), lambda leaf: 0 * leaf)
   config_ = _config(
-    steps=80,
-    eval_every=80,
+    steps=100,
+    eval_every=100,
     checkpoint_every=20,
-    recovery=config.Recovery(window=10, remains=0.5),
+    # Of 16 images a step: fewer of them would now and then be at chance.
+    recovery=config.Recovery(window=20, remains=0.2),
   )
   _, lines = _end(config_, tmp_path)
   (one,) = rollbacks.read(tmp_path)
-  assert one.to == 40 and 60 < one.at <= 71
+  assert one.to == 40 and 60 < one.at <= 81
   assert 'has collapsed' in one.reason
   assert f'{one.reason} at step {one.at}; going back' in capsys.readouterr().err
   assert lines[-1]['eval/biggest/top1'] > 0.3
