@@ -186,7 +186,8 @@ def _put_in_order(workdir: epath.Path) -> None:
   """Leaves checkpoints that count, and older ones that nobody looked at."""
   directory = _directory(workdir)
   directory.mkdir(parents=True, exist_ok=True)
-  for path in directory.iterdir():
+  # In a bucket an empty directory is not there.
+  for path in directory.iterdir() if directory.is_dir() else ():
     if _UNFINISHED in path.name or path.name.endswith(_REMOVED):
       path.rmtree()
   _, damaged, left = _newest(workdir)

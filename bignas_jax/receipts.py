@@ -7,6 +7,7 @@ checkpoint has one from its first moment on.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -69,16 +70,17 @@ def _digest_of(body: dict[str, Any]) -> str:
 
 
 def _digests(directory: epath.Path) -> dict[str, str]:
-  names = [
-    str((root / name).relative_to(directory))
-    for root, _, names in epath.Path(directory).walk()
-    for name in names
-  ]
-  return {
-    name: _digest(directory / name)
-    for name in sorted(names)
-    if name != _CHANGES
-  }
+  names = sorted(set(_names(directory)) - {_CHANGES})
+  return {name: _digest(directory / name) for name in names}
+
+
+def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
+  """Of all files, with `/`; epath's own walk forgets a bucket's scheme."""
+  for path in directory.iterdir():
+    if path.is_dir():
+      yield from _names(path, f'{prefix}{path.name}/')
+    else:
+      yield prefix + path.name
 
 
 def _digest(path: epath.Path) -> str:

@@ -62,8 +62,13 @@ def config(**changes) -> Config:
 
 def numbers(workdir) -> list[dict]:
   """What a run has logged, but for what tells of the machine."""
+  return plain(metrics.read(workdir))
+
+
+def plain(lines) -> list[dict]:
+  """Logged lines, but for what tells of the machine."""
   of_machine = ('images_per_s', 'time/', 'machine/')
   return [
     {k: v for k, v in line.items() if not k.startswith(of_machine)}
-    for line in metrics.read(workdir)
+    for line in lines
   ]
