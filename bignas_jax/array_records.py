@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
-from array_record.python import array_record_module  # pyright: ignore
+from array_record.python import (
+  array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from bignas_jax import errors, examples, images

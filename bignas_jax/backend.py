@@ -56,6 +56,18 @@ def compile_all(
     return {name: one.result() for name, one in waiting.items()}
 
 
+def peak_bytes(compiled: Any) -> int:
+  """What a compiled program takes of each device's memory."""
+  memory = compiled.memory_analysis()
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+    + memory.generated_code_size_in_bytes
+  )
+
+
 @contextlib.contextmanager
 def traces() -> Iterator[list[str]]:
   """Yields a list of what JAX traces, lowers or compiles meanwhile."""

@@ -6,6 +6,7 @@ from typing import Any
 from bignas_jax import (
   benchmarking,
   benchmarking_input,
+  benchmarking_scale,
   cli,
   errors,
   overrides,
@@ -20,24 +21,18 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser = cli.parser('benchmark', 'Measures; each has a --help of its own.')
   parser.add_argument(
     'what',
-    choices=['step', 'input'],
-    help='a sandwich step against static children; preparing images',
+    choices=list(_BENCHMARKS),
+    help='a sandwich step against static children; a step by devices, batch '
+    'and resolution; preparing images',
   )
   what = parser.parse_args(arguments[:1]).what
-  return {'step': _step, 'input': _input}[what](arguments[1:])
+  return _BENCHMARKS[what](arguments[1:])
 
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = cli.parser('benchmark step', 'Measures the elastic step.')
-  parser.add_argument(
-    '--space', default='mnist', help=f'one of {", ".join(spaces.SPACES)}'
-  )
+  parser = _step_parser('step', 'Measures the elastic step.')
   parser.add_argument('--batch', type=int, default=8, help='images')
   parser.add_argument('--resolution', type=int, default=32, help='pixels')
-  parser.add_argument(
-    '--dtype', default='float32', choices=['float32', 'bfloat16']
-  )
-  parser.add_argument('--rounds', type=int, default=11, help='measurements')
   options = parser.parse_args(arguments)
   return benchmarking.step(
     spaces.get(options.space),
@@ -46,6 +41,37 @@ def _step(arguments: Sequence[str]) -> dict[str, Any]:
     dtype=options.dtype,
     rounds=options.rounds,
   )
+
+
+def _scale(arguments: Sequence[str]) -> dict[str, Any]:
+  parser = _step_parser('scale', 'Measures steps of several sizes.')
+  for name, default, what in (
+    ('--devices', '1', 'numbers of them, such as 1,2,4'),
+    ('--batch', '8', 'images'),
+    ('--resolution', '32', 'pixels'),
+  ):
+    parser.add_argument(name, default=default, help=what)
+  options = parser.parse_args(arguments)
+  return benchmarking_scale.scale(
+    spaces.get(options.space),
+    devices=_numbers('--devices', options.devices),
+    batches=_numbers('--batch', options.batch),
+    resolutions=_numbers('--resolution', options.resolution),
+    dtype=options.dtype,
+    rounds=options.rounds,
+  )
+
+
+def _step_parser(name: str, description: str) -> cli.Parser:
+  parser = cli.parser(f'benchmark {name}', description)
+  parser.add_argument(
+    '--space', default='mnist', help=f'one of {", ".join(spaces.SPACES)}'
+  )
+  parser.add_argument(
+    '--dtype', default='float32', choices=['float32', 'bfloat16']
+  )
+  parser.add_argument('--rounds', type=int, default=11, help='measurements')
+  return parser
 
 
 def _input(arguments: Sequence[str]) -> dict[str, Any]:
@@ -97,23 +123,26 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     channels=channels,
     batch=options.batch,
     resolution=options.resolution or resolution,
-    workers=_numbers(options.workers),
+    workers=_numbers('--workers', options.workers),
     seconds=options.seconds,
     step_s=step_s,
     tf_data=options.tf_data,
   )
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(option: str, text: str) -> list[int]:
   try:
     found = [int(part) for part in text.split(',')]
   except ValueError:
     found = [0]
   if min(found) < 1:
     raise errors.UserError(
-      '--workers', text, 'whole numbers >= 1, separated by commas'
+      option, text, 'whole numbers >= 1, separated by commas'
     )
   return found
+
+
+_BENCHMARKS = {'step': _step, 'scale': _scale, 'input': _input}
 
 
 if __name__ == '__main__':

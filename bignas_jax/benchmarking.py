@@ -7,7 +7,7 @@ is noisy for all of them.
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -59,21 +59,18 @@ def step(
   space = dataclasses.replace(
     space, resolution=(resolution,), train_resolution=(resolution,)
   )
-  setup = _setup(space, batch, dtype)
+  setup = describe(space, batch, dtype, jax.devices()[:1])
   children = sampling.Sandwich()(space, seed, 0)
-  images = _batch(setup)
+  images = random_batch(setup)
   compiled = programs.compile_all(programs.all_programs(setup))
-  state = sharding.put(
-    setup.model.where,
-    jax.jit(programs.init_state(setup))(),
-    sharding.REPLICATED,
-  )
+  state = first_state(setup)
+  params = jax.tree.map(jnp.copy, state.params)
 
   def train(children: list[Child]) -> Callable:
-    # Not donated here: every round starts from the same state.
     def run():
-      own = jax.tree.map(jnp.copy, state)
-      return programs.step(setup, compiled, own, images, children)
+      nonlocal state  # which a step is given for good, as in training
+      state, measured = programs.step(setup, compiled, state, images, children)
+      return state, measured
 
     return run
 
@@ -83,7 +80,7 @@ def step(
   for i, child in enumerate(children):
     for recompute in (True, False):
       name = f'static {i} {"with" if recompute else "without"}'
-      variants[name] = _static(setup, child, state.params, images, recompute)
+      variants[name] = _static(setup, child, params, images, recompute)
   seconds = _interleaved(variants, rounds)
   with backend.traces() as traces:
     for one in range(1, 21):
@@ -112,12 +109,15 @@ def step(
   }
 
 
-def _setup(space: Space, batch: int, dtype: str) -> programs.Setup:
+def describe(
+  space: Space, batch: int, dtype: str, devices: Sequence[Any]
+) -> programs.Setup:
+  """A run of the space on these devices, with a plain loss."""
   rate = lambda step: 1e-3  # noqa: E731
   return programs.Setup(
     model=Model(
       space=space,
-      where=sharding.mesh(jax.devices()[:1]),
+      where=sharding.mesh(devices),
       mean=(0.5,) * space.channels,
       std=(0.25,) * space.channels,
       dtype=jnp.dtype(dtype),
@@ -130,7 +130,14 @@ def _setup(space: Space, batch: int, dtype: str) -> programs.Setup:
   )
 
 
-def _batch(setup: programs.Setup) -> dict[str, jax.Array]:
+def first_state(setup: programs.Setup) -> programs.State:
+  """Step 0, on the run's devices."""
+  init = jax.jit(programs.init_state(setup))
+  return sharding.put(setup.model.where, init(), sharding.REPLICATED)
+
+
+def random_batch(setup: programs.Setup) -> dict[str, jax.Array]:
+  """Images and labels by chance, split over the run's devices."""
   size, space = setup.model.image_size, setup.model.space
   rng = np.random.default_rng(0)
   shape = (setup.batch_size, size, size, space.channels)

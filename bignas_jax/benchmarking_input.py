@@ -133,7 +133,7 @@ def _tf_data(
   if not paths:
     return {'skipped': 'no JPEG files'}
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  import tensorflow as tf  # pyright: ignore  # seconds, and not always there
+  import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
   def load(path):
     content = tf.io.read_file(path)

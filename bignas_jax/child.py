@@ -5,7 +5,6 @@ calibrated statistics in static shapes.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from typing import Any
@@ -15,7 +14,7 @@ import safetensors.numpy
 from etils import epath
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, nested, slicing, storage, supernet
+from bignas_jax import errors, files, nested, slicing, storage, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -63,7 +62,7 @@ def _write(directory: epath.Path, child: Child) -> None:
   (directory / _WEIGHTS).write_bytes(safetensors.numpy.save(flat))
   fields = {'format': FORMAT, **child.info}
   fields['network'] = dataclasses.asdict(child.space)
-  (directory / _INFO).write_text(json.dumps(fields, indent=2) + '\n')
+  files.write_json(directory / _INFO, fields)
 
 
 def load(directory: epath.Path) -> Child:
@@ -108,11 +107,8 @@ def _read_info(directory: epath.Path) -> dict[str, Any]:
     raise errors.UserError(
       'child', str(directory), f'a child package, with {_INFO} in it'
     )
-  try:
-    info = json.loads(path.read_text())
-  except ValueError as error:
-    raise errors.UserError(str(path), str(error), 'valid JSON') from None
-  if not isinstance(info, dict) or info.get('format') != FORMAT:
+  info = files.read_json(path)
+  if info.get('format') != FORMAT:
     raise errors.UserError(
       str(path), 'another format', f'a JSON object of format {FORMAT}'
     )

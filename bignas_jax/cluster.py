@@ -132,26 +132,28 @@ def _from_leader(failure: Exception | None) -> tuple[int, str]:
   if failure is not None:
     user = isinstance(failure, errors.UserError)
     text = str(failure) if user else f'{type(failure).__name__}: {failure}'
-    encoded = text.encode()[:_TEXT_BYTES]
     message[0] = _USER_ERROR if user else _FAILED
-    message[1 : 1 + len(encoded)] = np.frombuffer(encoded, np.uint8)
+    message[1:] = _encoded(text)
   told = np.asarray(multihost_utils.broadcast_one_to_all(message))
-  text = told[1:].tobytes().rstrip(b'\0').decode(errors='replace')
-  return int(told[0]), text
+  return int(told[0]), _decoded(told[1:])
+
+
+def _encoded(text: str) -> np.ndarray:
+  """Of one length, whatever it says; cut if it is longer."""
+  encoded = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b'\0')
+  return np.frombuffer(encoded, np.uint8)
+
+
+def _decoded(message: np.ndarray) -> str:
+  return message.tobytes().rstrip(b'\0').decode(errors='replace')
 
 
 def answers(text: str) -> list[str]:
   """What every process says, in their order; long texts are cut."""
   if not process.joined():
     return [text]
-  mine = np.zeros(_TEXT_BYTES, np.uint8)
-  encoded = text.encode()[:_TEXT_BYTES]
-  mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-  all_of_them = np.asarray(multihost_utils.process_allgather(mine))
-  return [
-    row.tobytes().rstrip(b'\0').decode(errors='replace')
-    for row in all_of_them.reshape(-1, _TEXT_BYTES)
-  ]
+  gathered = multihost_utils.process_allgather(_encoded(text))
+  return list(map(_decoded, np.asarray(gathered).reshape(-1, _TEXT_BYTES)))
 
 
 def told(number: int) -> int:
@@ -172,14 +174,9 @@ def same(field: str, shown: Any, value: Any) -> None:
   Raises:
     UserError: in every process, if one differs.
   """
-  if not process.joined():
-    return
-  digest = hashlib.sha256(repr(value).encode()).digest()
-  mine = np.frombuffer(digest, np.uint8)
-  all_of_them = np.asarray(multihost_utils.process_allgather(mine))
-  all_of_them = all_of_them.reshape(-1, mine.size)
-  odd = np.flatnonzero((all_of_them != all_of_them[0]).any(axis=1))
-  if odd.size:
+  first, *others = answers(hashlib.sha256(repr(value).encode()).hexdigest())
+  odd = [i for i, other in enumerate(others, 1) if other != first]
+  if odd:
     which = ', '.join(map(str, odd))
     raise errors.UserError(
       field, shown, f'what process 0 has; another in process {which}'

@@ -1,13 +1,12 @@
 """python -m bignas_jax.compile: a run compiled for a pod that is not there."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
-from bignas_jax import cli, compiling, overrides
+from bignas_jax import cli, compiling, files, overrides
 from bignas_jax import config as config_lib
 
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   jax.config.update('jax_platforms', 'cpu')
   result = compiling.plan(config, options.topology)
   if options.out is not None:
-    options.out.write_text(json.dumps(result, indent=2) + '\n')
+    files.write_json(options.out, result)
   if not result['fits']:
     raise cli.Failed(
       f'a batch of {config.batch_size} does not fit {options.topology}; '

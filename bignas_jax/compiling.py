@@ -44,9 +44,10 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     topology: such as `v3:8x8`.
 
   Returns:
-    `fits`; programs with seconds to compile, peak bytes, FLOPs, bytes moved
-    and estimated seconds; seconds a step and hours of the run, estimated;
-    `largest_batch_size`, if it does not fit; what was assumed.
+    `fits`; programs with seconds to compile, whether that was at an earlier
+    time, peak bytes, FLOPs, bytes moved and estimated seconds; seconds a step
+    and hours of the run, estimated; `largest_batch_size`, if it does not fit;
+    what was assumed.
 
   Raises:
     UserError: of the topology, or a batch that its devices cannot share.
@@ -64,6 +65,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
       {
         'name': name,
         'compile_s': one.compile_s,
+        'kept': one.kept,
         'peak_bytes': one.peak_bytes,
         'hbm_bytes': chip.hbm_bytes,
         'flops': one.flops,

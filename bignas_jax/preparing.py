@@ -4,7 +4,6 @@ Neither TensorFlow nor TensorFlow Datasets is needed. A file appears under its
 name when it is whole, so that an interrupted command goes on where it was.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -16,9 +15,12 @@ from typing import NamedTuple
 
 import grain
 import scipy.io
-from array_record.python import array_record_module  # pyright: ignore
+from array_record.python import (
+  array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from etils import epath
 
-from bignas_jax import array_records, errors, examples, metrics
+from bignas_jax import array_records, errors, examples, files, metrics
 
 NAME = 'imagenet2012'
 # As many images a file as TFDS puts in each of its 1,024: about 140 MB.
@@ -174,8 +176,9 @@ def _copy_info(directory: pathlib.Path, out: pathlib.Path) -> None:
   """TFDS's own description, so that it can read the new files as well."""
   path = directory / 'dataset_info.json'
   if path.is_file():
-    info = json.loads(path.read_text()) | {'fileFormat': 'array_record'}
-    (out / path.name).write_text(json.dumps(info, indent=2) + '\n')
+    info = files.read_json(epath.Path(path))
+    info['fileFormat'] = 'array_record'
+    files.write_json(epath.Path(out / path.name), info)
 
 
 def _devkit(path: pathlib.Path) -> tuple[list[str], list[str]]:

@@ -18,7 +18,15 @@ import optax
 from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import backend, measures, optim, rules, sharding, supernet
+from bignas_jax import (
+  backend,
+  measures,
+  optim,
+  rules,
+  sharding,
+  slicing,
+  supernet,
+)
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sampling import Child
@@ -110,12 +118,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   regularised = role == rule.regularised
 
   def loss(params, images, labels, keys, indices, softmaxes):
-    own = params
-    if arch is not None:
-      variables = supernet.slice_child(model.space, {'params': params}, arch)
-      own = variables['params']
     logits: Any = net.apply(
-      {'params': own},
+      {'params': params},
       images,
       indices,
       dropout_rate=rule.dropout if regularised else 0.0,
@@ -125,15 +129,19 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     value = losses.sum() / setup.batch_size
     # Each device adds its share, so that their sum holds the term once.
     decay = rule.weight_decay / devices if regularised else 0.0
-    penalty = decay * optim.half_square_norm(own) if decay else 0.0
+    penalty = decay * optim.half_square_norm(params) if decay else 0.0
     return value + penalty, (value, logits)
 
   @jax.named_scope(role)
   def run(params, step, batch, indices, gradients, softmaxes):
     images = model.images(batch['image'], resolution)
     keys = model.image_keys(setup.seed, step, images.shape[0])
+    own = params
+    if arch is not None:
+      variables = supernet.slice_child(model.space, {'params': params}, arch)
+      own = variables['params']
     grads, (value, logits) = jax.grad(loss, has_aux=True)(
-      params, images, batch['label'], keys, indices, softmaxes
+      own, images, batch['label'], keys, indices, softmaxes
     )
     metrics = measures.of_child(
       rule,
@@ -146,9 +154,13 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       softmaxes=softmaxes,
       axes=axes,
     )
-    grads = jax.tree.map(lambda g: factor * g[None], grads)
-    if gradients is not None:
-      grads = jax.tree.map(jnp.add, gradients, grads)
+    grads = jax.tree.map(lambda g: factor * g, grads)
+    if gradients is None:
+      grads = slicing.grow(grads, params)
+    else:
+      so_far = jax.tree.map(lambda g: g[0], gradients)
+      grads = slicing.add(so_far, grads)
+    grads = jax.tree.map(lambda g: g[None], grads)
     softmax = jax.nn.softmax(logits) if gives_softmax else None
     return grads, softmax, metrics
 

@@ -1,6 +1,5 @@
 """What a work directory holds, without the weights, as plain records."""
 
-import json
 import shlex
 from typing import Any, NamedTuple
 
@@ -8,14 +7,12 @@ from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
-from bignas_jax import errors, metrics, nested, page, plots
+from bignas_jax import errors, files, metrics, nested, page, plots, sampling
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
 from bignas_jax.config import Config
 from bignas_jax.space import Space
-
-_ROLES = ('biggest', 'random', 'smallest')
 
 
 class ChildFile(NamedTuple):
@@ -59,7 +56,9 @@ class Run(NamedTuple):
 
   def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
     """Curves by role, whose place in the name is `{}`; none without points."""
-    found = {role: self.curve(metric.format(role), scale) for role in _ROLES}
+    found = {
+      role: self.curve(metric.format(role), scale) for role in sampling.ROLES
+    }
     return {role: points for role, points in found.items() if points}
 
   def command(self, name: str, arguments: str = '') -> str:
@@ -101,15 +100,7 @@ def read(workdir: epath.Path) -> Run:
 
 
 def _json(path: epath.Path) -> dict[str, Any] | None:
-  if not path.is_file():
-    return None
-  try:
-    value = json.loads(path.read_text())
-  except ValueError as error:
-    raise errors.UserError(str(path), str(error), 'valid JSON') from None
-  if not isinstance(value, dict):
-    raise errors.UserError(str(path), value, 'a JSON object')
-  return value
+  return files.read_json(path) if path.is_file() else None
 
 
 def _child(path: epath.Path) -> ChildFile:

@@ -5,14 +5,11 @@ that a name in a file cannot become markup.
 """
 
 import datetime
-import importlib.metadata
 import json
-import platform
 from typing import Any
 
 from etils import epath
 
-import bignas_jax
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   counting,
@@ -20,14 +17,13 @@ from bignas_jax import (
   model_cards,
   page,
   records,
+  run_card,
   search_results,
   sittings,
   storage,
 )
 from bignas_jax.arch import Arch
 from bignas_jax.records import Run
-
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def write(workdir: epath.Path) -> dict[str, Any]:
@@ -159,12 +155,8 @@ def _card(name, top1, what, macs, params, note='', kind='') -> str:
 
 
 def _details(run: Run) -> str:
-  versions = [
-    ['bignas_jax, of the run', run.receipt.get('version', '?')],
-    ['bignas_jax, of this report', bignas_jax.__version__],
-    ['Python', platform.python_version()],
-  ]
-  versions += [[name, _version(name)] for name in _PACKAGES]
+  versions = [['bignas_jax, of the run', run.receipt.get('version', '?')]]
+  versions += map(list, run_card.versions().items())
   body = page.table(
     ['', 'version'], versions, 'Packages where this report was written.'
   )
@@ -175,10 +167,3 @@ def _details(run: Run) -> str:
     f'<pre>{page.text(config)}</pre></details>'
   )
   return page.section('Config and versions', body)
-
-
-def _version(name: str) -> str:
-  try:
-    return importlib.metadata.version(name)
-  except importlib.metadata.PackageNotFoundError:
-    return page.NOTHING

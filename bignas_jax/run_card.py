@@ -7,7 +7,6 @@ the training command.
 import contextlib
 import datetime
 import importlib.metadata
-import json
 import pathlib
 import platform
 import socket
@@ -132,12 +131,12 @@ def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:
 def _sittings(path: epath.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
-  try:
-    return json.loads(path.read_text())['sittings']
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
+  card = files.read_json(path)
+  if 'sittings' not in card:
     raise errors.UserError(
-      str(path), str(error), 'a run card, or no file of this name'
-    ) from None
+      str(path), card, 'a run card, or no file of this name'
+    )
+  return card['sittings']
 
 
 def _closed(one: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
-ROLES = ('biggest', 'smallest', 'random')
+ROLES = ('biggest', 'random', 'smallest')
 
 
 class Child(NamedTuple):

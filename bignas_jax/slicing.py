@@ -45,6 +45,17 @@ def grow(tree: Tree, shapes: Tree) -> Tree:
   }
 
 
+def add(big: Tree, small: Tree) -> Tree:
+  """Adds each array to its slice of the bigger one; the rest stays."""
+  if isinstance(big, dict):
+    return {
+      name: add(big[name], small[name]) if name in small else big[name]
+      for name in big
+    }
+  where = _window(big.shape, small.shape)
+  return big.at[where].set(big[where] + small)
+
+
 def _window(big: tuple[int, ...], small: tuple[int, ...]):
   """Where the small array lies: a slice for each axis.
 

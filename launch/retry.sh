@@ -27,7 +27,9 @@ done
 [[ $pause =~ ^[0-9]+$ ]] || fail "--pause: got '$pause'; allowed: seconds"
 (($#)) || fail "command: got nothing; allowed: launch/retry.sh -- COMMAND"
 
-child='' signalled='' stopping=''
+# shellcheck source=launch/await.sh
+source "$(dirname "$0")/await.sh"
+stopping=''
 # shellcheck disable=SC2329  # by the trap
 pass_on() {
   signalled=1 stopping=1
@@ -35,18 +37,7 @@ pass_on() {
 }
 trap pass_on INT TERM
 
-# Waits for a job, also past signals, which end bash's wait; sets `status`.
-await() {
-  child=$1
-  while :; do
-    signalled='' status=0
-    wait "$child" || status=$?
-    [[ -n $signalled ]] || break
-  done
-  child=''
-}
-
-status=0 wait_s=$pause
+wait_s=$pause
 for ((attempt = 1; ; attempt++)); do
   "$@" &
   await $!

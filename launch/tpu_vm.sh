@@ -76,7 +76,9 @@ on_all() {
 
 # --- waiting, and being asked to stop meanwhile ------------------------------
 
-child='' stopping='' signalled='' running=''
+# shellcheck source=launch/await.sh
+source "$here/launch/await.sh"
+stopping='' running=''
 # shellcheck disable=SC2329  # by the trap
 on_signal() {
   signalled=1
@@ -91,16 +93,6 @@ on_signal() {
 }
 trap on_signal INT TERM
 
-# A job of the background, which ^C does not reach; sets `status`.
-await() {
-  child=$1
-  while :; do
-    signalled='' status=0
-    wait "$child" || status=$?
-    [[ -n $signalled ]] || break
-  done
-  child=''
-}
 go_on() { [[ -z $stopping ]] || exit 75; }
 nap() { sleep "$1" & await $!; go_on; }
 

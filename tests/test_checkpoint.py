@@ -230,6 +230,7 @@ def test_programs_that_a_kill_tore_are_dropped(tmp_path):
   assert {path.name[0] for path in tmp_path.iterdir()} == {'a', 'd'}
 
 
+_CACHE = 'JAX_COMPILATION_CACHE_DIR'
 _FULL = """
 import sys
 import resource
@@ -252,9 +253,11 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path):
   checkpoints.close()
   size = _biggest(tmp_path / 'room' / 'checkpoints' / '2').stat().st_size
   path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+  # Not pytest's cache of programs, whose new entries would be cut as well.
+  env = {key: value for key, value in os.environ.items() if key != _CACHE}
   ended = subprocess.run(
     [sys.executable, '-c', _FULL, tmp_path / 'run', str(size // 2)],
-    env=os.environ | {'PYTHONPATH': path},
+    env=env | {'PYTHONPATH': path},
     capture_output=True,
     text=True,
   )

@@ -53,14 +53,8 @@ def run_config():
 
 def plain_config(**changes):
   """16 steps of a network that is traced quickly."""
-  stage = dataclasses.replace(
-    tiny.SPACE.stages[0], depth=(1,), kernel_size=(3,), se=None
-  )
-  space = dataclasses.replace(
-    tiny.SPACE, resolution=(8,), train_resolution=(8,), stages=(stage,)
-  )
   return tiny.config(
-    space=space,
+    space=tiny.QUICK,
     steps=16,
     eval_every=16,
     **{'checkpoint_every': 16} | changes,

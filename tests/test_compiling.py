@@ -4,8 +4,10 @@ import dataclasses
 import importlib.util
 import json
 
+import jax
 import pytest
 import tiny
+from etils import epath
 
 from bignas_jax import (
   arch as arch_lib,
@@ -20,6 +22,7 @@ from bignas_jax import (
   estimating,
   figures,
   programs,
+  sharding,
   spaces,
 )
 
@@ -160,17 +163,40 @@ def test_a_tiny_run_on_v3(tmp_path):
   assert result['estimated_hours'] == pytest.approx(hours)
 
 
+def test_a_program_is_compiled_once_for_a_topology(tmp_path, monkeypatch):
+  compiled = []
+  monkeypatch.setattr(
+    figures, 'directory', lambda: epath.Path(tmp_path, 'kept')
+  )
+  monkeypatch.setattr(figures.metadata, 'version', lambda _: '1.0')
+  monkeypatch.setattr(
+    figures, '_compile', lambda one: compiled.append(one) or found(2.0)
+  )
+  one, other = (jax.jit(lambda x, n=n: x + n).lower(1.0) for n in (1, 2))
+  small, big = (sharding.mesh(jax.devices()[:n]) for n in (1, 2))
+  assert figures.find('a', one, small) == found(2.0)
+  kept = dataclasses.replace(found(2.0), kept=True)
+  assert figures.find('b', one, small) == kept
+  assert compiled == [one]
+  figures.find('a', other, small)
+  figures.find('a', one, big)
+  monkeypatch.setattr(figures.metadata, 'version', lambda _: '1.1')
+  figures.find('a', one, small)
+  assert compiled == [one, other, one, one]
+
+
 @needs_libtpu
 def test_figures_are_kept(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(figures, 'directory', lambda: tmp_path / 'kept')
+  monkeypatch.setattr(
+    figures, 'directory', lambda: epath.Path(tmp_path, 'kept')
+  )
   status, out = run(tmp_path, '--topology=v3:2x2')
   first, printed = json.loads(out.read_text()), capsys.readouterr().err
   assert status == 0 and 'compiled in' in printed and 'known' not in printed
   monkeypatch.setattr(figures, '_compile', None)
   assert run(tmp_path, '--topology=v3:2x2')[0] == 0
-  assert json.loads(out.read_text()) == first
+  again = json.loads(out.read_text())
+  assert all(one.pop('kept') for one in again['programs'])
+  assert not any(one.pop('kept') for one in first['programs'])
+  assert again == first
   assert 'compiled in' not in capsys.readouterr().err
-  with pytest.raises(TypeError):  # another program, and another topology
-    run(tmp_path, '--topology=v3:2x2', '--config.batch_size=32')
-  with pytest.raises(TypeError):
-    run(tmp_path, '--topology=v3:2x4')

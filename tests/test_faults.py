@@ -46,14 +46,8 @@ PLACES = ('start', 'save', 'between', 'save')
 
 
 def run_config():
-  stage = dataclasses.replace(
-    tiny.SPACE.stages[0], depth=(1,), kernel_size=(3,), se=None
-  )
-  space = dataclasses.replace(
-    tiny.SPACE, resolution=(8,), train_resolution=(8,), stages=(stage,)
-  )
   return tiny.config(
-    space=space,
+    space=tiny.QUICK,
     steps=int(os.environ.get('TEST_STEPS', '20')),
     eval_every=10,
     checkpoint_every=5,

@@ -34,7 +34,7 @@ LAYERS = [
   searching extraction estimating""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
-  benchmarking benchmarking_input compiling""",
+  benchmarking benchmarking_input benchmarking_scale compiling""",
   # 7: commands
   'main search extract evaluate cost report benchmark compile prepare',
 ]

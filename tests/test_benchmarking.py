@@ -1,0 +1,64 @@
+"""`benchmark step` and `benchmark scale`: what they report is what ran."""
+
+import pytest
+import tiny
+
+from bignas_jax import benchmark, benchmarking, benchmarking_scale, cli, errors
+
+
+def test_a_step_and_its_children():
+  result = benchmarking.step(
+    tiny.QUICK, batch=4, resolution=8, dtype='float32', rounds=1
+  )
+  assert result['programs'] == 4 and result['retraces'] == 0
+  roles = [child['role'] for child in result['children']]
+  assert roles == ['biggest', 'smallest', 'random', 'random']
+  static = sum(child['static_s'] for child in result['children'])
+  assert result['static_sum_s'] == pytest.approx(static)
+  for ratio, whole in (
+    ('ratio', 'static_sum_s'),
+    ('ratio_to_masked', 'masked_s'),
+  ):
+    assert result[ratio] == result['elastic_s'] / result[whole] > 0
+
+
+def scale(**changes):
+  sizes = {'devices': [1], 'batches': [4], 'resolutions': [8]} | changes
+  return benchmarking_scale.scale(
+    tiny.QUICK, **sizes, dtype='float32', rounds=1
+  )
+
+
+def test_each_combination_is_a_row():
+  rows = scale(devices=[1, 2], batches=[4, 64])['rows']
+  found = [(r['devices'], r['batch'], r['resolution']) for r in rows]
+  assert found == [(1, 4, 8), (1, 64, 8), (2, 4, 8), (2, 64, 8)]
+  for row in rows:
+    assert row['images_per_s'] == row['batch'] / row['step_s']
+    assert row['compile_s'] > 0
+  small, big, _, halved = (row['peak_bytes'] for row in rows)
+  assert small < halved < big
+
+
+@pytest.mark.parametrize(
+  ('changes', 'text'),
+  [
+    ({'devices': [64]}, r'--devices: got 64; allowed: at most'),
+    ({'devices': [2], 'batches': [5]}, r'--batch: got 5; .* multiple of 2'),
+  ],
+)
+def test_what_the_machine_has_not(changes, text):
+  with pytest.raises(errors.UserError, match=text):
+    scale(**changes)
+
+
+def test_benchmarks_are_named(capsys):
+  with pytest.raises(SystemExit) as end:
+    benchmark.main(['steps'])
+  assert end.value.code == 2
+  assert "'step', 'scale', 'input'" in capsys.readouterr().err
+
+
+def test_numbers_are_numbers(capsys):
+  assert cli.status(benchmark.main, ['scale', '--batch=8,x']) == 2
+  assert "--batch: got '8,x'" in capsys.readouterr().err
