@@ -156,11 +156,10 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     )
     grads = jax.tree.map(lambda g: factor * g, grads)
     if gradients is None:
-      grads = slicing.grow(grads, params)
+      grown = slicing.grow(grads, params)
+      grads = jax.tree.map(lambda g: g[None], grown)
     else:
-      so_far = jax.tree.map(lambda g: g[0], gradients)
-      grads = slicing.add(so_far, grads)
-    grads = jax.tree.map(lambda g: g[None], grads)
+      grads = slicing.add(gradients, grads)
     softmax = jax.nn.softmax(logits) if gives_softmax else None
     return grads, softmax, metrics
 

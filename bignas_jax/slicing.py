@@ -46,13 +46,20 @@ def grow(tree: Tree, shapes: Tree) -> Tree:
 
 
 def add(big: Tree, small: Tree) -> Tree:
-  """Adds each array to its slice of the bigger one; the rest stays."""
+  """Adds each array to its slice of the bigger one; the rest stays.
+
+  The bigger ones may have more axes in front. XLA adds in place to what it is
+  given for good, unless it is reshaped before.
+  """
   if isinstance(big, dict):
     return {
       name: add(big[name], small[name]) if name in small else big[name]
       for name in big
     }
-  where = _window(big.shape, small.shape)
+  shape = big.shape[big.ndim - small.ndim :]
+  if shape == small.shape:
+    return big + small
+  where = (..., *_window(shape, small.shape))
   return big.at[where].set(big[where] + small)
 
 

@@ -27,7 +27,7 @@ SPACE = dataclasses.replace(
 
 
 def get_config() -> Config:
-  batch_size, train_images, epochs = 128, 45_000, 60
+  batch_size, train_images, epochs = 128, 45_000, 20
   steps_per_epoch = train_images / batch_size
   return Config(
     space=SPACE,
@@ -46,7 +46,7 @@ def get_config() -> Config:
     schedule=Schedule(
       peak=0.008,
       warmup_steps=round(2 * steps_per_epoch),
-      decay_steps=0.6 * steps_per_epoch,
+      decay_steps=epochs / 100 * steps_per_epoch,
     ),
     log_every=50,
     eval_every=round(5 * steps_per_epoch),

@@ -366,6 +366,15 @@ def test_slices_may_leave_entries_out():
   assert not np.asarray(grown['project']['kernel']).any()
 
 
+@pytest.mark.parametrize('left_out', [[], ['project']])
+def test_adding_to_a_slice_is_adding_what_grew(left_out):
+  big, small = trees(BIG), trees(SMALL, seed=1)
+  for name in left_out:
+    del small[name]
+  expected = jax.tree.map(jnp.add, big, slicing.grow(small, big))
+  jax.tree.map(np.testing.assert_array_equal, slicing.add(big, small), expected)
+
+
 # Batch norm.
 
 EPSILON = 0.01
