@@ -88,6 +88,9 @@ class Config:
     dtype: of activations, `float32` or `bfloat16`; parameters, statistics
       and logits are always float32.
     bn_group_size: images that share batch statistics; 0: the whole batch.
+    recompute: blocks of the biggest and the smallest child are computed again
+      on the way back, which takes less memory and more time; those of random
+      children always are.
     ema_decay: of averaged parameters, which are then what is evaluated; 0:
       none.
     log_every: steps between logged lines.
@@ -116,6 +119,7 @@ class Config:
   schedule: Schedule
   dtype: str = 'float32'
   bn_group_size: int = 0
+  recompute: bool = False
   ema_decay: float = 0.0
   log_every: int = 100
   eval_every: int = 1000
@@ -223,6 +227,7 @@ def model(config: Config, where: Mesh | None = None) -> Model:
     std=config.data.std,
     dtype=jnp.dtype(config.dtype),
     bn_group_size=config.bn_group_size or None,
+    recompute=config.recompute,
   )
 
 

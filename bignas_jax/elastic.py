@@ -20,9 +20,8 @@ def switch(
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
   branches. This one keeps the inputs, and recomputes the taken branch on the
-  way back, so that neither time nor memory is spent on the others. It is used
-  for a single branch too: on a CPU, storing residuals takes as long as
-  computing them again, and longer to compile (docs/performance.md).
+  way back, so that neither time nor memory is spent on the others. A single
+  branch can do without (docs/performance.md).
 
   Args:
     index: traced int32 scalar.

@@ -2,7 +2,8 @@
 
 The compiler counts the body of a loop once and says nothing of the branch
 taken, so its time is asked for the biggest child alone, and scaled by
-activations: convolutions this thin wait for memory, not for arithmetic.
+activations: convolutions this thin wait for memory, not for arithmetic. The
+biggest child has loops if it computes its blocks again (`Config.recompute`).
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from bignas_jax.figures import Figures
 from bignas_jax.space import Space
 
 _SAMPLES = 1000  # random children that a mean is taken over
+_AGAIN = 4 / 3  # forward, forward again and backward, to once and backward
 
 ASSUMPTIONS = (
   'compiled with the least optimisation effort',
@@ -26,7 +28,7 @@ ASSUMPTIONS = (
   'larger of FLOPs / peak and bytes / bandwidth; loops counted once are scaled '
   'by activations',
   'other children: that time by their activations; random ones by the mean '
-  f'over {_SAMPLES} samples',
+  f'over {_SAMPLES} samples, and a third more if they alone recompute',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
 )
 
@@ -39,9 +41,10 @@ def seconds(
   counted = sum(
     row.cost.activations
     for row in counting.rows(space, arch_lib.biggest(space))
-    if not _is_repeated(row.name)
+    if not (config.recompute and _is_repeated(row.name))
   )
   unit = _seconds(figures['biggest'], chip) / counted
+  random_unit = unit if config.recompute else _AGAIN * unit
   found = {'update': _seconds(figures['update'], chip)}
   for role, make in programs.STATIC.items():
     found[role] = unit * _activations(space, make(space))
@@ -50,7 +53,7 @@ def seconds(
     arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
   ]
   for resolution in space.train_resolution:
-    found[f'random@{resolution}'] = unit * float(
+    found[f'random@{resolution}'] = random_unit * float(
       np.mean(
         [
           _activations(space, dataclasses.replace(arch, resolution=resolution))

@@ -25,6 +25,7 @@ class Model:
     std: likewise.
     dtype: of activations.
     bn_group_size: images that share batch statistics; None: all.
+    recompute: see `Config`.
   """
 
   space: Space
@@ -33,12 +34,14 @@ class Model:
   std: tuple[float, ...]
   dtype: Any = jnp.float32
   bn_group_size: int | None = None
+  recompute: bool = False
 
   def net(self, arch: Arch | None = None) -> supernet.Supernet:
     """The supernet, or a child of it as a network of its own."""
     space = self.space if arch is None else arch_lib.pin(self.space, arch)
     pooling = norm.Pooling(self.where.axis_names, self.bn_group_size)
-    return supernet.Supernet(space, self.dtype, pooling)
+    recompute = self.recompute or arch is None
+    return supernet.Supernet(space, self.dtype, pooling, recompute)
 
   @jax.named_scope('images')
   def images(self, pixels: jax.Array, resolution: int) -> jax.Array:

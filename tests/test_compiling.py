@@ -52,7 +52,7 @@ def test_seconds_are_the_compilers_or_the_rooflines():
 def test_children_take_the_biggests_time_by_their_activations():
   """Blocks past the second are in a loop, which the compiler counts once."""
   space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
-  config = tiny.config(space=space)
+  config = tiny.config(space=space, recompute=True)
   biggest = arch_lib.biggest(space)
   rows = counting.rows(space, biggest)
   (third,) = [row for row in rows if row.name == 'stage2.block3']
@@ -67,6 +67,17 @@ def test_children_take_the_biggests_time_by_their_activations():
   assert seconds['smallest'] < seconds['random@28'] < seconds['biggest']
   step = seconds['biggest'] + seconds['smallest'] + 2 * seconds['random@28']
   assert estimating.step_seconds(config, seconds) == pytest.approx(step + 0.25)
+
+
+def test_random_children_alone_compute_twice():
+  space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
+  took = {'biggest': found(3.0), 'update': found(0.25)}
+  seconds = estimating.seconds(tiny.config(space=space), V3, took)
+  assert seconds['biggest'] == pytest.approx(3)
+  again = tiny.config(space=space, recompute=True)
+  expected = estimating.seconds(again, V3, took)
+  by_both = [s['random@28'] / s['biggest'] for s in (seconds, expected)]
+  assert by_both[0] == pytest.approx(4 / 3 * by_both[1])
 
 
 def test_activations_by_hand():
