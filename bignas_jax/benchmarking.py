@@ -23,6 +23,7 @@ from bignas_jax import (
   programs,
   rules,
   sampling,
+  sandwich,
   sharding,
   supernet,
 )
@@ -111,10 +112,10 @@ def step(
 
 def describe(
   space: Space, batch: int, dtype: str, devices: Sequence[Any]
-) -> programs.Setup:
+) -> sandwich.Setup:
   """A run of the space on these devices, with a plain loss."""
   rate = lambda step: 1e-3  # noqa: E731
-  return programs.Setup(
+  return sandwich.Setup(
     model=Model(
       space=space,
       where=sharding.mesh(devices),
@@ -130,13 +131,13 @@ def describe(
   )
 
 
-def first_state(setup: programs.Setup) -> programs.State:
+def first_state(setup: sandwich.Setup) -> sandwich.State:
   """Step 0, on the run's devices."""
-  init = jax.jit(programs.init_state(setup))
+  init = jax.jit(sandwich.init_state(setup))
   return sharding.put(setup.model.where, init(), sharding.REPLICATED)
 
 
-def random_batch(setup: programs.Setup) -> dict[str, jax.Array]:
+def random_batch(setup: sandwich.Setup) -> dict[str, jax.Array]:
   """Images and labels by chance, split over the run's devices."""
   size, space = setup.model.image_size, setup.model.space
   rng = np.random.default_rng(0)

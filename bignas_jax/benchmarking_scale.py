@@ -15,6 +15,7 @@ from bignas_jax import (
   metrics,
   programs,
   sampling,
+  sandwich,
 )
 from bignas_jax.space import Space
 
@@ -66,7 +67,7 @@ def scale(
   return {'device': kind, 'space': space.name, 'dtype': dtype, 'rows': rows}
 
 
-def _measure(setup: programs.Setup, rounds: int) -> dict[str, Any]:
+def _measure(setup: sandwich.Setup, rounds: int) -> dict[str, Any]:
   images = benchmarking.random_batch(setup)
   began = time.perf_counter()
   compiled = programs.compile_all(programs.all_programs(setup))

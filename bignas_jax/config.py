@@ -17,9 +17,9 @@ from bignas_jax import (
   errors,
   nested,
   optim,
-  programs,
   rules,
   sampling,
+  sandwich,
   schedules,
   sharding,
   sources,
@@ -231,11 +231,11 @@ def model(config: Config, where: Mesh | None = None) -> Model:
   )
 
 
-def setup(config: Config, where: Mesh | None = None) -> programs.Setup:
+def setup(config: Config, where: Mesh | None = None) -> sandwich.Setup:
   """What a run's programs depend on; on a mesh of all devices, if None."""
   where = where or sharding.mesh(layout=config.layout)
   learning_rate = schedules.create(config.schedule, config.steps)
-  return programs.Setup(
+  return sandwich.Setup(
     model=model(config, where),
     rule=config.rule,
     optimizer=optim.create(config.optimizer, learning_rate),

@@ -1,7 +1,7 @@
 """What is measured of a step on the devices; numbers leave them when logged.
 
 A child's measures cost one sum over devices of a few scalars. Its gradient is
-not summed over devices for them: that happens once a step (`programs.update`).
+not summed over devices for them: that happens once a step (`sandwich.update`).
 """
 
 from typing import Any

@@ -131,12 +131,16 @@ def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:
 def _sittings(path: epath.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
-  card = files.read_json(path)
-  if 'sittings' not in card:
+  sittings = files.read_json(path).get('sittings')
+  if not isinstance(sittings, list) or not all(map(_is_one, sittings)):
     raise errors.UserError(
-      str(path), card, 'a run card, or no file of this name'
+      f'{path}: sittings', sittings, 'a list of objects, or no such file'
     )
-  return card['sittings']
+  return sittings
+
+
+def _is_one(sitting: Any) -> bool:
+  return isinstance(sitting, dict) and 'status' in sitting
 
 
 def _closed(one: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def per_device(where: Mesh, in_specs, out_specs) -> Callable:
   """Decorates a function that each device runs on its part of the batch.
 
   Inside, gradients of replicated arguments are this device's share only; the
-  one reduction a step is the caller's (`programs.update`).
+  one reduction a step is the caller's (`sandwich.update`).
   """
   return functools.partial(
     jax.shard_map,

@@ -25,6 +25,7 @@ from bignas_jax import (
   programs,
   recovery,
   run_card,
+  sandwich,
   sharding,
   sources,
 )
@@ -40,7 +41,7 @@ from bignas_jax import (
 from bignas_jax.checkpoint import Checkpoints
 from bignas_jax.config import Config
 from bignas_jax.divergence import Diverged
-from bignas_jax.programs import State
+from bignas_jax.sandwich import State
 
 Tree = Any
 
@@ -216,14 +217,14 @@ class _Run:
     return values
 
 
-def restore_or_init(setup: programs.Setup, checkpoints: Checkpoints) -> State:
+def restore_or_init(setup: sandwich.Setup, checkpoints: Checkpoints) -> State:
   """The newest checkpoint's state, or that of step 0."""
-  like = programs.described_state(setup)
+  like = sandwich.described_state(setup)
   step = checkpoints.latest()
   if step is not None:
     metrics.say(f'resuming from step {step}')
     return checkpoints.restore(step, like)
-  init = programs.init_state(setup)
+  init = sandwich.init_state(setup)
   return jax.jit(init, out_shardings=sharding.places(like))()
 
 

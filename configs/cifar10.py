@@ -27,7 +27,7 @@ SPACE = dataclasses.replace(
 
 
 def get_config() -> Config:
-  batch_size, train_images, epochs = 128, 45_000, 20
+  batch_size, train_images, epochs = 128, 45_000, 12
   steps_per_epoch = train_images / batch_size
   return Config(
     space=SPACE,
@@ -49,7 +49,7 @@ def get_config() -> Config:
       decay_steps=epochs / 100 * steps_per_epoch,
     ),
     log_every=50,
-    eval_every=round(5 * steps_per_epoch),
+    eval_every=round(3 * steps_per_epoch),
     checkpoint_every=round(steps_per_epoch),
     calibration=Calibration(images=2048, batch_size=256),
     search=Search(mutants=96, evaluations=160),

@@ -77,8 +77,7 @@ for index in range(2):
 
 
 def run(environment, *command):
-  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
-  variables = os.environ | {'PYTHONPATH': path} | environment
+  variables = os.environ | {'PYTHONPATH': tiny.PATH} | environment
   done = subprocess.run(
     command,
     env={name: value for name, value in variables.items() if value is not None},

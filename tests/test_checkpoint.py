@@ -1,6 +1,5 @@
 """Checkpoints: damage is noticed, and a full disk leaves them intact."""
 
-import os
 import pathlib
 import random
 import shutil
@@ -21,9 +20,9 @@ from bignas_jax import (
   config,
   errors,
   files,
-  programs,
   receipts,
   rollbacks,
+  sandwich,
   training,
 )
 from bignas_jax.rollbacks import Rollback
@@ -230,7 +229,6 @@ def test_programs_that_a_kill_tore_are_dropped(tmp_path):
   assert {path.name[0] for path in tmp_path.iterdir()} == {'a', 'd'}
 
 
-_CACHE = 'JAX_COMPILATION_CACHE_DIR'
 _FULL = """
 import sys
 import resource
@@ -247,17 +245,14 @@ sys.exit(cli.status(
 
 def test_a_full_disk_ends_the_run_with_one_line(tmp_path):
   """No file can grow to what the biggest one of a checkpoint needs."""
-  state = jax.jit(programs.init_state(config.setup(test_recovery.CONFIG)))()
+  state = jax.jit(sandwich.init_state(config.setup(test_recovery.CONFIG)))()
   checkpoints = checkpoint.Checkpoints(tmp_path / 'room')
   checkpoints.save(2, state)
   checkpoints.close()
   size = _biggest(tmp_path / 'room' / 'checkpoints' / '2').stat().st_size
-  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
-  # Not pytest's cache of programs, whose new entries would be cut as well.
-  env = {key: value for key, value in os.environ.items() if key != _CACHE}
   ended = subprocess.run(
     [sys.executable, '-c', _FULL, tmp_path / 'run', str(size // 2)],
-    env=env | {'PYTHONPATH': path},
+    env=tiny.environment(),
     capture_output=True,
     text=True,
   )

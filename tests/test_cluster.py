@@ -26,6 +26,7 @@ from bignas_jax import (
   metrics,
   process,
   programs,
+  sandwich,
   search,
   sharding,
   training,
@@ -100,14 +101,13 @@ def failing_config():
 
 def launch(processes, devices, *command, **environment):
   """Starts the launcher; its output is read by `outcome`."""
-  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
   return subprocess.Popen(
     [
       *('launch/local_pod.sh', str(processes), str(devices), '--'),
       *(sys.executable, *command),
     ],
     cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': path} | environment,
+    env=os.environ | {'PYTHONPATH': tiny.PATH} | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -140,7 +140,7 @@ def outcome(pod, timeout=300):
 def state_of(workdir, config_, step=None):
   """A checkpoint; the newest one, if no step is named."""
   setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
-  shapes = jax.eval_shape(programs.init_state(setup))
+  shapes = jax.eval_shape(sandwich.init_state(setup))
   like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
   state = checkpoints.restore(step or checkpoints.latest(), like)
   checkpoints.close()

@@ -29,6 +29,7 @@ from bignas_jax import (
   programs,
   receipts,
   rollbacks,
+  sandwich,
   sharding,
   workdir,
 )
@@ -84,9 +85,6 @@ def compiling_config():
   return run_config()
 
 
-_CACHE = 'JAX_COMPILATION_CACHE_DIR'
-
-
 class Sitting:
   """One process that trains, from its start to its end."""
 
@@ -95,19 +93,15 @@ class Sitting:
     self._log = (directory / 'log').open('w+')
     file = directory / 'config.py'
     file.write_text(_CONFIG.format(name=name))
-    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     flags = '--xla_backend_optimization_level=0'
-    # Not pytest's cache of programs: a kill may tear what is being written.
-    kept = {k: v for k, v in os.environ.items() if k != _CACHE}
     self.process = subprocess.Popen(
       [
         *(sys.executable, '-m', 'bignas_jax.main'),
         *(f'--config={file}', f'--workdir={self.workdir}'),
       ],
       cwd=ROOT,
-      env=kept
+      env=tiny.environment()
       | {
-        'PYTHONPATH': path,
         'TEST_STEPS': str(steps),
         'XLA_FLAGS': flags,
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -211,7 +205,7 @@ def finish(directory, steps):
 def state_of(run, steps):
   config_ = dataclasses.replace(run_config(), steps=steps)
   setup = config.setup(config_, sharding.mesh(jax.devices()[:1]))
-  shapes = jax.eval_shape(programs.init_state(setup))
+  shapes = jax.eval_shape(sandwich.init_state(setup))
   like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
   checkpoints = checkpoint.Checkpoints(run, 2, 5)
   state = checkpoints.restore(checkpoints.latest(), like)

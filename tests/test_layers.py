@@ -26,7 +26,7 @@ LAYERS = [
   # 2: rules and search algorithms, which get functions
   'rules selection archive measures preparing',
   # 3: programs over a model
-  'programs evaluation',
+  'sandwich programs evaluation',
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
@@ -47,7 +47,7 @@ OWNERS = {
   'grain': {'batches', 'data', 'preparing'},
   'simplejpeg': {'images'},
   'matplotlib': {'plots'},
-  'optax': {'optim', 'schedules', 'programs', 'benchmarking'},
+  'optax': {'optim', 'schedules', 'sandwich', 'benchmarking'},
   'safetensors': {'child'},
   'tensorboardX': {'metrics'},
 }

@@ -12,7 +12,15 @@ import tiny
 from jax.sharding import PartitionSpec
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import backend, optim, programs, rules, sharding, supernet
+from bignas_jax import (
+  backend,
+  optim,
+  programs,
+  rules,
+  sandwich,
+  sharding,
+  supernet,
+)
 from bignas_jax import config as config_lib
 
 
@@ -41,9 +49,9 @@ def _compiled(devices: int, group: int = 0, layout: str = 'row'):
   return config, setup, programs.compile_all(programs.all_programs(setup))
 
 
-def _perturbed(setup) -> programs.State:
+def _perturbed(setup) -> sandwich.State:
   """A state in which no branch is silenced by a zero scale."""
-  state = jax.jit(programs.init_state(setup))()
+  state = jax.jit(sandwich.init_state(setup))()
   leaves, tree = jax.tree.flatten(state.params)
   keys = jax.random.split(jax.random.key(7), len(leaves))
   noisy = [
@@ -53,10 +61,10 @@ def _perturbed(setup) -> programs.State:
   return state._replace(params=jax.tree.unflatten(tree, noisy))
 
 
-def _train(devices, steps, group=0, layout='row') -> programs.State:
+def _train(devices, steps, group=0, layout='row') -> sandwich.State:
   config, setup, compiled = _compiled(devices, group, layout)
   where, policy = setup.model.where, config_lib.policy(config)
-  like = programs.described_state(setup)
+  like = sandwich.described_state(setup)
   state = jax.device_put(_perturbed(setup), sharding.places(like))
   for step in range(steps):
     batch = sharding.put(where, _batch(step), sharding.split(where))
@@ -187,7 +195,7 @@ def test_four_devices_train_as_one(group, layout):
 
 def test_the_first_rule_that_matches_places_an_array():
   _, setup, _ = _compiled(4, layout='sharded')
-  state = programs.described_state(setup)
+  state = sandwich.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
   stem, whole = spec.params['stem'], sharding.REPLICATED
   assert stem['conv']['kernel'] == PartitionSpec(None, None, None, 'shard')

@@ -107,8 +107,12 @@ def test_only_the_first_process_writes(tmp_path, clock, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_card_is_named(tmp_path):
-  (tmp_path / 'run.json').write_text('{"sittings": ')
+@pytest.mark.parametrize(
+  'card',
+  ['{"sittings": ', '{}', '{"sittings": 3}', '{"sittings": [{"step": 2}]}'],
+)
+def test_a_damaged_card_is_named(tmp_path, card):
+  (tmp_path / 'run.json').write_text(card)
   refused = pytest.raises(errors.UserError, match=r'run\.json')
   with refused, run_card.sitting(tmp_path, CONFIG):
     pass

@@ -1,6 +1,8 @@
 """A supernet that compiles in seconds, and a config that trains it."""
 
 import dataclasses
+import os
+import pathlib
 
 from bignas_jax import metrics
 from bignas_jax.config import Calibration, Config, Schedule, Search
@@ -68,6 +70,22 @@ def config(**changes) -> Config:
     ),
   )
   return dataclasses.replace(base, **changes)
+
+
+# For PYTHONPATH: where this package and its tests are imported from.
+_TESTS = pathlib.Path(__file__).parent
+PATH = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
+
+
+def environment() -> dict[str, str]:
+  """For a process that may be killed, or run out of disk.
+
+  It imports this package and its tests, and has none of pytest's cache of
+  compiled programs, where it might leave half an entry to the others.
+  """
+  kept = os.environ | {'PYTHONPATH': PATH}
+  kept.pop('JAX_COMPILATION_CACHE_DIR', None)
+  return kept
 
 
 def numbers(workdir) -> list[dict]:
