@@ -194,7 +194,9 @@ def _augment(
     return augment_lib.centre(image, size, crop=data.eval_crop)
   if data.augment == 'affine':
     return augment_lib.affine(rng, image, size)
-  out = augment_lib.random_resized_crop(rng, image, size)
+  out = augment_lib.random_resized_crop(
+    rng, image, size, scale=(data.min_crop_area, 1.0)
+  )
   if data.augment == 'randaugment':
     layers, magnitude = data.randaugment_layers, data.randaugment_magnitude
     return policies.randaugment(rng, out, layers, magnitude)

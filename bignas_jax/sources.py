@@ -29,6 +29,7 @@ WORKERS = ('process', 'thread')
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
   'eval_crop': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
   'max_damaged': (lambda v: 0 <= v < 1, '0 <= number < 1'),
+  'min_crop_area': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
   'prefetch': (lambda v: v >= 0, 'a whole number >= 0'),
   'randaugment_layers': (lambda v: v >= 0, 'a whole number >= 0'),
   'randaugment_magnitude': (lambda v: 0 <= v <= 10, '0 to 10'),
@@ -52,6 +53,8 @@ class Data:
     mean: of each channel, where pixels are 0..1.
     std: standard deviation of each channel, likewise.
     eval_crop: side of the square that evaluation sees, over the short side.
+    min_crop_area: of a random box, over the image's; small images are hard to
+      recognise by a twelfth of them.
     randaugment_layers: operations that `randaugment` applies to an image.
     randaugment_magnitude: of each of them, 0 to 10.
     max_damaged: fraction of a split's images that evaluation leaves out where
@@ -69,6 +72,7 @@ class Data:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   eval_crop: float = 1.0
+  min_crop_area: float = 0.08
   randaugment_layers: int = 2
   randaugment_magnitude: float = 9.0
   max_damaged: float = 0.001

@@ -308,6 +308,20 @@ def test_evaluation_cuts_out_the_centre():
   assert (seen != 200).any()
 
 
+def test_boxes_are_no_smaller_than_asked_for():
+  """The images are square: a box of all of one has no other shape."""
+  pixels = noise(8, 8)[None]
+  source = sources.ArraySource(pixels, np.zeros(1, np.int32), ('0',))
+  sizes = {'batch_size': 16, 'resolution': 8}
+  seen = {}
+  for area in (0.08, 1.0):
+    data = mnist(augment='crop', min_crop_area=area)
+    batch = data_lib.train_batches(source, data, seed=0, **sizes)[0]
+    seen[area] = {image.tobytes() for image in batch['image']}
+  assert seen[1.0] == {pixels.tobytes(), pixels[:, :, ::-1].tobytes()}
+  assert len(seen[0.08]) > 10
+
+
 # Folders of images.
 
 
@@ -406,6 +420,8 @@ def test_val_serves_where_there_is_no_test(pictures):
     ('data.std', {'std': (0.0,)}, '> 0'),
     ('data.eval_crop', {'eval_crop': 1.5}, 'at most 1'),
     ('data.eval_crop', {'eval_crop': 0.0}, '> 0'),
+    ('data.min_crop_area', {'min_crop_area': 0.0}, '> 0'),
+    ('data.min_crop_area', {'min_crop_area': 1.1}, 'at most 1'),
   ],
 )
 def test_an_impossible_field_is_named(field, changes, text):
