@@ -113,6 +113,18 @@ def test_scores_leave_out_what_only_fills_a_batch():
   assert scores[0].images == 13
 
 
+def test_a_split_too_big_for_the_devices_is_read_for_each_child(monkeypatch):
+  split = [images(3), images(4)]
+  kept = evaluator([images(0)], split)
+  assert isinstance(kept.split, list)
+  monkeypatch.setattr(evaluation, '_KEPT_BYTES', 1000)
+  streamed = evaluator([images(0)], split)
+  assert not isinstance(streamed.split, list)
+  scores = [one.score(params(), CHILD) for one in (kept, streamed, streamed)]
+  assert scores[0] == scores[1] == scores[2]
+  assert scores[0].images == 26
+
+
 # Few different values: ties are common, and so are NaNs.
 LOGITS = st.sampled_from([0.0, 1.0, 2.0, float('inf'), float('nan')])
 
