@@ -8,6 +8,7 @@ the same two programs.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Evaluator:
     self._calibration = [
       sharding.spread(model.where, {'image': b['image']}) for b in calibration
     ]
-    self.split = on_devices(model.where, split)
+    self._like, self.split = on_devices(model.where, split)
 
   def score(self, params: Tree, arch: Arch) -> Score:
     """Top-1 and top-5 of a child with its own statistics.
@@ -129,7 +130,7 @@ class Evaluator:
     else:
       function, out = self._logits, split
       specs = (REPLICATED, REPLICATED, split, REPLICATED)
-      arguments = (params, stats, self.split[0], indices)
+      arguments = (params, stats, self._like, indices)
     run = functools.partial(function, resolution)
     return jax.jit(
       sharding.per_device(where, specs, out)(run),
@@ -149,32 +150,33 @@ class Evaluator:
     return self._net.apply(variables, images, indices)
 
 
-def on_devices(where: Mesh, split: Sequence[Tree]) -> Sequence[Tree]:
+def on_devices(
+  where: Mesh, split: Sequence[Tree]
+) -> tuple[Tree, Iterable[Tree]]:
   """Batches split over a mesh: kept there, or read again for each child.
 
   Args:
     where: the mesh.
-    split: batches of one shape.
+    split: batches of one shape, at least one.
 
   Returns:
-    As many batches; a list, unless they would take more than a gibibyte of
-    each device (50,000 images of 320 pixels: fifteen on a single one).
+    Shapes of a batch; and the batches, a list unless they would take more than
+    a gibibyte of each device (50,000 images of 320 pixels: fifteen on one).
   """
-  streamed = _Streamed(where, split)
-  pixels = sum(leaf.nbytes for leaf in jax.tree.leaves(split[0])) * len(split)
-  return streamed if pixels / where.size > _KEPT_BYTES else list(streamed)
+  batches = iter(split)
+  first = next(batches)
+  like = sharding.described(where, first, sharding.split(where))
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(first)) * len(split)
+  if size / where.size > _KEPT_BYTES:
+    return like, _Streamed(where, split)
+  every = itertools.chain([first], batches)
+  return like, [sharding.spread(where, batch) for batch in every]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Streamed(Sequence):
+class _Streamed:
   where: Mesh
   batches: Sequence[Tree]
-
-  def __len__(self) -> int:
-    return len(self.batches)
-
-  def __getitem__(self, index: Any) -> Any:
-    return sharding.spread(self.where, self.batches[index])
 
   def __iter__(self) -> Iterator[Tree]:
     return (sharding.spread(self.where, batch) for batch in self.batches)

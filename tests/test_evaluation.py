@@ -60,7 +60,7 @@ def test_statistics_of_one_batch_are_that_batchs(arch):
   batch = images(0)
   one = evaluator([batch], [batch])
   stats = one.calibrate(params(), arch)
-  found = one.logits(params(), stats, one.split[0], arch)
+  found = one.logits(params(), stats, next(iter(one.split)), arch)
   pixels = model().images(batch['image'], arch.resolution)
   net = supernet.Supernet(SPACE)
   indices = arch_lib.encode(SPACE, arch)
