@@ -7,10 +7,12 @@ decisions that make an architecture.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,6 +156,12 @@ def crossover(
 def count(space: Space) -> int:
   """The number of architectures in the space."""
   return math.prod(len(gene.choices) for gene in genes(space))
+
+
+def every(space: Space) -> Iterator[Arch]:
+  """All architectures of a small space, from the smallest to the biggest."""
+  for values in itertools.product(*(gene.choices for gene in genes(space))):
+    yield write(space, list(values))
 
 
 def contains(space: Space, arch: Arch) -> bool:

@@ -5,6 +5,8 @@ calibrated statistics in static shapes.
 """
 
 import dataclasses
+import json
+import math
 import os
 import shutil
 from typing import Any
@@ -113,6 +115,27 @@ def _read_info(directory: epath.Path) -> dict[str, Any]:
       str(path), 'another format', f'a JSON object of format {FORMAT}'
     )
   return info
+
+
+def header_bytes(variables: Variables) -> int:
+  """Of a weights file: everything before the arrays, which are float32.
+
+  The format: eight bytes for a length, and JSON with an entry an array, by
+  name, filled up with spaces to a multiple of eight.
+
+  Args:
+    variables: nested dicts of arrays, or of anything with a `shape`.
+  """
+  header, end = {}, 0
+  for name, array in sorted(_flatten(variables).items()):
+    begin, end = end, end + 4 * math.prod(array.shape)
+    header[name] = {
+      'dtype': 'F32',
+      'shape': list(array.shape),
+      'data_offsets': [begin, end],
+    }
+  text = json.dumps(header, separators=(',', ':'))
+  return 8 + -(-len(text) // 8) * 8
 
 
 def _flatten(tree: Variables, prefix: str = '') -> dict[str, Any]:

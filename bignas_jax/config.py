@@ -21,6 +21,7 @@ from bignas_jax import (
   sampling,
   sandwich,
   schedules,
+  selection,
   sharding,
   sources,
   spaces,
@@ -29,6 +30,7 @@ from bignas_jax.divergence import Recovery
 from bignas_jax.model import Model
 from bignas_jax.profiling import Profile
 from bignas_jax.schedules import Schedule
+from bignas_jax.selection import Search
 from bignas_jax.space import Space
 
 
@@ -44,30 +46,6 @@ class Calibration:
 
   images: int = 512
   batch_size: int = 256
-  seed: int = 0
-
-
-@dataclasses.dataclass(kw_only=True)
-class Search:
-  """Selection (`bignas_jax.selection`).
-
-  Attributes:
-    depth_presets: coarse grid points between the smallest and the biggest
-      depths; likewise for widths and kernel sizes.
-    width_presets: see above.
-    kernel_presets: see above.
-    mutants: children to try around the best of the grid.
-    mutation: chance that a mutant's entry is redrawn.
-    evaluations: children that other strategies try.
-    seed: of all draws.
-  """
-
-  depth_presets: int = 4
-  width_presets: int = 2
-  kernel_presets: int = 4
-  mutants: int = 64
-  mutation: float = 0.1
-  evaluations: int = 128
   seed: int = 0
 
 
@@ -101,7 +79,7 @@ class Config:
     recovery: from divergence.
     eval_batch_size: images at once.
     calibration: of batch norm.
-    search: of children.
+    search: of children; may differ when a run goes on.
     profile: of some steps; may differ when a run goes on.
     layout: the mesh of devices, and what is split over it; likewise.
   """
@@ -157,7 +135,7 @@ _LEAST = {
   'profile.steps': 1,
 }
 _MAY_DIFFER = (
-  *('profile', 'layout'),
+  *('profile', 'layout', 'search'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
 _FRACTIONS = (
@@ -174,6 +152,7 @@ def check(config: Config) -> None:
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)
+  selection.check(config.search)
   sharding.check(config.layout)
   rules.check(
     config.rule, [c.role for c in policy(config)(space(config), 0, 0)]
@@ -251,7 +230,7 @@ def setup(config: Config, where: Mesh | None = None) -> sandwich.Setup:
 def to_dict(config: Config) -> dict[str, Any]:
   """Plain JSON values; the space in full, whatever it was named by."""
   named = dataclasses.replace(config, space=space(config))
-  return json.loads(json.dumps(dataclasses.asdict(named)))
+  return nested.plain(named)
 
 
 def from_dict(fields: dict[str, Any]) -> Config:

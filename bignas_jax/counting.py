@@ -1,4 +1,4 @@
-"""Multiply-adds, parameters and activations of a child, from its architecture.
+"""What a child computes and holds, from its architecture alone.
 
 Convolutions, dense layers, squeeze-excite and shortcut convolutions count
 their multiply-adds; batch norm, activations, pooling and additions count 0.
@@ -22,6 +22,7 @@ class Cost(NamedTuple):
   macs: int
   params: int
   activations: int
+  statistics: int = 0  # means and variances of batch norms
 
   def __add__(self, other: 'Cost') -> 'Cost':
     return Cost(*map(operator.add, self, other))
@@ -52,39 +53,91 @@ def rows(space: Space, arch: Arch) -> list[Row]:
   width = arch.width[0]
   stem = _conv(size, 3, space.channels, width) + _norm(width)
   table = [Row('stem', size, width, stem)]
-  for i, stage in enumerate(space.stages):
-    width_out = arch.width[i + 1]
-    for j in range(arch.depth[i]):
-      stride = stage.stride if j == 0 else 1
-      block = _block(
-        stage,
-        size,
-        stride,
-        width,
-        width_out,
-        arch.kernel_size[i],
-        arch.expand_ratio[i],
-      )
-      size, width = _downsample(size, stride), width_out
-      table.append(Row(f'stage{i + 1}.block{j + 1}', size, width, block))
+  for block in blocks(space, arch):
+    table.append(Row(block.name, block.small, block.width_out, _block(block)))
+    size, width = block.small, block.width_out
   table.append(Row('head', 1, space.classes, _head(space, arch, size, width)))
   return table
 
 
-def _block(
-  stage: Stage,
-  size: int,
-  stride: int,
-  width_in: int,
-  width_out: int,
-  kernel_size: int,
-  expand_ratio: int,
-) -> Cost:
-  hidden = hidden_width(stage, width_in, expand_ratio)
-  small = _downsample(size, stride)
-  found = _depthwise(small, kernel_size, hidden) + _norm(hidden)
+class Block(NamedTuple):
+  """A block of a child, in numbers."""
+
+  name: str
+  stage: Stage
+  size: int  # of its input, pixels
+  stride: int
+  width_in: int
+  width_out: int
+  kernel_size: int
+  expand_ratio: int
+
+  @property
+  def small(self) -> int:
+    """Pixels of its output."""
+    return _downsample(self.size, self.stride)
+
+  @property
+  def hidden(self) -> int:
+    """Channels in between."""
+    return hidden_width(self.stage, self.width_in, self.expand_ratio)
+
+
+def blocks(space: Space, arch: Arch) -> list[Block]:
+  """The child's blocks in the order in which they run."""
+  size = _downsample(arch.resolution, space.stem_stride)
+  width, found = arch.width[0], []
+  for i, stage in enumerate(space.stages):
+    for j in range(arch.depth[i]):
+      block = Block(
+        f'stage{i + 1}.block{j + 1}',
+        stage,
+        size,
+        stage.stride if j == 0 else 1,
+        width,
+        arch.width[i + 1],
+        arch.kernel_size[i],
+        arch.expand_ratio[i],
+      )
+      size, width = block.small, block.width_out
+      found.append(block)
+  return found
+
+
+def peak_activations(space: Space, arch: Arch) -> int:
+  """The most entries that activations of one image have at one time.
+
+  Of a convolution its input and its output; with them what is kept for the
+  block's shortcut (Lin et al. 2020, MCUNet, section 2). Batch norm, activation
+  and gate are taken to work in place, and branches to run one by one.
+  """
+  arch_lib.check(space, arch)
+  size = _downsample(arch.resolution, space.stem_stride)
+  width = arch.width[0]
+  alive = [space.channels * arch.resolution**2 + width * size**2]
+  for block in blocks(space, arch):
+    kept = block.width_in * block.size**2
+    wide, narrow = block.hidden * block.size**2, block.hidden * block.small**2
+    if block.stage.has_expand:
+      alive.append(kept + wide)
+      alive.append(kept + wide + narrow)
+    else:
+      alive.append(kept + narrow)
+    alive.append(kept + narrow + block.width_out * block.small**2)
+    size, width = block.small, block.width_out
+  expanded = arch.width[-1]
+  if space.head_expand is not None:
+    expanded = width * space.head_expand
+  alive.append((width + expanded) * size**2)
+  return max(alive)
+
+
+def _block(block: Block) -> Cost:
+  stage, hidden, small = block.stage, block.hidden, block.small
+  width_in, width_out = block.width_in, block.width_out
+  found = _depthwise(small, block.kernel_size, hidden) + _norm(hidden)
   if stage.has_expand:
-    found += _conv(size, 1, width_in, hidden) + _norm(hidden)
+    found += _conv(block.size, 1, width_in, hidden) + _norm(hidden)
   if stage.se is not None:
     squeeze = squeeze_width(stage.se, width_in, hidden)
     found += _dense(hidden, squeeze) + _dense(squeeze, hidden)
@@ -124,4 +177,4 @@ def _dense(width_in: int, width_out: int) -> Cost:
 
 
 def _norm(width: int) -> Cost:
-  return Cost(0, 2 * width, 0)
+  return Cost(0, 2 * width, 0, 2 * width)

@@ -16,10 +16,10 @@ from bignas_jax import (
   evaluation,
   metrics,
   nested,
-  searching,
   sharding,
   sources,
   supernet,
+  trained,
   training,
 )
 from bignas_jax import config as config_lib
@@ -65,7 +65,7 @@ def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
   cluster.refuse('extract')
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
-  run = searching.load(workdir)
+  run = trained.load(workdir)
   model = run.model
   inside = training.evaluator(config, model, run.splits, run.splits.test)
   stats = inside.calibrate(run.params, arch)
@@ -174,7 +174,7 @@ def evaluate_in_supernet(
   space = config_lib.space(config)
   arch = choose(workdir, space, text)
   cluster.same('--arch', text, (arch, split))
-  run = searching.load(workdir)
+  run = trained.load(workdir)
   evaluator = training.evaluator(
     config, run.model, run.splits, _split(run.splits, split)
   )

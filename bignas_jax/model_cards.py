@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from bignas_jax import config as config_lib
-from bignas_jax import counting, page
+from bignas_jax import counting, page, plots
 from bignas_jax.records import ChildFile, Run
 
 
@@ -22,15 +22,18 @@ def section(run: Run) -> str:
         run.command('extract', f'--arch=best --out={out}'),
       ),
     )
-  return page.section(title, ''.join(_card(run, c) for c in run.children))
+  return page.section(
+    title, ''.join(_card(run, i, c) for i, c in enumerate(run.children))
+  )
 
 
-def _card(run: Run, child: ChildFile) -> str:
+def _card(run: Run, number: int, child: ChildFile) -> str:
   body = page.table([], _facts(child))
   source = child.info.get('source') or {}
   if source.get('config_sha256') != config_lib.sha256(run.config):
     body += page.p('This child comes from a run of another config.')
-  return f'<h3>{page.text(child.name)}</h3>{body}{_blocks(child)}'
+  picture = _picture(f'blocks{number}', child)
+  return f'<h3>{page.text(child.name)}</h3>{body}{picture}{_blocks(child)}'
 
 
 def _facts(child: ChildFile) -> list[list[str]]:
@@ -61,10 +64,28 @@ def _facts(child: ChildFile) -> list[list[str]]:
   return [[name, text] for name, text in facts.items()]
 
 
+def _picture(name: str, child: ChildFile) -> str:
+  """The child from the image to the classes."""
+  arch, found = child.arch, []
+  size = counting.rows(child.space, arch)[0].resolution
+  found.append(('stem', arch.width[0], size, 'convolution'))
+  for block in counting.blocks(child.space, arch):
+    ratio, kind = f'x{block.expand_ratio}', f'kernel {block.kernel_size}'
+    found.append((ratio, block.width_out, block.small, kind))
+    size = block.small
+  found.append(('head', arch.width[-1], size, 'convolution'))
+  caption = (
+    'Its blocks from the image to the classes: output channels, with the '
+    'expand ratio above and the pixels below.'
+  )
+  return page.figure(name, plots.blocks(found), caption)
+
+
 def _blocks(child: ChildFile) -> str:
   """The costs of the stem, every block and the head."""
   rows = counting.rows(child.space, child.arch)
-  macs, params, _ = counting.total(rows)
+  total = counting.total(rows)
+  macs, params = total.macs, total.params
   lines = [
     [
       row.name,

@@ -1,6 +1,7 @@
 """Nested dataclasses and their JSON form: reach into, rebuild, compare."""
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Sequence
@@ -28,6 +29,11 @@ def build(kind: Any, value: Any) -> Any:
   if typing.get_origin(kind) is tuple:
     return tuple(build(arguments[0], item) for item in value)
   return value
+
+
+def plain(value: Any) -> Any:
+  """A dataclass as what its JSON form is read as: dicts, lists, numbers."""
+  return json.loads(json.dumps(dataclasses.asdict(value)))
 
 
 def without(fields: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:

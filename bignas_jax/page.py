@@ -114,7 +114,13 @@ def duration(seconds: float) -> str:
 def limits(best: dict[str, Any] | None) -> str:
   """{'max_macs': 1e6} as: at most 1,000,000 MACs."""
   words = {'max': 'at most', 'min': 'at least'}
-  units = {'macs': 'MACs', 'params': 'parameters', 'latency_ms': 'ms'}
+  units = {
+    'macs': 'MACs',
+    'params': 'parameters',
+    'activation_bytes': 'bytes of activations',
+    'file_bytes': 'bytes of weights',
+    'latency_ms': 'ms',
+  }
   told = []
   for name, value in ((best or {}).get('limits') or {}).items():
     end, _, what = name.partition('_')

@@ -20,8 +20,11 @@ _COLOURS = {
   'smallest': '#d1600a',
   'coarse_to_fine': '#5b8dd6',
   'evolution': '#4f9d69',
+  'nsga2': '#c58b1b',
+  'predictor': '#8b4fb3',
 }
-_STARS = ('#e0482e', '#f2b134', '#8b4fb3', '#2a9d8f', '#c2457c', '#6b6b6b')
+_STARS = ('#e0482e', '#f2b134', '#6d3a9c', '#2a9d8f', '#c2457c', '#6b6b6b')
+_KINDS = ('#9db7dd', '#5b8dd6', '#1f4e9c', '#d9d9d9', '#b9b9b9')
 _BARS = ('#1f4e9c', '#9db7dd', '#d9d9d9')
 _INK, _FAINT = '#444444', '#d5d5d5'
 _MARKERS_UP_TO = 60  # points on a line; more would run into one another
@@ -124,6 +127,73 @@ def curves(
   axes.set_xlim(left=0)
   if len(lines) > 1:
     axes.legend(frameon=False)
+  return _svg(figure)
+
+
+def history(groups: Mapping[str, Points], best: Points) -> str:
+  """Held-out accuracy of children in the order in which they were evaluated.
+
+  Args:
+    groups: (position, top-1 %) of children, by what found them.
+    best: (position, top-1 %) of the best so far, where it changes.
+  """
+  figure, axes = _figure('children evaluated', 'held-out top-1, %', WIDE)
+  everything = [point for points in groups.values() for point in points]
+  low, high = _limits([y for _, y in everything], [y for _, y in best[-1:]])
+  for i, (name, points) in enumerate(groups.items()):
+    seen = [point for point in points if point[1] >= low]
+    colour = _COLOURS.get(name, f'C{i}')
+    style = {'color': colour, 'alpha': 0.6, 'markeredgewidth': 0}
+    axes.plot(*_xy(seen), 'o', markersize=4, label=name, **style)
+  axes.step(
+    *_xy(best), color=_INK, where='post', linewidth=1.2, label='best so far'
+  )
+  axes.set_ylim(low, high)
+  axes.set_xlim(left=0)
+  axes.legend(loc='lower right', framealpha=0.9, edgecolor=_FAINT)
+  return _svg(figure)
+
+
+def agreement(points: Points, xlabel: str, ylabel: str) -> str:
+  """Pairs of the same quantity, and the line on which both are equal."""
+  figure, axes = _figure(xlabel, ylabel, HALF)
+  both = [value for point in points for value in point]
+  room = max((max(both) - min(both)) * _MARGIN, 1e-9)
+  ends = min(both) - room, max(both) + room
+  axes.plot(ends, ends, color='#888888', linewidth=1)
+  style = {'color': _STARS[0], 'alpha': 0.6, 'markeredgewidth': 0}
+  axes.plot(*_xy(points), 'o', markersize=4, **style)
+  axes.set_xlim(*ends)
+  axes.set_ylim(*ends)
+  return _svg(figure)
+
+
+def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
+  """A network as a row of bars, as high as its parts are wide.
+
+  Args:
+    rows: a name, the channels and the pixels of the output, and a kind, which
+      gives the colour, of each part from the image to the classes.
+  """
+  figure, axes = _figure('', 'channels', (9.2, 2.6))
+  kinds = list(dict.fromkeys(kind for *_, kind in rows))
+  for i, kind in enumerate(kinds):
+    at = [n for n, row in enumerate(rows) if row[3] == kind]
+    heights = [rows[n][1] for n in at]
+    colour = _KINDS[i % len(_KINDS)]
+    axes.bar(at, heights, 0.85, color=colour, label=kind)
+  for n, (name, channels, *_) in enumerate(rows):
+    style = {'rotation': 90, 'ha': 'center', 'va': 'bottom', 'fontsize': 7}
+    axes.text(n, channels * 1.06, name, color=_INK, **style)
+  sizes = [pixels for _, _, pixels, _ in rows]
+  starts = [n for n in range(len(rows)) if n == 0 or sizes[n] != sizes[n - 1]]
+  axes.set_xticks(starts, [f'{sizes[n]} px' for n in starts], fontsize=8)
+  axes.set_yscale('log')
+  axes.yaxis.set_major_formatter('{x:g}')
+  widths = [channels for _, channels, *_ in rows]
+  axes.set_ylim(min(widths) * 0.6, max(widths) * 4)
+  axes.grid(visible=False, axis='x')
+  figure.legend(loc='outside upper left', ncols=len(kinds), frameon=False)
   return _svg(figure)
 
 

@@ -38,6 +38,7 @@ class Run(NamedTuple):
   best: dict[str, Any] | None
   best_arch: Arch | None
   calibration: dict[str, Any] | None
+  predictor: dict[str, Any] | None
   children: list[ChildFile]
 
   @property
@@ -95,6 +96,7 @@ def read(workdir: epath.Path) -> Run:
     if best is None
     else arch_lib.from_dict(space, best.get('arch')),
     calibration=_json(workdir / 'search' / 'calibration.json'),
+    predictor=_json(workdir / 'search' / 'predictor.json'),
     children=[_child(p) for p in paths if p.parent.suffix != '.new'],
   )
 

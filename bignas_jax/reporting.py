@@ -45,6 +45,8 @@ def write(workdir: epath.Path) -> dict[str, Any]:
     _summary(run, results),
     learning_curves.section(run),
     search_results.pareto(run),
+    search_results.history(run),
+    search_results.prediction(run),
     search_results.calibration(run),
     search_results.front(run),
     model_cards.section(run),

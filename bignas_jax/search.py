@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, searching
-from bignas_jax.selection import Limits
+from bignas_jax import cli, footprint, limits, searching
+
+_CHANGES = 'evaluations', 'seed', 'objectives'
+_ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -15,21 +17,32 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'from training. Goes on where an interrupted search stopped.',
   )
   parser.add_argument('--workdir', required=True, type=cli.path)
-  parser.add_argument('--max_macs', type=float, help='multiply-adds')
-  parser.add_argument('--max_params', type=float, help='parameters')
-  parser.add_argument('--min_macs', type=float, help='multiply-adds')
   parser.add_argument(
     '--strategy',
-    default=searching.STRATEGIES[0],
+    default='coarse_to_fine',
     help=f'one of {", ".join(searching.STRATEGIES)}',
   )
-  options = parser.parse_args(arguments)
-  limits = Limits(
-    max_macs=options.max_macs,
-    max_params=options.max_params,
-    min_macs=options.min_macs,
+  bounds = [f'{end}_{name}' for name in footprint.NAMES for end in _ENDS]
+  for bound in bounds:
+    end, _, name = bound.partition('_')
+    what = f'{_ENDS[end]} {footprint.NAMES[name]}'
+    parser.add_argument(f'--{bound}', type=float, metavar='X', help=what)
+  instead = "in place of the config's"
+  parser.add_argument('--evaluations', type=int, metavar='N', help=instead)
+  parser.add_argument('--seed', type=int, metavar='N', help=instead)
+  parser.add_argument(
+    '--objectives',
+    type=lambda text: tuple(text.split(',')),
+    help='costs that nsga2 lowers, such as macs,params',
   )
-  return searching.search(options.workdir, options.strategy, limits)
+  options = parser.parse_args(arguments)
+  given = vars(options)
+  return searching.search(
+    options.workdir,
+    options.strategy,
+    limits.from_dict({bound: given[bound] for bound in bounds}),
+    {name: given[name] for name in _CHANGES if given[name] is not None},
+  )
 
 
 if __name__ == '__main__':

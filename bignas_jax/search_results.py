@@ -65,6 +65,52 @@ def _choice(run: Run) -> str:
   )
 
 
+def history(run: Run) -> str:
+  """What searches tried, in the order of their evaluations."""
+  title = 'What the search tried'
+  entries = sorted(_measured(run.entries), key=lambda entry: entry.order)
+  if not entries:
+    return ''
+  groups: dict[str, list] = {}
+  best: list[tuple[float, float]] = []
+  for i, entry in enumerate(entries, start=1):
+    point = (i, entry.top1 * 100)
+    groups.setdefault(entry.strategy, []).append(point)
+    if not best or point[1] > best[-1][1]:
+      best.append(point)
+  best.append((len(entries), best[-1][1]))
+  caption = (
+    'Every evaluated child from the first to the last. Limits may have '
+    'differed between searches.'
+  )
+  return page.section(
+    title, page.figure('history', plots.history(groups, best), caption)
+  )
+
+
+def prediction(run: Run) -> str:
+  """How well accuracies are predicted, where a predictor was used."""
+  found = run.predictor
+  if found is None:
+    return ''
+  pairs = [_numbers(found.get(name)) for name in ('predicted', 'measured')]
+  points = [(100 * x, 100 * y) for x, y in zip(*pairs, strict=False)]
+  correlation = page.number(found.get('rank_correlation'))
+  shown = page.NOTHING if correlation is None else f'{correlation:.2f}'
+  error = page.percent(found.get('mean_abs_error'))
+  body = page.p(
+    'From the architecture alone, trees predict held-out top-1; what they '
+    'promise most is then really evaluated. Each dot is a child predicted by '
+    f'trees that did not learn from it, one of {found.get("folds", "?")} '
+    f'parts at a time: rank correlation {shown}, mean error {error} points '
+    f'of top-1, over {page.integer(found.get("children"))} children.'
+  )
+  if points:
+    svg = plots.agreement(points, 'predicted top-1, %', 'measured top-1, %')
+    body += page.figure('prediction', svg, 'On the line both are equal.')
+  return page.section('How well accuracy is predicted', body)
+
+
 def calibration(run: Run) -> str:
   """Accuracies with statistics of a child's own, borrowed, and none."""
   title = 'Why children are calibrated'
@@ -140,6 +186,11 @@ def front(run: Run) -> str:
   head = ['MACs', 'parameters', 'resolution', 'width', 'depth', 'kernel']
   head += ['expand', 'held-out top-1, %']
   return page.section(title, page.table(head, rows, caption, strong))
+
+
+def _numbers(values: Any) -> list[float]:
+  found = values if isinstance(values, list) else []
+  return [n for value in found if (n := page.number(value)) is not None]
 
 
 def _nothing(run: Run) -> str:

@@ -1,72 +1,62 @@
-"""Selecting children of a trained supernet: work directory to archive."""
+"""Searching children of a trained supernet: work directory to archive."""
 
-import functools
-import time
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
-  backend,
-  checkpoint,
   cluster,
+  coarse_to_fine,
   counting,
   errors,
   evaluation,
+  evolution,
   files,
+  footprint,
   metrics,
+  nested,
+  nsga2,
   plots,
+  predictor,
   process,
   selection,
-  sharding,
-  sources,
-  supernet,
-  training,
+  trained,
 )
 from bignas_jax import config as config_lib
+from bignas_jax import (
+  limits as limits_lib,
+)
 from bignas_jax import (
   workdir as workdir_lib,
 )
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
-from bignas_jax.config import Config
-from bignas_jax.model import Model
-from bignas_jax.selection import Limits
+from bignas_jax.limits import Limits
+from bignas_jax.scoring import Scorer
+from bignas_jax.selection import Problem, Search
+from bignas_jax.space import Space
 
-STRATEGIES = ('coarse_to_fine', 'random')
-
-
-class Run(NamedTuple):
-  """A trained supernet, ready to be used."""
-
-  config: Config
-  model: Model
-  splits: sources.Splits
-  step: int
-  params: Any
-
-
-def load(workdir: epath.Path) -> Run:
-  """Reads the newest checkpoint's parameters (the averaged ones, if kept).
-
-  Raises:
-    UserError: the directory is not a trained run's.
-  """
-  config = workdir_lib.load_config(workdir)
-  backend.keep_programs(workdir / 'compiled')
-  model = config_lib.model(config)
-  like = sharding.described(
-    model.where, supernet.shapes(model.space), sharding.REPLICATED
-  )
-  name = 'ema' if config.ema_decay > 0 else 'params'
-  step, params = checkpoint.restore_params(workdir, like, name)
-  splits = sources.load(config.data, model.space.channels)
-  return Run(config, model, splits, step, params)
+# What a cost needs that is not always known.
+_MISSING = {'latency_ms': 'such limits with a --latency_table'}
+_CURRENT = 'current.json'  # a search that has begun
+STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
+  'coarse_to_fine': coarse_to_fine.search,
+  'evolution': evolution.search,
+  'nsga2': nsga2.search,
+  'predictor': predictor.search,
+  'random': selection.random,
+}
 
 
 def search(
-  workdir: epath.Path, strategy: str, limits: Limits
+  workdir: epath.Path,
+  strategy: str,
+  limits: Limits,
+  changes: Mapping[str, Any] | None = None,
+  latency_ms: Callable[[Arch], float] | None = None,
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 
@@ -76,7 +66,9 @@ def search(
   Args:
     workdir: of a trained run.
     strategy: one of STRATEGIES.
-    limits: on cost.
+    limits: on costs.
+    changes: of the config's settings (`selection.Search`).
+    latency_ms: predicts a child's latency; needed if it is limited.
 
   Returns:
     The contents of `search/best.json`.
@@ -84,124 +76,118 @@ def search(
   Raises:
     UserError: no child can satisfy the limits, or workdir is not a run's.
   """
-  if strategy not in STRATEGIES:
-    raise errors.UserError(
-      '--strategy', strategy, errors.one_of(STRATEGIES, strategy)
-    )
   cluster.join()
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
-  cost = functools.cache(functools.partial(counting.cost, space))
-  selection.check_limits(limits, cost, space)
-  archive = Archive(workdir / 'search' / 'archive.csv', space)
+  settings = dataclasses.replace(config.search, **(changes or {}))
+  costs = footprint.of(space, latency_ms)
+  check(strategy, limits, settings, costs(arch_lib.smallest(space)))
+  start = limits_lib.feasible(space, costs, limits)
+  directory = workdir / 'search'
+  archive = Archive(directory / 'archive.csv', space)
   # Processes that look up different children evaluate different ones.
-  asked = strategy, limits, archive.entries
-  cluster.same('search', (strategy, limits), asked)
-  scorer = _Scorer(load(workdir), archive, strategy)
-  scorer.evaluator.compile(space.resolution)
-  with metrics.Progress(strategy, scorer.expected(config)) as progress:
-    scorer.progress = progress
-    _select(config.search, strategy, space, scorer, limits, cost)
-  best = max(scorer.seen, key=lambda e: (e.top1, -e.macs))
-  result = {
+  asked = {
     'strategy': strategy,
-    'limits': limits.__dict__,
+    'limits': limits.to_dict(),
+    'settings': nested.plain(settings),
+  }
+  cluster.same('search', asked, (asked, archive.entries))
+  before = _begin(directory, asked, archive)
+  fits = lambda arch: limits.fit(costs(arch))  # noqa: E731
+  run = trained.load(workdir)
+  expected = planned(strategy, space, fits, settings)
+  with metrics.Progress(strategy, expected) as bar:
+    scorer = Scorer(run, archive, strategy, bar)
+    scorer.evaluator.compile(space.resolution)
+    known = scorer.known(archive.entries[:before])
+    problem = Problem(space, scorer, costs, fits, start, known)
+    STRATEGIES[strategy](problem, settings)
+  best = max(scorer.seen, key=lambda e: (e.top1, -e.macs))
+  result = best._asdict() | asked
+  result |= {
+    'arch': arch_lib.to_dict(best.arch),
+    'costs': costs(best.arch),
     'split': 'held_out',
     'evaluated': len(scorer.seen),
+    'looked_up': len(scorer.seen) - scorer.evaluated,
     'seconds': round(scorer.seconds, 1),
-  } | best._asdict()
-  result['arch'] = arch_lib.to_dict(best.arch)
-  worth = calibration(scorer, best.arch)
+  }
+  worth = calibration(run, scorer.evaluator, best.arch)
   if process.leads():
-    directory = workdir / 'search'
-    files.write_json(directory / 'best.json', result)
     files.write_json(directory / 'calibration.json', worth)
+    if strategy == 'predictor':
+      quality = predictor.quality(space, scorer.known(archive.entries))
+      if quality is not None:
+        files.write_json(directory / 'predictor.json', quality)
     picture = picture_of(archive.entries, {'best': [best]})
     (directory / 'pareto.svg').write_text(picture)
+    files.write_json(directory / 'best.json', result)
+    (directory / _CURRENT).unlink()
   return result
 
 
-def _select(config, strategy, space, scorer, limits, cost) -> None:
-  fits = lambda arch: limits.fit(cost(arch))  # noqa: E731
-  if strategy == 'random':
-    return selection.random(
-      space, scorer, fits, evaluations=config.evaluations, seed=config.seed
-    )
-  return selection.coarse_to_fine(
-    space,
-    scorer,
-    fits,
-    lambda arch: cost(arch).macs,
-    grid=selection.coarse_grid(
-      space, config.depth_presets, config.width_presets, config.kernel_presets
-    ),
-    mutants=config.mutants,
-    mutation=config.mutation,
-    seed=config.seed,
-  )
+def planned(
+  strategy: str, space: Space, fits: Callable[[Arch], bool], settings: Search
+) -> int:
+  """How many children the search evaluates at most."""
+  if strategy == 'coarse_to_fine':
+    return coarse_to_fine.planned(space, fits, settings)
+  return settings.evaluations
 
 
-class _Scorer:
-  """score(arch): looks up, or calibrates and evaluates, and archives."""
+def _begin(
+  directory: epath.Path, asked: dict[str, Any], archive: Archive
+) -> int:
+  """How many children were known when this search began for the first time.
 
-  def __init__(self, run: Run, archive: Archive, strategy: str):
-    self.run, self._archive, self._strategy = run, archive, strategy
-    self.evaluator = training.evaluator(
-      run.config, run.model, run.splits, run.splits.held_out
-    )
-    self._known = {entry.key(): entry for entry in archive.entries}
-    self.seen: list[Entry] = []
-    self.seconds = 0.0
-    self.progress: metrics.Progress | None = None
-
-  def expected(self, config: Config) -> int:
-    if self._strategy == 'random':
-      return config.search.evaluations
-    grid = selection.coarse_grid(
-      config_lib.space(config),
-      config.search.depth_presets,
-      config.search.width_presets,
-      config.search.kernel_presets,
-    )
-    return len(grid) + config.search.mutants
-
-  def __call__(self, arch: Arch) -> float:
-    run, images = self.run, len(self.run.splits.held_out)
-    calibration = run.config.calibration.images
-    key = (arch, images, calibration, run.step)
-    entry = self._known.get(key)
-    if entry is None:
-      began = time.monotonic()
-      score = self.evaluator.score(run.params, arch)
-      self.seconds += time.monotonic() - began
-      cost = counting.cost(run.model.space, arch)
-      entry = Entry(
-        arch,
-        cost.macs,
-        cost.params,
-        score.top1,
-        score.images,
-        calibration,
-        len(self._archive.entries),
-        self._strategy,
-        run.step,
-      )
-      self._archive.append(entry)
-      self._known[key] = entry
-    self.seen.append(entry)
-    if self.progress is not None:
-      self.progress.advance(len(self.seen))
-    return entry.top1
+  What is learnt from them must be the same when it goes on.
+  """
+  path, found = directory / _CURRENT, None
+  if path.is_file():
+    found = files.read_json(path)
+  if found is None or found.get('asked') != asked:
+    found = {'asked': asked, 'known': len(archive.entries)}
+    if process.leads():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      files.write_json(path, found)
+  return found['known']
 
 
-def calibration(scorer: _Scorer, best: Arch) -> dict[str, Any]:
+def check(
+  strategy: str, limits: Limits, settings: Search, costs: Iterable[str]
+) -> None:
+  """Raises UserError for what a search cannot be asked.
+
+  Args:
+    strategy: see `search`.
+    limits: likewise.
+    settings: of the strategy.
+    costs: names of those that are known.
+  """
+  if strategy not in STRATEGIES:
+    allowed = errors.one_of(STRATEGIES, strategy)
+    raise errors.UserError('--strategy', strategy, allowed)
+  selection.check(settings)
+  known = list(costs)
+  for field, value in limits.to_dict().items():
+    name = field.partition('_')[2]
+    if name not in known:
+      raise errors.UserError(f'--{field}', value, _MISSING[name])
+  for name in settings.objectives:
+    if name not in known:
+      allowed = _MISSING.get(name, errors.one_of(known, name))
+      raise errors.UserError('search.objectives', name, allowed)
+
+
+def calibration(
+  run: trained.Run, evaluator: evaluation.Evaluator, best: Arch
+) -> dict[str, Any]:
   """What calibration is worth, for `search/calibration.json`.
 
   The biggest, the smallest and the best child with their own statistics, with
   those of an untrained batch norm, and with the biggest child's.
   """
-  space = scorer.run.model.space
-  evaluator, params = scorer.evaluator, scorer.run.params
+  space, params = run.model.space, run.params
   biggest = arch_lib.biggest(space)
   borrowed = evaluator.calibrate(params, biggest)
   initial = evaluation.initial_statistics(borrowed)

@@ -1,172 +1,152 @@
-"""Choosing children: search algorithms that never see the model.
+"""Choosing children: what search algorithms share. They never see the model.
 
-A strategy gets three functions and returns nothing but choices: `score`
-evaluates an architecture, `fits` tells whether its cost is allowed, `macs`
-says what it costs. Every strategy is deterministic in its seed, so that a
-search that was interrupted is repeated, with known scores looked up.
+A strategy is a function of (problem, settings) that asks for scores until it
+has enough; what it asked for is the result. It is deterministic in its seed,
+so that a search that was interrupted is repeated, with known scores looked up.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import errors, sampling
 from bignas_jax.arch import Arch
-from bignas_jax.counting import Cost
-from bignas_jax.space import Choices, Space
-
-Score = Callable[[Arch], float]
-Fits = Callable[[Arch], bool]
-Macs = Callable[[Arch], int]
+from bignas_jax.limits import Costs
+from bignas_jax.space import Space
 
 _TRIES = 1000  # draws for each child wanted, before giving up
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-  """Bounds on what a child may cost; None: none."""
+@dataclasses.dataclass(kw_only=True)
+class Search:
+  """How children are searched.
 
-  max_macs: float | None = None
-  max_params: float | None = None
-  min_macs: float | None = None
-
-  def fit(self, cost: Cost) -> bool:
-    return (
-      (self.max_macs is None or cost.macs <= self.max_macs)
-      and (self.max_params is None or cost.params <= self.max_params)
-      and (self.min_macs is None or cost.macs >= self.min_macs)
-    )
-
-
-def check_limits(
-  limits: Limits, cost: Callable[[Arch], Cost], space: Space
-) -> None:
-  """UserError if no child of the space can satisfy the limits.
-
-  Costs grow with every entry of an architecture, so the two ends of the
-  space decide each limit on its own.
+  Attributes:
+    evaluations: children that a strategy tries; of `coarse_to_fine`, the
+      skeletons that keep the limits, and the mutants.
+    seed: of all draws.
+    mutation: chance that a mutant's entry is redrawn.
+    depth_presets: coarse grid points between the smallest and the biggest
+      depths; likewise for widths and kernel sizes.
+    width_presets: see above.
+    kernel_presets: see above.
+    mutants: children to try around the best of the grid.
+    population: children that `evolution`, `nsga2` and `predictor` begin with,
+      and that a generation of `nsga2` has.
+    bins: of cost, whose best children are parents in `evolution`.
+    objectives: costs that `nsga2` lowers while it raises accuracy.
+    candidates: children that `predictor` predicts for each that it evaluates.
   """
-  genes = arch_lib.genes(space)
-  least = cost(arch_lib.write(space, [g.choices[0] for g in genes]))
-  most = cost(arch_lib.write(space, [g.choices[-1] for g in genes]))
-  for field, value, ok, allowed in (
-    ('max_macs', limits.max_macs, '>=', least.macs),
-    ('max_params', limits.max_params, '>=', least.params),
-    ('min_macs', limits.min_macs, '<=', most.macs),
-  ):
-    if value is None:
-      continue
-    if value < allowed if ok == '>=' else value > allowed:
-      raise errors.UserError(
-        f'--{field}', value, f'a number {ok} {allowed} in space {space.name}'
-      )
-  least, most = limits.min_macs, limits.max_macs
-  if least is not None and most is not None and least > most:
-    raise errors.UserError('--min_macs', least, f'a number <= {most}')
+
+  evaluations: int = 128
+  seed: int = 0
+  mutation: float = 0.1
+  depth_presets: int = 4
+  width_presets: int = 2
+  kernel_presets: int = 4
+  mutants: int = 64
+  population: int = 16
+  bins: int = 4
+  objectives: tuple[str, ...] = ('macs',)
+  candidates: int = 64
 
 
-def coarse_grid(
-  space: Space, depths: int, widths: int, kernels: int
-) -> list[Arch]:
-  """Every resolution x stage-wise presets (BigNAS, section 3.2, coarse).
+_LEAST = {
+  'evaluations': 1,
+  'seed': 0,
+  'depth_presets': 1,
+  'width_presets': 1,
+  'kernel_presets': 1,
+  'mutants': 0,
+  'population': 2,
+  'bins': 1,
+  'candidates': 2,
+}
 
-  Args:
+
+def check(settings: Search) -> None:
+  """Raises UserError, naming the field, for a value that is not allowed."""
+  for name, least in _LEAST.items():
+    value = getattr(settings, name)
+    if value < least:
+      allowed = f'a whole number >= {least}'
+      raise errors.UserError(f'search.{name}', value, allowed)
+  if not 0 < settings.mutation <= 1:
+    allowed = '0 < number <= 1'
+    raise errors.UserError('search.mutation', settings.mutation, allowed)
+  if settings.kernel_presets > 4:
+    value = settings.kernel_presets
+    raise errors.UserError('search.kernel_presets', value, 'at most 4')
+
+
+class Problem(NamedTuple):
+  """What a strategy knows.
+
+  Attributes:
     space: to choose from.
-    depths: presets between all smallest and all biggest.
-    widths: likewise, together with the expand ratios.
-    kernels: of: all smallest, all biggest, big ones late, big ones early.
+    score: top-1 of a child, 0..1; this is what takes time.
+    costs: of a child, by name.
+    fits: whether a child keeps the limits.
+    start: a child that does.
+    known: scores of children that were evaluated before this search.
   """
-  grid = []
-  for size, depth, width, kernel in itertools.product(
-    space.resolution, _fractions(depths), _fractions(widths), range(kernels)
-  ):
-    values = []
-    for gene in arch_lib.genes(space):
-      if gene.field == 'resolution':
-        values.append(size)
-      elif gene.field == 'depth':
-        values.append(_at(gene.choices, depth))
-      elif gene.field == 'kernel_size':
-        assert gene.position is not None
-        late = gene.position >= len(space.stages) / 2
-        values.append(gene.choices[-1 if _big(kernel, late) else 0])
-      else:
-        values.append(_at(gene.choices, width))
-    grid.append(arch_lib.write(space, values))
-  return list(dict.fromkeys(grid))
+
+  space: Space
+  score: Callable[[Arch], float]
+  costs: Callable[[Arch], Costs]
+  fits: Callable[[Arch], bool]
+  start: Arch
+  known: Mapping[Arch, float] = {}
 
 
-def _fractions(n: int) -> list[float]:
-  return [0.0] if n == 1 else [i / (n - 1) for i in range(n)]
-
-
-def _at(choices: Choices, fraction: float) -> int:
-  return choices[round(fraction * (len(choices) - 1))]
-
-
-def _big(preset: int, late: bool) -> bool:
-  """Whether the kernel preset is big in this half of the stages."""
-  return (False, True, late, not late)[preset]
-
-
-def coarse_to_fine(
-  space: Space,
-  score: Score,
-  fits: Fits,
-  macs: Macs,
-  *,
-  grid: Sequence[Arch],
-  mutants: int,
-  mutation: float,
-  seed: int,
-) -> None:
-  """A grid of skeletons, then mutants of the best (BigNAS, section 3.2).
-
-  Skeletons over a limit are not evaluated. The mutants' parents are those of
-  the front of accuracy against cost that were found so far, the best first.
-  """
-  scored = {arch: score(arch) for arch in grid if fits(arch)}
-  if not scored:  # the grid is too coarse for a narrow range of costs
-    first = next(iter(_draw(space, fits, 1, seed)))
-    scored = {first: score(first)}
-  rng = sampling.generator(seed, 1)
-  for _ in range(mutants):
-    parents = front([(macs(a), s, a) for a, s in scored.items()])[::-1]
-    # Half of all mutants come from the best child, a quarter from the second.
-    parent = parents[min(int(rng.geometric(0.5)) - 1, len(parents) - 1)][2]
-    for _ in range(_TRIES):
-      arch = arch_lib.mutate(space, parent, rng, mutation)
-      if arch not in scored and fits(arch):
-        scored[arch] = score(arch)
-        break
-
-
-def random(
-  space: Space, score: Score, fits: Fits, *, evaluations: int, seed: int
-) -> None:
+def random(problem: Problem, settings: Search) -> None:
   """Uniformly drawn children that fit."""
-  for arch in _draw(space, fits, evaluations, seed):
-    score(arch)
+  rng = sampling.generator(settings.seed)
+  for arch in draw(problem, settings.evaluations, rng):
+    problem.score(arch)
 
 
-def _draw(space: Space, fits: Fits, n: int, seed: int) -> Iterable[Arch]:
-  """Up to n different uniform children that fit; UserError if none is found."""
-  rng = sampling.generator(seed)
+def draw(problem: Problem, n: int, rng: np.random.Generator) -> list[Arch]:
+  """Up to n different children that fit, uniform where that is possible.
+
+  Where limits are so narrow that uniform draws miss them, the others are
+  mutants of what was found, at first of the problem's start.
+  """
   found: dict[Arch, None] = {}
-  for _ in range(_TRIES * n):
-    arch = arch_lib.sample(space, rng)
-    if arch not in found and fits(arch):
+
+  def neighbour() -> Arch:
+    parent = list(found)[int(rng.integers(len(found)))]
+    chance = float(rng.uniform(0, 0.5))
+    return arch_lib.mutate(problem.space, parent, rng, chance)
+
+  for make in (lambda: arch_lib.sample(problem.space, rng), neighbour):
+    while len(found) < n:
+      arch = try_new(problem, found, make)
+      if arch is None:
+        break
       found[arch] = None
-      yield arch
-    if len(found) == n:
-      return
-  if not found:
-    raise errors.UserError(
-      'limits', f'none of {_TRIES * n} random children fits', 'wider limits'
-    )
+    if not found:
+      found[problem.start] = None
+  return list(found)
+
+
+def try_new(
+  problem: Problem, taken: Mapping[Arch, object], make: Callable[[], Arch]
+) -> Arch | None:
+  """The first child of `make` that fits and is not taken; None: none came."""
+  for _ in range(_TRIES):
+    arch = make()
+    if arch not in taken and problem.fits(arch):
+      return arch
+  return None
+
+
+def mostly_first(parents: Sequence[Arch], rng: np.random.Generator) -> Arch:
+  """Half of the time the first, a quarter of the time the second, ..."""
+  return parents[min(int(rng.geometric(0.5)), len(parents)) - 1]
 
 
 def front(points: Iterable[tuple]) -> list[tuple]:

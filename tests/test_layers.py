@@ -24,14 +24,15 @@ LAYERS = [
   folders array_records sources damage batches data checkpoint child page
   figures""",
   # 2: rules and search algorithms, which get functions
-  'rules selection archive measures preparing',
+  """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
+  archive measures preparing""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
   'config overrides workdir records',
   # 5: what runs from a config
   """cli run_card observing recovery training
-  searching extraction estimating""",
+  trained scoring searching extraction estimating""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale compiling""",
@@ -49,6 +50,7 @@ OWNERS = {
   'matplotlib': {'plots'},
   'optax': {'optim', 'schedules', 'sandwich', 'benchmarking'},
   'safetensors': {'child'},
+  'sklearn': {'predictor'},
   'tensorboardX': {'metrics'},
 }
 

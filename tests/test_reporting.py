@@ -34,9 +34,11 @@ _SPACE = config_lib.space(_CONFIG)
 _BIGGEST = arch_lib.biggest(_SPACE)
 _SMALLEST = arch_lib.smallest(_SPACE)
 _STRATEGIES = ('coarse_to_fine', 'random')
+_AFTER_SEARCH = ('What the search tried', 'How well accuracy is predicted')
 _SECTIONS = (
   'Training',
   'Accuracy against cost',
+  *_AFTER_SEARCH,
   'Why children are calibrated',
   'Children on the front',
   'Extracted children',
@@ -177,6 +179,19 @@ def _write_search(workdir: pathlib.Path) -> Entry:
   return best
 
 
+def _write_predictor(workdir: pathlib.Path) -> None:
+  measured = [entry.top1 for entry in _entries()]
+  found = {
+    'children': 60,
+    'folds': 5,
+    'rank_correlation': 0.8649,
+    'mean_abs_error': 0.012,
+    'predicted': [0.9 * value for value in measured],
+    'measured': measured,
+  }
+  files.write_json(workdir / 'search' / 'predictor.json', found)
+
+
 def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
   cost = counting.cost(_SPACE, arch)
   info = {
@@ -212,6 +227,7 @@ def full(workdir: pathlib.Path) -> Entry:
   workdir_lib.claim(workdir, _CONFIG)
   _write_metrics(workdir)
   best = _write_search(workdir)
+  _write_predictor(workdir)
   _write_child(workdir, 'best', best.arch)
   return best
 
@@ -251,16 +267,16 @@ def test_every_section_in_reading_order(run):
   *_, page = run
   assert page.headings == [
     'BigNAS supernet mnist',
-    *_SECTIONS[:5],
+    *_SECTIONS[:-1],
     'best',
-    _SECTIONS[5],
+    _SECTIONS[-1],
   ]
 
 
 def test_pictures_are_named_and_identifiers_unique(run):
   *_, page = run
   pictures = [a for tag, a in page.tags if tag == 'svg']
-  assert len(pictures) == 7
+  assert len(pictures) == 10
   assert all(picture['aria-label'] for picture in pictures)
   assert len(page.ids) == len(set(page.ids))
   for name in ('losses', 'train-top1', 'eval-top1', 'lr', 'speed'):
@@ -344,6 +360,19 @@ def test_calibration_is_the_files(run):
   ]
 
 
+def test_quality_of_predictions_is_the_files(run):
+  page = run[-1]
+  assert 'rank correlation 0.86, mean error 1.2 points' in page.text
+  assert {'history', 'prediction'} <= set(page.ids)
+
+
+def test_a_child_is_drawn_block_by_block(run):
+  _, best, _, page = run
+  assert 'blocks0' in page.ids
+  for block in counting.blocks(_SPACE, best.arch):
+    assert f'kernel {block.kernel_size}' in page.text
+
+
 def test_child_costs_by_block_add_up(run):
   _, best, _, page = run
   rows = counting.rows(_SPACE, best.arch)
@@ -380,7 +409,8 @@ def test_same_files_same_page(run):
 def test_parts_not_made_yet_name_their_commands(started):
   result = reporting.write(started)
   page = _read(started)
-  assert page.headings == ['BigNAS supernet mnist', *_SECTIONS]
+  known = [name for name in _SECTIONS if name not in _AFTER_SEARCH]
+  assert page.headings == ['BigNAS supernet mnist', *known]
   where = f"--workdir='{started}'"
   for command in (
     f'python -m bignas_jax.main {where} --config=FILE',

@@ -1,20 +1,57 @@
 """Search algorithms on scores that are known in advance."""
 
-import functools
 import itertools
 
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import archive, counting, errors, selection, spaces
-from bignas_jax.selection import Limits
+from bignas_jax import (
+  archive,
+  coarse_to_fine,
+  errors,
+  evolution,
+  footprint,
+  nsga2,
+  predictor,
+  sampling,
+  selection,
+  spaces,
+)
+from bignas_jax import limits as limits_lib
+from bignas_jax.limits import Limits
+from bignas_jax.selection import Problem, Search
 
 SPACE = spaces.MNIST
-COST = functools.cache(functools.partial(counting.cost, SPACE))
+COSTS = footprint.of(SPACE)
+STRATEGIES = {
+  'coarse_to_fine': coarse_to_fine.search,
+  'evolution': evolution.search,
+  'nsga2': nsga2.search,
+  'predictor': predictor.search,
+  'random': selection.random,
+}
 
 
 def _macs(arch):
-  return COST(arch).macs
+  return COSTS(arch)['macs']
+
+
+def _smooth(arch):
+  """Grows with cost, but not by cost alone."""
+  rng = np.random.default_rng(list(map(abs, arch_lib.read(arch))))
+  return (_macs(arch) ** 0.3 + arch.depth[1] + rng.normal(0, 0.3)) / 100
+
+
+_HIDDEN = arch_lib.read(arch_lib.sample(SPACE, np.random.default_rng(5)))
+
+
+def _near(arch):
+  """The share of decisions that are those of one hidden child."""
+  pairs = zip(arch_lib.read(arch), _HIDDEN, strict=True)
+  return float(np.mean([a == b for a, b in pairs]))
 
 
 class _Recorder:
@@ -28,21 +65,29 @@ class _Recorder:
     return self.formula(arch)
 
 
-def _coarse_to_fine(score, limits, seed=0, mutants=40):
-  selection.coarse_to_fine(
-    SPACE,
-    score,
-    lambda arch: limits.fit(COST(arch)),
-    _macs,
-    grid=selection.coarse_grid(SPACE, 4, 2, 4),
-    mutants=mutants,
-    mutation=0.2,
-    seed=seed,
+FREE = Limits()
+
+
+def problem(score, limits=FREE):
+  return Problem(
+    space=SPACE,
+    score=score,
+    costs=COSTS,
+    fits=lambda arch: limits.fit(COSTS(arch)),
+    start=limits_lib.feasible(SPACE, COSTS, limits),
   )
 
 
+def asked_by(strategy, formula=_smooth, limits=FREE, **settings):
+  """Which children it evaluates, in order."""
+  score = _Recorder(formula)
+  settings = Search(**{'evaluations': 40, 'mutants': 20, **settings})
+  STRATEGIES[strategy](problem(score, limits), settings)
+  return score.asked
+
+
 def test_the_papers_grid_has_160_skeletons():
-  grid = selection.coarse_grid(spaces.BIGNAS, 4, 2, 4)
+  grid = coarse_to_fine.grid(spaces.BIGNAS, Search())
   assert len(grid) == 5 * 4 * 2 * 4
   assert all(arch_lib.contains(spaces.BIGNAS, arch) for arch in grid)
   assert arch_lib.smallest(spaces.BIGNAS) in grid
@@ -51,70 +96,172 @@ def test_the_papers_grid_has_160_skeletons():
 
 def test_fine_steps_improve_on_the_grid():
   # Best at the most cost within the limit, which lies in the grid's widest gap.
-  grid = selection.coarse_grid(SPACE, 4, 2, 4)
+  grid = coarse_to_fine.grid(SPACE, Search())
   costs = sorted(map(_macs, grid))
   _, below, above = max((b - a, a, b) for a, b in itertools.pairwise(costs))
   limit = (below + above) / 2
-  score = _Recorder(_macs)
-  _coarse_to_fine(score, Limits(max_macs=limit))
-  coarse = max(_macs(arch) for arch in score.asked if arch in set(grid))
-  fine = max(_macs(arch) for arch in score.asked)
+  limits = Limits(most={'macs': limit})
+  asked = asked_by('coarse_to_fine', _macs, limits, mutants=40)
+  coarse = max(_macs(arch) for arch in asked if arch in set(grid))
+  fine = max(map(_macs, asked))
   assert coarse == below < fine <= limit
 
 
-def test_nothing_over_a_limit_is_ever_evaluated():
-  limits = Limits(max_macs=0.9e6, max_params=60_000, min_macs=0.5e6)
-  for search in (
-    lambda score: _coarse_to_fine(score, limits),
-    lambda score: selection.random(
-      SPACE, score, lambda a: limits.fit(COST(a)), evaluations=50, seed=0
-    ),
-  ):
-    score = _Recorder(_macs)
-    search(score)
-    assert len(score.asked) == len(set(score.asked)) > 20
-    assert all(limits.fit(COST(arch)) for arch in score.asked)
+NARROW = Limits(
+  most={'macs': 0.9e6, 'params': 60_000, 'activation_bytes': 35_000},
+  least={'macs': 0.5e6},
+)
 
 
-def test_searches_repeat_by_seed():
-  asked = []
-  for seed in (0, 0, 1):
-    score = _Recorder(lambda arch: -_macs(arch))
-    _coarse_to_fine(score, Limits(max_macs=1e6), seed)
-    asked.append(score.asked)
-  assert asked[0] == asked[1] != asked[2]
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_nothing_over_a_limit_is_ever_evaluated(strategy):
+  asked = asked_by(strategy, limits=NARROW)
+  assert len(asked) == len(set(asked)) > 20
+  assert all(NARROW.fit(COSTS(arch)) for arch in asked)
 
 
-def test_random_search_uses_its_evaluations_up():
-  score = _Recorder(_macs)
-  selection.random(SPACE, score, lambda a: True, evaluations=33, seed=5)
-  assert len(score.asked) == 33
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_searches_repeat_by_seed(strategy):
+  few = {'limits': Limits(most={'macs': 1e6}), 'evaluations': 30}
+  first, again, other = (
+    asked_by(strategy, seed=seed, **few) for seed in (0, 0, 1)
+  )
+  assert first == again != other
+
+
+@pytest.mark.parametrize('strategy', sorted({*STRATEGIES} - {'coarse_to_fine'}))
+def test_evaluations_are_used_up_and_no_more(strategy):
+  for n in (1, 33):
+    assert len(asked_by(strategy, evaluations=n)) == n
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_a_limit_that_one_child_keeps_ends_the_search(strategy):
+  smallest = arch_lib.smallest(SPACE)
+  limits = Limits(most={'macs': _macs(smallest)})
+  assert asked_by(strategy, limits=limits) == [smallest]
+
+
+@pytest.mark.parametrize('strategy', ['evolution', 'predictor'])
+def test_strategies_beat_chance(strategy):
+  # Chance has twice as many evaluations.
+  best = {
+    name: [
+      max(
+        map(_near, asked_by(name, _near, evaluations=n, population=8, seed=s))
+      )
+      for s in range(3)
+    ]
+    for name, n in ((strategy, 40), ('random', 80))
+  }
+  assert min(best[strategy]) > max(best['random'])
+
+
+def test_evolution_keeps_the_best_of_each_bin():
+  archs = sorted({*coarse_to_fine.grid(SPACE, Search())}, key=_macs)
+  scored = {arch: _smooth(arch) for arch in archs}
+  parents = evolution.best_of_bins(problem(_smooth), scored, 4)
+  width = (_macs(archs[-1]) - _macs(archs[0])) / 4
+  bins = {
+    arch: min(int((_macs(arch) - _macs(archs[0])) / width), 3) for arch in archs
+  }
+  expected = {
+    max((a for a in archs if bins[a] == i), key=scored.__getitem__)
+    for i in set(bins.values())
+  }
+  assert set(parents) == expected
+  assert [scored[a] for a in parents] == sorted(
+    (scored[a] for a in parents), reverse=True
+  )
+
+
+POINTS = st.lists(
+  st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
+  min_size=1,
+  max_size=25,
+).map(lambda rows: np.array(rows, float))
+
+
+def dominates(a, b):
+  return (a <= b).all() and (a < b).any()
+
+
+@hypothesis.given(POINTS)
+def test_ranks_are_fronts_that_are_taken_away(points):
+  ranks = nsga2.ranks(points)
+  left, number = set(range(len(points))), 0
+  while left:
+    front = {
+      i for i in left if not any(dominates(points[j], points[i]) for j in left)
+    }
+    assert set(np.flatnonzero(ranks == number)) == front
+    left, number = left - front, number + 1
+
+
+def test_crowding_of_a_front_counted_by_hand():
+  # Ranges 4 and 8; the two in the middle lack (3, 7) and (3, 5) of them.
+  points = np.array([[0, 8], [1, 5], [3, 1], [4, 0]], float)
+  expected = [np.inf, 3 / 4 + 7 / 8, 3 / 4 + 5 / 8, np.inf]
+  np.testing.assert_allclose(nsga2.crowding(points), expected)
+
+
+@hypothesis.given(POINTS, st.integers(1, 25))
+def test_survivors_are_of_the_first_fronts(points, size):
+  kept = nsga2.survivors(points, size)
+  assert len(kept) == len(set(kept)) == min(size, len(points))
+  ranks = nsga2.ranks(points)
+  lost = set(range(len(points))) - set(kept)
+  assert all(ranks[i] <= ranks[j] for i in kept for j in lost)
+
+
+def test_nsga2_finds_the_front_of_two_objectives():
+  # Every child of the space is known; the front is what nothing dominates.
+  whole = _hypervolume(arch_lib.every(SPACE))
+  for seed in range(3):
+    found, chance = (
+      _hypervolume(asked_by(name, evaluations=200, seed=seed))
+      for name in ('nsga2', 'random')
+    )
+    assert chance < found <= whole
+    assert found > 0.9 * whole
+
+
+def _hypervolume(archs):
+  """Under the front's staircase, above the worst score, up to the dearest."""
+  worst, end = _smooth(arch_lib.smallest(SPACE)), arch_lib.biggest(SPACE)
+  front = selection.front([(_macs(a), _smooth(a)) for a in archs])
+  costs = [cost for cost, _ in front] + [_macs(end)]
+  steps = zip(itertools.pairwise(costs), front, strict=True)
+  return sum((b - a) * (score - worst) for (a, b), (_, score) in steps)
+
+
+def test_predictor_learns_what_was_known_before():
+  drawn = selection.draw(problem(_near), 100, sampling.generator(9))
+  settings = Search(evaluations=10, population=3)
+  best = []
+  for known in ({}, {arch: _near(arch) for arch in drawn}):
+    score = _Recorder(_near)
+    predictor.search(problem(score)._replace(known=known), settings)
+    best.append(max(map(_near, score.asked)))
+  assert best[1] > best[0]
+
+
+def test_quality_of_predictions_is_that_of_children_not_learnt_from():
+  archs = selection.draw(problem(_smooth), 120, sampling.generator(3))
+  found = predictor.quality(SPACE, {arch: _smooth(arch) for arch in archs})
+  assert found['children'] == 120 and found['rank_correlation'] > 0.8
+  rng = np.random.default_rng(0)
+  noise = predictor.quality(SPACE, {arch: rng.random() for arch in archs})
+  assert abs(noise['rank_correlation']) < 0.3  # nothing to learn
+  assert predictor.quality(SPACE, {archs[0]: 0.5}) is None
 
 
 @pytest.mark.parametrize(
-  'limits, field, bound',
-  [
-    (Limits(max_macs=1000), '--max_macs', 'smallest'),
-    (Limits(max_params=10), '--max_params', 'smallest'),
-    (Limits(min_macs=1e9), '--min_macs', 'biggest'),
-  ],
+  'field, value', [('evaluations', 0), ('mutation', 0.0), ('population', 1)]
 )
-def test_infeasible_limits_name_the_nearest_possible(limits, field, bound):
-  with pytest.raises(errors.UserError, match=field) as refused:
-    selection.check_limits(limits, COST, SPACE)
-  cost = COST(getattr(arch_lib, bound)(SPACE))
-  nearest = cost.params if 'params' in field else cost.macs
-  assert str(nearest) in str(refused.value)
-
-
-def test_contradictory_limits_are_refused():
-  with pytest.raises(errors.UserError, match='--min_macs'):
-    selection.check_limits(Limits(min_macs=2e6, max_macs=1e6), COST, SPACE)
-
-
-def test_a_gap_between_children_ends_the_search():
-  with pytest.raises(errors.UserError, match='random children fits'):
-    selection.random(SPACE, _macs, lambda a: False, evaluations=1, seed=0)
+def test_settings_out_of_range_are_named(field, value):
+  with pytest.raises(errors.UserError, match=f'^search.{field}'):
+    selection.check(Search(**{field: value}))
 
 
 def test_front_holds_those_that_no_other_beats():

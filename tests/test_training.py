@@ -144,12 +144,12 @@ def test_only_parameters_are_read_for_use(whole):
 
 
 def test_averaged_parameters_are_kept_and_used(tmp_path):
-  from bignas_jax import searching
+  from bignas_jax import trained
 
   config = tiny.config(ema_decay=0.5, steps=2, eval_every=2)
   training.train(config, tmp_path)
   state = _state(tmp_path, config)
-  run = searching.load(tmp_path)
+  run = trained.load(tmp_path)
   chex.assert_trees_all_equal(jax.device_get(run.params), state.ema)
   kernels = state.ema['stem']['conv'], state.params['stem']['conv']
   assert (kernels[0]['kernel'] != kernels[1]['kernel']).any()

@@ -1,0 +1,156 @@
+"""Limits on what children may cost, and whether any child can keep them."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import errors, sampling
+from bignas_jax.arch import Arch
+from bignas_jax.space import Space
+
+Costs = Mapping[str, float]  # of a child, by name (`footprint.NAMES`)
+Cost = Callable[[Arch], Costs]
+
+_ENUMERATED = 5_000  # children of a space that are all looked at
+_STARTS = 24  # of descents, in bigger spaces
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+  """Bounds on costs, by name; what has no entry is free.
+
+  Attributes:
+    least: lower bounds.
+    most: upper bounds.
+  """
+
+  least: Costs = dataclasses.field(default_factory=dict)
+  most: Costs = dataclasses.field(default_factory=dict)
+
+  def fit(self, costs: Costs) -> bool:
+    """Whether these costs keep all limits."""
+    return self.excess(costs) == 0
+
+  def excess(self, costs: Costs) -> float:
+    """By how much costs break the limits: the sum of relative differences."""
+    over = (_over(costs[name], most) for name, most in self.most.items())
+    under = (_over(least, costs[name]) for name, least in self.least.items())
+    return sum(over) + sum(under)
+
+  def broken(self, costs: Costs) -> list[tuple[str, float, float]]:
+    """Field, limit and cost of each limit that the costs break."""
+    found = [
+      (f'min_{name}', limit, costs[name])
+      for name, limit in self.least.items()
+      if costs[name] < limit
+    ]
+    return found + [
+      (f'max_{name}', limit, costs[name])
+      for name, limit in self.most.items()
+      if costs[name] > limit
+    ]
+
+  def to_dict(self) -> dict[str, float]:
+    """{'max_macs': 1e6, ...}."""
+    least = {f'min_{name}': value for name, value in self.least.items()}
+    return least | {f'max_{name}': value for name, value in self.most.items()}
+
+
+def from_dict(fields: Mapping[str, float | None]) -> Limits:
+  """The inverse of `Limits.to_dict`; None: no limit."""
+  given = {k: v for k, v in fields.items() if v is not None}
+  split = {k: k.partition('_')[::2] for k in given}
+  ends: dict[str, dict[str, float]] = {'min': {}, 'max': {}}
+  for field, (end, name) in split.items():
+    ends[end][name] = given[field]
+  return Limits(least=ends['min'], most=ends['max'])
+
+
+def feasible(space: Space, cost: Cost, limits: Limits) -> Arch:
+  """A child that keeps the limits.
+
+  All children of a small space are looked at. In a bigger one, one entry of an
+  architecture after the other is changed for the better, from both ends of the
+  space and from random children; a narrow gap that these descents do not find
+  is taken for an impossible one.
+
+  Raises:
+    UserError: there is none; it names the nearest possible values.
+  """
+  names = set(limits.least) & set(limits.most)
+  for name in sorted(names):
+    least, most = limits.least[name], limits.most[name]
+    if least > most:
+      raise errors.UserError(f'--min_{name}', least, f'a number <= {most:g}')
+  excess = lambda arch: limits.excess(cost(arch))  # noqa: E731
+  best, least = None, float('inf')
+  for arch in _candidates(space, excess):
+    value = excess(arch)
+    if value < least:
+      best, least = arch, value
+    if least == 0:
+      return arch
+  assert best is not None
+  raise _refusal(space, limits, cost(best))
+
+
+def _refusal(space: Space, limits: Limits, nearest: Costs) -> errors.UserError:
+  given, broken = limits.to_dict(), limits.broken(nearest)
+  if len(given) == 1:
+    field, limit, value = broken[0]
+    sign = '>=' if field.startswith('max') else '<='
+    allowed = f'a number {sign} {_shown(value)} in space {space.name}'
+    return errors.UserError(f'--{field}', limit, allowed)
+  values = ', '.join(
+    f'{name} {_shown(nearest[name])}'
+    for name in dict.fromkeys([*limits.least, *limits.most])
+  )
+  return errors.UserError(
+    ', '.join(f'--{field}' for field, *_ in broken),
+    {field: _shown(value) for field, value in given.items()},
+    f'what one child of space {space.name} can keep at once; the nearest has '
+    f'{values}',
+  )
+
+
+def _candidates(
+  space: Space, excess: Callable[[Arch], float]
+) -> Iterable[Arch]:
+  if arch_lib.count(space) <= _ENUMERATED:
+    yield from arch_lib.every(space)
+    return
+  genes = arch_lib.genes(space)
+  rng = sampling.generator(0)
+  for end in (0, -1):
+    yield _descend(space, [g.choices[end] for g in genes], excess)
+  for _ in range(_STARTS):
+    start = arch_lib.read(arch_lib.sample(space, rng))
+    yield _descend(space, start, excess)
+
+
+def _descend(
+  space: Space, values: list[int], excess: Callable[[Arch], float]
+) -> Arch:
+  """Changes single entries for the better, until none is better."""
+  genes = arch_lib.genes(space)
+  best = excess(arch_lib.write(space, values))
+  better = True
+  while better and best > 0:
+    better = False
+    for i, gene in enumerate(genes):
+      for choice in gene.choices:
+        changed: Any = [*values[:i], choice, *values[i + 1 :]]
+        value = excess(arch_lib.write(space, changed))
+        if value < best:
+          best, values, better = value, changed, True
+  return arch_lib.write(space, values)
+
+
+def _over(value: float, bound: float) -> float:
+  return max(0.0, value / bound - 1) if bound > 0 else float(value > bound)
+
+
+def _shown(value: float) -> str:
+  """In full: a limit of this value can be kept."""
+  return str(int(value)) if float(value).is_integer() else repr(value)

@@ -1,0 +1,74 @@
+"""What a child costs, against the child itself."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import child as child_lib
+from bignas_jax import counting, footprint, slicing, spaces, supernet
+
+SPACES = tiny.SPACE, *spaces.SPACES.values()
+
+
+def ends_and_some(space, n=1):
+  rng = np.random.default_rng(0)
+  return [
+    arch_lib.smallest(space),
+    arch_lib.biggest(space),
+    *(arch_lib.sample(space, rng) for _ in range(n)),
+  ]
+
+
+@pytest.mark.parametrize('space', SPACES, ids=lambda space: space.name)
+def test_file_is_no_bigger_than_promised(space, tmp_path):
+  costs = footprint.of(space)
+  for arch in ends_and_some(space):
+    pinned = arch_lib.pin(space, arch)
+    params = supernet.shapes(pinned)
+    shapes = {
+      'params': params,
+      'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
+    }
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes)
+    child_lib.save(tmp_path / 'child', child_lib.Child(arch, pinned, zeros, {}))
+    size = (tmp_path / 'child' / 'model.safetensors').stat().st_size
+    total = counting.cost(space, arch)
+    arrays = 4 * (total.params + total.statistics)
+    assert size == arrays + child_lib.header_bytes(shapes)
+    assert size <= costs(arch)['file_bytes']
+
+
+def test_peak_activations_of_a_network_counted_by_hand():
+  # stem 12 -> 6 pixels, 8 channels; a block 8 -> 16 -> 16 of stride 2.
+  arch = arch_lib.write(tiny.SPACE, [12, 8, 16, 24, 1, 5, 2])
+  image, stem, wide, narrow = 12 * 12, 8 * 36, 16 * 36, 16 * 9
+  out, head = 16 * 9, 24 * 9
+  alive = (
+    image + stem,
+    stem + wide,
+    stem + wide + narrow,
+    stem + narrow + out,
+    out + head,
+  )
+  assert counting.peak_activations(tiny.SPACE, arch) == max(alive)
+
+
+@pytest.mark.parametrize('space', SPACES, ids=lambda space: space.name)
+def test_costs_grow_with_every_decision(space):
+  costs = footprint.of(space)
+  for arch in ends_and_some(space):
+    here, values = costs(arch), arch_lib.read(arch)
+    for i, gene in enumerate(arch_lib.genes(space)):
+      at = gene.choices.index(values[i])
+      if at + 1 < len(gene.choices):
+        more = [*values[:i], gene.choices[at + 1], *values[i + 1 :]]
+        there = costs(arch_lib.write(space, more))
+        assert all(there[name] >= here[name] for name in here), gene.name
+
+
+def test_latency_is_a_cost_where_it_is_known():
+  costs = footprint.of(tiny.SPACE, lambda arch: float(arch.resolution))
+  found = costs(arch_lib.smallest(tiny.SPACE))
+  assert found['latency_ms'] == 8 and set(found) == set(footprint.NAMES)
