@@ -16,6 +16,7 @@ from bignas_jax import (
   evaluation,
   metrics,
   nested,
+  presets,
   searching,
   sharding,
   sources,
@@ -38,15 +39,15 @@ SPLITS = ('test', 'held_out')
 
 
 def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
-  """`best` (of the last search), `biggest`, `smallest`, JSON or a file."""
+  """`best` (of the last search), or what `presets.parse` reads."""
   if text != 'best':
-    return arch_lib.parse(space, text)
+    return presets.parse(space, text)
   path = workdir / 'search' / 'best.json'
   if not path.is_file():
     raise errors.UserError(
       '--arch', 'best', f'a searched run; there is no {path}'
     )
-  return arch_lib.parse(space, path.read_text())
+  return presets.parse(space, path.read_text())
 
 
 def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:

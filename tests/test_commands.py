@@ -124,7 +124,7 @@ def test_cost_needs_no_weights(capsys):
 
 
 @pytest.mark.parametrize(
-  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'report']
+  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'list', 'report']
 )
 def test_help(name, capsys):
   with pytest.raises(SystemExit) as done:
@@ -266,6 +266,30 @@ def test_architecture_outside_its_space(trained, tmp_path, capsys):
 def test_unknown_space(capsys):
   arguments = ['--space=bigmas', '--arch=smallest']
   _refused(capsys, 'cost', arguments, 'bigmas', 'did you mean bignas?')
+  arguments = ['--space=bigmas']
+  _refused(capsys, 'list', arguments, 'bigmas', 'did you mean bignas?')
+
+
+@pytest.mark.parametrize(
+  ('arch', 'words'),
+  [
+    ('bignas_s', ['in space tiny one of biggest, smallest', 'space bignas']),
+    ('bigest', ["arch: got 'bigest'", 'did you mean biggest?']),
+  ],
+)
+@pytest.mark.parametrize('name', ['extract', 'evaluate'])
+def test_what_is_no_arch_of_the_runs_space(trained, capsys, name, arch, words):
+  arguments = [f'--workdir={trained}', f'--arch={arch}']
+  arguments += [f'--out={trained}/no'] if name == 'extract' else []
+  _refused(capsys, name, arguments, *words)
+  assert not (trained / 'no').exists()
+
+
+def test_an_unknown_preset_is_one_line_and_status_2(capsys):
+  arguments = ['--space=bignas', '--arch=bignas_l']
+  _refused(capsys, 'cost', arguments, 'bignas_l', 'did you mean bignas_s?')
+  arguments = ['--space=bignas', '--arch=attentive_nas_a0']
+  _refused(capsys, 'cost', arguments, 'a preset of space attentive_nas')
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ LAYERS = [
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model examples
   folders array_records sources damage batches data checkpoint child page
-  figures""",
+  figures presets""",
   # 2: rules and search algorithms, which get functions
   'rules selection archive measures preparing',
   # 3: programs over a model
@@ -36,7 +36,7 @@ LAYERS = [
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale compiling""",
   # 7: commands
-  'main search extract evaluate cost report benchmark compile prepare',
+  'main search extract evaluate cost list report benchmark compile prepare',
 ]
 
 OWNERS = {
@@ -156,7 +156,10 @@ def test_search_algorithms_cannot_reach_the_model():
 
 def test_pure_values_need_no_jax():
   """So that `cost`, for one, answers at once."""
-  for start in ('counting', 'sampling', 'selection', 'spaces', 'cost'):
+  for start in (
+    *('counting', 'sampling', 'selection', 'spaces', 'presets'),
+    *('cost', 'list'),
+  ):
     users = {
       module
       for module in reachable(start)
