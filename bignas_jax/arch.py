@@ -154,6 +154,11 @@ def count(space: Space) -> int:
   return math.prod(len(gene.choices) for gene in genes(space))
 
 
+def is_one(space: Space) -> bool:
+  """Whether it holds a single architecture, as `pin` leaves it."""
+  return count(space) == 1
+
+
 def contains(space: Space, arch: Arch) -> bool:
   """Whether the architecture is one of the space's."""
   try:

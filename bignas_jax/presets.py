@@ -36,7 +36,9 @@ class Preset(NamedTuple):
   source: str
 
 
-def _bignas(resolution, depth, *printed) -> Preset:
+def _bignas(
+  resolution: int, depth: Choices, macs: int, params: int, top1: float
+) -> Preset:
   arch = Arch(
     resolution=resolution,
     width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
@@ -44,7 +46,7 @@ def _bignas(resolution, depth, *printed) -> Preset:
     kernel_size=(3, 3, 5, 3, 5, 5, 3),
     expand_ratio=(1, 6, 6, 6, 6, 6, 6),
   )
-  return Preset('bignas', arch, *printed, 'arXiv:2003.11142')
+  return Preset('bignas', arch, macs, params, top1, 'arXiv:2003.11142')
 
 
 def _attentive(
@@ -161,7 +163,7 @@ def parse(space: Space, text: str) -> Arch:
     return ENDS[text](space)
   if text in named:
     return arch_lib.check(space, named[text].arch)
-  fields = _read(text)
+  fields = read(text)
   if fields is None:
     names = errors.one_of([*ENDS, *named], text)
     allowed = f'in space {space.name} {names}, JSON, or a file that holds JSON'
@@ -181,18 +183,19 @@ def space_of(text: str) -> Space:
   """
   if text in PRESETS:
     return spaces.get(PRESETS[text].space)
+  fields = read(text)
   try:
-    return nested.build(Space, (_read(text) or {})['network'])
+    found = nested.build(Space, fields['network'])
   except (KeyError, TypeError):
-    raise errors.UserError(
-      'arch',
-      text,
-      f'{errors.one_of(PRESETS, text)}, or a child.json; others with a space',
-    ) from None
+    found = None
+  if not isinstance(found, Space):
+    allowed = f'{errors.one_of(PRESETS, text)}, or a child.json'
+    raise errors.UserError('arch', text, f'{allowed}; others need a space')
+  return found
 
 
-def _read(text: str) -> Any:
-  """What the JSON says that the text is, or names a file of; None: neither."""
+def read(text: str) -> Any:
+  """What the JSON says that the text is, or is a file of; None: it is none."""
   if not text.lstrip().startswith('{'):
     if not os.path.isfile(text):  # False, not an error, for an odd name too
       return None

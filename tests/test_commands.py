@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from bignas_jax import child as child_lib
-from bignas_jax import cli, counting, workdir
+from bignas_jax import cli, counting, supernet, workdir
 from bignas_jax.arch import from_dict
 
 _CONFIG = """
@@ -91,6 +92,37 @@ def test_supernet_and_package_agree(trained, capsys):
     results.append(json.loads(capsys.readouterr().out))
   assert results[0]['top1'] == results[1]['top1']
   assert 'uncalibrated_top1' in results[1]
+
+
+def test_a_child_is_tuned_on_its_own(trained, tmp_path, capsys):
+  """At rate 0, so that what comes out is what came out of the supernet."""
+  child, run = trained / 'children' / 'best', tmp_path / 'run'
+  config = _config(tmp_path, 'space="", policy="alone"')
+  for name, *arguments in (
+    (
+      *('main', f'--config={config}', f'--workdir={run}'),
+      *(f'--config.init_from={child}', '--config.schedule.peak=0'),
+    ),
+    ('extract', f'--workdir={run}', f'--out={run}/children/best'),
+    ('report', f'--workdir={run}'),
+  ):
+    assert cli.status(_command(name), arguments) == 0, name
+  capsys.readouterr()
+  before, after = map(child_lib.load, (child, run / 'children' / 'best'))
+  chex.assert_trees_all_equal(
+    after.variables['params'], before.variables['params']
+  )
+  assert after.info['accuracy'] == before.info['accuracy']
+  assert after.info['input'] == before.info['input']
+  images = np.random.default_rng(0).normal(
+    size=(8, before.arch.resolution, before.arch.resolution, 1)
+  )
+  logits = [
+    supernet.Supernet(c.space).apply(c.variables, images.astype(np.float32))
+    for c in (before, after)
+  ]
+  np.testing.assert_allclose(*logits, atol=1e-4)
+  assert np.abs(logits[0]).max() > 0.1
 
 
 def test_search_repeats_from_its_archive(trained, capsys):

@@ -28,7 +28,7 @@ LAYERS = [
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
-  'config overrides workdir records',
+  'config overrides workdir starting records',
   # 5: what runs from a config
   """cli run_card observing recovery training
   searching extraction estimating""",

@@ -58,6 +58,8 @@ def test_better_networks_cost_more():
     'no/such/file.json',
     '{"resolution": 24',
     '{}',
+    '{"network": 3}',
+    '{"network": {"name": "x"}}',
     '[24]',
     '',
     'x' * 300,  # no file name may be that long
