@@ -19,8 +19,9 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--space', help=f'one of {", ".join(spaces.SPACES)}; otherwise all'
   )
   options = parser.parse_args(arguments)
-  only = None if options.space is None else spaces.get(options.space).name
-  wanted = [s for name, s in spaces.SPACES.items() if only in (None, name)]
+  wanted = list(spaces.SPACES.values())
+  if options.space is not None:
+    wanted = [spaces.get(options.space)]
   return {
     'spaces': [_space(space) for space in wanted],
     'presets': [
