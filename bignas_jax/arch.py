@@ -10,8 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -164,6 +162,11 @@ def every(space: Space) -> Iterator[Arch]:
     yield write(space, list(values))
 
 
+def is_one(space: Space) -> bool:
+  """Whether it holds a single architecture, as `pin` leaves it."""
+  return count(space) == 1
+
+
 def contains(space: Space, arch: Arch) -> bool:
   """Whether the architecture is one of the space's."""
   try:
@@ -262,22 +265,3 @@ def from_dict(space: Space, fields: Any) -> Arch:
     k: v if k == 'resolution' else tuple(v) for k, v in fields.items()
   }
   return check(space, Arch(**values))
-
-
-def parse(space: Space, text: str) -> Arch:
-  """Reads `smallest`, `biggest`, JSON text, or a file that holds JSON."""
-  if text in ('smallest', 'biggest'):
-    return smallest(space) if text == 'smallest' else biggest(space)
-  if not text.lstrip().startswith('{'):
-    if not os.path.isfile(text):  # False, not an error, for an odd name too
-      raise errors.UserError(
-        'arch', text, 'smallest, biggest, JSON, or a file that holds JSON'
-      )
-    text = pathlib.Path(text).read_text()
-  try:
-    fields = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise errors.UserError('arch', text, f'valid JSON ({error})') from None
-  if isinstance(fields, dict) and 'arch' in fields:
-    fields = fields['arch']  # search/best.json and child.json carry it so
-  return from_dict(space, fields)

@@ -12,6 +12,7 @@ from bignas_jax import (
   overrides,
   sources,
   spaces,
+  starting,
 )
 from bignas_jax import config as config_lib
 
@@ -99,9 +100,9 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   )
   if any(a.split('=')[0] == '--config' for a in arguments):
     config, options = overrides.parse(parser, arguments)
-    space = config_lib.space(config)
-    data, channels = config.data, space.channels
-    resolution = max(space.train_resolution or space.resolution)
+    config = starting.resolve(config)
+    data, channels = config.data, config_lib.space(config).channels
+    resolution = config_lib.image_size(config)
   else:
     options = parser.parse_args(arguments)
     data = sources.Data(

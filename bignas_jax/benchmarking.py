@@ -127,7 +127,7 @@ def describe(
     optimizer=optim.create(optim.Optimizer(), rate),
     rate=rate,
     batch_size=batch,
-    children=4,
+    roles=sampling.roles(sampling.Sandwich(), space),
   )
 
 

@@ -5,6 +5,7 @@ calibrated statistics in static shapes.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -101,6 +102,11 @@ def load(directory: epath.Path) -> Child:
       str(path), f'other arrays: {odd[0]}', 'the arrays of its child.json'
     )
   return Child(arch, space, variables, info)
+
+
+def sha256(directory: epath.Path) -> str:
+  """Names the weights of a package that is there."""
+  return hashlib.sha256((directory / _WEIGHTS).read_bytes()).hexdigest()
 
 
 def _read_info(directory: epath.Path) -> dict[str, Any]:

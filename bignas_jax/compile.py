@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from bignas_jax import cli, compiling, files, overrides
+from bignas_jax import cli, compiling, files, overrides, starting
 from bignas_jax import config as config_lib
 
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--out', type=epath.Path, help='a file for the result, JSON'
   )
   config, options = overrides.parse(parser, arguments)
+  config = starting.resolve(config)
   config_lib.check(config)
   jax.config.update('jax_platforms', 'cpu')
   result = compiling.plan(config, options.topology)

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from bignas_jax import arch as arch_lib
 from bignas_jax import (
   errors,
   nested,
@@ -27,6 +28,7 @@ from bignas_jax import (
   spaces,
 )
 from bignas_jax.divergence import Recovery
+from bignas_jax.evaluation import Calibration
 from bignas_jax.model import Model
 from bignas_jax.profiling import Profile
 from bignas_jax.schedules import Schedule
@@ -54,12 +56,26 @@ class Config:
   """Everything that a run depends on.
 
   Attributes:
-    space: a name (`bignas_jax.spaces`) or a literal of one's own.
+    space: a name (`bignas_jax.spaces`) or a literal of one's own; '' where
+      `arch` or `init_from` brings one along.
+    arch: one network of the space, to be trained alone: what every `--arch`
+      takes (`bignas_jax.presets`); '' for the whole space. A preset and a
+      `child.json` bring their space along.
+    init_from: a child package to start with the weights of, and with its
+      architecture; '' to start from random ones.
+    init_sha256: of its weights, filled in when a run starts (`starting`).
+    classes: of the network, whatever the space says; 0: what it says.
+    image_size: pixels of the images in a batch, which each child's are resized
+      from; 0: those of the biggest trained resolution, or of the child package
+      that `init_from` or `arch` names.
     data: what it is trained on.
     seed: of initialisation, children, data order, augmentation, dropout.
     steps: updates.
     batch_size: images a step, over all devices.
-    random_children: between the biggest and the smallest in a step.
+    policy: which children a step trains: `sandwich` (the biggest, the
+      smallest and random ones), or `alone` (the biggest: all that there is in
+      a space of one network).
+    random_children: in a sandwich.
     rule: the loss graph and the regularisation.
     optimizer: the update.
     schedule: the learning rate.
@@ -84,11 +100,17 @@ class Config:
     layout: the mesh of devices, and what is split over it; likewise.
   """
 
-  space: str | Space
+  space: str | Space = ''
+  arch: str = ''
+  init_from: str = ''
+  init_sha256: str = ''
+  classes: int = 0
+  image_size: int = 0
   data: sources.Data
   seed: int = 0
   steps: int
   batch_size: int
+  policy: str = 'sandwich'
   random_children: int = 2
   rule: rules.Rule = dataclasses.field(default_factory=rules.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
@@ -112,6 +134,7 @@ class Config:
 
 
 _CHOICES = {
+  'policy': ('sandwich', 'alone'),
   'dtype': ('float32', 'bfloat16'),
   'schedule.name': ('exponential', 'cosine'),
   'optimizer.name': ('rmsprop', 'sgd'),
@@ -130,12 +153,15 @@ _LEAST = {
   'calibration.images': 1,
   'calibration.batch_size': 1,
   'seed': 0,
+  'classes': 0,
+  'image_size': 0,
   'random_children': 0,
   'bn_group_size': 0,
   'profile.steps': 1,
 }
+# Of `arch` and `init_from`, the space in full and a digest say all.
 _MAY_DIFFER = (
-  *('profile', 'layout', 'search'),
+  *('profile', 'layout', 'search', 'arch', 'init_from'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
 _FRACTIONS = (
@@ -148,15 +174,14 @@ _FRACTIONS = (
 
 def check(config: Config) -> None:
   """Raises UserError, naming the field, for a value that is not allowed."""
-  spaces.get(config.space)
+  alone = arch_lib.is_one(space(config))
+  assert alone or not (config.arch or config.init_from), 'not resolved'
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)
   selection.check(config.search)
   sharding.check(config.layout)
-  rules.check(
-    config.rule, [c.role for c in policy(config)(space(config), 0, 0)]
-  )
+  rules.check(config.rule, roles(config))
 
 
 def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
@@ -170,6 +195,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   for field, least in _LEAST.items():
     right = nested.get(config, field) >= least
     yield field, right, f'a whole number >= {least}'
+  right = config.policy == 'alone' or not arch_lib.is_one(space(config))
+  yield 'policy', right, 'alone, for a space of one network'
   for field in _FRACTIONS:
     yield field, 0 <= nested.get(config, field) < 1, '0 <= number < 1'
   right = all(step >= 1 for step in config.profile.at)
@@ -183,11 +210,25 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
 
 
 def space(config: Config) -> Space:
-  return spaces.get(config.space)
+  found = spaces.get(config.space)
+  classes = config.classes or found.classes
+  return dataclasses.replace(found, classes=classes)
 
 
-def policy(config: Config) -> sampling.Sandwich:
+def image_size(config: Config) -> int:
+  """Pixels of the images in a batch."""
+  return config.image_size or max(space(config).train_resolution)
+
+
+def policy(config: Config) -> sampling.Policy:
+  if config.policy == 'alone':
+    return sampling.alone
   return sampling.Sandwich(random_children=config.random_children)
+
+
+def roles(config: Config) -> tuple[str, ...]:
+  """Of the children of a step, in their order."""
+  return sampling.roles(policy(config), space(config))
 
 
 def model(config: Config, where: Mesh | None = None) -> Model:
@@ -207,6 +248,7 @@ def model(config: Config, where: Mesh | None = None) -> Model:
     dtype=jnp.dtype(config.dtype),
     bn_group_size=config.bn_group_size or None,
     recompute=config.recompute,
+    image_size=image_size(config),
   )
 
 
@@ -216,11 +258,11 @@ def setup(config: Config, where: Mesh | None = None) -> sandwich.Setup:
   learning_rate = schedules.create(config.schedule, config.steps)
   return sandwich.Setup(
     model=model(config, where),
-    rule=config.rule,
+    rule=rules.among(config.rule, roles(config)),
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,
     batch_size=config.batch_size,
-    children=2 + config.random_children,
+    roles=roles(config),
     ema_decay=config.ema_decay,
     seed=config.seed,
     placement=config.layout.rules,
@@ -229,7 +271,10 @@ def setup(config: Config, where: Mesh | None = None) -> sandwich.Setup:
 
 def to_dict(config: Config) -> dict[str, Any]:
   """Plain JSON values; the space in full, whatever it was named by."""
-  named = dataclasses.replace(config, space=space(config))
+  size = image_size(config)
+  named = dataclasses.replace(
+    config, space=space(config), classes=0, image_size=size
+  )
   return nested.plain(named)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import cli, counting, metrics, spaces
+from bignas_jax import cli, counting, metrics, presets, spaces
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -13,12 +13,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
   )
-  parser.add_argument(
-    '--arch', required=True, help='smallest, biggest, JSON, or a file'
-  )
+  parser.add_argument('--arch', required=True, help=presets.WORDS)
   options = parser.parse_args(arguments)
   space = spaces.get(options.space)
-  arch = arch_lib.parse(space, options.arch)
+  arch = presets.parse(space, options.arch)
   table = counting.rows(space, arch)
   for row in table:
     metrics.say(

@@ -46,8 +46,11 @@ def seconds(
   unit = _seconds(figures['biggest'], chip) / counted
   random_unit = unit if config.recompute else _AGAIN * unit
   found = {'update': _seconds(figures['update'], chip)}
-  for role, make in programs.STATIC.items():
+  roles = config_lib.roles(config)
+  for role, make in programs.static(roles).items():
     found[role] = unit * _activations(space, make(space))
+  if 'random' not in roles:
+    return found
   rng = sampling.generator(config.seed)
   sampled = [
     arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
@@ -82,7 +85,9 @@ def _activations(space: Space, arch: Arch) -> int:
 
 
 def step_seconds(config: Config, seconds: dict[str, float]) -> float:
-  space = config_lib.space(config)
-  random = np.mean([seconds[f'random@{r}'] for r in space.train_resolution])
-  static = sum(seconds[role] for role in programs.STATIC)
-  return float(static + config.random_children * random + seconds['update'])
+  sizes, total = config_lib.space(config).train_resolution, seconds['update']
+  for role in config_lib.roles(config):
+    names = [f'{role}@{size}' for size in sizes]
+    took = [seconds[n] for n in ([role] if role in seconds else names)]
+    total += float(np.mean(took))
+  return total

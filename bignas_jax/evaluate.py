@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, extraction
+from bignas_jax import cli, extraction, presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--arch',
     default='best',
-    help='with --workdir: best, biggest, smallest, JSON, or a file',
+    help=f'with --workdir: best, {presets.WORDS}',
   )
   parser.add_argument(
     '--split', default='test', help=f'one of {", ".join(extraction.SPLITS)}'

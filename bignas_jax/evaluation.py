@@ -28,6 +28,21 @@ Tree = Any
 _KEPT_BYTES = 2**30  # images that each device may keep from child to child
 
 
+@dataclasses.dataclass(kw_only=True)
+class Calibration:
+  """Batch-norm statistics of a child.
+
+  Attributes:
+    images: augmented training images, a multiple of the batch size.
+    batch_size: images at once.
+    seed: of the choice and augmentation of the images.
+  """
+
+  images: int = 512
+  batch_size: int = 256
+  seed: int = 0
+
+
 class Score(NamedTuple):
   """How a child did on a set of images; accuracies in 0..1."""
 

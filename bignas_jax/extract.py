@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, extraction
+from bignas_jax import cli, extraction, presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -14,9 +14,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'computes what the supernet computes.',
   )
   parser.add_argument('--workdir', required=True, type=cli.path)
-  parser.add_argument(
-    '--arch', default='best', help='best, biggest, smallest, JSON, or a file'
-  )
+  parser.add_argument('--arch', default='best', help=f'best, {presets.WORDS}')
   parser.add_argument('--out', required=True, type=cli.path)
   options = parser.parse_args(arguments)
   child = extraction.extract(options.workdir, options.arch, options.out)

@@ -16,6 +16,7 @@ from bignas_jax import (
   evaluation,
   metrics,
   nested,
+  presets,
   sharding,
   sources,
   supernet,
@@ -38,15 +39,20 @@ SPLITS = ('test', 'held_out')
 
 
 def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
-  """`best` (of the last search), `biggest`, `smallest`, JSON or a file."""
+  """`best`, or what `presets.parse` reads.
+
+  The best of the last search; a run of one network needs none.
+  """
+  if text == 'best' and arch_lib.is_one(space):
+    text = 'biggest'
   if text != 'best':
-    return arch_lib.parse(space, text)
+    return presets.parse(space, text)
   path = workdir / 'search' / 'best.json'
   if not path.is_file():
     raise errors.UserError(
       '--arch', 'best', f'a searched run; there is no {path}'
     )
-  return arch_lib.parse(space, path.read_text())
+  return presets.parse(space, path.read_text())
 
 
 def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
@@ -116,7 +122,8 @@ def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
     },
   )
   child_lib.save(out, child)
-  metrics.say(f'wrote {out}: equal to the supernet within {difference:.1e}')
+  whole = 'trained network' if arch_lib.is_one(model.space) else 'supernet'
+  metrics.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
   return child
 
 
@@ -145,9 +152,10 @@ def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
     where=sharding.mesh(jax.devices()[:1]),
     mean=tuple(info['input']['mean']),
     std=tuple(info['input']['std']),
+    image_size=info['input']['image_size'],
   )
   batches = data_lib.eval_batches(
-    source, data, batch_size=256, resolution=info['input']['image_size']
+    source, data, batch_size=256, resolution=model.image_size
   )
   alone = evaluation.Evaluator(model, [], batches, child.arch)
   variables = child.variables

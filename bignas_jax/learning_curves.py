@@ -2,7 +2,8 @@
 
 import statistics
 
-from bignas_jax import page, plots
+from bignas_jax import config as config_lib
+from bignas_jax import page, plots, rules
 from bignas_jax.config import Config
 from bignas_jax.records import Run
 
@@ -18,11 +19,7 @@ def section(run: Run) -> str:
         run.command('main', '--config=FILE'),
       ),
     )
-  body = page.p(
-    'A step trains the biggest child, the smallest and '
-    f'{run.config.random_children} random ones on the same images (the '
-    'sandwich rule), with one update of the weights that they share.'
-  )
+  body = page.p(_step(run))
   body += page.curves(
     'losses',
     losses,
@@ -31,6 +28,18 @@ def section(run: Run) -> str:
     plots.WIDE,
   )
   return page.section('Training', body + _accuracies(run) + _rates(run))
+
+
+def _step(run: Run) -> str:
+  if run.is_one:
+    return 'A step trains the network, which is called biggest here.'
+  if run.config.policy == 'alone':
+    return 'A step trains the biggest child alone.'
+  return (
+    'A step trains the biggest child, the smallest and '
+    f'{run.config.random_children} random ones on the same images (the '
+    'sandwich rule), with one update of the weights that they share.'
+  )
 
 
 def _accuracies(run: Run) -> str:
@@ -73,17 +82,15 @@ def _rates(run: Run) -> str:
 
 def _teachers(config: Config) -> str:
   teachers: dict[str, list[str]] = {}
-  for edge in config.rule.edges:
+  for edge in rules.among(config.rule, config_lib.roles(config)).edges:
     source = 'label' if edge.teacher == 'label' else f'{edge.teacher} child'
     teachers.setdefault(source, []).append(edge.student)
   told = [
     f'from the {source}: {", ".join(dict.fromkeys(students))}'
     for source, students in teachers.items()
   ]
-  return (
-    f'Who learns {"; ".join(told)}. Losses against different targets have '
-    'different floors.'
-  )
+  floors = 'Losses against different targets have different floors.'
+  return f'Who learns {"; ".join(told)}. {floors if len(told) > 1 else ""}'
 
 
 def _speed(run: Run) -> str:

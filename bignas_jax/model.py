@@ -26,6 +26,7 @@ class Model:
     dtype: of activations.
     bn_group_size: images that share batch statistics; None: all.
     recompute: see `Config`.
+    image_size: pixels of the images in a batch; 0: those of the biggest child.
   """
 
   space: Space
@@ -35,6 +36,12 @@ class Model:
   dtype: Any = jnp.float32
   bn_group_size: int | None = None
   recompute: bool = False
+  image_size: int = 0
+
+  def __post_init__(self):
+    if not self.image_size:
+      size = max(self.space.train_resolution)
+      object.__setattr__(self, 'image_size', size)
 
   def net(self, arch: Arch | None = None) -> supernet.Supernet:
     """The supernet, or a child of it as a network of its own."""
@@ -55,8 +62,3 @@ class Model:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(
       first + jnp.arange(local)
     )
-
-  @property
-  def image_size(self) -> int:
-    """Pixels of the images in a batch: those of the biggest child."""
-    return max(self.space.train_resolution)

@@ -12,23 +12,20 @@ from bignas_jax.records import ChildFile, Run
 
 
 def section(run: Run) -> str:
-  title = 'Extracted children'
+  title = 'Extracted network' if run.is_one else 'Extracted children'
   if not run.children:
+    told = 'No child has been extracted yet. To cut out the best one, run'
+    if run.is_one:
+      told = 'It has not been extracted yet. To write it as a package, run'
     out = shlex.quote(str(run.workdir / 'children' / 'best'))
-    return page.section(
-      title,
-      page.missing(
-        'No child has been extracted yet. To cut out the best one, run',
-        run.command('extract', f'--arch=best --out={out}'),
-      ),
-    )
-  return page.section(
-    title, ''.join(_card(run, i, c) for i, c in enumerate(run.children))
-  )
+    command = run.command('extract', f'--arch=best --out={out}')
+    return page.section(title, page.missing(told, command))
+  cards = [_card(run, i, child) for i, child in enumerate(run.children)]
+  return page.section(title, ''.join(cards))
 
 
 def _card(run: Run, number: int, child: ChildFile) -> str:
-  body = page.table([], _facts(child))
+  body = page.table([], _facts(run, child))
   source = child.info.get('source') or {}
   if source.get('config_sha256') != config_lib.sha256(run.config):
     body += page.p('This child comes from a run of another config.')
@@ -36,7 +33,7 @@ def _card(run: Run, number: int, child: ChildFile) -> str:
   return f'<h3>{page.text(child.name)}</h3>{body}{picture}{_blocks(child)}'
 
 
-def _facts(child: ChildFile) -> list[list[str]]:
+def _facts(run: Run, child: ChildFile) -> list[list[str]]:
   """What `child.json` says, a line a subject."""
 
   def get(part: str, name: str) -> Any:
@@ -45,6 +42,7 @@ def _facts(child: ChildFile) -> list[list[str]]:
   difference = page.number(get('parity', 'max_abs_diff'))
   within = page.NOTHING if difference is None else f'{difference:.1e}'
   size, width, depth, kernel_size, expand_ratio = page.entries(child.arch)
+  whole = 'trained network' if run.is_one else 'supernet'
   facts = {
     'cost': f'{page.integer(child.info.get("macs"))} MACs, '
     f'{page.integer(child.info.get("params"))} parameters',
@@ -54,7 +52,7 @@ def _facts(child: ChildFile) -> list[list[str]]:
     f'{page.split(get("accuracy", "split"))} images',
     'calibration': f'{page.integer(get("calibration", "images"))} training '
     f'images, seed {page.integer(get("calibration", "seed"))}',
-    'parity': f'logits within {within} of the supernet, on '
+    'parity': f'logits within {within} of the {whole}, on '
     f'{page.integer(get("parity", "images"))} images',
     'source': f'step {page.integer(get("source", "step"))}, bignas_jax '
     f'{get("source", "version") or page.NOTHING}',

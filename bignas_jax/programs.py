@@ -2,11 +2,12 @@
 
 A step runs as a chain of programs, since a resolution is a shape: one for the
 biggest child and one for the smallest, both static; one a resolution for random
-children, which are arguments; one for the update.
+children, which are arguments; one for the update. Only those are made whose
+children the run trains.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,11 @@ from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import backend, rules, sandwich, sharding
+from bignas_jax.arch import Arch
 from bignas_jax.sampling import Child
 from bignas_jax.sandwich import Setup, State, Tree
 from bignas_jax.sharding import REPLICATED
+from bignas_jax.space import Space
 
 
 class Program(NamedTuple):
@@ -35,6 +38,11 @@ def key(one: Child) -> str:
 
 
 STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
+
+
+def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
+  """Of these roles, those that always fall to the same child, and which."""
+  return {role: make for role, make in STATIC.items() if role in roles}
 
 
 def all_programs(setup: Setup) -> list[Program]:
@@ -57,11 +65,12 @@ def all_programs(setup: Setup) -> list[Program]:
   one = arch_lib.encode(space, arch_lib.biggest(space))
   indices = sharding.described(where, one, REPLICATED)
 
-  static = [(role, make(space)) for role, make in STATIC.items()]
-  order = [
-    *((role, arch.resolution, arch) for role, arch in static),
-    *(('random', resolution, None) for resolution in space.train_resolution),
-  ]
+  order: list[tuple[str, int, Arch | None]] = []
+  for role, make in static(setup.roles).items():
+    arch = make(space)
+    order.append((role, arch.resolution, arch))
+  if 'random' in setup.roles:
+    order += [('random', size, None) for size in space.train_resolution]
   programs, softmaxes = [], {}
   for role, resolution, arch in order:
     name = f'{role}@{resolution}' if arch is None else role
@@ -115,7 +124,7 @@ def step(
   batch: Tree,
   children: list[Child],
 ) -> tuple[State, list[dict[str, jax.Array]]]:
-  """One sandwich step.
+  """One step.
 
   Args:
     setup: of the run.

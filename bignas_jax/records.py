@@ -42,6 +42,11 @@ class Run(NamedTuple):
   children: list[ChildFile]
 
   @property
+  def is_one(self) -> bool:
+    """Whether one network was trained, and no supernet."""
+    return arch_lib.is_one(self.space)
+
+  @property
   def step(self) -> int:
     """The last that was logged."""
     return max((line['step'] for line in self.lines), default=0)

@@ -11,11 +11,13 @@ from typing import Any
 from etils import epath
 
 from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
 from bignas_jax import (
   counting,
   learning_curves,
   model_cards,
   page,
+  programs,
   records,
   run_card,
   search_results,
@@ -44,11 +46,7 @@ def write(workdir: epath.Path) -> dict[str, Any]:
     _head(run),
     _summary(run, results),
     learning_curves.section(run),
-    search_results.pareto(run),
-    search_results.history(run),
-    search_results.prediction(run),
-    search_results.calibration(run),
-    search_results.front(run),
+    *([] if run.is_one else _selection(run)),
     model_cards.section(run),
     sittings.section(run),
     _details(run),
@@ -56,6 +54,16 @@ def write(workdir: epath.Path) -> dict[str, Any]:
   path = workdir / 'report.html'
   storage.write(path, page.page(_title(run), sections))
   return {'report': str(path)} | results
+
+
+def _selection(run: Run) -> list[str]:
+  return [
+    search_results.pareto(run),
+    search_results.history(run),
+    search_results.prediction(run),
+    search_results.calibration(run),
+    search_results.front(run),
+  ]
 
 
 def _results(run: Run) -> dict[str, Any]:
@@ -90,7 +98,8 @@ def _test_top1(run: Run, arch: Arch | None) -> float | None:
 
 
 def _title(run: Run) -> str:
-  return f'BigNAS supernet {run.space.name}'
+  kind = 'One network of space' if run.is_one else 'BigNAS supernet'
+  return f'{kind} {run.space.name}'
 
 
 def _head(run: Run) -> str:
@@ -102,30 +111,35 @@ def _head(run: Run) -> str:
     f'{config.batch_size} images a step',
     f'seed {config.seed}',
   ]
-  intro = (
-    f'One supernet was trained on {config.data.name}. Its weights hold '
-    f'{arch_lib.count(run.space):,} networks, its children, which differ in '
-    'resolution, width, depth, kernel size and expand ratio; each is cut out '
-    'and used without further training.'
-  )
   line = page.text(' · '.join(facts))
   return (
     f'<header><h1>{page.text(_title(run))}</h1>'
-    f'<p class="facts">{line}</p>{page.p(intro)}</header>'
+    f'<p class="facts">{line}</p>{page.p(_intro(run))}</header>'
+  )
+
+
+def _intro(run: Run) -> str:
+  data = run.config.data.name
+  if run.is_one:
+    start = 'random weights'
+    if run.config.init_from:
+      start = f'the weights of {run.config.init_from}'
+    return f'One network was trained alone on {data}, from {start}.'
+  return (
+    f'One supernet was trained on {data}. Its weights hold '
+    f'{arch_lib.count(run.space):,} networks, its children, which differ in '
+    'resolution, width, depth, kernel size and expand ratio; each is cut out '
+    'and used without further training.'
   )
 
 
 def _summary(run: Run, results: dict[str, Any]) -> str:
   cards = []
-  for role, make in (
-    ('biggest', arch_lib.biggest),
-    ('smallest', arch_lib.smallest),
-  ):
+  for role, make in programs.static(config_lib.roles(run.config)).items():
     cost = counting.cost(run.space, make(run.space))
     top1 = results[f'{role}_test_top1']
-    cards.append(
-      _card(f'{role} child', top1, 'test top-1', cost.macs, cost.params)
-    )
+    name = 'the network' if run.is_one else f'{role} child'
+    cards.append(_card(name, top1, 'test top-1', cost.macs, cost.params))
   best = results['best']
   if best is not None:
     test, held_out = best['test_top1'], best['held_out_top1']
@@ -139,11 +153,12 @@ def _summary(run: Run, results: dict[str, Any]) -> str:
     cards.append(
       _card(name, shown, what, best['macs'], best['params'], note, 'best')
     )
-  note = (
-    'MACs are multiply-adds for one image. The search chooses by held-out '
-    'training images, which flatters its choice a little; the test images '
-    'took part in no choice.'
-  )
+  note = 'MACs are multiply-adds for one image. '
+  if not run.is_one:
+    note += (
+      'The search chooses by held-out training images, which flatters its '
+      'choice a little; the test images took part in no choice.'
+    )
   return f'<div class="cards">{"".join(cards)}</div>{page.p(note)}'
 
 

@@ -7,6 +7,7 @@ over all children of the step.
 """
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import jax
@@ -65,7 +66,13 @@ def teachers_of(rule: Rule, role: str) -> list[str]:
   return [source for source in sources if source != LABEL]
 
 
-def check(rule: Rule, roles: list[str]) -> None:
+def among(rule: Rule, roles: Collection[str]) -> Rule:
+  """What the rule says of children with these roles."""
+  edges = tuple(edge for edge in rule.edges if edge.student in roles)
+  return dataclasses.replace(rule, edges=edges)
+
+
+def check(rule: Rule, roles: Sequence[str]) -> None:
   """Checks a rule against the children of a step.
 
   Args:

@@ -4,6 +4,7 @@ Every host computes the same children, and a resumed run the same again.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,11 @@ class Child(NamedTuple):
 
   role: str
   arch: Arch
+
+
+# (space, seed, step) -> the children of that step, teachers first; their roles
+# are the same in every step.
+Policy = Callable[[Space, int, int], list[Child]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,17 @@ class Sandwich:
       arch = arch_lib.sample(space, rng, training=True)
       children.append(Child('random', arch))
     return children
+
+
+def alone(space: Space, seed: int, step: int) -> list[Child]:
+  """The biggest child only: of a space of one network, that network."""
+  del seed, step
+  return [Child('biggest', arch_lib.biggest(space))]
+
+
+def roles(policy: Policy, space: Space) -> tuple[str, ...]:
+  """Of the children of a step, in their order."""
+  return tuple(child.role for child in policy(space, 0, 0))
 
 
 def generator(*path: int) -> np.random.Generator:

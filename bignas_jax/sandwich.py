@@ -1,8 +1,8 @@
-"""What a sandwich step computes: each child's gradient, and the update.
+"""What a step computes: each child's gradient, and the update.
 
-A step trains several children and updates once. Each child's function adds its
-gradient to the sum so far, still separate on every device; the update reduces
-it once. `programs` compiles and runs them.
+A step trains one child or several, and updates once. Each child's function adds
+its gradient to the sum so far, still separate on every device; the update
+reduces it once. `programs` compiles and runs them.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Setup:
     optimizer: what becomes of the summed gradient.
     rate: learning rate of a step.
     batch_size: images a step, on all devices together.
-    children: in a step.
+    roles: of the children of a step, in their order.
     ema_decay: of the averaged parameters; 0: none are kept.
     seed: of initialisation and dropout.
     placement: of the state (`sharding.Layout.rules`).
@@ -51,17 +51,21 @@ class Setup:
   optimizer: optax.GradientTransformation
   rate: Callable
   batch_size: int
-  children: int
+  roles: tuple[str, ...]
   ema_decay: float = 0.0
   seed: int = 0
   placement: tuple[tuple[str, str], ...] = ()
 
 
-def init_state(setup: Setup) -> Callable[[], State]:
-  """A function that makes step 0; jit it with shardings, or eval_shape it."""
+def init_state(setup: Setup) -> Callable[..., State]:
+  """A function that makes step 0; jit it with shardings, or eval_shape it.
 
-  def init() -> State:
+  It may be given parts of the parameters, such as `stem`, to start with.
+  """
+
+  def init(given: Tree | None = None) -> State:
     params = supernet.init(setup.model.space, jax.random.key(setup.seed))
+    params |= given or {}
     ema = params if setup.ema_decay > 0 else None
     return State(jnp.int32(0), params, setup.optimizer.init(params), ema)
 
@@ -92,7 +96,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   net, devices = model.net(arch), model.where.size
   axes, split = model.where.axis_names, sharding.split(model.where)
   gives_softmax = role in rules.teachers(rule)
-  factor = 1 / setup.children if rule.aggregate == 'mean' else 1.0
+  factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
   def loss(params, images, labels, keys, indices, softmaxes):

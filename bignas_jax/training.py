@@ -1,12 +1,13 @@
-"""Training a supernet: config to checkpoints.
+"""Training a supernet, or one network: config to checkpoints.
 
 space -> shapes -> compiled programs -> initialise or restore -> for each
 step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from bignas_jax import (
   sandwich,
   sharding,
   sources,
+  starting,
 )
 from bignas_jax import (
   config as config_lib,
@@ -54,13 +56,14 @@ def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
     workdir: made if missing; must not be another config's.
 
   Returns:
-    The step reached, and the last evaluation of the biggest and the smallest.
+    The step reached, and the last evaluation (`Config.eval_every`).
 
   Raises:
     UserError: of config, data or workdir; before anything is written.
     Preempted: SIGTERM or SIGINT came; the state is saved.
     Failed: the disk is full, or the run has diverged too often.
   """
+  config = starting.resolve(config, workdir)
   config_lib.check(config)
   cluster.join(preemptible=True)
   with cluster.StopRequest() as stop:
@@ -128,7 +131,8 @@ class _Run:
     )
     with contextlib.closing(checkpoints):
       with stop.promptly(cli.leave_preempted):
-        state = restore_or_init(self.setup, checkpoints)
+        weights = functools.partial(starting.weights, config)
+        state = restore_or_init(self.setup, checkpoints, weights)
         start = int(state.step)
         if start < config.steps and self.compiled is None:
           self.compiled = self.compile()
@@ -203,29 +207,39 @@ class _Run:
     return state, values
 
   def evaluate(self, state: State) -> dict[str, float]:
-    """Calibrated test accuracy of the biggest and the smallest child."""
+    """Calibrated test accuracy of those children that each step trains."""
     params = state.params if state.ema is None else state.ema
     params = sharding.whole(self.setup.model.where, params)
     space, values = self.setup.model.space, {}
-    self.evaluator.compile(
-      make(space).resolution for make in programs.STATIC.values()
-    )
-    for role, make in programs.STATIC.items():
+    fixed = programs.static(self.setup.roles)
+    self.evaluator.compile(make(space).resolution for make in fixed.values())
+    for role, make in fixed.items():
       score = self.evaluator.score(params, make(space))
       values[f'eval/{role}/top1'] = score.top1
       values[f'eval/{role}/top5'] = score.top5
     return values
 
 
-def restore_or_init(setup: sandwich.Setup, checkpoints: Checkpoints) -> State:
-  """The newest checkpoint's state, or that of step 0."""
+def restore_or_init(
+  setup: sandwich.Setup,
+  checkpoints: Checkpoints,
+  weights: Callable[[], Tree] = dict,
+) -> State:
+  """The newest checkpoint's state, or that of step 0.
+
+  Args:
+    setup: of the run.
+    checkpoints: its own.
+    weights: parts of the parameters that step 0 has instead of random ones.
+  """
   like = sandwich.described_state(setup)
   step = checkpoints.latest()
   if step is not None:
     metrics.say(f'resuming from step {step}')
     return checkpoints.restore(step, like)
   init = sandwich.init_state(setup)
-  return jax.jit(init, out_shardings=sharding.places(like))()
+  given = sharding.put(setup.model.where, weights(), sharding.REPLICATED)
+  return jax.jit(init, out_shardings=sharding.places(like))(given)
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
@@ -252,7 +266,9 @@ def overview(config: Config) -> str:
   """What will be trained, in a few lines."""
   space = config_lib.space(config)
   lines = [f'space {space.name}: {arch_lib.count(space):,} children']
-  for role, make in programs.STATIC.items():
+  if arch_lib.is_one(space):
+    lines = [f'one network of space {space.name}, called biggest']
+  for role, make in programs.static(config_lib.roles(config)).items():
     arch = make(space)
     cost = counting.cost(space, arch)
     lines.append(

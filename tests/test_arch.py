@@ -13,7 +13,7 @@ import scipy.stats
 from hypothesis import strategies as st
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, sampling, spaces
+from bignas_jax import errors, presets, sampling, spaces
 from bignas_jax.arch import Arch
 
 SPACES = list(spaces.SPACES.values())
@@ -61,8 +61,8 @@ def test_the_contracts_example():
 def test_json_round_trip(case):
   space, arch = case
   text = arch_lib.to_json(arch)
-  assert arch_lib.parse(space, text) == arch
-  assert arch_lib.parse(space, f'{{"top1": 0.5, "arch": {text}}}') == arch
+  assert presets.parse(space, text) == arch
+  assert presets.parse(space, f'{{"top1": 0.5, "arch": {text}}}') == arch
   assert arch_lib.from_dict(space, arch_lib.to_dict(arch)) == arch
 
 
@@ -305,37 +305,6 @@ def test_a_foreign_entry_is_told_what_is_allowed():
   assert str(caught.value) == (
     f'arch.width[1]: got 7; allowed: one of {allowed} in space mnist'
   )
-
-
-@pytest.mark.parametrize(
-  'text',
-  [
-    'huge',
-    'no/such/file.json',
-    '{"resolution": 24',
-    '{}',
-    '[24]',
-    '',
-    'x' * 300,  # no file name may be that long
-  ],
-  ids=lambda text: repr(text[:20]),
-)
-def test_parse_refuses(text):
-  with pytest.raises(errors.UserError) as caught:
-    arch_lib.parse(MNIST, text)
-  assert caught.value.field.startswith('arch')
-  assert len(str(caught.value)) < 500
-
-
-def test_parse_reads_names_and_files(tmp_path):
-  low, high = arch_lib.smallest(MNIST), arch_lib.biggest(MNIST)
-  assert arch_lib.parse(MNIST, 'smallest') == low
-  assert arch_lib.parse(MNIST, 'biggest') == high
-  path = tmp_path / 'best.json'
-  path.write_text(json.dumps({'arch': arch_lib.to_dict(high), 'top1': 1.0}))
-  assert arch_lib.parse(MNIST, str(path)) == high
-  path.write_text('  ' + arch_lib.to_json(low) + '\n')
-  assert arch_lib.parse(MNIST, str(path)) == low
 
 
 @hypothesis.given(with_archs())

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from bignas_jax import child as child_lib
-from bignas_jax import cli, counting, workdir
+from bignas_jax import cli, counting, supernet, workdir
 from bignas_jax.arch import from_dict
 
 _CONFIG = """
@@ -93,6 +94,37 @@ def test_supernet_and_package_agree(trained, capsys):
   assert 'uncalibrated_top1' in results[1]
 
 
+def test_a_child_is_tuned_on_its_own(trained, tmp_path, capsys):
+  """At rate 0, so that what comes out is what came out of the supernet."""
+  child, run = trained / 'children' / 'best', tmp_path / 'run'
+  config = _config(tmp_path, 'space="", policy="alone"')
+  for name, *arguments in (
+    (
+      *('main', f'--config={config}', f'--workdir={run}'),
+      *(f'--config.init_from={child}', '--config.schedule.peak=0'),
+    ),
+    ('extract', f'--workdir={run}', f'--out={run}/children/best'),
+    ('report', f'--workdir={run}'),
+  ):
+    assert cli.status(_command(name), arguments) == 0, name
+  capsys.readouterr()
+  before, after = map(child_lib.load, (child, run / 'children' / 'best'))
+  chex.assert_trees_all_equal(
+    after.variables['params'], before.variables['params']
+  )
+  assert after.info['accuracy'] == before.info['accuracy']
+  assert after.info['input'] == before.info['input']
+  images = np.random.default_rng(0).normal(
+    size=(8, before.arch.resolution, before.arch.resolution, 1)
+  )
+  logits = [
+    supernet.Supernet(c.space).apply(c.variables, images.astype(np.float32))
+    for c in (before, after)
+  ]
+  np.testing.assert_allclose(*logits, atol=1e-4)
+  assert np.abs(logits[0]).max() > 0.1
+
+
 def test_search_repeats_from_its_archive(trained, capsys):
   best = (trained / 'search' / 'best.json').read_text()
   archive = (trained / 'search' / 'archive.csv').read_text()
@@ -150,7 +182,7 @@ def test_cost_needs_no_weights(capsys):
 
 
 @pytest.mark.parametrize(
-  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'report']
+  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'list', 'report']
 )
 def test_help(name, capsys):
   with pytest.raises(SystemExit) as done:
@@ -292,6 +324,30 @@ def test_architecture_outside_its_space(trained, tmp_path, capsys):
 def test_unknown_space(capsys):
   arguments = ['--space=bigmas', '--arch=smallest']
   _refused(capsys, 'cost', arguments, 'bigmas', 'did you mean bignas?')
+  arguments = ['--space=bigmas']
+  _refused(capsys, 'list', arguments, 'bigmas', 'did you mean bignas?')
+
+
+@pytest.mark.parametrize(
+  ('arch', 'words'),
+  [
+    ('bignas_s', ['in space tiny one of biggest, smallest', 'space bignas']),
+    ('bigest', ["arch: got 'bigest'", 'did you mean biggest?']),
+  ],
+)
+@pytest.mark.parametrize('name', ['extract', 'evaluate'])
+def test_what_is_no_arch_of_the_runs_space(trained, capsys, name, arch, words):
+  arguments = [f'--workdir={trained}', f'--arch={arch}']
+  arguments += [f'--out={trained}/no'] if name == 'extract' else []
+  _refused(capsys, name, arguments, *words)
+  assert not (trained / 'no').exists()
+
+
+def test_an_unknown_preset_is_one_line_and_status_2(capsys):
+  arguments = ['--space=bignas', '--arch=bignas_l']
+  _refused(capsys, 'cost', arguments, 'bignas_l', 'did you mean bignas_s?')
+  arguments = ['--space=bignas', '--arch=attentive_nas_a0']
+  _refused(capsys, 'cost', arguments, 'a preset of space attentive_nas')
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,20 @@ def test_children_take_the_biggests_time_by_their_activations():
   assert estimating.step_seconds(config, seconds) == pytest.approx(step + 0.25)
 
 
+def test_a_network_alone_takes_its_own_time():
+  space = arch_lib.pin(tiny.SPACE, arch_lib.smallest(tiny.SPACE))
+  config = tiny.config(space=space, policy='alone')
+  took = {'biggest': found(3.0), 'update': found(0.25)}
+  seconds = estimating.seconds(config, V3, took)
+  assert seconds == {'biggest': 3.0, 'update': 0.25}
+  assert estimating.step_seconds(config, seconds) == 3.25
+  # So do a sandwich's two ends, without anything in between.
+  two = tiny.config(random_children=0)
+  seconds = estimating.seconds(two, V3, took)
+  assert set(seconds) == {'biggest', 'smallest', 'update'}
+  assert estimating.step_seconds(two, seconds) == sum(seconds.values())
+
+
 def test_random_children_alone_compute_twice():
   space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
   took = {'biggest': found(3.0), 'update': found(0.25)}

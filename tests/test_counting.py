@@ -8,68 +8,15 @@ import numpy as np
 import pytest
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import counting, slicing, spaces, supernet
-from bignas_jax.arch import Arch
-
-SMALL = 32, 16, 24, 40, 80, 112, 192, 320, 1280
-
-
-def bignas(resolution, depth, kernel_size):
-  arch = Arch(
-    resolution=resolution,
-    width=SMALL,
-    depth=depth,
-    kernel_size=kernel_size,
-    expand_ratio=(1, 6, 6, 6, 6, 6, 6),
-  )
-  return spaces.BIGNAS, arch
-
-
-def attentive(resolution, last, depth, kernel_size, expand_ratio):
-  arch = Arch(
-    resolution=resolution,
-    width=(16, 16, 24, 32, 64, 112, *last),
-    depth=depth,
-    kernel_size=kernel_size,
-    expand_ratio=expand_ratio,
-  )
-  return spaces.ATTENTIVE_NAS, arch
-
+from bignas_jax import counting, presets, slicing, spaces, supernet
 
 BIGNAS, ATTENTIVE = spaces.BIGNAS, spaces.ATTENTIVE_NAS
 NETWORKS = {
-  'BigNAS-S': bignas(192, (1, 2, 2, 2, 2, 3, 1), (3, 3, 5, 3, 5, 5, 3)),
-  'BigNAS-M': bignas(224, (1, 2, 2, 2, 4, 4, 1), (3, 3, 5, 3, 5, 5, 3)),
   'bignas smallest': (BIGNAS, arch_lib.smallest(BIGNAS)),
   'bignas biggest': (BIGNAS, arch_lib.biggest(BIGNAS)),
-  'AttentiveNAS A0': attentive(
-    192,
-    (192, 216, 1792),
-    (1, 3, 3, 3, 3, 3, 1),
-    (3,) * 7,
-    (1, 4, 4, 4, 4, 6, 6),
-  ),
-  'AttentiveNAS A1': attentive(
-    224,
-    (192, 216, 1984),
-    (1, 3, 3, 3, 3, 3, 1),
-    (3, 3, 3, 5, 3, 5, 3),
-    (1, 4, 4, 4, 4, 6, 6),
-  ),
-  'AttentiveNAS A2': attentive(
-    224,
-    (200, 224, 1984),
-    (1, 3, 3, 3, 3, 4, 1),
-    (3, 3, 3, 3, 3, 5, 3),
-    (1, 4, 5, 4, 4, 6, 6),
-  ),
-  'AttentiveNAS A6': attentive(
-    288,
-    (216, 224, 1984),
-    (1, 3, 3, 4, 4, 6, 1),
-    (3, 3, 3, 3, 3, 5, 3),
-    (1, 4, 6, 5, 4, 6, 6),
-  ),
+} | {
+  name: (spaces.get(preset.space), preset.arch)
+  for name, preset in presets.PRESETS.items()
 }
 
 # A change means that the networks are not the papers' any more, or that they
@@ -78,14 +25,17 @@ NETWORKS = {
 # no other counting of shortcuts that gives the published sizes of S and M.
 GOLDEN = {
   # millions of multiply-adds, millions of parameters
-  'BigNAS-S': ('241.9', '4.486'),
-  'BigNAS-M': ('417.6', '5.491'),
+  'bignas_s': ('241.9', '4.486'),
+  'bignas_m': ('417.6', '5.491'),
   'bignas smallest': ('217.6', '3.844'),
   'bignas biggest': ('1891.5', '11.015'),
-  'AttentiveNAS A0': ('203.4', '8.954'),
-  'AttentiveNAS A1': ('279.2', '9.453'),
-  'AttentiveNAS A2': ('316.7', '11.150'),
-  'AttentiveNAS A6': ('709.0', '15.155'),
+  'attentive_nas_a0': ('203.4', '8.954'),
+  'attentive_nas_a1': ('279.2', '9.453'),
+  'attentive_nas_a2': ('316.7', '11.150'),
+  'attentive_nas_a3': ('356.5', '12.785'),
+  'attentive_nas_a4': ('443.5', '11.810'),
+  'attentive_nas_a5': ('490.5', '12.597'),
+  'attentive_nas_a6': ('709.0', '15.155'),
 }
 
 
@@ -119,7 +69,7 @@ BUILT = [
   *((spaces.MNIST, arch) for arch in drawn(spaces.MNIST, 3)),
   *((BIGNAS, arch) for arch in drawn(BIGNAS, 1)),
   *((ATTENTIVE, arch) for arch in drawn(ATTENTIVE, 2)),
-  NETWORKS['BigNAS-S'],
+  NETWORKS['bignas_s'],
 ]
 
 

@@ -22,14 +22,14 @@ LAYERS = [
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet sampling counting optim sharding model examples
   folders array_records sources damage batches data checkpoint child page
-  figures""",
+  figures presets""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   archive measures preparing""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
-  'config overrides workdir records',
+  'config overrides workdir starting records',
   # 5: what runs from a config
   """cli run_card observing recovery training
   trained scoring searching extraction estimating""",
@@ -37,7 +37,7 @@ LAYERS = [
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale compiling""",
   # 7: commands
-  'main search extract evaluate cost report benchmark compile prepare',
+  'main search extract evaluate cost list report benchmark compile prepare',
 ]
 
 OWNERS = {
@@ -158,7 +158,10 @@ def test_search_algorithms_cannot_reach_the_model():
 
 def test_pure_values_need_no_jax():
   """So that `cost`, for one, answers at once."""
-  for start in ('counting', 'sampling', 'selection', 'spaces', 'cost'):
+  for start in (
+    *('counting', 'sampling', 'selection', 'spaces', 'presets'),
+    *('cost', 'list'),
+  ):
     users = {
       module
       for module in reachable(start)

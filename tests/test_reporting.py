@@ -494,6 +494,70 @@ def test_run_card_is_shown_if_there_is_one(started):
   assert 'None' not in page.text.split()
 
 
+def _alone(init_from: str = ''):
+  arch = arch_lib.mutate(_SPACE, _BIGGEST, np.random.default_rng(0), 0.5)
+  return dataclasses.replace(
+    _CONFIG,
+    space=arch_lib.pin(_SPACE, arch),
+    policy='alone',
+    init_from=init_from,
+  ), arch
+
+
+@pytest.mark.parametrize('init_from', ['', 'runs/<demo>/children/best'])
+def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
+  config, arch = _alone(init_from)
+  workdir_lib.claim(tmp_path, config)
+  steps = [
+    {
+      'step': step,
+      'lr': 1e-3,
+      'images_per_s': 100,
+      'train/loss_biggest': 1 / step,
+      'train/top1_biggest': 0.5,
+      'eval/biggest/top1': 0.75,
+    }
+    for step in (20, 40)
+  ]
+  lines = ''.join(json.dumps(line) + '\n' for line in steps)
+  (tmp_path / 'metrics.jsonl').write_text(lines)
+  result = reporting.write(tmp_path)
+  assert result['smallest_test_top1'] is None
+  page = _read(tmp_path)
+  assert '--arch=best' in page.text, 'how to extract it'
+  source = {'step': 600, 'config_sha256': config_lib.sha256(config)}
+  _write_child(tmp_path, 'best', arch, source=source)
+  reporting.write(tmp_path)
+  page = _read(tmp_path)
+  assert page.headings == [
+    'One network of space mnist',
+    'Training',
+    'Extracted network',
+    'best',
+    'Config and versions',
+  ]
+  start = f'the weights of {init_from}' if init_from else 'random weights'
+  assert f'trained alone on mnist5k, from {start}.' in page.text
+  assert 'the network 75.0 % test top-1' in page.text
+  assert 'Who learns from the label: biggest.' in page.text
+  assert 'of the trained network, on 256 images' in page.text
+  config_text = page.text.index('The whole config')
+  for word in ('smallest', 'random ones', 'sandwich', 'supernet', 'children,'):
+    assert word not in page.text[:config_text].replace('runs/<demo>', ''), word
+
+
+def test_the_biggest_child_alone(tmp_path):
+  config = dataclasses.replace(_CONFIG, policy='alone')
+  workdir_lib.claim(tmp_path, config)
+  line = {'step': 20, 'train/loss_biggest': 1.0}
+  (tmp_path / 'metrics.jsonl').write_text(json.dumps(line) + '\n')
+  reporting.write(tmp_path)
+  text = _read(tmp_path).text
+  assert 'A step trains the biggest child alone.' in text
+  assert 'sandwich' not in text[: text.index('The whole config')]
+  assert 'smallest child' not in text
+
+
 @pytest.mark.parametrize('top1s', [(0.9, float('nan')), (float('nan'),)])
 def test_children_without_an_accuracy_are_not_drawn(started, top1s):
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)

@@ -1,0 +1,84 @@
+"""python -m bignas_jax.list: the spaces, and published networks of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import cli, counting, metrics, presets, spaces
+from bignas_jax.presets import Preset
+from bignas_jax.space import Space
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Lists; returns names, costs and what was published."""
+  parser = cli.parser(
+    'list',
+    'Spaces, and presets: published networks that every --arch takes by name.',
+  )
+  parser.add_argument(
+    '--space', help=f'one of {", ".join(spaces.SPACES)}; otherwise all'
+  )
+  options = parser.parse_args(arguments)
+  wanted = list(spaces.SPACES.values())
+  if options.space is not None:
+    wanted = [spaces.get(options.space)]
+  return {
+    'spaces': [_space(space) for space in wanted],
+    'presets': [
+      _preset(name, preset)
+      for space in wanted
+      for name, preset in presets.of_space(space.name).items()
+    ],
+  }
+
+
+def _space(space: Space) -> dict[str, Any]:
+  """A space and its ends, told to a person as well."""
+  children = arch_lib.count(space)
+  metrics.say(f'space {space.name}: {children:,} children')
+  ends = {}
+  for name, make in presets.ENDS.items():
+    arch = make(space)
+    cost = counting.cost(space, arch)
+    ends[name] = cost._asdict() | {'resolution': arch.resolution}
+    metrics.say(f'  {name:18}{_told(arch.resolution, cost)}')
+  return {
+    'name': space.name,
+    'children': children,
+    'resolution': list(space.resolution),
+  } | ends
+
+
+def _preset(name: str, preset: Preset) -> dict[str, Any]:
+  """A preset with its counted and its published numbers, told as well."""
+  arch, space = preset.arch, spaces.get(preset.space)
+  cost = counting.cost(space, arch)
+  metrics.say(
+    f'{name:20}{_told(arch.resolution, cost)} '
+    f'{100 * preset.top1:.1f} % top-1 on ImageNet ({preset.source})'
+  )
+  return {
+    'name': name,
+    'space': preset.space,
+    'resolution': arch.resolution,
+    'macs': cost.macs,
+    'params': cost.params,
+    'published': {
+      'top1': preset.top1,
+      'macs': preset.macs,
+      'params': preset.params,
+      'source': preset.source,
+    },
+    'arch': arch_lib.to_dict(arch),
+  }
+
+
+def _told(resolution: int, cost: counting.Cost) -> str:
+  return (
+    f'{resolution:4} px {cost.macs / 1e6:9.2f} M MACs '
+    f'{cost.params / 1e6:7.3f} M parameters'
+  )
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,206 @@
+"""Published networks by name, and what a user may call an architecture.
+
+`parse` reads every `--arch`: what a name means is said here and nowhere else,
+but for `best`, which means something in a work directory alone
+(`extraction.choose`).
+"""
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import errors, nested, spaces
+from bignas_jax.arch import Arch
+from bignas_jax.space import Choices, Space
+
+
+class Preset(NamedTuple):
+  """A network as it was published.
+
+  Attributes:
+    space: name of the space that it is of.
+    arch: its architecture.
+    macs: printed, to a million.
+    params: printed, to a hundred thousand; None: not printed.
+    top1: printed, on ImageNet's validation images, 0..1.
+    source: where these are printed.
+  """
+
+  space: str
+  arch: Arch
+  macs: int
+  params: int | None
+  top1: float
+  source: str
+
+
+def _bignas(
+  resolution: int, depth: Choices, macs: int, params: int, top1: float
+) -> Preset:
+  arch = Arch(
+    resolution=resolution,
+    width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
+    depth=depth,
+    kernel_size=(3, 3, 5, 3, 5, 5, 3),
+    expand_ratio=(1, 6, 6, 6, 6, 6, 6),
+  )
+  return Preset('bignas', arch, macs, params, top1, 'arXiv:2003.11142')
+
+
+def _attentive(
+  resolution: int,
+  width: Choices,  # from the fourth stage on
+  depth: Choices,
+  kernel_size: Choices,
+  expand_ratio: Choices,
+  macs: int,
+  top1: float,
+) -> Preset:
+  arch = Arch(
+    resolution=resolution,
+    width=(16, 16, 24, 32, *width),
+    depth=depth,
+    kernel_size=kernel_size,
+    expand_ratio=expand_ratio,
+  )
+  return Preset('attentive_nas', arch, macs, None, top1, 'arXiv:2011.09011')
+
+
+# The architectures of BigNAS-L and XL were not published. AlphaNet's A0 to A6
+# (arXiv:2102.07954) are the same architectures with other weights.
+PRESETS = {
+  'bignas_s': _bignas(
+    192, (1, 2, 2, 2, 2, 3, 1), 242_000_000, 4_500_000, 0.765
+  ),
+  'bignas_m': _bignas(
+    224, (1, 2, 2, 2, 4, 4, 1), 418_000_000, 5_500_000, 0.789
+  ),
+  'attentive_nas_a0': _attentive(
+    192,
+    (64, 112, 192, 216, 1792),
+    (1, 3, 3, 3, 3, 3, 1),
+    (3, 3, 3, 3, 3, 3, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    203_000_000,
+    0.773,
+  ),
+  'attentive_nas_a1': _attentive(
+    224,
+    (64, 112, 192, 216, 1984),
+    (1, 3, 3, 3, 3, 3, 1),
+    (3, 3, 3, 5, 3, 5, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    279_000_000,
+    0.784,
+  ),
+  'attentive_nas_a2': _attentive(
+    224,
+    (64, 112, 200, 224, 1984),
+    (1, 3, 3, 3, 3, 4, 1),
+    (3, 3, 3, 3, 3, 5, 3),
+    (1, 4, 5, 4, 4, 6, 6),
+    317_000_000,
+    0.788,
+  ),
+  'attentive_nas_a3': _attentive(
+    224,
+    (64, 112, 208, 224, 1984),
+    (2, 3, 3, 4, 3, 5, 1),
+    (3, 3, 3, 5, 3, 3, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    357_000_000,
+    0.791,
+  ),
+  'attentive_nas_a4': _attentive(
+    256,
+    (64, 112, 192, 216, 1984),
+    (1, 3, 3, 4, 3, 5, 1),
+    (3, 3, 3, 5, 3, 5, 3),
+    (1, 4, 4, 5, 4, 6, 6),
+    444_000_000,
+    0.798,
+  ),
+  'attentive_nas_a5': _attentive(
+    256,
+    (72, 112, 192, 216, 1792),
+    (1, 3, 3, 3, 4, 6, 1),
+    (3, 3, 3, 5, 3, 3, 3),
+    (1, 4, 5, 4, 4, 6, 6),
+    491_000_000,
+    0.801,
+  ),
+  'attentive_nas_a6': _attentive(
+    288,
+    (64, 112, 216, 224, 1984),
+    (1, 3, 3, 4, 4, 6, 1),
+    (3, 3, 3, 3, 3, 5, 3),
+    (1, 4, 6, 5, 4, 6, 6),
+    709_000_000,
+    0.807,
+  ),
+}
+
+ENDS = {'smallest': arch_lib.smallest, 'biggest': arch_lib.biggest}
+# What `parse` reads, for --help.
+WORDS = 'smallest, biggest, a preset (see `list`), JSON, or a file'
+
+
+def of_space(name: str) -> dict[str, Preset]:
+  """The presets of the space of that name."""
+  return {k: preset for k, preset in PRESETS.items() if preset.space == name}
+
+
+def parse(space: Space, text: str) -> Arch:
+  """Reads `smallest`, `biggest`, a preset, JSON, or a file that holds JSON.
+
+  Raises:
+    UserError: it is none of these, or not of this space.
+  """
+  named = of_space(space.name)
+  if text in ENDS:
+    return ENDS[text](space)
+  if text in named:
+    return arch_lib.check(space, named[text].arch)
+  fields = read(text)
+  if fields is None:
+    names = errors.one_of([*ENDS, *named], text)
+    allowed = f'in space {space.name} {names}, JSON, or a file that holds JSON'
+    if text in PRESETS:
+      allowed += f' (a preset of space {PRESETS[text].space})'
+    raise errors.UserError('arch', text, allowed)
+  if isinstance(fields, dict) and 'arch' in fields:
+    fields = fields['arch']  # search/best.json and child.json carry it so
+  return arch_lib.from_dict(space, fields)
+
+
+def space_of(text: str) -> Space:
+  """The space that an architecture brings along: a preset, or a `child.json`.
+
+  Raises:
+    UserError: it brings none.
+  """
+  if text in PRESETS:
+    return spaces.get(PRESETS[text].space)
+  fields = read(text)
+  try:
+    found = nested.build(Space, fields['network'])
+  except (KeyError, TypeError):
+    found = None
+  if not isinstance(found, Space):
+    allowed = f'{errors.one_of(PRESETS, text)}, or a child.json'
+    raise errors.UserError('arch', text, f'{allowed}; others need a space')
+  return found
+
+
+def read(text: str) -> Any:
+  """What the JSON says that the text is, or is a file of; None: it is none."""
+  if not text.lstrip().startswith('{'):
+    if not os.path.isfile(text):  # False, not an error, for an odd name too
+      return None
+    text = pathlib.Path(text).read_text()
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    raise errors.UserError('arch', text, f'valid JSON ({error})') from None

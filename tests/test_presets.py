@@ -1,0 +1,122 @@
+"""Published networks: of their space, of their cost, and read by name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import cli, counting, errors, presets, spaces
+from bignas_jax import list as list_command
+
+MNIST = spaces.MNIST
+named = pytest.mark.parametrize('name', presets.PRESETS)
+
+
+@named
+def test_a_preset_costs_what_was_printed(name):
+  """To half of the last digit that was: a million MACs, 100,000 parameters."""
+  preset = presets.PRESETS[name]
+  cost = counting.cost(spaces.get(preset.space), preset.arch)
+  assert abs(cost.macs - preset.macs) <= 500_000
+  if preset.params is not None:
+    assert abs(cost.params - preset.params) <= 50_000
+  assert name.startswith(preset.space) and preset.source.startswith('arXiv:')
+  assert 0.7 < preset.top1 < 0.9
+
+
+@named
+def test_a_preset_is_read_by_name_in_its_space_alone(name):
+  preset = presets.PRESETS[name]
+  space = spaces.get(preset.space)
+  assert presets.parse(space, name) == preset.arch
+  assert presets.space_of(name) == space
+  # Other classes make no other architecture; nor does being alone.
+  few = dataclasses.replace(space, classes=10)
+  assert presets.parse(few, name) == preset.arch
+  assert presets.parse(arch_lib.pin(space, preset.arch), name) == preset.arch
+  for other in spaces.SPACES.values():
+    if other is not space:
+      with pytest.raises(errors.UserError, match=f'of space {space.name}'):
+        presets.parse(other, name)
+  alone = arch_lib.pin(space, arch_lib.biggest(space))
+  with pytest.raises(errors.UserError, match=r'arch\.'):
+    presets.parse(alone, name)
+
+
+def test_better_networks_cost_more():
+  for space in 'bignas', 'attentive_nas':
+    found = presets.of_space(space).values()
+    order = sorted(found, key=lambda preset: preset.macs)
+    assert order == sorted(found, key=lambda preset: preset.top1)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'huge',
+    'no/such/file.json',
+    '{"resolution": 24',
+    '{}',
+    '{"network": 3}',
+    '{"network": {"name": "x"}}',
+    '[24]',
+    '',
+    'x' * 300,  # no file name may be that long
+  ],
+  ids=lambda text: repr(text[:20]),
+)
+def test_parse_refuses(text):
+  with pytest.raises(errors.UserError) as caught:
+    presets.parse(MNIST, text)
+  assert caught.value.field.startswith('arch')
+  assert len(str(caught.value)) < 500
+  with pytest.raises(errors.UserError, match='arch'):
+    presets.space_of(text)
+
+
+def test_parse_reads_names_and_files(tmp_path):
+  low, high = arch_lib.smallest(MNIST), arch_lib.biggest(MNIST)
+  assert presets.parse(MNIST, 'smallest') == low
+  assert presets.parse(MNIST, 'biggest') == high
+  path = tmp_path / 'best.json'
+  path.write_text(json.dumps({'arch': arch_lib.to_dict(high), 'top1': 1.0}))
+  assert presets.parse(MNIST, str(path)) == high
+  path.write_text('  ' + arch_lib.to_json(low) + '\n')
+  assert presets.parse(MNIST, str(path)) == low
+
+
+def test_a_child_brings_its_space_along(tmp_path):
+  alone = arch_lib.pin(MNIST, arch_lib.smallest(MNIST))
+  path = tmp_path / 'child.json'
+  path.write_text(json.dumps({'network': dataclasses.asdict(alone)}))
+  assert presets.space_of(str(path)) == alone
+
+
+def test_list_tells_people_and_programs_the_same(capsys):
+  assert cli.status(list_command.main, []) == 0
+  captured = capsys.readouterr()
+  (line,) = captured.out.splitlines()
+  found = json.loads(line)
+  assert [s['name'] for s in found['spaces']] == list(spaces.SPACES)
+  assert {p['name'] for p in found['presets']} == set(presets.PRESETS)
+  for space in found['spaces']:
+    assert f'space {space["name"]}: {space["children"]:,} ' in captured.err
+    assert space['smallest']['macs'] < space['biggest']['macs']
+  for one in found['presets']:
+    (told,) = [t for t in captured.err.splitlines() if one['name'] in t]
+    assert f'{one["macs"] / 1e6:.2f} M MACs' in told
+    assert f'{100 * one["published"]["top1"]:.1f} % top-1' in told
+    assert one['published']['source'] in told
+    arch = json.dumps(one['arch'])
+    assert (
+      presets.parse(spaces.get(one['space']), arch).resolution
+      == (one['resolution'])
+    )
+
+
+def test_list_of_one_space(capsys):
+  assert cli.status(list_command.main, ['--space=bignas']) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert [s['name'] for s in found['spaces']] == ['bignas']
+  assert [p['name'] for p in found['presets']] == ['bignas_s', 'bignas_m']

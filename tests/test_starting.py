@@ -1,0 +1,325 @@
+"""One network alone: trained, from random weights or a child's, as it says."""
+
+import dataclasses
+import functools
+import json
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+import tiny
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import (
+  checkpoint,
+  cli,
+  cluster,
+  errors,
+  nested,
+  programs,
+  rules,
+  sandwich,
+  sharding,
+  slicing,
+  starting,
+  supernet,
+  training,
+)
+from bignas_jax import child as child_lib
+from bignas_jax import config as config_lib
+from bignas_jax import workdir as workdir_lib
+
+ARCH = arch_lib.biggest(tiny.QUICK)
+
+
+def _alone(**changes):
+  """Of one network, with the tiny config's data and recipe."""
+  changes = {'policy': 'alone', 'space': ''} | changes
+  return tiny.config(**changes)
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+  """The directory of a child whose images are shrunk, from 12 pixels to 8."""
+  directory = tmp_path_factory.mktemp('package') / 'child'
+  space = arch_lib.pin(tiny.QUICK, ARCH)
+  params = jax.jit(functools.partial(supernet.init, space))(jax.random.key(5))
+  norms = slicing.norm_shapes(params, ('mean', 'var'))
+  variables = {
+    'params': params,
+    'batch_stats': jax.tree.map(jnp.ones_like, norms),
+  }
+  pixels = {'mean': [0.13], 'std': [0.31], 'image_size': 12}
+  info = {'arch': arch_lib.to_dict(ARCH), 'input': pixels}
+  child_lib.save(directory, child_lib.Child(ARCH, space, variables, info))
+  return directory
+
+
+@pytest.fixture
+def copied(package, tmp_path):
+  """One that a test may change."""
+  return shutil.copytree(package, tmp_path / 'child')
+
+
+def _resolved(**changes):
+  config = starting.resolve(_alone(**changes))
+  config_lib.check(config)
+  return config
+
+
+# What is trained.
+
+
+def test_only_the_networks_programs_are_made():
+  config = _resolved(space=tiny.QUICK, arch='smallest')
+  setup = config_lib.setup(config)
+  names = [p.name for p in programs.all_programs(setup)]
+  assert names == ['biggest', 'update']
+  assert rules.teachers(setup.rule) == set()
+  (child,) = config_lib.policy(config)(setup.model.space, 0, 3)
+  assert child == ('biggest', arch_lib.smallest(tiny.QUICK))
+  # Of a sandwich without random children, no programs for random ones either.
+  setup = config_lib.setup(tiny.config(random_children=0))
+  names = [p.name for p in programs.all_programs(setup)]
+  assert names == ['biggest', 'smallest', 'update']
+
+
+def test_a_step_is_that_of_a_plain_network():
+  """Loss, gradient and update written out, of a network without elasticity."""
+  rule = rules.Rule(dropout=0.0, weight_decay=1e-2, label_smoothing=0.1)
+  arch = arch_lib.to_json(ARCH)
+  config = _resolved(space=tiny.QUICK, arch=arch, rule=rule)
+  config.schedule.warmup_steps = 0
+  where = sharding.mesh(jax.devices()[:1])
+  setup = config_lib.setup(config, where)
+  compiled = programs.compile_all(programs.all_programs(setup))
+  state = jax.jit(sandwich.init_state(setup))()
+  draw = lambda leaf: 0.2 * jax.random.normal(jax.random.key(3), leaf.shape)  # noqa: E731
+  params = jax.device_get(jax.tree.map(lambda p: p + draw(p), state.params))
+  state = state._replace(params=params)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (16, 8, 8, 1), np.uint8)
+  labels = rng.integers(0, 10, 16).astype(np.int32)
+
+  def defined(params):
+    pixels = (images / 255.0 - 0.13) / 0.31
+    logits, _ = reference.child(setup.model.space, ARCH, params, pixels)
+    target = 0.9 * jax.nn.one_hot(labels, 10) + 0.01
+    loss = optax.softmax_cross_entropy(logits, target).mean()
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    kernels = [leaf for path, leaf in leaves if path[-1].key == 'kernel']
+    return loss + 1e-2 * sum((k**2).sum() / 2 for k in kernels), loss
+
+  gradient, loss = jax.jit(jax.grad(defined, has_aux=True))(params)
+  rate = 0.02  # the schedule's peak; RMSProp in TensorFlow's form from 1
+  wanted = jax.tree.map(
+    lambda p, g: p - rate * g / np.sqrt(0.9 + 0.1 * g**2 + 1e-3),
+    params,
+    jax.device_get(gradient),
+  )
+  batch = {'image': images, 'label': labels}
+  batch = sharding.put(where, batch, sharding.split(where))
+  children = config_lib.policy(config)(setup.model.space, 0, 0)
+  state = sharding.put(where, state, sharding.REPLICATED)
+  after, measured = programs.step(setup, compiled, state, batch, children)
+  of_child, of_update = measured
+  assert float(of_update['lr']) == pytest.approx(rate)
+  assert float(of_child['loss']) == pytest.approx(float(loss), rel=1e-4)
+  assert 'agreement' not in of_child
+  chex.assert_trees_all_close(
+    jax.device_get(after.params), wanted, rtol=1e-4, atol=2e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'field'),
+  [
+    ({'space': tiny.QUICK, 'arch': 'huge'}, 'arch'),
+    ({'space': tiny.QUICK, 'arch': 'bignas_s'}, 'arch'),
+    ({'arch': 'bignas_l'}, 'arch'),
+    ({'arch': arch_lib.to_json(ARCH)}, 'arch'),  # of which space?
+    ({'init_from': 'no/such/child'}, 'init_from'),
+    ({'space': tiny.QUICK, 'arch': 'biggest', 'policy': 'sandwich'}, 'policy'),
+    ({}, 'space'),
+  ],
+)
+def test_what_names_no_network_is_refused(changes, field):
+  with pytest.raises(errors.UserError) as refused:
+    _resolved(**changes)
+  assert refused.value.field == field
+
+
+def test_a_preset_brings_its_space_along():
+  config = starting.resolve(_alone(arch='bignas_s', classes=37))
+  assert config_lib.space(config).classes == 37
+  again = starting.resolve(_alone(space='bignas', arch='bignas_s'))
+  assert again.space == config.space
+  assert config_lib.image_size(config) == 192
+
+
+# Where it starts.
+
+
+class _StopsAfter(cluster.StopRequest):
+  """As if a signal had come during step `after`."""
+
+  def __init__(self, after: int):
+    self._left = after + 1
+
+  def due(self) -> bool:
+    self._left -= 1
+    return self._left <= 0
+
+
+def _state(workdir, config):
+  setup = config_lib.setup(starting.resolve(config, workdir))
+  checkpoints = checkpoint.Checkpoints(workdir)
+  try:
+    return jax.device_get(training.restore_or_init(setup, checkpoints))
+  finally:
+    checkpoints.close()
+
+
+def test_a_stopped_run_needs_its_child_no_more(copied, tmp_path, monkeypatch):
+  """It ends as an uninterrupted one, bit for bit."""
+  config = _alone(init_from=str(copied))
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  wanted = training.train(config, whole)
+  with monkeypatch.context() as patch:
+    patch.setattr(cluster, 'StopRequest', lambda: _StopsAfter(3))
+    with pytest.raises(cli.Preempted, match='saved step 3 of 6'):
+      training.train(config, stopped)
+  shutil.rmtree(copied)
+  result = training.train(config, stopped)
+  chex.assert_trees_all_equal(_state(stopped, config), _state(whole, config))
+  assert result | {'workdir': ''} == wanted | {'workdir': ''}
+  assert tiny.numbers(stopped) == tiny.numbers(whole)
+  assert {'eval/biggest/top1', 'eval/biggest/top5'} < set(result)
+  assert not any('smallest' in name for name in result)
+
+
+@pytest.mark.parametrize('field', ['init_from', 'arch'])
+def test_what_a_run_took_stays(copied, tmp_path, field):
+  path = copied if field == 'init_from' else copied / 'child.json'
+  config = _alone(**{field: str(path)})
+  wanted = starting.resolve(config, tmp_path / 'run')
+  assert config_lib.image_size(wanted) == 12
+  workdir_lib.claim(tmp_path / 'run', wanted)
+  shutil.rmtree(copied)
+  assert starting.resolve(config, tmp_path / 'run') == wanted
+  # What is not the child's is asked for and compared as ever.
+  for changes in (
+    {'classes': 11},
+    {'space': dataclasses.replace(tiny.QUICK, bn_epsilon=1e-5)},
+  ):
+    again = dataclasses.replace(config, **changes)
+    again = starting.resolve(again, tmp_path / 'run')
+    with pytest.raises(errors.UserError, match=r'differs in space\.'):
+      workdir_lib.claim(tmp_path / 'run', again)
+  with pytest.raises(errors.UserError, match=field):
+    starting.resolve(config, tmp_path / 'another')
+
+
+def test_before_its_first_checkpoint_a_run_needs_its_child(copied, tmp_path):
+  config = starting.resolve(_alone(init_from=str(copied)))
+  later = dataclasses.replace(config, init_sha256='0' * 64)
+  with pytest.raises(errors.UserError, match='started with'):
+    starting.weights(later)
+  shutil.rmtree(copied)
+  with pytest.raises(errors.UserError, match='init_from'):
+    starting.weights(config)
+
+
+def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
+  tuned = starting.resolve(_alone(init_from=str(package)))
+  scratch = starting.resolve(_alone(arch=str(package / 'child.json')))
+  fields = [config_lib.to_dict(config) for config in (tuned, scratch)]
+  own = ('arch', 'init_from', 'init_sha256')
+  assert nested.without(fields[0], own) == nested.without(fields[1], own)
+  assert config_lib.sha256(tuned) != config_lib.sha256(scratch)
+  setup = config_lib.setup(tuned)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  start = jax.device_get(
+    training.restore_or_init(
+      setup, checkpoints, lambda: starting.weights(tuned)
+    )
+  )
+  fresh = jax.device_get(training.restore_or_init(setup, checkpoints))
+  checkpoints.close()
+  params = child_lib.load(package).variables['params']
+  chex.assert_trees_all_equal(start.params, params)
+  chex.assert_trees_all_equal(start._replace(params=fresh.params), fresh)
+  with pytest.raises(AssertionError):
+    chex.assert_trees_all_equal(fresh.params, params)
+
+
+def test_other_classes_get_a_fresh_classifier(package, capsys):
+  config = starting.resolve(_alone(init_from=str(package), classes=12))
+  config_lib.check(config)
+  given = starting.weights(config)
+  params = child_lib.load(package).variables['params']
+  assert given.keys() == params.keys() - {'classifier'}
+  assert '12 classes, the child has 10' in capsys.readouterr().err
+  start = jax.jit(sandwich.init_state(config_lib.setup(config)))(given)
+  assert start.params['classifier']['bias'].shape == (12,)
+  chex.assert_trees_all_equal(
+    jax.device_get({part: start.params[part] for part in given}), given
+  )
+
+
+def test_averages_start_with_the_child(package):
+  config = starting.resolve(_alone(init_from=str(package), ema_decay=0.9))
+  init = sandwich.init_state(config_lib.setup(config))
+  start = jax.device_get(jax.jit(init)(starting.weights(config)))
+  chex.assert_trees_all_equal(start.ema, start.params)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'space': 'mnist'}, 'a child of space mnist'),
+    (
+      {'space': dataclasses.replace(tiny.QUICK, channels=3)},
+      r'channels \(1 there, 3 here\)',
+    ),
+    (
+      {'space': dataclasses.replace(tiny.QUICK, padding='symmetric')},
+      'padding',
+    ),
+    ({'arch': 'smallest', 'space': tiny.QUICK}, 'of the architecture'),
+  ],
+)
+def test_a_child_of_another_network_is_refused(package, changes, words):
+  with pytest.raises(errors.UserError, match=words) as refused:
+    _resolved(init_from=str(package), **changes)
+  assert refused.value.field == 'init_from'
+
+
+def test_other_pixels_than_the_childs_are_told(package, capsys):
+  config = _alone(init_from=str(package))
+  config.data = dataclasses.replace(config.data, mean=(0.5,))
+  starting.weights(starting.resolve(config))
+  told = capsys.readouterr().err
+  assert 'data.mean is [0.5], the child had [0.13]' in told
+  assert 'data.std' not in told
+
+
+def test_a_package_whose_batch_norm_is_gone_is_refused(copied):
+  child = child_lib.load(copied)
+  params = dict(child.variables['params'])
+  stem = {k: v for k, v in params['stem'].items() if k != 'bn'}
+  variables = child.variables | {'params': params | {'stem': stem}}
+  child_lib.save(copied, dataclasses.replace(child, variables=variables))
+  with pytest.raises(errors.UserError, match=r'init_from.*other arrays'):
+    _resolved(init_from=str(copied))
+
+
+def test_a_damaged_description_is_one_line(copied):
+  (copied / 'child.json').write_text(json.dumps({'arch': {}}))
+  with pytest.raises(errors.UserError, match='arch'):
+    _resolved(arch=str(copied / 'child.json'))
