@@ -37,21 +37,6 @@ from bignas_jax.space import Space
 
 
 @dataclasses.dataclass(kw_only=True)
-class Calibration:
-  """Batch-norm statistics of a child (`bignas_jax.evaluation`).
-
-  Attributes:
-    images: augmented training images, a multiple of the batch size.
-    batch_size: images at once.
-    seed: of the choice and augmentation of the images.
-  """
-
-  images: int = 512
-  batch_size: int = 256
-  seed: int = 0
-
-
-@dataclasses.dataclass(kw_only=True)
 class Config:
   """Everything that a run depends on.
 
