@@ -1,3 +1,18 @@
-"""BigNAS in JAX: train one supernet, slice networks of any size from it."""
+"""BigNAS in JAX: train one supernet, slice networks of any size from it.
+
+`load_run` and `load_child` are for notebooks (`bignas_jax.api`); everything
+else is a command.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = '0.1.0'
+__all__ = ['load_child', 'load_run']
+
+
+def __getattr__(name: str) -> Any:
+  """Imports JAX and Flax when they are needed, not before."""
+  if name in __all__:
+    return getattr(importlib.import_module('bignas_jax.api'), name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -6,7 +6,6 @@ its `config.json`: the run goes on also when they have gone.
 """
 
 import dataclasses
-import json
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -99,8 +98,7 @@ def _check_fits(config: Config, child: Child, space: Space) -> None:
 
 def _described(space: Space) -> dict[str, Any]:
   """All of a network's shape but for its name and its classes."""
-  fields = json.loads(json.dumps(dataclasses.asdict(space)))
-  return nested.without(fields, ('name', 'classes'))
+  return nested.without(nested.plain(space), ('name', 'classes'))
 
 
 def weights(config: Config) -> dict[str, Any]:
