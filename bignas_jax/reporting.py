@@ -141,7 +141,7 @@ def _summary(run: Run, results: dict[str, Any]) -> str:
     name = 'the network' if run.is_one else f'{role} child'
     cards.append(_card(name, top1, 'test top-1', cost.macs, cost.params))
   best = results['best']
-  if best is not None:
+  if best is not None and not run.is_one:
     test, held_out = best['test_top1'], best['held_out_top1']
     limits = page.limits(run.best)
     name = f'best of {limits}' if limits else 'best child'

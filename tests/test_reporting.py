@@ -539,6 +539,7 @@ def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
   start = f'the weights of {init_from}' if init_from else 'random weights'
   assert f'trained alone on mnist5k, from {start}.' in page.text
   assert 'the network 75.0 % test top-1' in page.text
+  assert 'A step trains the network, which is called' in page.text
   assert 'Who learns from the label: biggest.' in page.text
   assert 'of the trained network, on 256 images' in page.text
   config_text = page.text.index('The whole config')
