@@ -170,7 +170,8 @@ _FRACTIONS = (
 
 def check(config: Config) -> None:
   """Raises UserError, naming the field, for a value that is not allowed."""
-  spaces.get(config.space)
+  if spaces.get(config.space).bn_epsilon is None:
+    raise errors.UserError('space.bn_epsilon', None, 'a number > 0')
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)

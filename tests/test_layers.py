@@ -20,9 +20,9 @@ LAYERS = [
   storage plots chips pace profiling machine files receipts divergence
   rollbacks""",
   # 1: architectures, the network, and the owners of a dependency
-  """arch spaces blocks supernet sampling counting optim sharding model examples
-  folders array_records sources damage batches data checkpoint child page
-  figures""",
+  """arch spaces blocks supernet folding sampling counting optim sharding model
+  examples folders array_records sources damage batches data checkpoint child
+  page figures""",
   # 2: rules and search algorithms, which get functions
   'rules selection archive measures preparing',
   # 3: programs over a model
