@@ -141,7 +141,8 @@ def test_cost_needs_no_weights(capsys):
 
 
 @pytest.mark.parametrize(
-  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'report']
+  'name',
+  ['main', 'search', 'extract', 'export', 'evaluate', 'cost', 'report'],
 )
 def test_help(name, capsys):
   with pytest.raises(SystemExit) as done:
