@@ -4,6 +4,7 @@ TensorFlow converts; LiteRT's own interpreter, a small package, runs it.
 """
 
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -79,4 +80,7 @@ def quantise(
   converter.representative_dataset = lambda: (
     {'images': image[None]} for batch in calibration for image in batch
   )
-  (directory / INT8_NAME).write_bytes(converter.convert())
+  with warnings.catch_warnings():
+    # The converter measures ranges with an interpreter that it warns of.
+    warnings.filterwarnings('ignore', r'\s*Warning: tf.lite.Interpreter')
+    (directory / INT8_NAME).write_bytes(converter.convert())
