@@ -52,6 +52,7 @@ def load(
   interpreter = library.Interpreter(str(directory / name))
   (images_at,) = interpreter.get_input_details()
   (logits_at,) = interpreter.get_output_details()
+  interpreter.allocate_tensors()
 
   def run(images: np.ndarray) -> np.ndarray:
     if tuple(interpreter.get_input_details()[0]['shape']) != images.shape:
