@@ -22,7 +22,6 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   child,
-
   extraction,
   footprint,
   model,
@@ -126,9 +125,7 @@ class Run:
     limits = limits_lib.from_dict(bounds)
     return searching.search(self.workdir, strategy, limits, changes)
 
-  def extract(
-    self, which: str | dict[str, Any] | Arch, out: str
-  ) -> 'Network':
+  def extract(self, which: str | dict[str, Any] | Arch, out: str) -> 'Network':
     """Writes a child package, checked against the supernet; and loads it."""
     text = arch_lib.to_json(self.arch(which))
     extraction.extract(self.workdir, text, storage.path(out))

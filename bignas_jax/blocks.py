@@ -38,7 +38,7 @@ class Block:
   width_in: Choices
   first: bool
   padding: ops.Padding
-  bn_epsilon: float
+  bn_epsilon: float | None
   pooling: Pooling
 
   @property
@@ -89,8 +89,10 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
   return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
 
 
-def init_norm(width: int, scale: float = 1.0) -> Params:
-  return {'scale': scale * jnp.ones(width), 'bias': jnp.zeros(width)}
+def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
+  """A batch norm's parameters; a bias is left of one that is folded."""
+  bias = {'bias': jnp.zeros(width)}
+  return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
 
 
 def init(key: jax.Array, block: Block) -> Params:
@@ -105,13 +107,13 @@ def init(key: jax.Array, block: Block) -> Params:
   width_out, size = max(stage.width), max(stage.kernel_size)
   params = {
     'depthwise': he_normal(keys[1], (size, size, 1, hidden), size**2),
-    'depthwise_bn': init_norm(hidden),
+    'depthwise_bn': init_norm(hidden, block.bn_epsilon),
     'project': he_normal(keys[2], (hidden, width_out), width_out),
-    'project_bn': init_norm(width_out, scale=0.0),
+    'project_bn': init_norm(width_out, block.bn_epsilon, scale=0.0),
   }
   if stage.has_expand:
     params['expand'] = he_normal(keys[0], (width_in, hidden), hidden)
-    params['expand_bn'] = init_norm(hidden)
+    params['expand_bn'] = init_norm(hidden, block.bn_epsilon)
   if stage.se is not None:
     squeeze = max(block.squeeze())
     reduce = he_normal(keys[3], (hidden, squeeze), squeeze)

@@ -22,7 +22,7 @@ from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
 FORMAT = 1
-_INFO, _WEIGHTS = 'child.json', 'model.safetensors'
+FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 
 Variables = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Child:
   Attributes:
     arch: its architecture.
     space: that holds this architecture only.
-    variables: `params` and `batch_stats`.
+    variables: `params`; `batch_stats`, empty if batch norms are folded.
     info: contents of `child.json`.
   """
 
@@ -84,11 +84,12 @@ def load(directory: epath.Path) -> Child:
     ) from None
   path = directory / _WEIGHTS
   try:
-    variables = _unflatten(safetensors.numpy.load(path.read_bytes()))
+    arrays = safetensors.numpy.load(path.read_bytes())
   except (OSError, safetensors.SafetensorError) as error:
     raise errors.UserError(
       str(path), str(error), 'undamaged weights; extract the child again'
     ) from None
+  variables = {'batch_stats': {}} | _unflatten(arrays)
   params = supernet.shapes(space)
   expected = {
     'params': params,

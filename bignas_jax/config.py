@@ -161,6 +161,8 @@ def check(config: Config) -> None:
   """Raises UserError, naming the field, for a value that is not allowed."""
   alone = arch_lib.is_one(space(config))
   assert alone or not (config.arch or config.init_from), 'not resolved'
+  if space(config).bn_epsilon is None:
+    raise errors.UserError('space.bn_epsilon', None, 'a number > 0')
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)

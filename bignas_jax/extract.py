@@ -16,8 +16,15 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument('--workdir', required=True, type=cli.path)
   parser.add_argument('--arch', default='best', help=f'best, {presets.WORDS}')
   parser.add_argument('--out', required=True, type=cli.path)
+  parser.add_argument(
+    '--fold',
+    action='store_true',
+    help='fold batch norms into the kernels before them',
+  )
   options = parser.parse_args(arguments)
-  child = extraction.extract(options.workdir, options.arch, options.out)
+  child = extraction.extract(
+    options.workdir, options.arch, options.out, fold=options.fold
+  )
   return {'out': str(options.out)} | child.info
 
 

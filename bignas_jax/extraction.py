@@ -1,8 +1,10 @@
 """From a trained supernet to child packages, and back to accuracies."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -14,6 +16,7 @@ from bignas_jax import (
   counting,
   errors,
   evaluation,
+  folding,
   metrics,
   nested,
   presets,
@@ -30,6 +33,7 @@ from bignas_jax import (
 )
 from bignas_jax.arch import Arch
 from bignas_jax.child import Child
+from bignas_jax.config import Config
 from bignas_jax.model import Model
 from bignas_jax.space import Space
 
@@ -55,13 +59,16 @@ def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
   return presets.parse(space, path.read_text())
 
 
-def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
+def extract(
+  workdir: epath.Path, text: str, out: epath.Path, *, fold: bool = False
+) -> Child:
   """Writes a child package, verified before it is written.
 
   Args:
     workdir: of a trained run.
     text: which child, see `choose`.
     out: the package's directory.
+    fold: fold batch norms into the kernels before them.
 
   Raises:
     UserError: no such child or run; or the child, on its own, does not
@@ -80,59 +87,93 @@ def extract(workdir: epath.Path, text: str, out: epath.Path) -> Child:
       model.space, {'params': run.params, 'batch_stats': stats}, arch
     )
   )
-  alone = evaluation.Evaluator(
-    model, [], _batches(config, model, run.splits, 'test'), arch
+  network = arch_lib.pin(model.space, arch)
+  batches = _batches(config, model, run.splits, 'test')
+  alone = evaluation.Evaluator(model, [], batches, arch)
+  difference = _difference(
+    (inside, run.params, stats), (alone, *_arrays(sliced)), arch
   )
-  difference = _difference(inside, alone, run.params, stats, sliced, arch)
+  if fold:
+    kept = network, sliced
+    network, sliced = folding.fold(*kept)
+    # In float32, which children are evaluated in, whatever the run's type.
+    before, alone = (
+      evaluation.Evaluator(_alone(model, space), [], batches, arch)
+      for space in (kept[0], network)
+    )
+    difference += _difference(
+      (before, *_arrays(kept[1])), (alone, *_arrays(sliced)), arch
+    )
   if not difference <= TOLERANCE:
     raise errors.UserError(
       '--arch', text, f'a child within {TOLERANCE}; it is off by {difference}'
     )
-  score = alone.evaluate(sliced['params'], sliced['batch_stats'], arch)
-  cost = counting.cost(model.space, arch)
-  child = Child(
-    arch,
-    arch_lib.pin(model.space, arch),
-    sliced,
-    {
-      'space': model.space.name,
-      'arch': arch_lib.to_dict(arch),
-      'input': {
-        'resolution': arch.resolution,
-        'channels': model.space.channels,
-        'mean': model.mean,
-        'std': model.std,
-        'image_size': model.image_size,
-      },
-      'classes': model.space.classes,
-      'macs': cost.macs,
-      'params': cost.params,
-      'accuracy': score._asdict() | {'split': 'test'},
-      'calibration': {
-        'images': config.calibration.images,
-        'seed': config.calibration.seed,
-      },
-      'parity': {'max_abs_diff': difference, 'images': _PARITY_IMAGES},
-      'source': {
-        'step': run.step,
-        'config_sha256': config_lib.sha256(config),
-        'version': bignas_jax.__version__,
-      },
-      'data': config_lib.to_dict(config)['data'],
+  measured = {
+    'batch_norm': 'folded' if fold else 'kept',
+    'accuracy': alone.evaluate(*_arrays(sliced), arch)._asdict()
+    | {'split': 'test'},
+    'parity': {'max_abs_diff': difference, 'images': _PARITY_IMAGES},
+    'source': {
+      'step': run.step,
+      'config_sha256': config_lib.sha256(config),
+      'version': bignas_jax.__version__,
     },
-  )
+  }
+  info = _info(config, model, arch) | measured
+  child = Child(arch, network, sliced, info)
   child_lib.save(out, child)
   whole = 'trained network' if arch_lib.is_one(model.space) else 'supernet'
   metrics.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
   return child
 
 
-def _difference(inside, alone, params, stats, sliced, arch) -> float:
-  """Largest difference of logits, supernet against child, on real images."""
+def _info(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
+  """What `child.json` says of a child before it is measured."""
+  cost = counting.cost(model.space, arch)
+  return {
+    'space': model.space.name,
+    'arch': arch_lib.to_dict(arch),
+    'input': {
+      'resolution': arch.resolution,
+      'channels': model.space.channels,
+      'mean': model.mean,
+      'std': model.std,
+      'image_size': model.image_size,
+    },
+    'classes': model.space.classes,
+    'macs': cost.macs,
+    'params': cost.params,
+    'calibration': {
+      'images': config.calibration.images,
+      'seed': config.calibration.seed,
+    },
+    'data': config_lib.to_dict(config)['data'],
+  }
+
+
+def _arrays(variables: supernet.Variables):
+  return variables['params'], variables['batch_stats']
+
+
+def _alone(model: Model, space: Space) -> Model:
+  """The model of a child that has left its run."""
+  return dataclasses.replace(model, space=space, dtype=jnp.float32)
+
+
+def _difference(one, other, arch: Arch) -> float:
+  """Largest difference of logits on real images.
+
+  Args:
+    one: an evaluator, and the params and statistics to hand it.
+    other: likewise.
+    arch: of both.
+  """
   worst, seen = 0.0, 0
-  for batch in inside.split:
-    ours = inside.logits(params, stats, batch, arch)
-    theirs = alone.logits(sliced['params'], sliced['batch_stats'], batch, arch)
+  for batch in one[0].split:
+    ours, theirs = (
+      evaluator.logits(params, stats, batch, arch)
+      for evaluator, params, stats in (one, other)
+    )
     worst = max(worst, float(np.abs(np.subtract(ours, theirs)).max()))
     seen += len(ours)
     if seen >= _PARITY_IMAGES:

@@ -40,7 +40,7 @@ def batch_norm(
   x: jax.Array,
   params: dict[str, jax.Array],
   stats: dict[str, jax.Array] | None,
-  epsilon: float,
+  epsilon: float | None,
   pooling: Pooling,
   *,
   swish: bool = False,
@@ -51,9 +51,10 @@ def batch_norm(
 
   Args:
     x: [batch, ..., channels].
-    params: `scale` and `bias`, [channels].
+    params: `scale` and `bias`, [channels]; `bias` alone if it is folded.
     stats: `mean` and `var`, [channels]; None: those of the batch.
-    epsilon: added to the variance.
+    epsilon: added to the variance; None: all but the bias is in the kernel
+      before (`folding`).
     pooling: which images share the batch's statistics.
     swish: activate.
     width: active channels; the others become zeros. None: all are active.
@@ -64,6 +65,10 @@ def batch_norm(
     [groups on this device, channels]; zeros if the statistics were given.
     They carry no gradient of their own: the output's passes through them.
   """
+  if epsilon is None:
+    assert width is None or isinstance(width, int), 'a single network'
+    y = _activated(x.astype(_wide(x)) + params['bias'], swish).astype(x.dtype)
+    return y, no_moments(x, pooling, x.shape[-1])
   how = _Norm(epsilon, pooling, swish)
   if width is not None:
     # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
@@ -105,7 +110,11 @@ def _affine(how: _Norm, x, params, mean, var):
   shift = params['bias'] - mean * factor
   wide = x.astype(_wide(x))
   y = wide * _per_image(factor, x) + _per_image(shift, x)
-  return (jax.nn.swish(y) if how.swish else y).astype(x.dtype)
+  return _activated(y, how.swish).astype(x.dtype)
+
+
+def _activated(y, swish: bool):
+  return jax.nn.swish(y) if swish else y
 
 
 def _variance(moments: Moments) -> jax.Array:

@@ -26,7 +26,7 @@ def seal(directory: epath.Path, notes: dict[str, Any]) -> None:
     directory: complete.
     notes: plain JSON values to keep with it.
   """
-  body = {'notes': notes, 'files': _digests(directory)}
+  body = {'notes': notes, 'files': digests(directory)}
   text = json.dumps(body | {'sha256': _digest_of(body)}, indent=1)
   (directory / NAME).write_text(text + '\n')
 
@@ -43,11 +43,11 @@ def damage(directory: epath.Path) -> str | None:
   if body is None:
     there = (directory / NAME).is_file()
     return f'{NAME} is damaged' if there else f'{NAME} is missing'
-  for name, digest in body['files'].items():
+  for name, expected in body['files'].items():
     path = directory / name
     if not path.is_file():
       return f'{name} is missing'
-    if _digest(path) != digest:
+    if digest(path) != expected:
       return f'{name} has changed'
   return None
 
@@ -69,9 +69,10 @@ def _digest_of(body: dict[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digests(directory: epath.Path) -> dict[str, str]:
+def digests(directory: epath.Path) -> dict[str, str]:
+  """SHA-256 of every file in a directory, by name, which may have a `/`."""
   names = sorted(set(_names(directory)) - {_CHANGES})
-  return {name: _digest(directory / name) for name in names}
+  return {name: digest(directory / name) for name in names}
 
 
 def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
@@ -83,9 +84,10 @@ def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
       yield prefix + path.name
 
 
-def _digest(path: epath.Path) -> str:
-  digest = hashlib.sha256()
+def digest(path: epath.Path) -> str:
+  """SHA-256 of a file."""
+  sha256 = hashlib.sha256()
   with path.open('rb') as file:
     while piece := file.read(_PIECE):
-      digest.update(piece)
-  return digest.hexdigest()
+      sha256.update(piece)
+  return sha256.hexdigest()

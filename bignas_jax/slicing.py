@@ -79,11 +79,15 @@ def _window(big: tuple[int, ...], small: tuple[int, ...]):
 
 
 def norm_shapes(params: Tree, names: tuple[str, ...]) -> Tree:
-  """For each batch norm in `params`: a dict of shapes under other names."""
+  """For each batch norm in `params`: a dict of shapes under other names.
+
+  One that is folded, and has no scale, has none.
+  """
   out = {}
   for key, value in params.items():
     if key.endswith('bn'):
-      out[key] = dict.fromkeys(names, value['bias'])
+      if 'scale' in value:
+        out[key] = dict.fromkeys(names, value['bias'])
     elif isinstance(value, dict) and (inner := norm_shapes(value, names)):
       out[key] = inner
   return out

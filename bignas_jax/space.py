@@ -11,6 +11,7 @@ from typing import Literal
 from bignas_jax import errors
 
 Choices = tuple[int, ...]
+_CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,8 @@ class Space:
     stem_stride: of the first convolution.
     padding: `same` is TensorFlow's, `symmetric` is kernel // 2 on both sides;
       they differ where the stride is 2.
-    bn_epsilon: added to each variance.
+    bn_epsilon: added to each variance; None: a single network whose batch
+      norms are folded into its kernels (`folding`).
     channels: of an input image.
     classes: number of logits.
   """
@@ -96,7 +98,7 @@ class Space:
   head_expand: int | None = None
   stem_stride: int = 2
   padding: Literal['same', 'symmetric'] = 'same'
-  bn_epsilon: float = 1e-3
+  bn_epsilon: float | None = 1e-3
   channels: int = 3
   classes: int = 1000
 
@@ -150,14 +152,26 @@ def _check(space: Space) -> None:
     _check_choices(f'space.{name}', (getattr(space, name),))
   if space.head_expand is not None:
     _check_choices('space.head_expand', (space.head_expand,))
-  if not isinstance(space.bn_epsilon, float) or not space.bn_epsilon > 0:
-    raise errors.UserError('space.bn_epsilon', space.bn_epsilon, 'a number > 0')
+  _check_epsilon(space)
+
+
+def _check_epsilon(space: Space) -> None:
+  epsilon, allowed = space.bn_epsilon, 'a number > 0'
+  right = isinstance(epsilon, float) and epsilon > 0
+  if epsilon is None:
+    allowed += ', or None for a single network'
+    choices = [space.resolution, space.stem_width, space.head_width]
+    for stage in space.stages:
+      choices += [getattr(stage, name) for name in _CHOICES]
+    right = all(len(values) == 1 for values in choices)
+  if not right:
+    raise errors.UserError('space.bn_epsilon', epsilon, allowed)
 
 
 def _check_stage(field: str, stage: Stage) -> None:
   if not isinstance(stage, Stage):
     raise errors.UserError(field, stage, 'a Stage')
-  for name in ('width', 'depth', 'kernel_size', 'expand_ratio'):
+  for name in _CHOICES:
     _check_choices(f'{field}.{name}', getattr(stage, name))
   if any(k % 2 == 0 for k in stage.kernel_size):
     raise errors.UserError(

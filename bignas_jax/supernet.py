@@ -104,12 +104,13 @@ class _Part(nn.Module):
       self.put_variable('moments', name, jax.tree.map(whole, moments))
 
   def norm_and_swish(self, x, name: str, width: ops.Width | None = None):
-    params = self.param(name, lambda _: blocks.init_norm(x.shape[-1]))
+    epsilon = self.space.bn_epsilon
+    params = self.param(name, lambda _: blocks.init_norm(x.shape[-1], epsilon))
     x, moments = norm.batch_norm(
       x,
       params,
       self.stats(name),
-      self.space.bn_epsilon,
+      epsilon,
       self.pooling,
       swish=True,
       width=width,

@@ -82,6 +82,23 @@ def test_child_package_keeps_its_contract(trained):
   assert weights.stat().st_size <= 4 * (params + stats) + 150 * len(arrays)
 
 
+def test_a_folded_child_is_the_same_child(trained, tmp_path, capsys):
+  arguments = [f'--workdir={trained}', f'--out={tmp_path}/child', '--fold']
+  assert cli.status(_command('extract'), arguments) == 0
+  capsys.readouterr()
+  kept = child_lib.load(trained / 'children' / 'best').info
+  info = child_lib.load(tmp_path / 'child').info
+  assert (kept['batch_norm'], info['batch_norm']) == ('kept', 'folded')
+  same = ('arch', 'params', 'macs', 'accuracy')
+  assert [info[k] for k in same] == [kept[k] for k in same]
+  assert 0 < info['parity']['max_abs_diff'] <= 1e-4
+  arrays = safetensors.numpy.load_file(tmp_path / 'child/model.safetensors')
+  assert {k.rpartition('.')[2] for k in arrays} == {'kernel', 'bias'}
+  assert cli.status(_command('evaluate'), [f'--child={tmp_path}/child']) == 0
+  result = json.loads(capsys.readouterr().out)
+  assert result['top1'] == kept['accuracy']['top1']
+
+
 def test_supernet_and_package_agree(trained, capsys):
   results = []
   for arguments in (
@@ -182,7 +199,8 @@ def test_cost_needs_no_weights(capsys):
 
 
 @pytest.mark.parametrize(
-  'name', ['main', 'search', 'extract', 'evaluate', 'cost', 'list', 'report']
+  'name',
+  ['main', 'search', 'extract', 'export', 'evaluate', 'cost', 'list', 'report'],
 )
 def test_help(name, capsys):
   with pytest.raises(SystemExit) as done:

@@ -18,26 +18,28 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks""",
+  rollbacks extras placing""",
   # 1: architectures, the network, and the owners of a dependency
-  """arch spaces blocks supernet sampling counting optim sharding model examples
-  folders array_records sources damage batches data checkpoint child page
-  figures presets""",
+  """arch spaces presets blocks supernet folding sampling counting optim sharding
+  model examples folders array_records sources damage batches data checkpoint
+  child page figures plain""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
-  archive measures preparing""",
+  archive measures preparing comparing to_stablehlo to_onnx to_saved_model
+  to_tflite""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
   'config overrides workdir starting records',
   # 5: what runs from a config
   """cli run_card observing recovery training
-  trained scoring searching extraction estimating""",
+  trained scoring searching extraction estimating exporting""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
-  benchmarking benchmarking_input benchmarking_scale compiling""",
+  benchmarking benchmarking_input benchmarking_scale compiling api""",
   # 7: commands
-  'main search extract evaluate cost list report benchmark compile prepare',
+  """main search extract export evaluate cost list report benchmark compile
+  prepare""",
 ]
 
 OWNERS = {
@@ -45,6 +47,10 @@ OWNERS = {
   'orbax': {'checkpoint'},
   'array_record': {'array_records', 'preparing'},
   'google': {'examples'},
+  'onnx': {'to_onnx'},
+  'onnxruntime': {'to_onnx'},
+  'tensorflow': {'to_saved_model', 'to_tflite', 'benchmarking_input'},
+  'ai_edge_litert': {'to_tflite'},
   'grain': {'batches', 'data', 'preparing'},
   'simplejpeg': {'images'},
   'matplotlib': {'plots'},
@@ -73,6 +79,11 @@ def imports(source: str) -> set[str]:
       assert node.module is not None
       found.add(node.module)
       found |= {f'{node.module}.{alias.name}' for alias in node.names}
+    elif isinstance(node, ast.Call):
+      called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+      if called in ('load', '_load'):  # `extras.load`, of optional packages
+        arguments = [getattr(a, 'value', None) for a in node.args]
+        found |= {a for a in arguments if isinstance(a, str)}
   return found
 
 
@@ -92,6 +103,7 @@ def test_the_witness_sees_all_kinds_of_imports():
     'import os.path, a as b\n'
     'from bignas_jax import arch as arch_lib, ops\n'
     'def f():\n  from bignas_jax.space import Space\n'
+    'extras.load(field, value, extra, "onnx.checker")\n'
   )
   assert imports(source) >= {
     'os.path',
@@ -99,6 +111,7 @@ def test_the_witness_sees_all_kinds_of_imports():
     'bignas_jax.arch',
     'bignas_jax.ops',
     'bignas_jax.space',
+    'onnx.checker',
   }
   assert {'arch', 'blocks', 'ops'} <= ours('supernet')
 

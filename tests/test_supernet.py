@@ -12,6 +12,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import reference
@@ -29,119 +30,6 @@ from bignas_jax import (
 from bignas_jax.space import Space
 
 MNIST = spaces.MNIST
-
-# One feature of each real space that the other lacks: expand ratio 1, squeeze
-# of the input, one head convolution, TensorFlow's padding ...
-BIGNAS = dataclasses.replace(
-  spaces.BIGNAS,
-  name='little_bignas',
-  resolution=(18,),
-  train_resolution=(18,),
-  stem_width=(8, 16),
-  stages=(
-    dataclasses.replace(spaces.BIGNAS.stages[0], width=(16, 24)),
-    dataclasses.replace(
-      spaces.BIGNAS.stages[3], width=(16, 24, 32), depth=(1, 2)
-    ),
-  ),
-  head_width=(24, 40),
-  classes=7,
-)
-# ... and three expand ratios, squeeze of the hidden width or none, two head
-# convolutions, symmetric padding.
-ATTENTIVE = dataclasses.replace(
-  spaces.ATTENTIVE_NAS,
-  name='little_attentive_nas',
-  resolution=(18,),
-  train_resolution=(18,),
-  stem_width=(8, 16),
-  stages=(
-    dataclasses.replace(
-      spaces.ATTENTIVE_NAS.stages[4],
-      width=(16, 24),
-      depth=(1, 2, 3),
-      kernel_size=(3,),
-    ),
-    dataclasses.replace(
-      spaces.ATTENTIVE_NAS.stages[1],
-      width=(16, 24),
-      depth=(1,),
-      expand_ratio=(6,),
-    ),
-  ),
-  head_width=(24, 40),
-  classes=7,
-)
-LITTLE = {space.name: space for space in (BIGNAS, ATTENTIVE)}
-for _space in LITTLE.values():
-  assert {stage.stride for stage in _space.stages} == {1, 2}
-BATCH = 2
-
-
-# Random numbers, in float64: the programs take them in their own type.
-
-
-def random_params(space, seed=0):
-  """Every path matters: no scale is 0, no bias is 0."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, shape):
-    x = rng.normal(size=shape.shape)
-    kind = path[-1].key
-    if kind == 'kernel':
-      return x / np.sqrt(shape.shape[-2])
-    return 0.3 * x + (kind == 'scale')
-
-  return jax.tree_util.tree_map_with_path(draw, supernet.shapes(space))
-
-
-def random_stats(space, seed=1):
-  rng = np.random.default_rng(seed)
-  shapes = slicing.norm_shapes(supernet.shapes(space), ('mean', 'var'))
-  draw = {
-    'mean': lambda s: rng.normal(size=s.shape) / 3,
-    'var': lambda s: rng.uniform(0.3, 2, s.shape),
-  }
-  return jax.tree_util.tree_map_with_path(
-    lambda path, s: draw[path[-1].key](s), shapes
-  )
-
-
-def random_images(space, resolution, batch=BATCH, seed=2):
-  """Images that differ in brightness, and what to weight the logits by."""
-  rng = np.random.default_rng(seed)
-  images = rng.normal(size=(batch, resolution, resolution, space.channels))
-  images = images * (1 + np.arange(batch))[:, None, None, None]
-  return images, rng.normal(size=(batch, space.classes))
-
-
-def cast(tree, dtype):
-  return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
-
-
-def archs_of(space, n, seed=0):
-  rng = np.random.default_rng(seed)
-  return [arch_lib.sample(space, rng) for _ in range(n)]
-
-
-def assert_close(actual, expected, tolerance, least=1e-3):
-  """Within a fraction of each leaf's scale.
-
-  Where a whole leaf is next to nothing, a fraction of `least` times the
-  largest leaf's.
-  """
-  chex.assert_trees_all_equal_structs(actual, expected)
-  leaves = jax.tree_util.tree_leaves_with_path(expected)
-  biggest = max(abs(np.asarray(leaf)).max() for _, leaf in leaves)
-  for (path, b), a in zip(leaves, jax.tree.leaves(actual), strict=True):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    assert a.shape == b.shape, path
-    scale = max(abs(b).max(), least * biggest)
-    error = abs(a - b).max()
-    assert error <= tolerance * scale, (
-      f'{jax.tree_util.keystr(path)}: off by {error:.2g} of {scale:.2g}'
-    )
-
 
 # The programs.
 
@@ -209,11 +97,11 @@ class Case:
   tolerance: float
 
   def __post_init__(self):
-    self.params = random_params(self.space)
-    numbers = random_images(self.space, self.resolution)
+    self.params = networks.random_params(self.space)
+    numbers = networks.random_images(self.space, self.resolution)
     self.images, self.weights = numbers
     self.program = differentiated(supernet.Supernet(self.space, self.dtype))
-    self.cast = functools.partial(cast, dtype=self.dtype)
+    self.cast = functools.partial(networks.cast, dtype=self.dtype)
 
   def inputs(self):
     return self.cast((self.params, self.images, self.weights))
@@ -232,7 +120,7 @@ def check_child(case, arch):
   space, params = case.space, case.params
   (logits, found), grads = case.run(arch)
   expected, moments = reference.child(space, arch, params, case.images)
-  assert_close(logits, expected, case.tolerance)
+  networks.assert_close(logits, expected, case.tolerance)
 
   for name, seen in moments.items():
     part, *place = name.split('.')
@@ -242,7 +130,7 @@ def check_child(case, arch):
     elif place:
       ours = jax.tree.map(lambda a, j=int(place[0]): a[j - 1], ours['rest'])
     shorter = jax.tree.map(lambda a, b: a[: len(b)], dict(ours), seen)
-    assert_close(shorter, seen, case.tolerance)
+    networks.assert_close(shorter, seen, case.tolerance)
   for i, depth in enumerate(arch.depth):  # blocks that were skipped
     rest = found['moments'][f'stage{i + 1}'].get('rest', {})
     assert not any(np.asarray(a)[depth - 1 :].any() for a in leaves(rest))
@@ -263,7 +151,7 @@ def check_child(case, arch):
     lambda p, g: np.where(np.asarray(g) == 0, p + 1e-9, p), params, grads
   )
   again, _ = reference.child(space, arch, other, case.images)
-  assert_close(again, expected, 1e-13)
+  networks.assert_close(again, expected, 1e-13)
 
 
 def check_slope(case, arch):
@@ -305,10 +193,10 @@ def check_gradient(case, arch):
   """Every entry of the gradient."""
   (logits, _), grads = case.run(arch)
   with jax.enable_x64(True):
-    exact = cast((case.params, case.images, case.weights), 'float64')
+    exact = networks.cast((case.params, case.images, case.weights), 'float64')
     expected, expected_grads = reference_gradient(case.space, arch, *exact)
-  assert_close(logits, expected, case.tolerance)
-  assert_close(grads, expected_grads, case.tolerance)
+  networks.assert_close(logits, expected, case.tolerance)
+  networks.assert_close(grads, expected_grads, case.tolerance)
 
 
 def check_sliced(case, arch):
@@ -316,8 +204,8 @@ def check_sliced(case, arch):
   (logits, _), grads = case.run(arch)
   program = sliced(case.space, arch, case.dtype)
   alone, alone_grads = program(*case.inputs())
-  assert_close(alone, logits, case.tolerance)
-  assert_close(alone_grads, grads, case.tolerance)
+  networks.assert_close(alone, logits, case.tolerance)
+  networks.assert_close(alone_grads, grads, case.tolerance)
   shapes = supernet.shapes(arch_lib.pin(case.space, arch))
   ones = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes)
   inside = leaves(slicing.grow(ones, case.params))
@@ -328,7 +216,7 @@ def check_sliced(case, arch):
 
 # mnist in float32: 50 random children over all its resolutions.
 
-CHILDREN = archs_of(MNIST, 50)
+CHILDREN = networks.archs_of(MNIST, 50)
 assert {arch.resolution for arch in CHILDREN} == set(MNIST.resolution)
 
 
@@ -358,17 +246,17 @@ def test_mnist_children_are_the_references(mnist):
 
 @functools.cache
 def case_of(name):
-  return Case(LITTLE[name], 18, 'float64', 1e-10)
+  return Case(networks.LITTLE[name], 18, 'float64', 1e-10)
 
 
-@pytest.fixture(params=LITTLE)
+@pytest.fixture(params=networks.LITTLE)
 def little(request):
   with jax.enable_x64(True):
     yield case_of(request.param)
 
 
 def test_rules_of_the_big_spaces(little):
-  for arch in archs_of(little.space, 16):
+  for arch in networks.archs_of(little.space, 16):
     check_child(little, arch)
     check_slope(little, arch)
   assert little.program._cache_size() == 1
@@ -378,7 +266,7 @@ def test_gradients_of_the_big_spaces(little):
   # One with a second block, smaller than the biggest.
   arch = next(
     arch
-    for arch in archs_of(little.space, 50, 10)
+    for arch in networks.archs_of(little.space, 50, 10)
     if max(arch.depth) == 2
     and arch.width[-2] < little.space.stages[-1].width[-1]
   )
@@ -393,7 +281,7 @@ def test_the_big_spaces_themselves(space):
   space = dataclasses.replace(space, resolution=(64,), train_resolution=(64,))
   with jax.enable_x64(True):
     case = Case(space, 64, 'float64', 1e-10)
-    for arch in archs_of(space, 20):
+    for arch in networks.archs_of(space, 20):
       check_child(case, arch)
       check_slope(case, arch)
       check_sliced(case, arch)
@@ -403,22 +291,25 @@ def test_the_big_spaces_themselves(space):
 def test_given_statistics(little):
   """Evaluation: elastic, sliced and reference, with a child's statistics."""
   space = little.space
-  variables = {'params': little.params, 'batch_stats': random_stats(space)}
+  variables = {
+    'params': little.params,
+    'batch_stats': networks.random_stats(space),
+  }
   net = supernet.Supernet(space, 'float64')
   program = jax.jit(lambda v, x, i: net.apply(v, x, i))
   images = little.cast(little.images)
-  for arch in archs_of(space, 8):
+  for arch in networks.archs_of(space, 8):
     found = program(
       little.cast(variables), images, arch_lib.encode(space, arch)
     )
     expected, _ = reference.child(
       space, arch, little.params, little.images, variables['batch_stats']
     )
-    assert_close(found, expected, little.tolerance)
+    networks.assert_close(found, expected, little.tolerance)
   child = supernet.Supernet(arch_lib.pin(space, arch), 'float64')
   own = supernet.slice_child(space, little.cast(variables), arch)
   alone = jax.jit(child.apply)(own, images)
-  assert_close(alone, expected, little.tolerance)
+  networks.assert_close(alone, expected, little.tolerance)
 
 
 def test_zero_scale_initialisation(little):
@@ -506,8 +397,8 @@ def test_he_initialisation():
 @pytest.fixture(scope='module')
 def forward():
   """Builds forward programs of the little space; float32."""
-  space = BIGNAS
-  params = cast(random_params(space), 'float32')
+  space = networks.BIGNAS
+  params = networks.cast(networks.random_params(space), 'float32')
 
   def build(pooling=norm.Pooling(), dtype='float32'):  # noqa: B008
     net = supernet.Supernet(space, dtype, pooling)
@@ -524,40 +415,42 @@ def forward():
 def test_batch_statistics(forward, group):
   """One device's groups, several devices', and each group by itself."""
   space, build = forward
-  images = cast(random_images(space, 18, 4)[0], 'float32')
-  arch = archs_of(space, 1, 7)[0]
+  images = networks.cast(networks.random_images(space, 18, 4)[0], 'float32')
+  arch = networks.archs_of(space, 1, 7)[0]
   indices = arch_lib.encode(space, arch)
   logits, found = jax.jit(build(norm.Pooling(group_size=group)))(
     images, indices
   )
 
-  params = random_params(space)
+  params = networks.random_params(space)
   numbers = np.asarray(images, np.float64)
   groups = [numbers] if group is None else [numbers[:2], numbers[2:]]
   expected = [reference.child(space, arch, params, g)[0] for g in groups]
-  assert_close(logits, np.concatenate(expected), 1e-4)
+  networks.assert_close(logits, np.concatenate(expected), 1e-4)
 
   where = sharding.mesh(jax.devices()[:4])
   split, whole = sharding.split(where), sharding.REPLICATED
   on_each = build(norm.Pooling(where.axis_names, group))
   mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
   spread, spread_found = jax.jit(mapped)(images, indices)
-  assert_close(spread, logits, 1e-4)
-  assert_close(spread_found, found, 1e-4)
+  networks.assert_close(spread, logits, 1e-4)
+  networks.assert_close(spread_found, found, 1e-4)
 
 
 def test_bfloat16(forward):
   """Activations only: parameters, gradients, moments, logits are float32."""
   space, build = forward
-  arch = archs_of(space, 1, 8)[0]
+  arch = networks.archs_of(space, 1, 8)[0]
   indices = arch_lib.encode(space, arch)
-  images = random_images(space, 18)[0]
+  images = networks.random_images(space, 18)[0]
   run = build(dtype='bfloat16')
-  logits, found = jax.jit(run)(cast(images, 'float32'), indices)
+  logits, found = jax.jit(run)(networks.cast(images, 'float32'), indices)
   assert logits.dtype == jnp.float32
   assert {a.dtype for a in leaves(found)} == {np.dtype('float32')}
-  expected, _ = reference.child(space, arch, random_params(space), images)
-  assert_close(logits, expected, 0.1)
+  expected, _ = reference.child(
+    space, arch, networks.random_params(space), images
+  )
+  networks.assert_close(logits, expected, 0.1)
   # It is not float32 after all.
   assert abs(np.asarray(logits) - expected).max() > 1e-4
 
@@ -571,13 +464,15 @@ def test_bfloat16(forward):
 
 def test_dropout():
   """Before the classifier; the same key loses the same features."""
-  (arch,) = archs_of(BIGNAS, 1, 9)
-  net = supernet.Supernet(arch_lib.pin(BIGNAS, arch))
-  params = cast(random_params(BIGNAS), 'float32')
-  variables = supernet.slice_child(BIGNAS, {'params': params}, arch)
+  (arch,) = networks.archs_of(networks.BIGNAS, 1, 9)
+  net = supernet.Supernet(arch_lib.pin(networks.BIGNAS, arch))
+  params = networks.cast(networks.random_params(networks.BIGNAS), 'float32')
+  variables = supernet.slice_child(networks.BIGNAS, {'params': params}, arch)
   stats = slicing.norm_shapes(variables['params'], ('mean', 'var'))
   variables['batch_stats'] = jax.tree.map(jnp.ones_like, stats)
-  one = cast(random_images(BIGNAS, 18, 1)[0], 'float32')
+  one = networks.cast(
+    networks.random_images(networks.BIGNAS, 18, 1)[0], 'float32'
+  )
   images = jnp.concatenate([one] * 3)
 
   @jax.jit
@@ -605,8 +500,8 @@ def test_dropout():
 def test_a_child_has_nothing_of_the_supernet_left():
   arch = arch_lib.smallest(MNIST)
   variables = {
-    'params': random_params(MNIST),
-    'batch_stats': random_stats(MNIST),
+    'params': networks.random_params(MNIST),
+    'batch_stats': networks.random_stats(MNIST),
   }
   own = supernet.slice_child(MNIST, variables, arch)
   pinned = arch_lib.pin(MNIST, arch)

@@ -1,0 +1,257 @@
+"""Child packages as artifacts for serving: written, run, compared, then kept.
+
+Each format is verified in its own runtime, on images of the child's own data,
+before anything is put in its place.
+"""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+import bignas_jax
+from bignas_jax import arch as arch_lib
+from bignas_jax import child as child_lib
+from bignas_jax import (
+  cluster,
+  comparing,
+  counting,
+  errors,
+  files,
+  metrics,
+  placing,
+  plain,
+  receipts,
+  to_onnx,
+  to_saved_model,
+  to_stablehlo,
+  to_tflite,
+)
+from bignas_jax.child import Child
+
+RECEIPT, FORMAT = 'export.json', 1
+TOLERANCE = 1e-4  # largest difference over the logits' scale
+FORMATS: dict[str, Any] = {
+  'stablehlo': to_stablehlo,
+  'onnx': to_onnx,
+  'saved_model': to_saved_model,
+  'tflite': to_tflite,
+}
+QUANTISED = ('onnx', 'tflite')
+
+
+def parse(text: str) -> list[str]:
+  """Names of formats, separated by commas.
+
+  Raises:
+    UserError: there is no such format.
+  """
+  names = list(dict.fromkeys(name.strip() for name in text.split(',')))
+  for name in names:
+    if name not in FORMATS:
+      raise errors.UserError('--format', name, errors.one_of(FORMATS, name))
+  return names
+
+
+def export(
+  directory: epath.Path,
+  names: Sequence[str],
+  out: epath.Path,
+  *,
+  preprocess: bool = False,
+  int8: bool = False,
+  images: int = 1000,
+) -> dict[str, Any]:
+  """Writes artifacts of a child, and a receipt, once they are verified.
+
+  Args:
+    directory: of the child package.
+    names: of formats.
+    out: where to; made if missing. Formats that an earlier export of the same
+      child left there stay.
+    preprocess: artifacts take uint8 images, and normalise and resize them.
+    int8: write quantised artifacts too, of the formats that have them.
+    images: of the test split, to compare on.
+
+  Returns:
+    What the receipt says, and `verified`: if it is False, nothing was written.
+
+  Raises:
+    UserError: a format's packages are missing, the child is damaged, or `out`
+      cannot be written to, or has a receipt that is none.
+  """
+  cluster.refuse('export')
+  for name in names:
+    FORMATS[name].check()
+  if int8 and not set(names) & set(QUANTISED):
+    allowed = f'with --format={" or ".join(QUANTISED)}'
+    raise errors.UserError('--int8', ','.join(names), allowed)
+  child = child_lib.load(directory)
+  network = plain.network(child, preprocess=preprocess)
+  _receipt_there(out)
+  with placing.staging(out) as stage:
+    samples = comparing.samples(child, preprocess, images)
+    entries = {}
+    for name in names:
+      (stage / name).mkdir()
+      calibration = comparing.calibration(child, preprocess) if int8 else None
+      entries[name] = _entry(name, network, stage / name, samples, calibration)
+    receipt = _receipt(directory, child, network, samples)
+    verified = all(entry['verified'] for entry in entries.values())
+    if verified:
+      receipt['formats'] = _kept(out, receipt, entries) | entries
+      _install(stage, out, receipt, entries)
+    else:
+      receipt['formats'] = entries
+  return receipt | {'out': str(out), 'verified': verified}
+
+
+def _entry(
+  name: str,
+  network: plain.Network,
+  directory: pathlib.Path,
+  samples: comparing.Samples,
+  calibration: list[np.ndarray] | None,
+) -> dict[str, Any]:
+  """Writes one format; what the receipt says of it."""
+  made = FORMATS[name]
+  notes = made.write(network, directory)
+  found = comparing.compare(made.load(directory), samples)
+  right = (
+    found['max_abs_diff'] <= TOLERANCE * samples.scale
+    and found['top1_agreement'] == 1
+  )
+  metrics.say(
+    f'{name}: within {found["max_abs_diff"]:.1e} of the child, top-1 the same '
+    f'on {found["top1_agreement"]:.2%} of {found["images"]} images'
+  )
+  entry = {'verified': bool(right)} | notes | found | _files(directory)
+  entry['bytes_over_params'] = entry['bytes'] / (4 * _params(network))
+  if calibration is not None and name in QUANTISED:
+    made.quantise(network, directory, calibration)
+    small = comparing.compare(made.load(directory, made.INT8_NAME), samples)
+    small['top1_loss'] = found['top1'] - small['top1']
+    sizes = _files(directory)
+    entry['int8'] = small | {
+      'file': made.INT8_NAME,
+      'bytes': sizes['files'][made.INT8_NAME]['bytes'],
+      'calibration_images': sum(map(len, calibration)),
+    }
+    entry['files'] = sizes['files']
+    metrics.say(
+      f'{name}, int8: top-1 {small["top1"]:.4f}, {found["top1"]:.4f} in float32'
+    )
+  return entry
+
+
+def _receipt(
+  directory: epath.Path,
+  child: Child,
+  network: plain.Network,
+  samples: comparing.Samples,
+) -> dict[str, Any]:
+  """What it says of all formats together."""
+  guesses = samples.logits.argmax(-1)
+  return {
+    'format': FORMAT,
+    'version': bignas_jax.__version__,
+    'child': {
+      'arch': arch_lib.to_dict(child.arch),
+      'params': _params(network),
+      'sha256': {
+        name: receipts.digest(directory / name) for name in child_lib.FILES
+      },
+    },
+    'input': {
+      'name': 'images',
+      'dtype': network.dtype,
+      'shape': ['batch', *network.shape],
+      'preprocess': network.dtype == 'uint8',
+      'mean': list(network.mean),
+      'std': list(network.std),
+    },
+    'output': {'name': 'logits', 'shape': ['batch', network.space.classes]},
+    'reference': {
+      'split': 'test',
+      'images': len(guesses),
+      'top1': float((guesses == samples.labels).mean()),
+      'logits_scale': samples.scale,
+    },
+    'tolerance': {'max_diff_over_scale': TOLERANCE, 'top1_agreement': 1.0},
+  }
+
+
+def _params(network: plain.Network) -> int:
+  """Of the child as it was trained, batch norms included."""
+  only = arch_lib.biggest(network.space)
+  return counting.cost(network.space, only).params
+
+
+def _files(directory: pathlib.Path) -> dict[str, Any]:
+  digests = receipts.digests(epath.Path(directory))
+  found = {
+    name: {'bytes': (directory / name).stat().st_size, 'sha256': sha256}
+    for name, sha256 in digests.items()
+  }
+  return {'files': found, 'bytes': sum(f['bytes'] for f in found.values())}
+
+
+def _kept(
+  out: epath.Path, receipt: dict[str, Any], entries: Iterable[str]
+) -> dict[str, Any]:
+  """Other formats there, if they are of the same child and input."""
+  before = _receipt_there(out)
+  same = all(before.get(k) == receipt[k] for k in ('format', 'child', 'input'))
+  return {
+    name: entry
+    for name, entry in before.get('formats', {}).items()
+    if same and name not in entries
+  }
+
+
+def _receipt_there(out: epath.Path) -> dict[str, Any]:
+  """An earlier export's, or an empty one.
+
+  Raises:
+    UserError: a file of that name is not a receipt.
+  """
+  path = out / RECEIPT
+  if not path.is_file():
+    return {}
+  found = files.read_json(path)
+  try:
+    inside = all(
+      _inside(name) for e in found['formats'].values() for name in e['files']
+    )
+  except (AttributeError, KeyError, TypeError):
+    inside = False
+  if not inside:
+    raise errors.UserError(str(path), found, 'a receipt of an export, or none')
+  return found
+
+
+def _inside(name: str) -> bool:
+  """Whether a file lies where its receipt does: others are left alone."""
+  path = pathlib.PurePosixPath(name)
+  return not path.is_absolute() and '..' not in path.parts
+
+
+def _install(
+  stage: pathlib.Path,
+  out: epath.Path,
+  receipt: dict[str, Any],
+  entries: dict[str, Any],
+) -> None:
+  """Moves what was made to its place; without a receipt it is no export."""
+  before = _receipt_there(out).get('formats', {})
+  out.mkdir(parents=True, exist_ok=True)
+  (out / RECEIPT).unlink(missing_ok=True)
+  staying = {n for e in receipt['formats'].values() for n in e['files']}
+  for name in {n for entry in before.values() for n in entry['files']}:
+    if name not in staying:
+      (out / name).unlink(missing_ok=True)
+  for name, entry in entries.items():
+    placing.place(entry['files'], stage / name, out)
+  files.write_json(out / RECEIPT, receipt)

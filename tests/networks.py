@@ -1,0 +1,123 @@
+"""Little networks that have all the features of the big spaces, and numbers."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import slicing, spaces, supernet
+
+# One feature of each real space that the other lacks: expand ratio 1, squeeze
+# of the input, one head convolution, TensorFlow's padding ...
+BIGNAS = dataclasses.replace(
+  spaces.BIGNAS,
+  name='little_bignas',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8, 16),
+  stages=(
+    dataclasses.replace(spaces.BIGNAS.stages[0], width=(16, 24)),
+    dataclasses.replace(
+      spaces.BIGNAS.stages[3], width=(16, 24, 32), depth=(1, 2)
+    ),
+  ),
+  head_width=(24, 40),
+  classes=7,
+)
+# ... and three expand ratios, squeeze of the hidden width or none, two head
+# convolutions, symmetric padding.
+ATTENTIVE = dataclasses.replace(
+  spaces.ATTENTIVE_NAS,
+  name='little_attentive_nas',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8, 16),
+  stages=(
+    dataclasses.replace(
+      spaces.ATTENTIVE_NAS.stages[4],
+      width=(16, 24),
+      depth=(1, 2, 3),
+      kernel_size=(3,),
+    ),
+    dataclasses.replace(
+      spaces.ATTENTIVE_NAS.stages[1],
+      width=(16, 24),
+      depth=(1,),
+      expand_ratio=(6,),
+    ),
+  ),
+  head_width=(24, 40),
+  classes=7,
+)
+LITTLE = {space.name: space for space in (BIGNAS, ATTENTIVE)}
+for _space in LITTLE.values():
+  assert {stage.stride for stage in _space.stages} == {1, 2}
+BATCH = 2
+
+
+# Random numbers, in float64: the programs take them in their own type.
+
+
+def random_params(space, seed=0):
+  """Every path matters: no scale is 0, no bias is 0."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, shape):
+    x = rng.normal(size=shape.shape)
+    kind = path[-1].key
+    if kind == 'kernel':
+      return x / np.sqrt(shape.shape[-2])
+    return 0.3 * x + (kind == 'scale')
+
+  return jax.tree_util.tree_map_with_path(draw, supernet.shapes(space))
+
+
+def random_stats(space, seed=1):
+  rng = np.random.default_rng(seed)
+  shapes = slicing.norm_shapes(supernet.shapes(space), ('mean', 'var'))
+  draw = {
+    'mean': lambda s: rng.normal(size=s.shape) / 3,
+    'var': lambda s: rng.uniform(0.3, 2, s.shape),
+  }
+  return jax.tree_util.tree_map_with_path(
+    lambda path, s: draw[path[-1].key](s), shapes
+  )
+
+
+def random_images(space, resolution, batch=BATCH, seed=2):
+  """Images that differ in brightness, and what to weight the logits by."""
+  rng = np.random.default_rng(seed)
+  images = rng.normal(size=(batch, resolution, resolution, space.channels))
+  images = images * (1 + np.arange(batch))[:, None, None, None]
+  return images, rng.normal(size=(batch, space.classes))
+
+
+def cast(tree, dtype):
+  return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+
+
+def archs_of(space, n, seed=0):
+  rng = np.random.default_rng(seed)
+  return [arch_lib.sample(space, rng) for _ in range(n)]
+
+
+def assert_close(actual, expected, tolerance, least=1e-3):
+  """Within a fraction of each leaf's scale.
+
+  Where a whole leaf is next to nothing, a fraction of `least` times the
+  largest leaf's.
+  """
+  chex.assert_trees_all_equal_structs(actual, expected)
+  leaves = jax.tree_util.tree_leaves_with_path(expected)
+  biggest = max(abs(np.asarray(leaf)).max() for _, leaf in leaves)
+  for (path, b), a in zip(leaves, jax.tree.leaves(actual), strict=True):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, path
+    scale = max(abs(b).max(), least * biggest)
+    error = abs(a - b).max()
+    assert error <= tolerance * scale, (
+      f'{jax.tree_util.keystr(path)}: off by {error:.2g} of {scale:.2g}'
+    )

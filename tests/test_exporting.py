@@ -1,0 +1,445 @@
+"""Exports: every format computes what the child does, in its own runtime."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import networks
+import numpy as np
+import onnx
+import pytest
+import tiny
+from etils import epath
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import child as child_lib
+from bignas_jax import (
+  cli,
+  counting,
+  export,
+  exporting,
+  folding,
+  plain,
+  slicing,
+  spaces,
+  supernet,
+  to_onnx,
+  to_stablehlo,
+)
+
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'serving.md'
+HAS_TENSORFLOW = all(
+  importlib.util.find_spec(name) for name in ('tensorflow', 'ai_edge_litert')
+)
+TENSORFLOW = pytest.param(
+  'saved_model,tflite',
+  marks=pytest.mark.skipif(
+    not HAS_TENSORFLOW, reason="needs the extra 'tflite': make exports"
+  ),
+)
+
+
+def random_child(space, seed=0):
+  """A child of random architecture and weights, as if it were extracted."""
+  (arch,) = networks.archs_of(space, 1, seed)
+  variables = {
+    'params': networks.random_params(space),
+    'batch_stats': networks.random_stats(space),
+  }
+  own = supernet.slice_child(space, variables, arch)
+  cost = counting.cost(space, arch)
+  return child_lib.Child(
+    arch,
+    arch_lib.pin(space, arch),
+    jax.tree.map(lambda a: np.asarray(a, np.float32), own),
+    {
+      'space': space.name,
+      'arch': arch_lib.to_dict(arch),
+      'input': {
+        'resolution': arch.resolution,
+        'channels': space.channels,
+        'mean': [0.13] * space.channels,
+        'std': [0.31] * space.channels,
+        'image_size': max(space.train_resolution),
+      },
+      'classes': space.classes,
+      'macs': cost.macs,
+      'params': cost.params,
+      'calibration': {'images': 20, 'seed': 0},
+      'data': dataclasses.asdict(tiny.config().data),
+    },
+  )
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+  """Of one whose images are resized."""
+  seeds = range(100)
+  children = (random_child(tiny.SPACE, seed) for seed in seeds)
+  child = next(c for c in children if c.arch.resolution == 10)
+  where = epath.Path(tmp_path_factory.mktemp('package')) / 'child'
+  child_lib.save(where, child)
+  return where
+
+
+# The law.
+
+
+@pytest.mark.parametrize('name', networks.LITTLE)
+def test_a_plain_network_is_the_child(name):
+  """In float64: folding and the plain network say what the supernet says."""
+  space = networks.LITTLE[name]
+  variables = {
+    'params': networks.random_params(space),
+    'batch_stats': networks.random_stats(space),
+  }
+  images = networks.random_images(space, 18)[0]
+  with jax.enable_x64(True):
+    variables = networks.cast(variables, 'float64')
+    program = jax.jit(supernet.Supernet(space, 'float64').apply)
+    for arch in networks.archs_of(space, 2, seed=5):
+      expected = program(variables, images, arch_lib.encode(space, arch))
+      own = supernet.slice_child(space, variables, arch)
+      folded, own = folding.fold(arch_lib.pin(space, arch), own)
+      shape = images.shape[1:]
+      network = plain.Network(folded, own['params'], shape, 'float32', (), ())
+      found = jax.jit(to_stablehlo.function(network))(images)
+      assert found.dtype == np.float64
+      networks.assert_close(found, expected, 1e-10)
+
+
+@functools.cache
+def expected_logits(name, seed):
+  """A child, images, and what it says of them, in float32."""
+  child = random_child(networks.LITTLE[name], seed)
+  images = networks.random_images(child.space, 18, 5)[0].astype(np.float32)
+  network = plain.network(child)
+  logits = jax.jit(to_stablehlo.function(network))(images)
+  return network, images, np.asarray(logits)
+
+
+@pytest.mark.parametrize('names', ['onnx', TENSORFLOW])
+@pytest.mark.parametrize('space', networks.LITTLE)
+def test_graphs_of_random_children(tmp_path, space, names):
+  for seed in (0, 1):
+    network, images, expected = expected_logits(space, seed)
+    for name in names.split(','):
+      made, where = exporting.FORMATS[name], tmp_path / f'{name}{seed}'
+      where.mkdir()
+      made.write(network, where)
+      run = made.load(where)
+      # Any number of images; the first one is what LiteRT begins with.
+      for some in (slice(1, 2), slice(0, 5), slice(1, 2)):
+        networks.assert_close(run(images[some]), expected[some], 1e-4)
+
+
+@pytest.mark.parametrize('space', networks.LITTLE)
+def test_an_onnx_graph_has_a_conv_for_each_convolution(tmp_path, space):
+  network, _, _ = expected_logits(space, 0)
+  to_onnx.write(network, tmp_path)
+  nodes = onnx.load(tmp_path / to_onnx.NAME).graph.node
+  kinds = [node.op_type for node in nodes]
+  convs = dense = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(network.params):
+    names = [key.key for key in path]
+    count = len(leaf) if 'rest' in names else 1  # of stacked blocks
+    if names[-1] == 'kernel':
+      is_dense = {'se', 'last_conv', 'classifier'} & {*names}
+      dense += count * bool(is_dense)
+      convs += count * (not is_dense)
+  assert kinds.count('Conv') == convs
+  assert kinds.count('Gemm') + kinds.count('MatMul') == dense
+  assert kinds.count('Transpose') == 1
+  assert not {'Slice', 'Pad', 'BatchNormalization', 'If', 'Loop'} & {*kinds}
+
+
+_ALONE = """
+import sys, numpy as np
+from jax import export
+images, logits = np.load(sys.argv[2]).values()
+run = export.deserialize(bytearray(open(sys.argv[1], 'rb').read()))
+assert set(run.platforms) == {'cpu', 'tpu', 'cuda'}
+for some in slice(0, 5), slice(1, 2):
+  found = np.asarray(run.call(images[some]))
+  assert abs(found - logits[some]).max() <= 1e-4 * abs(logits).max()
+assert not {'bignas_jax', 'flax'} & set(sys.modules)
+print('done')
+"""
+
+
+def test_stablehlo_needs_nothing_of_ours(tmp_path):
+  child = random_child(tiny.SPACE)
+  size = child.arch.resolution
+  images = networks.random_images(tiny.SPACE, size, 5)[0].astype(np.float32)
+  net = supernet.Supernet(child.space)
+  logits = np.asarray(jax.jit(net.apply)(child.variables, images))
+  to_stablehlo.write(plain.network(child), tmp_path)
+  np.savez(tmp_path / 'a.npz', images=images, logits=logits)
+  kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+  done = subprocess.run(
+    [sys.executable, '-c', _ALONE, to_stablehlo.NAME, 'a.npz'],
+    cwd=tmp_path,
+    env=kept,
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout.strip() == 'done', done.stderr
+
+
+# The command.
+
+
+def run(capsys, *arguments):
+  """Status, what is on stdout, lines on stderr."""
+  capsys.readouterr()
+  try:
+    status = cli.status(export.main, arguments)
+  except SystemExit as done:
+    status = done.code
+  captured = capsys.readouterr()
+  return status, captured.out, captured.err.strip().splitlines()
+
+
+def everything(directory):
+  return {
+    str(path.relative_to(directory)): path.read_bytes()
+    for path in pathlib.Path(directory).rglob('*')
+    if path.is_file()
+  }
+
+
+@pytest.mark.parametrize('names', ['stablehlo,onnx', TENSORFLOW])
+@pytest.mark.parametrize('preprocess', [False, True])
+def test_artifacts_and_their_receipt(
+  package, tmp_path, capsys, names, preprocess
+):
+  arguments = [f'--child={package}', f'--format={names}', f'--out={tmp_path}/o']
+  arguments += ['--images=50'] + ['--preprocess'] * preprocess
+  status, out, _ = run(capsys, *arguments)
+  assert status == 0
+  result = json.loads(out)
+  written = everything(tmp_path / 'o')
+  receipt = json.loads(written.pop('export.json'))
+  assert receipt.items() <= result.items() and result['verified']
+  assert everything(tmp_path).keys() == {
+    f'o/{name}' for name in [*written, 'export.json']
+  }
+  size = 12 if preprocess else 10
+  assert receipt['input']['shape'] == ['batch', size, size, 1]
+  assert receipt['reference']['images'] == 50
+  sizes = {}
+  for name, entry in receipt['formats'].items():
+    assert entry['max_abs_diff'] <= 1e-4 * receipt['reference']['logits_scale']
+    assert entry['top1_agreement'] == 1 and entry['images'] == 50
+    assert entry['versions']
+    for file, said in entry['files'].items():
+      assert said['bytes'] == len(written[file])
+      assert said['sha256'] == hashlib.sha256(written[file]).hexdigest()
+      sizes[file] = said['bytes']
+    assert entry['bytes'] == sum(f['bytes'] for f in entry['files'].values())
+    assert name in names
+  assert sizes.keys() == written.keys()
+  digests = {
+    name: hashlib.sha256((package / name).read_bytes()).hexdigest()
+    for name in ('child.json', 'model.safetensors')
+  }
+  assert receipt['child']['sha256'] == digests
+  if preprocess:
+    check_clients(tmp_path, names.split(','))
+
+
+def check_clients(directory, names):
+  """What docs/serving.md shows, in a process without this package."""
+  clients = re.findall(r'```python\n(.*?)```', DOCS.read_text(), re.DOTALL)
+  images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
+  np.save(directory / 'images.npy', images)
+  (directory / 'o').rename(directory / 'export')
+  kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+  for name in names:
+    made = exporting.FORMATS[name]
+    (client,) = (c for c in clients if f'export/{made.NAME}' in c)
+    logits = made.load(directory / 'export')(images)
+    done = subprocess.run(
+      [sys.executable, '-c', client],
+      cwd=directory,
+      env=kept,
+      capture_output=True,
+      text=True,
+    )
+    assert done.stdout.strip() == str(logits.argmax(-1)), done.stderr
+
+
+def test_formats_of_one_child_gather(package, tmp_path, capsys):
+  other = tmp_path / 'other'
+  child_lib.save(epath.Path(other), random_child(tiny.QUICK))
+  where = f'--out={tmp_path}/o'
+  for arguments, formats, files in (
+    ([f'--child={package}', '--format=onnx', '--int8'], {'onnx'}, 2),
+    ([f'--child={package}', '--format=stablehlo'], {'onnx', 'stablehlo'}, 3),
+    ([f'--child={package}', '--format=onnx'], {'onnx', 'stablehlo'}, 2),
+    ([f'--child={other}', '--format=stablehlo'], {'stablehlo'}, 1),
+  ):
+    status, _, _ = run(capsys, *arguments, '--images=20', where)
+    assert status == 0
+    written = everything(tmp_path / 'o')
+    receipt = json.loads(written.pop('export.json'))
+    assert set(receipt['formats']) == formats
+    listed = {n for e in receipt['formats'].values() for n in e['files']}
+    assert written.keys() == listed and len(listed) == files
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    'onnx',
+    pytest.param('tflite', marks=TENSORFLOW.marks),
+  ],
+)
+def test_int8_says_what_it_loses(package, tmp_path, capsys, names):
+  arguments = [f'--child={package}', f'--format={names}', f'--out={tmp_path}/o']
+  status, out, _ = run(capsys, *arguments, '--images=50', '--int8')
+  assert status == 0
+  entry = json.loads(out)['formats'][names]
+  small = entry['int8']
+  assert small['file'] in entry['files']
+  assert small['top1_loss'] == pytest.approx(entry['top1'] - small['top1'])
+  assert small['calibration_images'] == 20
+  assert small['max_abs_diff'] > entry['max_abs_diff']  # it is another file
+  assert small['max_diff_over_scale'] < 0.3
+
+
+def test_what_differs_is_not_written(package, tmp_path, capsys, monkeypatch):
+  def off(*arguments):
+    right = load(*arguments)
+    return lambda images: right(images) + 0.1
+
+  load = to_stablehlo.load
+  monkeypatch.setattr(to_stablehlo, 'load', off)
+  arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=20']
+  status, out, lines = run(capsys, f'--child={package}', *arguments)
+  assert status == 1
+  assert not json.loads(out)['formats']['stablehlo']['verified']
+  assert 'nothing was written' in lines[-1]
+  assert list(tmp_path.iterdir()) == []
+
+
+def refused(capsys, arguments, *words):
+  status, out, lines = run(capsys, *arguments)
+  assert (status, out, len(lines)) == (2, '', 1), lines
+  for word in words:
+    assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (['--format=onxn'], ['--format', 'did you mean onnx?', 'saved_model']),
+    (['--format=onnx,'], ['--format', 'one of']),
+    (['--format=stablehlo', '--int8'], ['--int8', 'onnx or tflite']),
+    (['--format=onnx', '--images=0'], ['--images', 'at least 1']),
+    ([], ['--format']),
+  ],
+)
+def test_mistakes(package, tmp_path, capsys, arguments, words):
+  base = [f'--child={package}', f'--out={tmp_path}/o']
+  refused(capsys, [*base, *arguments], *words)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  'name, module, extra',
+  [
+    ('onnx', 'onnx', 'onnx'),
+    ('onnx', 'onnxruntime', 'onnx'),
+    ('saved_model', 'tensorflow', 'tf'),
+    ('tflite', 'tensorflow', 'tflite'),
+    ('tflite', 'ai_edge_litert', 'tflite'),
+  ],
+)
+def test_a_missing_extra(
+  package, tmp_path, capsys, monkeypatch, name, module, extra
+):
+  if name == 'tflite' and module == 'ai_edge_litert' and not HAS_TENSORFLOW:
+    module = 'tensorflow'  # which is looked for first
+  monkeypatch.setitem(sys.modules, module, None)
+  arguments = [f'--child={package}', f'--format={name}', f'--out={tmp_path}/o']
+  refused(capsys, arguments, name, module, f"pip install -e '.[{extra}]'")
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written(package, tmp_path, capsys):
+  file = tmp_path / 'file'
+  file.write_text('mine')
+  closed = tmp_path / 'closed'
+  closed.mkdir(mode=0o555)
+  targets = [file, file / 'below', '/proc/nowhere', '/sys/nowhere']
+  targets += [closed, closed / 'below'] * (os.geteuid() != 0)
+  for target in targets:
+    arguments = [f'--child={package}', '--format=onnx', f'--out={target}']
+    refused(capsys, arguments, '--out', str(target), 'written to')
+  assert file.read_text() == 'mine'
+  assert sorted(tmp_path.iterdir()) == [closed, file]
+
+
+@pytest.mark.parametrize(
+  'text', ['{}', '[]', 'x', '{"formats": {"a": {"files": {"../a": 1}}}}']
+)
+def test_another_file_in_the_place_of_the_receipt(
+  package, tmp_path, capsys, text
+):
+  (tmp_path / 'export.json').write_text(text)
+  arguments = [f'--child={package}', '--format=onnx', f'--out={tmp_path}']
+  refused(capsys, arguments, 'export.json')
+  assert everything(tmp_path) == {'export.json': text.encode()}
+
+
+def test_a_full_disk(package, tmp_path, capsys, monkeypatch):
+  def full(network, directory):
+    raise OSError(28, os.strerror(28))
+
+  monkeypatch.setattr(to_stablehlo, 'write', full)
+  arguments = [f'--child={package}', '--format=stablehlo', '--images=20']
+  refused(capsys, [*arguments, f'--out={tmp_path}/o'], '--out', 'No space')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_package(package, tmp_path, capsys):
+  child = tmp_path / 'child'
+  child.mkdir()
+  arguments = [f'--child={child}', '--format=onnx']
+  refused(capsys, arguments, 'child.json')
+  (child / 'child.json').write_bytes((package / 'child.json').read_bytes())
+  whole = (package / 'model.safetensors').read_bytes()
+  (child / 'model.safetensors').write_bytes(whole[:-8])
+  refused(capsys, arguments, 'model.safetensors', 'undamaged')
+  assert not (child / 'export').exists()
+
+
+def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):
+  """Within a tenth; statistics, or biases for them, and the header included."""
+  arch = arch_lib.smallest(spaces.BIGNAS)
+  shapes = supernet.shapes(arch_lib.pin(spaces.BIGNAS, arch))
+  variables = {
+    'params': jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes),
+    'batch_stats': jax.tree.map(
+      lambda s: np.ones(s.shape, np.float32),
+      slicing.norm_shapes(shapes, ('mean', 'var')),
+    ),
+  }
+  space = arch_lib.pin(spaces.BIGNAS, arch)
+  params = counting.cost(space, arch).params
+  for fold in (False, True):
+    where = epath.Path(tmp_path) / str(fold)
+    if fold:
+      space, variables = folding.fold(space, variables)
+    child_lib.save(where, child_lib.Child(arch, space, variables, {}))
+    size = (where / 'model.safetensors').stat().length
+    assert size <= 1.1 * 4 * params

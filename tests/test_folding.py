@@ -1,0 +1,76 @@
+"""Folding: a child without batch norms computes what it computed with them."""
+
+import dataclasses
+import json
+
+import jax
+import networks
+import numpy as np
+import pytest
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import errors, folding, nested, supernet
+
+
+def child(space, arch, dtype):
+  """A child's space and random variables."""
+  variables = {
+    'params': networks.random_params(space),
+    'batch_stats': networks.random_stats(space),
+  }
+  own = supernet.slice_child(space, variables, arch)
+  return arch_lib.pin(space, arch), networks.cast(own, dtype)
+
+
+def logits(space, variables, images, dtype):
+  net = supernet.Supernet(space, dtype)
+  return jax.jit(net.apply)(networks.cast(variables, dtype), images)
+
+
+@pytest.mark.parametrize('name', networks.LITTLE)
+def test_folded_is_kept(name):
+  space, dtype = networks.LITTLE[name], 'float64'
+  (arch,) = networks.archs_of(space, 1, seed=3)
+  with jax.enable_x64(True):
+    kept = child(space, arch, dtype)
+    images = networks.cast(networks.random_images(space, 18)[0], dtype)
+    expected = logits(*kept, images, dtype)
+    found = logits(*folding.fold(*kept), images, dtype)
+  networks.assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize('name', networks.LITTLE)
+def test_nothing_of_a_batch_norm_is_left_but_its_bias(name):
+  space = networks.LITTLE[name]
+  (arch,) = networks.archs_of(space, 1, seed=3)
+  kept = child(space, arch, 'float32')
+  folded, variables = folding.fold(*kept)
+  paths = jax.tree_util.tree_leaves_with_path(variables)
+  assert not [p for p, _ in paths if p[-1].key in ('scale', 'mean', 'var')]
+  shapes = jax.tree.map(lambda a: (a.shape, a.dtype), variables['params'])
+  like = jax.tree.map(lambda a: (a.shape, a.dtype), supernet.shapes(folded))
+  assert shapes == like
+  assert folding.fold(folded, variables) == (folded, variables)
+
+
+def test_only_a_single_network_can_be_folded():
+  with pytest.raises(errors.UserError, match=r'bn_epsilon.*single network'):
+    dataclasses.replace(networks.BIGNAS, bn_epsilon=None)
+
+
+def test_a_folded_space_goes_through_json():
+  (arch,) = networks.archs_of(networks.BIGNAS, 1)
+  space = dataclasses.replace(
+    arch_lib.pin(networks.BIGNAS, arch), bn_epsilon=None
+  )
+  fields = json.loads(json.dumps(dataclasses.asdict(space)))
+  assert nested.build(type(space), fields) == space
+
+
+def test_arrays_need_not_be_jax():
+  """What `child.load` reads is NumPy's."""
+  (arch,) = networks.archs_of(networks.BIGNAS, 1)
+  space, variables = child(networks.BIGNAS, arch, 'float32')
+  plain = jax.tree.map(np.asarray, variables)
+  _, folded = folding.fold(space, plain)
+  assert all(type(a) is np.ndarray for a in jax.tree.leaves(folded))
