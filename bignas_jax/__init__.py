@@ -5,7 +5,10 @@ else is a command.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from bignas_jax.api import load_child, load_run
 
 __version__ = '0.1.0'
 __all__ = ['load_child', 'load_run']

@@ -187,7 +187,7 @@ def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
   child = child_lib.load(directory)
   info = child.info
   data = nested.build(sources.Data, info['data'])
-  source = _split(sources.load(data, info['input']['channels']), split)
+  source = choose_split(sources.load(data, info['input']['channels']), split)
   model = Model(
     space=child.space,
     where=sharding.mesh(jax.devices()[:1]),
@@ -225,7 +225,7 @@ def evaluate_in_supernet(
   cluster.same('--arch', text, (arch, split))
   run = trained.load(workdir)
   evaluator = training.evaluator(
-    config, run.model, run.splits, _split(run.splits, split)
+    config, run.model, run.splits, choose_split(run.splits, split)
   )
   score = evaluator.score(run.params, arch)
   borrowed = evaluator.calibrate(run.params, arch_lib.biggest(space))
@@ -240,7 +240,8 @@ def evaluate_in_supernet(
   } | score._asdict()
 
 
-def _split(splits: sources.Splits, name: str) -> sources.Source:
+def choose_split(splits: sources.Splits, name: str) -> sources.Source:
+  """The images of `test` or `held_out`; UserError for another name."""
   if name not in SPLITS:
     raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
   return getattr(splits, name)
@@ -248,7 +249,7 @@ def _split(splits: sources.Splits, name: str) -> sources.Source:
 
 def _batches(config, model, splits, split):
   return data_lib.eval_batches(
-    _split(splits, split),
+    choose_split(splits, split),
     config.data,
     batch_size=config.eval_batch_size,
     resolution=model.image_size,

@@ -61,12 +61,14 @@ def ranks(points: np.ndarray) -> np.ndarray:
 
   A point dominates another if it is nowhere bigger and somewhere smaller.
   """
-  nowhere = (points[:, None] <= points[None]).all(-1)
-  dominates = nowhere & (points[:, None] < points[None]).any(-1)
+  one, other = points[:, None], points[None]
+  nowhere_bigger = np.all(one <= other, axis=-1)
+  dominates = nowhere_bigger & np.any(one < other, axis=-1)
   rank = np.full(len(points), -1)
   number = 0
   while (left := rank < 0).any():
-    rank[left & ~dominates[left].any(0)] = number
+    beaten = np.any(dominates[left], axis=0)
+    rank[left & ~beaten] = number
     number += 1
   return rank
 

@@ -112,15 +112,16 @@ def quality(
   predicted = np.empty(len(archs))
   folds = sklearn.model_selection.KFold(_FOLDS, shuffle=True, random_state=0)
   for others, held_out in folds.split(archs):
-    model = fit(space, {archs[i]: measured[i] for i in others}, seed=0)
+    learnt = {archs[i]: scores[archs[i]] for i in others}
+    model = fit(space, learnt, seed=0)
     predicted[held_out] = model.predict(
       features(space, [archs[i] for i in held_out])
     )
-  correlation = scipy.stats.spearmanr(predicted, measured).statistic
+  correlation: Any = scipy.stats.spearmanr(predicted, measured)
   return {
     'children': len(archs),
     'folds': _FOLDS,
-    'rank_correlation': float(correlation),
+    'rank_correlation': float(correlation.statistic),
     'mean_abs_error': float(np.abs(predicted - measured).mean()),
     'predicted': predicted.tolist(),
     'measured': measured.tolist(),

@@ -79,7 +79,7 @@ def search(
   cluster.join()
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
-  settings = dataclasses.replace(config.search, **(changes or {}))
+  settings = _changed(config.search, changes or {})
   costs = footprint.of(space, latency_ms)
   check(strategy, limits, settings, costs(arch_lib.smallest(space)))
   start = limits_lib.feasible(space, costs, limits)
@@ -124,6 +124,15 @@ def search(
     files.write_json(directory / 'best.json', result)
     (directory / _CURRENT).unlink()
   return result
+
+
+def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
+  known = [field.name for field in dataclasses.fields(Search)]
+  for name, value in changes.items():
+    if name not in known:
+      allowed = f'a setting: {errors.one_of(known, name)}'
+      raise errors.UserError(f'search.{name}', value, allowed)
+  return dataclasses.replace(settings, **changes)
 
 
 def planned(
@@ -172,7 +181,8 @@ def check(
   for field, value in limits.to_dict().items():
     name = field.partition('_')[2]
     if name not in known:
-      raise errors.UserError(f'--{field}', value, _MISSING[name])
+      allowed = _MISSING.get(name, f'limits on {errors.one_of(known, name)}')
+      raise errors.UserError(f'--{field}', value, allowed)
   for name in settings.objectives:
     if name not in known:
       allowed = _MISSING.get(name, errors.one_of(known, name))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import bignas_jax
 from bignas_jax import child as child_lib
-from bignas_jax import cli, counting, supernet, workdir
+from bignas_jax import cli, counting, data, errors, sources, supernet, workdir
 from bignas_jax.arch import from_dict
 
 _CONFIG = """
@@ -428,3 +429,41 @@ print(logits.shape)
 def test_arch_of_child_is_its_space(trained):
   child = child_lib.load(trained / 'children' / 'best')
   assert from_dict(child.space, child.info['arch']) == child.arch
+
+
+def test_the_same_from_a_notebook(trained, tmp_path):
+  directory = tmp_path / 'run'
+  shutil.copytree(trained, directory)
+  run = bignas_jax.load_run(str(directory))
+  found = run.search('random', evaluations=3, max_macs=40000)
+  assert found['evaluated'] == 3 and found['macs'] <= 40000
+  assert found['costs'] == run.costs(found['arch'])
+  assert run.evaluate('best').top1 == found['top1']
+  assert all(run.arch(arch) == arch for arch in run.sample(5))
+  child = run.extract(found['arch'], str(tmp_path / 'child'))
+  test = bignas_jax.load_child(str(tmp_path / 'child')).info['accuracy']
+  assert run.evaluate(child.arch, 'test').top1 == test['top1']
+  config = workdir.load_config(directory)
+  images = sources.load(config.data, 1).test
+  size = child.info['input']['image_size']
+  batches = data.eval_batches(
+    images, config.data, batch_size=200, resolution=size
+  )
+  right = [
+    (child(batch['image']).argmax(-1) == batch['label']).mean()
+    for batch in batches
+  ]
+  assert np.mean(right) == pytest.approx(test['top1'])
+
+
+def test_a_notebooks_mistakes_are_named(trained):
+  run = bignas_jax.load_run(str(trained))
+  for mistake, name in (
+    (lambda: run.search('random', evaluatoins=3), 'evaluatoins'),
+    (lambda: run.search('random', max_mac=3), 'max_mac'),
+    (lambda: run.evaluate('best', 'train'), 'split'),
+    (lambda: run.arch({'resolution': 3}), 'arch'),
+    (lambda: bignas_jax.load_child(str(trained)), 'child'),
+  ):
+    with pytest.raises(errors.UserError, match=name):
+      mistake()
