@@ -18,14 +18,14 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing""",
+  rollbacks extras placing timing""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet folding sampling counting optim sharding model
   examples folders array_records sources damage batches data checkpoint child
-  page figures plain""",
+  page figures plain latency""",
   # 2: rules and search algorithms, which get functions
   """rules selection archive measures preparing comparing to_stablehlo to_onnx
-  to_saved_model to_tflite""",
+  to_saved_model to_tflite pieces runtimes""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
@@ -35,7 +35,8 @@ LAYERS = [
   searching extraction estimating exporting""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
-  benchmarking benchmarking_input benchmarking_scale compiling""",
+  benchmarking benchmarking_input benchmarking_scale benchmarking_child
+  benchmarking_table compiling""",
   # 7: commands
   'main search extract export evaluate cost report benchmark compile prepare',
 ]
@@ -168,7 +169,14 @@ def test_search_algorithms_cannot_reach_the_model():
 
 def test_pure_values_need_no_jax():
   """So that `cost`, for one, answers at once."""
-  for start in ('counting', 'sampling', 'selection', 'spaces', 'cost'):
+  for start in (
+    'counting',
+    'sampling',
+    'selection',
+    'spaces',
+    'cost',
+    'latency',
+  ):
     users = {
       module
       for module in reachable(start)
