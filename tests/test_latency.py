@@ -187,7 +187,7 @@ def test_foreign_children_are_refused(tmp_path):
   write(path, resolutions=(8, 12))
   table = latency.load(path, tiny.SPACE)
   arch = arch_lib.smallest(tiny.SPACE)
-  with pytest.raises(errors.UserError, match='resolution: got 10; .* 8, 12'):
+  with pytest.raises(errors.UserError, match=r'resolution: got 10; .* 8, 12'):
     table.predict(dataclasses.replace(arch, resolution=10))
   with pytest.raises(errors.UserError, match=r'width\[0\]: got 9'):
     table.predict(dataclasses.replace(arch, width=(9, 8, 16)))

@@ -36,7 +36,7 @@ LAYERS = [
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale benchmarking_child
-  benchmarking_table compiling""",
+  benchmarking_table compiling estimating_parts""",
   # 7: commands
   'main search extract export evaluate cost report benchmark compile prepare',
 ]
