@@ -180,6 +180,12 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   )
   parser.add_argument('--rounds', type=int, default=31, help='visits to each')
   parser.add_argument(
+    '--statistic',
+    default='least',
+    choices=list(benchmarking_table.STATISTICS),
+    help='of the times of each: on a machine that does nothing else, or now',
+  )
+  parser.add_argument(
     '--children', type=int, default=20, help='to report the error of'
   )
   parser.add_argument(
@@ -203,6 +209,7 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     batch=_positive('--batch', options.batch),
     runtime=options.runtime,
     rounds=_positive('--rounds', options.rounds),
+    statistic=options.statistic,
     children=_positive('--children', options.children),
     fitted=_positive('--fitted', options.fitted),
     seed=options.seed,

@@ -41,7 +41,7 @@ def child(
   loaded = child_lib.load(directory)
   piece = pieces.of_network(plain.network(loaded))
   runs = {
-    (name, batch): runtimes.prepare(name, {0: piece}, batch)[0]
+    (name, batch): runtimes.prepare(name, {0: piece}, batch)[0].start
     for name in names
     for batch in batches
   }

@@ -10,7 +10,6 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.optimize
 import scipy.stats
 from etils import epath
 
@@ -20,6 +19,7 @@ from bignas_jax import (
   errors,
   estimating_parts,
   latency,
+  latency_tables,
   metrics,
   pieces,
   runtimes,
@@ -31,8 +31,10 @@ from bignas_jax.pieces import Piece
 from bignas_jax.space import Space
 
 Measure = Callable[[Mapping[str, Piece]], dict[str, float]]
+# Of many runs: what they take on a machine that does nothing else, or now.
+STATISTICS = {'least': np.min, 'median': np.median}
 _AT_ONCE = 48  # parts that are compiled, run in turn and written
-_DRAWS = 100  # for each child wanted, before giving up
+_DRAWS = 30  # for each child wanted, before giving up
 
 
 class Wanted(NamedTuple):
@@ -63,6 +65,7 @@ def table(
   batch: int,
   runtime: str,
   rounds: int,
+  statistic: str,
   children: int,
   fitted: int,
   seed: int,
@@ -77,6 +80,7 @@ def table(
     batch: images.
     runtime: that computes, if there is no topology.
     rounds: visits to each program, in turn.
+    statistic: of their times, one of `STATISTICS`.
     children: by chance, that the error is reported of.
     fitted: other ones, that sums of parts are fitted to.
     seed: of children.
@@ -91,6 +95,7 @@ def table(
       raise errors.UserError('--resolutions', resolution, allowed)
   about: dict[str, Any] = {'batch': batch, 'estimate': topology is not None}
   if topology is not None:
+    estimating_parts.check(topology)
     measure = functools.partial(estimating_parts.milliseconds, topology, batch)
     about |= {
       'runtime': 'jax',
@@ -100,11 +105,12 @@ def table(
     }
   else:
     runtimes.check([runtime])
-    measure = clock(runtime, batch, rounds)
+    measure = clock(runtime, batch, rounds, statistic)
     about |= {
       'runtime': runtime,
       'device': benchmarking_child.device(runtime),
       'threads': runtimes.threads(),
+      'statistic': statistic,
       'versions': runtimes.versions(runtime),
     }
   sizes = tuple(sorted(set(resolutions)))
@@ -112,13 +118,16 @@ def table(
   return build(path, wanted, measure)
 
 
-def clock(name: str, batch: int, rounds: int) -> Measure:
-  """Milliseconds on this machine: the median of runs in turn."""
+def clock(name: str, batch: int, rounds: int, statistic: str) -> Measure:
+  """Milliseconds on this machine, of runs in turn."""
 
   def measure(wanted: Mapping[str, Piece]) -> dict[str, float]:
     runs = runtimes.prepare(name, wanted, batch)
-    found = timing.in_turn(runs, rounds)
-    return {called: float(np.median(ms)) for called, ms in found.items()}
+    found = timing.in_turn({n: run.start for n, run in runs.items()}, rounds)
+    return {
+      called: float(STATISTICS[statistic](ms)) / runs[called].repeats
+      for called, ms in found.items()
+    }
 
   return measure
 
@@ -152,7 +161,7 @@ def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
   whole = {arch: ms[called] for called, arch in every.items()}
   fit = fit_to(space, found, {arch: whole[arch] for arch in fitted})
   _write(path, wanted, found, fit)
-  table = latency.load(path, space)
+  table = latency_tables.load(path, space)
   report = errors_of(table, {arch: whole[arch] for arch in evaluated})
   _write(path, wanted, found, fit, {'evaluation': report})
   least, most = table.least(), table.most()
@@ -192,13 +201,14 @@ def fit_to(
 ) -> latency.Fit:
   """What makes sums of parts these children's latencies.
 
-  Least squares of the relative errors.
+  Least squares of the relative errors. What a part takes is less than what its
+  program takes, so that the number added to each may be negative.
   """
   rows = []
   for arch, ms in whole.items():
     own = [parts_ms[part] for part in latency.parts(space, arch)]
     rows.append(np.array([1, len(own), sum(own)]) / ms)
-  found, _ = scipy.optimize.nnls(np.array(rows), np.ones(len(rows)))
+  found, *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)))
   return latency.Fit(*map(float, found))
 
 
@@ -244,14 +254,14 @@ def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
   """Parts that an earlier build has measured in the same way."""
   if not path.is_file():
     return {}
-  fields, _ = latency.read(path, wanted.space)
+  fields, _ = latency_tables.read(path, wanted.space)
   for key, value in wanted.about.items():
     if fields.get(key) != value:
       allowed = f'{value!r}, as here and now, or another --out'
       raise errors.UserError(f'{path}: {key}', fields.get(key), allowed)
-  return latency.known(fields, wanted.space, wanted.resolutions)
+  return latency_tables.known(fields, wanted.space, wanted.resolutions)
 
 
 def _write(path, wanted: Wanted, found, fit, more=None) -> None:
   space, resolutions = wanted.space, wanted.resolutions
-  latency.to_file(path, space, resolutions, wanted.about, found, fit, more)
+  latency_tables.save(path, space, resolutions, wanted.about, found, fit, more)

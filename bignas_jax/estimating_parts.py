@@ -19,6 +19,12 @@ from bignas_jax import (
 from bignas_jax.pieces import Piece
 
 
+def check(topology: str) -> None:
+  """Raises UserError: there is no such topology, or no compiler for it."""
+  chips.of(topology)
+  compiling.mesh(topology)
+
+
 def milliseconds(
   topology: str, batch: int, pieces: Mapping[str, Piece]
 ) -> dict[str, float]:

@@ -9,16 +9,12 @@ from typing import Any
 
 import jax
 
-from bignas_jax import metrics
-
 _VISIT_S = 0.005  # a short program is run several times in a row
 _MOST = 20
 
 
 def in_turn(
-  runs: Mapping[Any, Callable[[], Any]],
-  rounds: int,
-  say_every: int = 0,
+  runs: Mapping[Any, Callable[[], Any]], rounds: int
 ) -> dict[Any, list[float]]:
   """Milliseconds of each run of each program, synchronised.
 
@@ -28,7 +24,6 @@ def in_turn(
   Args:
     runs: by name, what starts a program and returns its arrays.
     rounds: visits of each, but for a first round that warms up.
-    say_every: rounds between lines of progress; 0: none.
   """
   found: dict[Any, list[float]] = {name: [] for name in runs}
   for number in range(rounds + 1):
@@ -38,8 +33,6 @@ def in_turn(
       visit = [1e3 * _once(run) for _ in range(times)]
       if number > 0:
         found[name] += visit
-    if say_every and number % say_every == 0:
-      metrics.say(f'round {number} of {rounds}')
   return found
 
 

@@ -13,7 +13,7 @@ from etils import epath
 from hypothesis import strategies as st
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import counting, errors, latency, spaces
+from bignas_jax import counting, errors, latency, latency_tables, spaces
 
 SPACES = list(spaces.SPACES.values())
 ABOUT = {
@@ -51,7 +51,7 @@ def measured(space, resolutions, seed=0):
 def write(path, space=tiny.SPACE, resolutions=None, fit=FIT, seed=0):
   resolutions = resolutions or space.resolution
   ms = measured(space, resolutions, seed)
-  latency.to_file(epath.Path(path), space, resolutions, ABOUT, ms, fit)
+  latency_tables.save(epath.Path(path), space, resolutions, ABOUT, ms, fit)
   return ms
 
 
@@ -94,7 +94,7 @@ def test_names_tell_parts_apart(space):
 def test_a_prediction_is_the_sum_of_its_parts(tmp_path):
   space = spaces.MNIST
   ms = write(tmp_path / 'table.json', space)
-  table = latency.load(epath.Path(tmp_path / 'table.json'), space)
+  table = latency_tables.load(epath.Path(tmp_path / 'table.json'), space)
   rng = np.random.default_rng(1)
   for _ in range(50):
     arch = arch_lib.sample(space, rng)
@@ -117,7 +117,7 @@ def test_the_ends_of_a_space_are_those_of_all_children(tmp_path, seed):
     ),
   )
   write(tmp_path / 'table.json', space, seed=seed)
-  table = latency.load(epath.Path(tmp_path / 'table.json'), space)
+  table = latency_tables.load(epath.Path(tmp_path / 'table.json'), space)
   all_ms = [table.predict(arch) for arch in every_child(space)]
   for ends, pick in ((table.least(), min), (table.most(), max)):
     ms, arch = ends
@@ -128,16 +128,16 @@ def test_the_ends_of_a_space_are_those_of_all_children(tmp_path, seed):
 def test_a_file_gives_back_what_was_written(tmp_path):
   path = epath.Path(tmp_path / 'table.json')
   ms = write(path, resolutions=(8, 12))
-  table = latency.load(path, tiny.SPACE)
+  table = latency_tables.load(path, tiny.SPACE)
   assert (table.resolutions, table.about) == ((8, 12), ABOUT)
   assert not table.estimate
-  fields, resolutions = latency.read(path, tiny.SPACE)
-  assert latency.known(fields, tiny.SPACE, resolutions) == ms
+  fields, resolutions = latency_tables.read(path, tiny.SPACE)
+  assert latency_tables.known(fields, tiny.SPACE, resolutions) == ms
 
 
 def refused(path, space=tiny.SPACE) -> str:
   with pytest.raises(errors.UserError) as caught:
-    latency.load(epath.Path(path), space)
+    latency_tables.load(epath.Path(path), space)
   assert '\n' not in str(caught.value)
   return str(caught.value)
 
@@ -185,7 +185,7 @@ def test_a_damaged_field_is_named(tmp_path, changes, text):
 def test_foreign_children_are_refused(tmp_path):
   path = epath.Path(tmp_path / 'table.json')
   write(path, resolutions=(8, 12))
-  table = latency.load(path, tiny.SPACE)
+  table = latency_tables.load(path, tiny.SPACE)
   arch = arch_lib.smallest(tiny.SPACE)
   with pytest.raises(errors.UserError, match=r'resolution: got 10; .* 8, 12'):
     table.predict(dataclasses.replace(arch, resolution=10))
@@ -199,6 +199,6 @@ def test_what_trains_a_space_makes_no_other_table(tmp_path):
   same = dataclasses.replace(
     tiny.SPACE, name='other', train_resolution=tiny.SPACE.resolution
   )
-  latency.load(path, same)
+  latency_tables.load(path, same)
   other = dataclasses.replace(tiny.SPACE, classes=11)
   assert 'space: got' in refused(path, other)

@@ -22,7 +22,7 @@ LAYERS = [
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces blocks supernet folding sampling counting optim sharding model
   examples folders array_records sources damage batches data checkpoint child
-  page figures plain latency""",
+  page figures plain latency latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules selection archive measures preparing comparing to_stablehlo to_onnx
   to_saved_model to_tflite pieces runtimes""",
