@@ -39,7 +39,7 @@ def milliseconds(
     UserError: of the topology, or a batch that does not fit its memory.
   """
   chip = chips.of(topology)
-  where = sharding.mesh(compiling.mesh(topology).devices.flat[:1])
+  where = sharding.mesh(list(compiling.mesh(topology).devices.flat[:1]))
 
   def lower(piece: Piece):
     images = jax.ShapeDtypeStruct((batch, *piece.shape), np.float32)

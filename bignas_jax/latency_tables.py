@@ -59,7 +59,7 @@ def load(path: epath.Path, space: Space) -> Table:
       lacks a part, which is named.
   """
   found, resolutions = read(path, space)
-  fit = found.get('fit')
+  fit: Any = found.get('fit')
   try:
     network_ms, part_ms, scale = (_ms(fit[f]) for f in Fit._fields)
     about = {
