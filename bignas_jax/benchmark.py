@@ -5,11 +5,14 @@ from typing import Any
 
 from bignas_jax import (
   benchmarking,
+  benchmarking_child,
   benchmarking_input,
   benchmarking_scale,
+  benchmarking_table,
   cli,
   errors,
   overrides,
+  runtimes,
   sources,
   spaces,
   starting,
@@ -24,7 +27,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'what',
     choices=list(_BENCHMARKS),
     help='a sandwich step against static children; a step by devices, batch '
-    'and resolution; preparing images',
+    'and resolution; preparing images; a child as it is served; a latency '
+    'table',
   )
   what = parser.parse_args(arguments[:1]).what
   return _BENCHMARKS[what](arguments[1:])
@@ -131,6 +135,95 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
+def _child(arguments: Sequence[str]) -> dict[str, Any]:
+  parser = cli.parser(
+    'benchmark child',
+    'Measures how long a child package takes, as it is served: batch norms '
+    'folded, all shapes static.',
+  )
+  parser.add_argument(
+    '--child', required=True, type=cli.path, help='a child package'
+  )
+  parser.add_argument('--batch', default='1', help='images, such as 1,8')
+  parser.add_argument(
+    '--runtime',
+    default='jax',
+    help=f'one or more of {",".join(runtimes.RUNTIMES)}',
+  )
+  parser.add_argument('--rounds', type=int, default=31, help='visits to each')
+  options = parser.parse_args(arguments)
+  return benchmarking_child.child(
+    options.child,
+    batches=_numbers('--batch', options.batch),
+    names=options.runtime.split(','),
+    rounds=_positive('--rounds', options.rounds),
+  )
+
+
+def _table(arguments: Sequence[str]) -> dict[str, Any]:
+  parser = cli.parser(
+    'benchmark table',
+    'Builds a latency table of a space on this machine, and reports the error '
+    'of its predictions. Parts that the file holds already are kept.',
+  )
+  parser.add_argument(
+    '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
+  )
+  parser.add_argument(
+    '--resolutions', help='pixels, such as 192,224; all of the space if missing'
+  )
+  parser.add_argument(
+    '--out', required=True, type=cli.path, help='the file, JSON'
+  )
+  parser.add_argument('--batch', type=int, default=1, help='images')
+  parser.add_argument(
+    '--runtime', default='jax', help=f'one of {", ".join(runtimes.RUNTIMES)}'
+  )
+  parser.add_argument('--rounds', type=int, default=31, help='visits to each')
+  parser.add_argument(
+    '--statistic',
+    default='least',
+    choices=list(benchmarking_table.STATISTICS),
+    help='of the times of each: on a machine that does nothing else, or now',
+  )
+  parser.add_argument(
+    '--children', type=int, default=20, help='to report the error of'
+  )
+  parser.add_argument(
+    '--fitted', type=int, default=16, help='other children, to fit sums to'
+  )
+  parser.add_argument('--seed', type=int, default=0, help='of all children')
+  parser.add_argument(
+    '--topology',
+    help='a TPU that is not there, such as v5e:2x2: its compiler estimates '
+    'one of its devices',
+  )
+  options = parser.parse_args(arguments)
+  space = spaces.get(options.space)
+  resolutions = list(space.resolution)
+  if options.resolutions is not None:
+    resolutions = _numbers('--resolutions', options.resolutions)
+  return benchmarking_table.table(
+    space,
+    options.out,
+    resolutions=resolutions,
+    batch=_positive('--batch', options.batch),
+    runtime=options.runtime,
+    rounds=_positive('--rounds', options.rounds),
+    statistic=options.statistic,
+    children=_positive('--children', options.children),
+    fitted=_positive('--fitted', options.fitted),
+    seed=options.seed,
+    topology=options.topology,
+  )
+
+
+def _positive(option: str, value: int) -> int:
+  if value < 1:
+    raise errors.UserError(option, value, 'a whole number >= 1')
+  return value
+
+
 def _numbers(option: str, text: str) -> list[int]:
   try:
     found = [int(part) for part in text.split(',')]
@@ -143,7 +236,13 @@ def _numbers(option: str, text: str) -> list[int]:
   return found
 
 
-_BENCHMARKS = {'step': _step, 'scale': _scale, 'input': _input}
+_BENCHMARKS = {
+  'step': _step,
+  'scale': _scale,
+  'input': _input,
+  'child': _child,
+  'table': _table,
+}
 
 
 if __name__ == '__main__':

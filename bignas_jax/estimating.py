@@ -43,9 +43,9 @@ def seconds(
     for row in counting.rows(space, arch_lib.biggest(space))
     if not (config.recompute and _is_repeated(row.name))
   )
-  unit = _seconds(figures['biggest'], chip) / counted
+  unit = of_program(figures['biggest'], chip) / counted
   random_unit = unit if config.recompute else _AGAIN * unit
-  found = {'update': _seconds(figures['update'], chip)}
+  found = {'update': of_program(figures['update'], chip)}
   roles = config_lib.roles(config)
   for role, make in programs.static(roles).items():
     found[role] = unit * _activations(space, make(space))
@@ -67,8 +67,8 @@ def seconds(
   return found
 
 
-def _seconds(one: Figures, chip: chips.Chip) -> float:
-  """By the compiler, where it says anything, or by the roofline."""
+def of_program(one: Figures, chip: chips.Chip) -> float:
+  """Seconds by the compiler, where it says anything, or by the roofline."""
   if one.seconds > 0:
     return one.seconds
   return max(one.flops / chip.flops, one.bytes / chip.bandwidth)

@@ -6,6 +6,7 @@ processors, whoever else uses them.
 
 import os
 import pathlib
+import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -40,6 +41,13 @@ def clocks(cpuinfo: pathlib.Path = _CPUINFO) -> dict[str, float]:
   found = {'machine/cpu_mhz': sum(cpus) / len(cpus)} if cpus else {}
   gpus = _of_gpus(lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, 1))  # SM
   return found | ({'machine/gpu_mhz': float(min(gpus))} if gpus else {})
+
+
+def cpu(cpuinfo: pathlib.Path = _CPUINFO) -> str:
+  """What the CPU calls itself, or its architecture."""
+  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+  names = [x.split(':')[1].strip() for x in lines if x.startswith('model name')]
+  return names[0] if names else platform.machine()
 
 
 class Energy:

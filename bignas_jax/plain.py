@@ -114,7 +114,7 @@ class Network:
       (resolution,) = self.space.resolution
       if resolution != self.shape[0]:
         x = library.resize(x, bicubic(self.shape[0], resolution))
-    return _logits(library, self.space, self.params, x)
+    return logits(library, self.space, self.params, x)
 
 
 def network(child: child_lib.Child, *, preprocess: bool = False) -> Network:
@@ -145,24 +145,36 @@ def bicubic(size: int, resolution: int) -> np.ndarray:
     return np.asarray(jax.image.resize(ones, shape, 'bicubic'))
 
 
-def _logits(library: Library, space: Space, params, x: Array) -> Array:
-  stem, head = params['stem'], params['head']
-  x = library.conv(
-    x,
-    stem['conv']['kernel'],
-    stem['bn']['bias'],
-    space.stem_stride,
-    space.padding,
-  )
-  x = library.activate(x, 'swish')
+def logits(
+  library: Library, space: Space, params: dict[str, Any], x: Array
+) -> Array:
+  """[batch, classes] of a folded network, from normalised images."""
+  x = stem(library, space, params['stem'], x)
   for i, stage in enumerate(space.stages):
-    for j, block in enumerate(_blocks(params[f'stage{i + 1}'])):
+    for j, own in enumerate(_blocks(params[f'stage{i + 1}'])):
       stride = 1 if j else stage.stride
-      x = _block(library, stage, block, x, stride, space.padding)
-  x = _pointwise(library, x, head['conv'], head['bn'])
+      x = block(library, stage, own, x, stride, space.padding)
+  return head(library, space, params, x)
+
+
+def stem(
+  library: Library, space: Space, params: dict[str, Any], x: Array
+) -> Array:
+  """`supernet.Stem` of one network."""
+  kernel, bias = params['conv']['kernel'], params['bn']['bias']
+  x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
+  return library.activate(x, 'swish')
+
+
+def head(
+  library: Library, space: Space, params: dict[str, Any], x: Array
+) -> Array:
+  """`supernet.Head` and `supernet.Classifier` of one network."""
+  own = params['head']
+  x = _pointwise(library, x, own['conv'], own['bn'])
   x = library.mean(library.activate(x, 'swish'))
   if space.head_expand is not None:
-    x = library.dense(x, head['last_conv']['kernel'], None)
+    x = library.dense(x, own['last_conv']['kernel'], None)
     x = library.activate(x, 'swish')
   return library.dense(x, **params['classifier'])
 
@@ -176,7 +188,7 @@ def _blocks(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
       yield jax.tree.map(lambda stacked, i=i: stacked[i], rest)
 
 
-def _block(
+def block(
   library: Library,
   stage: Stage,
   params: dict[str, Any],

@@ -7,7 +7,7 @@ with its bias.
 
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,27 +132,43 @@ def check() -> None:
   _load('onnx', 'onnxruntime')
 
 
-def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact; returns what the receipt says of it."""
-  onnx, runtime = _load('onnx', 'onnxruntime')
+def model(
+  run: Callable[[Any, Any], Any],
+  shape: Sequence[int],
+  shape_out: Sequence[int],
+  dtype: str = 'float32',
+  *,
+  channels_first: bool = False,
+) -> bytes:
+  """A model from `images` to `logits`, serialised.
+
+  Args:
+    run: of a `plain.Library` and images, such as `Network.logits`.
+    shape: of an image, [size, size, channels].
+    shape_out: of what it returns for one.
+    dtype: of images, `uint8` or `float32`.
+    channels_first: images come as they are inside: a part of a network.
+  """
+  (onnx,) = _load('onnx')
   graph = _Onnx(onnx)
-  # Channels first: the first node.
-  first = graph.node('Transpose', 'images', perm=[0, 3, 1, 2])
-  logits = network.logits(graph, _Images(first, network.shape[0]))
-  graph.node('Identity', logits)
+  first, given = 'images', ['batch', *shape]
+  if channels_first:
+    given = ['batch', shape[2], *shape[:2]]
+  else:
+    first = graph.node('Transpose', 'images', perm=[0, 3, 1, 2])
+  out = run(graph, _Images(first, shape[0]))
+  graph.node('Identity', out.name if isinstance(out, _Images) else out)
   graph.nodes[-1].output[0] = 'logits'
   helper, types = onnx.helper, onnx.TensorProto
-  kind = types.UINT8 if network.dtype == 'uint8' else types.FLOAT
-  model = helper.make_model(
+  kind = types.UINT8 if dtype == 'uint8' else types.FLOAT
+  made = helper.make_model(
     helper.make_graph(
       graph.nodes,
-      network.space.name,
-      [
-        helper.make_tensor_value_info('images', kind, ['batch', *network.shape])
-      ],
+      'network',
+      [helper.make_tensor_value_info('images', kind, given)],
       [
         helper.make_tensor_value_info(
-          'logits', types.FLOAT, ['batch', network.space.classes]
+          'logits', types.FLOAT, ['batch', *shape_out]
         )
       ],
       graph.weights,
@@ -161,8 +177,16 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
     ir_version=IR_VERSION,
     producer_name='bignas_jax',
   )
-  onnx.checker.check_model(model, full_check=True)
-  (directory / NAME).write_bytes(model.SerializeToString())
+  onnx.checker.check_model(made, full_check=True)
+  return made.SerializeToString()
+
+
+def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
+  """Writes the artifact; returns what the receipt says of it."""
+  onnx, runtime = _load('onnx', 'onnxruntime')
+  classes = [network.space.classes]
+  serialised = model(network.logits, network.shape, classes, network.dtype)
+  (directory / NAME).write_bytes(serialised)
   return {
     'opset': OPSET,
     'versions': {
@@ -177,8 +201,22 @@ def load(
 ) -> Callable[[np.ndarray], np.ndarray]:
   """The artifact in its runtime: images to logits."""
   (runtime,) = _load('onnxruntime')
+  return _session(runtime, str(directory / name))
+
+
+def load_bytes(
+  serialised: bytes, threads: int = 0
+) -> Callable[[np.ndarray], np.ndarray]:
+  """A serialised model in its runtime; `threads` of it, 0: one a core."""
+  (runtime,) = _load('onnxruntime')
+  return _session(runtime, serialised, threads)
+
+
+def _session(runtime, what: str | bytes, threads: int = 0):
+  options = runtime.SessionOptions()
+  options.intra_op_num_threads = threads
   session = runtime.InferenceSession(
-    str(directory / name), providers=['CPUExecutionProvider']
+    what, options, providers=['CPUExecutionProvider']
   )
   return lambda images: session.run(['logits'], {'images': images})[0]
 

@@ -22,7 +22,7 @@ NAME = 'model.stablehlo'
 PLATFORMS = ('cpu', 'tpu', 'cuda')
 
 
-class _Jax:
+class Jax:
   """A `plain.Library` that computes, in this package's own operations.
 
   So that a platform gets the formulation of a depthwise convolution that is
@@ -73,7 +73,7 @@ def check() -> None:
 
 def function(network: Network) -> Callable[[Any], jax.Array]:
   """Images to logits, in JAX."""
-  return lambda images: network.logits(_Jax(), images)
+  return lambda images: network.logits(Jax(), images)
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:

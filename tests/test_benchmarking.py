@@ -56,7 +56,7 @@ def test_benchmarks_are_named(capsys):
   with pytest.raises(SystemExit) as end:
     benchmark.main(['steps'])
   assert end.value.code == 2
-  assert "'step', 'scale', 'input'" in capsys.readouterr().err
+  assert "'step', 'scale', 'input', 'child', 'table'" in capsys.readouterr().err
 
 
 def test_numbers_are_numbers(capsys):

@@ -43,10 +43,10 @@ def found(seconds=0.0, flops=0.0, moved=0.0):
 
 
 def test_seconds_are_the_compilers_or_the_rooflines():
-  assert estimating._seconds(found(0.5, 1e15), V3) == 0.5
+  assert estimating.of_program(found(0.5, 1e15), V3) == 0.5
   # Where the compiler's are unusable, they are negative.
-  assert estimating._seconds(found(-1, 61.5e12, 45e9), V3) == 1
-  assert estimating._seconds(found(-1, 61.5e12, 900e9), V3) == 2
+  assert estimating.of_program(found(-1, 61.5e12, 45e9), V3) == 1
+  assert estimating.of_program(found(-1, 61.5e12, 900e9), V3) == 2
 
 
 def test_children_take_the_biggests_time_by_their_activations():

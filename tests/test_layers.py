@@ -18,15 +18,15 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing""",
+  rollbacks extras placing timing""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks supernet folding sampling counting optim
   sharding model examples folders array_records sources damage batches data
-  checkpoint child page figures plain""",
+  checkpoint child page figures plain latency latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   archive measures preparing comparing to_stablehlo to_onnx to_saved_model
-  to_tflite""",
+  to_tflite pieces runtimes""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
@@ -36,7 +36,8 @@ LAYERS = [
   trained scoring searching extraction estimating exporting""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
-  benchmarking benchmarking_input benchmarking_scale compiling api""",
+  benchmarking benchmarking_input benchmarking_scale benchmarking_child
+  benchmarking_table compiling estimating_parts api""",
   # 7: commands
   """main search extract export evaluate cost list report benchmark compile
   prepare""",
@@ -173,7 +174,7 @@ def test_pure_values_need_no_jax():
   """So that `cost`, for one, answers at once."""
   for start in (
     *('counting', 'sampling', 'selection', 'spaces', 'presets'),
-    *('cost', 'list'),
+    *('cost', 'list', 'latency'),
   ):
     users = {
       module

@@ -1,0 +1,82 @@
+"""How long a child takes on this machine, as it is served."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import child as child_lib
+from bignas_jax import cluster, machine, pieces, plain, runtimes, timing
+
+
+def child(
+  directory: epath.Path,
+  *,
+  batches: Sequence[int],
+  names: Sequence[str],
+  rounds: int,
+) -> dict[str, Any]:
+  """Times a child package: batch norms folded, all shapes static.
+
+  Args:
+    directory: of the child.
+    batches: images at once.
+    names: of runtimes.
+    rounds: visits to each program, in turn, after one that warms up.
+
+  Returns:
+    `rows`: for each runtime and batch, the device that computed, the median
+    and the 90th percentile of the times of one batch, the fastest, how many
+    were taken, and `images_per_s` by the median.
+
+  Raises:
+    UserError: of the package, a runtime, or one that is not installed.
+  """
+  cluster.refuse('benchmark child')
+  runtimes.check(names)
+  loaded = child_lib.load(directory)
+  piece = pieces.of_network(plain.network(loaded))
+  runs = {
+    (name, batch): runtimes.prepare(name, {0: piece}, batch)[0].start
+    for name in names
+    for batch in batches
+  }
+  found = timing.in_turn(runs, rounds)
+  return {
+    'child': str(directory),
+    'arch': arch_lib.to_dict(loaded.arch),
+    'macs': loaded.info.get('macs'),
+    'rows': [
+      {'runtime': name, 'device': device(name), 'batch': batch}
+      | summary(found[name, batch], batch)
+      for name, batch in runs
+    ],
+    'rounds': rounds,
+    'threads': runtimes.threads(),
+    'versions': {
+      n: v for name in names for n, v in runtimes.versions(name).items()
+    },
+  }
+
+
+def summary(times: Sequence[float], batch: int) -> dict[str, float]:
+  """Of milliseconds that a batch took."""
+  median = statistics.median(times)
+  return {
+    'median_ms': median,
+    'p90_ms': float(np.quantile(times, 0.9)),
+    'least_ms': min(times),
+    'runs': len(times),
+    'images_per_s': 1e3 * batch / median,
+  }
+
+
+def device(name: str) -> str:
+  """What computes in a runtime: a CPU's model, or what JAX calls it."""
+  found = jax.devices()[0]
+  on_cpu = name == 'onnx' or found.platform == 'cpu'
+  return machine.cpu() if on_cpu else found.device_kind

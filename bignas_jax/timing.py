@@ -1,0 +1,46 @@
+"""Wall-clock times of several programs on a machine that others use too.
+
+They run in turn, so that what disturbs the machine disturbs all of them.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+_VISIT_S = 0.005  # a short program is run several times in a row
+_MOST = 20
+
+
+def in_turn(
+  runs: Mapping[Any, Callable[[], Any]], rounds: int
+) -> dict[Any, list[float]]:
+  """Milliseconds of each run of each program, synchronised.
+
+  Each visit begins with a run that is not measured: the others have emptied
+  the caches, which a program that serves alone finds as it has left them.
+
+  Args:
+    runs: by name, what starts a program and returns its arrays.
+    rounds: visits of each, but for a first round that warms up.
+  """
+  found: dict[Any, list[float]] = {name: [] for name in runs}
+  for number in range(rounds + 1):
+    for name, run in runs.items():
+      took = _once(run)
+      times = 1 if number == 0 else _times(took)
+      visit = [1e3 * _once(run) for _ in range(times)]
+      if number > 0:
+        found[name] += visit
+  return found
+
+
+def _times(took: float) -> int:
+  return int(min(_MOST, max(2, _VISIT_S / took)))
+
+
+def _once(run: Callable[[], Any]) -> float:
+  began = time.perf_counter()
+  jax.block_until_ready(run())
+  return time.perf_counter() - began
