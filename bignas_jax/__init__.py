@@ -5,17 +5,14 @@ else is a command.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-  from bignas_jax.api import load_child, load_run
+from typing import Any
 
 __version__ = '0.1.0'
-__all__ = ['load_child', 'load_run']
+_API = ('load_child', 'load_run')
 
 
 def __getattr__(name: str) -> Any:
   """Imports JAX and Flax when they are needed, not before."""
-  if name in __all__:
+  if name in _API:
     return getattr(importlib.import_module('bignas_jax.api'), name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

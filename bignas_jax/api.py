@@ -24,6 +24,7 @@ from bignas_jax import (
   child,
   extraction,
   footprint,
+  latency_tables,
   model,
   sampling,
   searching,
@@ -105,12 +106,16 @@ class Run:
     return training.evaluator(run.config, run.model, run.splits, images)
 
   def search(
-    self, strategy: str = 'coarse_to_fine', **settings: Any
+    self,
+    strategy: str = 'coarse_to_fine',
+    latency_table: str | None = None,
+    **settings: Any,
   ) -> dict[str, Any]:
     """Searches as the command does; every child goes into the run's archive.
 
     Args:
       strategy: one of `searching.STRATEGIES`.
+      latency_table: a file of `benchmark table`, for limits on latency.
       **settings: limits such as `max_macs=1e6`, and fields of
         `selection.Search` such as `evaluations=64`.
 
@@ -123,7 +128,10 @@ class Run:
     bounds = {k: v for k, v in settings.items() if k[:4] in ('max_', 'min_')}
     changes = {k: v for k, v in settings.items() if k not in bounds}
     limits = limits_lib.from_dict(bounds)
-    return searching.search(self.workdir, strategy, limits, changes)
+    table = None
+    if latency_table is not None:
+      table = latency_tables.load(storage.path(latency_table), self.space)
+    return searching.search(self.workdir, strategy, limits, changes, table)
 
   def extract(self, which: str | dict[str, Any] | Arch, out: str) -> 'Network':
     """Writes a child package, checked against the supernet; and loads it."""

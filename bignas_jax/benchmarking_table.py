@@ -227,12 +227,12 @@ def errors_of(
   predicted = np.array([row['predicted_ms'] for row in rows])
   measured = np.array([row['measured_ms'] for row in rows])
   relative = np.abs(predicted - measured) / measured
-  order = scipy.stats.spearmanr(predicted, measured).statistic
+  order: Any = scipy.stats.spearmanr(predicted, measured)
   return {
     'children': rows,
     'median_error': float(np.median(relative)),
     'p90_error': float(np.quantile(relative, 0.9)),
-    'rank_correlation': float(order),
+    'rank_correlation': float(order.statistic),
   }
 
 

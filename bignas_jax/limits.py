@@ -1,7 +1,8 @@
 """Limits on what children may cost, and whether any child can keep them."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
@@ -67,13 +68,21 @@ def from_dict(fields: Mapping[str, float | None]) -> Limits:
   return Limits(least=ends['min'], most=ends['max'])
 
 
-def feasible(space: Space, cost: Cost, limits: Limits) -> Arch:
+def feasible(
+  space: Space, cost: Cost, limits: Limits, hints: Sequence[Arch] = ()
+) -> Arch:
   """A child that keeps the limits.
 
   All children of a small space are looked at. In a bigger one, one entry of an
   architecture after the other is changed for the better, from both ends of the
   space and from random children; a narrow gap that these descents do not find
   is taken for an impossible one.
+
+  Args:
+    space: of the children.
+    cost: of a child.
+    limits: on costs.
+    hints: children to start with, such as the fastest of a latency table.
 
   Raises:
     UserError: there is none; it names the nearest possible values.
@@ -85,13 +94,13 @@ def feasible(space: Space, cost: Cost, limits: Limits) -> Arch:
       raise errors.UserError(f'--min_{name}', least, f'a number <= {most:g}')
   excess = lambda arch: limits.excess(cost(arch))  # noqa: E731
   best, least = None, float('inf')
-  for arch in _candidates(space, excess):
+  for arch in itertools.chain(hints, _candidates(space, excess)):
     value = excess(arch)
-    if value < least:
+    if best is None or value < least:
       best, least = arch, value
     if least == 0:
       return arch
-  assert best is not None
+  assert best is not None, 'an empty space'
   raise _refusal(space, limits, cost(best))
 
 

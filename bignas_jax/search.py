@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, footprint, limits, searching
+from bignas_jax import cli, footprint, latency_tables, limits, searching
+from bignas_jax import config as config_lib
+from bignas_jax import workdir as workdir_lib
 
 _CHANGES = 'evaluations', 'seed', 'objectives'
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
@@ -35,13 +37,24 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     type=lambda text: tuple(text.split(',')),
     help='costs that nsga2 lowers, such as macs,params',
   )
+  parser.add_argument(
+    '--latency_table',
+    type=cli.path,
+    metavar='FILE',
+    help='of benchmark table: what latencies are predicted with',
+  )
   options = parser.parse_args(arguments)
+  table = None
+  if options.latency_table is not None:
+    space = config_lib.space(workdir_lib.load_config(options.workdir))
+    table = latency_tables.load(options.latency_table, space)
   given = vars(options)
   return searching.search(
     options.workdir,
     options.strategy,
     limits.from_dict({bound: given[bound] for bound in bounds}),
     {name: given[name] for name in _CHANGES if given[name] is not None},
+    table,
   )
 
 

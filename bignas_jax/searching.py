@@ -1,6 +1,8 @@
 """Searching children of a trained supernet: work directory to archive."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from bignas_jax import (
   evolution,
   files,
   footprint,
+  latency,
   metrics,
   nested,
   nsga2,
@@ -56,7 +59,7 @@ def search(
   strategy: str,
   limits: Limits,
   changes: Mapping[str, Any] | None = None,
-  latency_ms: Callable[[Arch], float] | None = None,
+  table: latency.Table | None = None,
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 
@@ -68,7 +71,7 @@ def search(
     strategy: one of STRATEGIES.
     limits: on costs.
     changes: of the config's settings (`selection.Search`).
-    latency_ms: predicts a child's latency; needed if it is limited.
+    table: predicts latency; needed if that is limited.
 
   Returns:
     The contents of `search/best.json`.
@@ -80,9 +83,10 @@ def search(
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   settings = _changed(config.search, changes or {})
-  costs = footprint.of(space, latency_ms)
+  costs = footprint.of(space, table and functools.partial(_predicted, table))
   check(strategy, limits, settings, costs(arch_lib.smallest(space)))
-  start = limits_lib.feasible(space, costs, limits)
+  hints = [table.least()[1], table.most()[1]] if table else []
+  start = limits_lib.feasible(space, costs, limits, hints)
   directory = workdir / 'search'
   archive = Archive(directory / 'archive.csv', space)
   # Processes that look up different children evaluate different ones.
@@ -90,6 +94,7 @@ def search(
     'strategy': strategy,
     'limits': limits.to_dict(),
     'settings': nested.plain(settings),
+    'latency': table and table.about,
   }
   cluster.same('search', asked, (asked, archive.entries))
   before = _begin(directory, asked, archive)
@@ -124,6 +129,12 @@ def search(
     files.write_json(directory / 'best.json', result)
     (directory / _CURRENT).unlink()
   return result
+
+
+def _predicted(table: latency.Table, arch: Arch) -> float:
+  """Milliseconds; for ever, at a resolution of which the table says nothing."""
+  known = arch.resolution in table.resolutions
+  return table.predict(arch) if known else math.inf
 
 
 def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:

@@ -10,10 +10,21 @@ import chex
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny
 
 import bignas_jax
 from bignas_jax import child as child_lib
-from bignas_jax import cli, counting, data, errors, sources, supernet, workdir
+from bignas_jax import (
+  cli,
+  counting,
+  data,
+  errors,
+  latency,
+  latency_tables,
+  sources,
+  supernet,
+  workdir,
+)
 from bignas_jax.arch import from_dict
 
 _CONFIG = """
@@ -305,8 +316,6 @@ def test_no_run_in_the_work_directory(tmp_path, capsys, name, there):
 
 
 def test_a_run_without_checkpoints(tmp_path, capsys):
-  import tiny
-
   workdir.claim(tmp_path / 'run', tiny.config())
   arguments = [f'--workdir={tmp_path}/run']
   _refused(capsys, 'search', arguments, 'checkpoint')
@@ -467,3 +476,27 @@ def test_a_notebooks_mistakes_are_named(trained):
   ):
     with pytest.raises(errors.UserError, match=name):
       mistake()
+
+
+def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
+  space, about = tiny.SPACE, {'runtime': 'jax', 'batch': 1, 'device': 'a clock'}
+  parts = latency.all_parts(space, (8, 12))
+  times = {part: 0.1 * part.width_out for part in parts}
+  path = tmp_path / 'table.json'
+  about |= {'versions': {}, 'estimate': False}
+  latency_tables.save(path, space, (8, 12), about, times, latency.Fit())
+  table = latency_tables.load(path, space)
+  least = table.least()[0]
+  run = tmp_path / 'run'
+  shutil.copytree(trained, run)
+  arguments = [f'--workdir={run}', '--strategy=random']
+  limit = f'--max_latency_ms={1.3 * least}'
+  _refused(capsys, 'search', [*arguments, limit], '--latency_table')
+  arguments.append(f'--latency_table={path}')
+  never = f'--max_latency_ms={0.9 * least}'
+  _refused(capsys, 'search', [*arguments, never], f'{least:.10g}'[:8])
+  assert cli.status(_command('search'), [*arguments, limit]) == 0
+  best = json.loads(capsys.readouterr().out)
+  assert best['arch']['resolution'] in (8, 12)  # nothing is known of 10
+  assert best['costs']['latency_ms'] <= 1.3 * least
+  assert best['latency']['device'] == 'a clock'
