@@ -40,7 +40,7 @@ from bignas_jax.evaluation import Evaluator, Score
 from bignas_jax.space import Space
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
   """A trained supernet.
 

@@ -29,6 +29,7 @@ def _card(run: Run, number: int, child: ChildFile) -> str:
   source = child.info.get('source') or {}
   if source.get('config_sha256') != config_lib.sha256(run.config):
     body += page.p('This child comes from a run of another config.')
+  body += _exports(child)
   picture = _picture(f'blocks{number}', child)
   return f'<h3>{page.text(child.name)}</h3>{body}{picture}{_blocks(child)}'
 
@@ -60,6 +61,30 @@ def _facts(run: Run, child: ChildFile) -> list[list[str]]:
     f'kernel {kernel_size}; expand {expand_ratio}',
   }
   return [[name, text] for name, text in facts.items()]
+
+
+def _exports(child: ChildFile) -> str:
+  """Each artifact for serving, as its receipt says."""
+  formats = (child.exports or {}).get('formats') or {}
+  reference = (child.exports or {}).get('reference') or {}
+  scale = page.number(reference.get('logits_scale'))
+  rows = []
+  for name, entry in formats.items():
+    difference = page.number(entry.get('max_abs_diff'))
+    shown = page.NOTHING
+    if difference is not None and scale:
+      shown = f'{difference / scale:.1e}'
+    agreement = page.Percent(entry.get('top1_agreement'))
+    rows.append([name, shown, agreement, page.Integer(entry.get('bytes'))])
+  if not rows:
+    return ''
+  head = ['export', 'difference / scale of logits', 'same top-1, %', 'bytes']
+  caption = (
+    'Artifacts for serving, each run in its own runtime on '
+    f'{page.integer(reference.get("images"))} '
+    f'{page.split(reference.get("split"))} images and compared with the child.'
+  )
+  return page.table(head, rows, caption)
 
 
 def _picture(name: str, child: ChildFile) -> str:

@@ -156,7 +156,7 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
 
 def agreement(points: Points, xlabel: str, ylabel: str) -> str:
   """Pairs of the same quantity, and the line on which both are equal."""
-  figure, axes = _figure(xlabel, ylabel, HALF)
+  figure, axes = _figure(xlabel, ylabel, WIDE)
   both = [value for point in points for value in point]
   room = max((max(both) - min(both)) * _MARGIN, 1e-9)
   ends = min(both) - room, max(both) + room

@@ -22,6 +22,7 @@ class ChildFile(NamedTuple):
   info: dict[str, Any]
   arch: Arch
   space: Space  # pinned to the arch
+  exports: dict[str, Any] | None  # export.json
 
 
 class Run(NamedTuple):
@@ -119,4 +120,5 @@ def _child(path: epath.Path) -> ChildFile:
     raise errors.UserError(
       str(path), str(error), 'a complete child.json; extract the child again'
     ) from None
-  return ChildFile(path.parent.name, info, arch, space)
+  exports = _json(path.parent / 'export' / 'export.json')
+  return ChildFile(path.parent.name, info, arch, space, exports)

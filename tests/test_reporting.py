@@ -366,6 +366,21 @@ def test_quality_of_predictions_is_the_files(run):
   assert {'history', 'prediction'} <= set(page.ids)
 
 
+def test_exports_are_their_receipts(started):
+  _write_child(started, 'best', _SMALLEST)
+  entry = {'max_abs_diff': 2e-6, 'top1_agreement': 1.0, 'bytes': 123456}
+  receipt = {
+    'reference': {'split': 'test', 'images': 1000, 'logits_scale': 20.0},
+    'formats': {'onnx': entry, 'tflite': entry | {'max_abs_diff': None}},
+  }
+  (started / 'children/best/export').mkdir()
+  files.write_json(started / 'children/best/export/export.json', receipt)
+  reporting.write(started)
+  rows = _read(started).rows
+  assert ['onnx', '1.0e-07', '100.0', '123,456'] in rows
+  assert ['tflite', page_lib.NOTHING, '100.0', '123,456'] in rows
+
+
 def test_a_child_is_drawn_block_by_block(run):
   _, best, _, page = run
   assert 'blocks0' in page.ids
