@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ def threads() -> int:
   return len(os.sched_getaffinity(0))
 
 
-def check(names: list[str]) -> None:
+def check(names: Sequence[str]) -> None:
   """Raises UserError: a name is none, or its packages are missing."""
   for name in names:
     if name not in RUNTIMES:
