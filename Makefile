@@ -12,7 +12,7 @@ RUN := $(BIN)/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: .venv bench clean demo faults help lint lock test
+.PHONY: .venv bench clean demo exports faults help lint lock test
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
@@ -29,21 +29,31 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-demo: $(READY)  ## train, search, extract, evaluate and report on MNIST
-	@echo '# 1/5 train the supernet, then evaluate a fixed list of children'
+demo: $(READY)  ## train, search, extract, evaluate, export, report: MNIST
+	@echo '# 1/6 train the supernet, then evaluate a fixed list of children'
 	$(RUN) bignas_jax.main --config=configs/mnist.py --workdir=$(DEMO)
-	@echo '# 2/5 search for the best child of at most a million MACs'
+	@echo '# 2/6 search for the best child of at most a million MACs'
 	$(RUN) bignas_jax.search --workdir=$(DEMO) --max_macs=1000000
-	@echo '# 3/5 extract it, and check that it computes what the supernet does'
+	@echo '# 3/6 extract it, and check that it computes what the supernet does'
 	$(RUN) bignas_jax.extract --workdir=$(DEMO) --arch=best \
 	  --out=$(DEMO)/children/best
-	@echo '# 4/5 evaluate it on images that neither training nor search saw'
+	@echo '# 4/6 evaluate it on images that neither training nor search saw'
 	$(RUN) bignas_jax.evaluate --child=$(DEMO)/children/best --split=test
-	@echo '# 5/5 write $(DEMO)/report.html'
+	@echo '# 5/6 export it as ONNX, and compare in ONNX Runtime'
+	$(RUN) bignas_jax.export --child=$(DEMO)/children/best --format=onnx
+	@echo '# 6/6 write $(DEMO)/report.html'
 	$(RUN) bignas_jax.report --workdir=$(DEMO)
 
 test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
 	$(RUN) pytest --numprocesses=auto --dist=loadfile $(ARGS)
+
+# TensorFlow has an environment of its own: nothing else here needs it.
+EXPORTS := .venv/exports
+exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
+	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
+	  --constraint requirements.txt -e '.[dev,tflite]'
+	$(EXPORTS)/bin/python -m pytest tests/test_exporting.py $(ARGS)
 
 faults: $(READY)  ## a training run under 50 random kills, some in mid-save
 	$(RUN) pytest -s -m slow tests/test_faults.py $(ARGS)

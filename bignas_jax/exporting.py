@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -160,7 +159,7 @@ def _receipt(
     'version': bignas_jax.__version__,
     'child': {
       'arch': arch_lib.to_dict(child.arch),
-      'params': counting.cost(child.space, child.arch).params,
+      'params': _params(network),
       'sha256': {
         name: receipts.digest(directory / name) for name in child_lib.FILES
       },
@@ -185,7 +184,9 @@ def _receipt(
 
 
 def _params(network: plain.Network) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(network.params))
+  """Of the child as it was trained, batch norms included."""
+  only = arch_lib.biggest(network.space)
+  return counting.cost(network.space, only).params
 
 
 def _files(directory: pathlib.Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with its bias.
 """
 
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -234,7 +235,9 @@ def quantise(
     calibration: batches of images, whose activations' ranges are taken.
   """
   del network
-  (tools,) = _load('onnxruntime.quantization')
+  tools, shapes = _load(
+    'onnxruntime.quantization', 'onnxruntime.quantization.shape_inference'
+  )
   batches = iter(calibration)
 
   class Reader(tools.CalibrationDataReader):
@@ -242,10 +245,15 @@ def quantise(
       images = next(batches, None)
       return None if images is None else {'images': images}
 
-  tools.quantize_static(
-    directory / NAME,
-    directory / INT8_NAME,
-    Reader(),
-    quant_format=tools.QuantFormat.QDQ,
-    per_channel=True,
-  )
+  with tempfile.TemporaryDirectory() as scratch:
+    prepared = pathlib.Path(scratch) / NAME
+    shapes.quant_pre_process(
+      str(directory / NAME), str(prepared), skip_symbolic_shape=True
+    )
+    tools.quantize_static(
+      prepared,
+      directory / INT8_NAME,
+      Reader(),
+      quant_format=tools.QuantFormat.QDQ,
+      per_channel=True,
+    )

@@ -73,9 +73,13 @@ class _TensorFlow:
     return self._tf.einsum('bywc,xw->byxc', tall, matrix)
 
 
+def _tensorflow() -> Any:
+  return extras.load('--format', 'saved_model', 'tf', 'tensorflow')[0]
+
+
 def check() -> None:
   """Raises UserError if a package is missing."""
-  extras.load('--format', 'saved_model', 'tf', 'tensorflow')
+  _tensorflow()
 
 
 def function(tf: Any, network: Network) -> Any:
@@ -90,7 +94,7 @@ def function(tf: Any, network: Network) -> Any:
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
   """Writes the artifact; returns what the receipt says of it."""
-  (tf,) = extras.load('--format', 'saved_model', 'tf', 'tensorflow')
+  tf = _tensorflow()
   module = tf.Module()
   module.serve = function(tf, network)
   where = directory / NAME / VERSION
@@ -103,7 +107,7 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
 
 def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
   """The artifact in its runtime: images to logits."""
-  (tf,) = extras.load('--format', 'saved_model', 'tf', 'tensorflow')
+  tf = _tensorflow()
   loaded = tf.saved_model.load(str(directory / NAME / VERSION))
   run = loaded.signatures['serving_default']
   return lambda images: run(images=tf.constant(images))['logits'].numpy()

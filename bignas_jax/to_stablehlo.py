@@ -26,7 +26,8 @@ class Jax:
   """A `plain.Library` that computes, in this package's own operations.
 
   So that a platform gets the formulation of a depthwise convolution that is
-  the fastest there; and whole products, where TPUs would round to bfloat16.
+  the fastest there. Products have JAX's default precision; those of the resize
+  the highest, since pixels would show what TPUs round to bfloat16.
   """
 
   def conv(self, x, kernel, bias, stride, padding):

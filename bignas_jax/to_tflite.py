@@ -4,6 +4,7 @@ TensorFlow converts; LiteRT's own interpreter, a small package, runs it.
 """
 
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,6 +52,7 @@ def load(
   interpreter = library.Interpreter(str(directory / name))
   (images_at,) = interpreter.get_input_details()
   (logits_at,) = interpreter.get_output_details()
+  interpreter.allocate_tensors()
 
   def run(images: np.ndarray) -> np.ndarray:
     if tuple(interpreter.get_input_details()[0]['shape']) != images.shape:
@@ -79,4 +81,7 @@ def quantise(
   converter.representative_dataset = lambda: (
     {'images': image[None]} for batch in calibration for image in batch
   )
-  (directory / INT8_NAME).write_bytes(converter.convert())
+  with warnings.catch_warnings():
+    # The converter measures ranges with an interpreter that it warns of.
+    warnings.filterwarnings('ignore', r'\s*Warning: tf.lite.Interpreter')
+    (directory / INT8_NAME).write_bytes(converter.convert())

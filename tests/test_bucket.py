@@ -36,6 +36,20 @@ for command, arguments in [
   if status: sys.exit(status)
 """
 
+# Twice: the second one replaces what the first has left.
+_EXPORT = """
+import sys
+import test_exporting, tiny
+from etils import epath
+from bignas_jax import child, cli, export
+where = epath.Path(sys.argv[1])
+child.save(where, test_exporting.random_child(tiny.QUICK))
+for _ in range(2):
+  arguments = [f'--child={where}', '--format=onnx', '--images=20']
+  status = cli.status(export.main, arguments)
+  if status: sys.exit(status)
+"""
+
 # Prints all files: what is not text, by its size.
 _LIST = """
 import json, sys
@@ -119,6 +133,20 @@ def plain(results, where):
 
 def numbers(lines):
   return tiny.plain(json.loads(line) for line in lines.splitlines())
+
+
+@pytest.mark.slow
+def test_an_export_in_a_bucket_is_as_one_on_a_disk(bucket, tmp_path):
+  where, environment = bucket
+  found = []
+  for root in (f'{where}/child', str(tmp_path / 'child')):
+    python(environment, _EXPORT, root)
+    (files,) = python(environment, _LIST, root)
+    receipt = json.loads(files.pop('export/export.json'))
+    (entry,) = receipt['formats'].values()
+    found.append((files, receipt['child'], entry['files'], entry['bytes']))
+  assert found[0] == found[1]
+  assert 'export/model.onnx' in found[0][0]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,7 @@ from bignas_jax import (
   to_stablehlo,
 )
 
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'serving.md'
 HAS_TENSORFLOW = all(
   importlib.util.find_spec(name) for name in ('tensorflow', 'ai_edge_litert')
 )
@@ -134,7 +136,8 @@ def test_graphs_of_random_children(tmp_path, space, names):
       where.mkdir()
       made.write(network, where)
       run = made.load(where)
-      for some in (slice(0, 5), slice(1, 2)):  # any number of images
+      # Any number of images; the first one is what LiteRT begins with.
+      for some in (slice(1, 2), slice(0, 5), slice(1, 2)):
         networks.assert_close(run(images[some]), expected[some], 1e-4)
 
 
@@ -249,6 +252,29 @@ def test_artifacts_and_their_receipt(
     for name in ('child.json', 'model.safetensors')
   }
   assert receipt['child']['sha256'] == digests
+  if preprocess:
+    check_clients(tmp_path, names.split(','))
+
+
+def check_clients(directory, names):
+  """What docs/serving.md shows, in a process without this package."""
+  clients = re.findall(r'```python\n(.*?)```', DOCS.read_text(), re.DOTALL)
+  images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
+  np.save(directory / 'images.npy', images)
+  (directory / 'o').rename(directory / 'export')
+  kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+  for name in names:
+    made = exporting.FORMATS[name]
+    (client,) = (c for c in clients if f'export/{made.NAME}' in c)
+    logits = made.load(directory / 'export')(images)
+    done = subprocess.run(
+      [sys.executable, '-c', client],
+      cwd=directory,
+      env=kept,
+      capture_output=True,
+      text=True,
+    )
+    assert done.stdout.strip() == str(logits.argmax(-1)), done.stderr
 
 
 def test_formats_of_one_child_gather(package, tmp_path, capsys):
