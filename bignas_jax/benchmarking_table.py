@@ -142,7 +142,8 @@ def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
 
   Returns:
     The table's `about`; `parts`, their number, and how many were `kept`; the
-    `fit`; `children`, each with `predicted_ms` and `measured_ms`; and of these
+    `fit`; `children`, each with `predicted_ms` and `measured_ms`, or
+    `estimated_whole_ms` of a compiler; and of these
     the `median_error` and `p90_error`, relative, and the rank correlation.
 
   Raises:
@@ -216,16 +217,17 @@ def errors_of(
   table: latency.Table, whole: Mapping[Arch, float]
 ) -> dict[str, Any]:
   """Predictions against these children's latencies."""
+  truth = 'estimated_whole_ms' if table.estimate else 'measured_ms'
   rows = [
     {
       'predicted_ms': table.predict(arch),
-      'measured_ms': ms,
+      truth: ms,
       'arch': arch_lib.to_dict(arch),
     }
     for arch, ms in whole.items()
   ]
   predicted = np.array([row['predicted_ms'] for row in rows])
-  measured = np.array([row['measured_ms'] for row in rows])
+  measured = np.array([row[truth] for row in rows])
   relative = np.abs(predicted - measured) / measured
   order: Any = scipy.stats.spearmanr(predicted, measured)
   return {

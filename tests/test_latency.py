@@ -76,8 +76,8 @@ def test_parts_are_the_rows_that_are_counted(space_and_arch):
     assert part.first == (block in ('', 'block1'))
 
 
-def test_no_part_is_listed_that_no_child_has():
-  space = tiny.SPACE
+@pytest.mark.parametrize('space', [tiny.SPACE, tiny.QUICK])
+def test_no_part_is_listed_that_no_child_has(space):
   used = {
     part for arch in every_child(space) for part in latency.parts(space, arch)
   }
@@ -103,7 +103,7 @@ def test_a_prediction_is_the_sum_of_its_parts(tmp_path):
     assert table.predict(arch) == FIT.network_ms + math.fsum(entries)
 
 
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('seed', range(20))
 def test_the_ends_of_a_space_are_those_of_all_children(tmp_path, seed):
   stage = tiny.SPACE.stages[0]
   space = dataclasses.replace(

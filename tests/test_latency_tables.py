@@ -286,5 +286,6 @@ def test_a_compilers_word_is_an_estimate(tmp_path):
   assert 0 < found['stem'] < 1
   about = ABOUT | {'estimate': True}
   some = Wanted(space, (8,), about, children=1, fitted=2, seed=0)
-  benchmarking_table.build(out, some, weights)
-  assert latency_tables.load(out, space).estimate
+  result = benchmarking_table.build(out, some, weights)
+  assert latency_tables.load(out, space).estimate and result['estimate']
+  assert 'measured' not in out.read_text() + json.dumps(result)
