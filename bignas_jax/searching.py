@@ -24,7 +24,6 @@ from bignas_jax import (
   nsga2,
   plots,
   predictor,
-  process,
   selection,
   trained,
 )
@@ -118,7 +117,9 @@ def search(
     'seconds': round(scorer.seconds, 1),
   }
   worth = calibration(run, scorer.evaluator, best.arch)
-  if process.leads():
+
+  def write() -> None:
+    files.write_json(directory / 'best.json', result)
     files.write_json(directory / 'calibration.json', worth)
     if strategy == 'predictor':
       quality = predictor.quality(space, scorer.known(archive.entries))
@@ -126,8 +127,9 @@ def search(
         files.write_json(directory / 'predictor.json', quality)
     picture = picture_of(archive.entries, {'best': [best]})
     (directory / 'pareto.svg').write_text(picture)
-    files.write_json(directory / 'best.json', result)
     (directory / _CURRENT).unlink()
+
+  cluster.once(write)  # nobody looks for the best before it is there
   return result
 
 
@@ -162,15 +164,18 @@ def _begin(
 
   What is learnt from them must be the same when it goes on.
   """
-  path, found = directory / _CURRENT, None
+  path, begun = directory / _CURRENT, None
   if path.is_file():
-    found = files.read_json(path)
-  if found is None or found.get('asked') != asked:
-    found = {'asked': asked, 'known': len(archive.entries)}
-    if process.leads():
-      path.parent.mkdir(parents=True, exist_ok=True)
-      files.write_json(path, found)
-  return found['known']
+    begun = files.read_json(path)
+  if begun is None or begun.get('asked') != asked:
+    begun = {'asked': asked, 'known': len(archive.entries)}
+
+  def write() -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, begun)
+
+  cluster.once(write)  # by all: one may have read what the first has written
+  return begun['known']
 
 
 def check(
