@@ -19,6 +19,8 @@ from bignas_jax import damage, errors, sources
 
 Batch = dict[str, np.ndarray]
 
+_TASK = 8  # images that a thread prepares before it hands them over
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches(Sequence[Batch]):
@@ -78,15 +80,17 @@ class Batches(Sequence[Batch]):
       )
       pieces = iterator
     else:
-      # Threads share one batch: the fewest images in memory.
+      # Threads share one batch: the fewest images in memory. They take a few
+      # at a time, since to hand over a task costs as much as a small image.
+      few = math.gcd(self.rows, _TASK)
       ahead = grain.ReadOptions(
         num_threads=workers if prefetch else 0,
-        prefetch_buffer_size=max(prefetch * self.rows, workers)
+        prefetch_buffer_size=max(prefetch * self.rows // few, workers)
         * bool(prefetch),
       )
       rest = self.elements.slice(slice(start * self.rows, None))
-      iterator = iter(rest.to_iter_dataset(ahead))
-      pieces = self._stacked(iterator)
+      iterator = iter(rest.batch(few, batch_fn=list).to_iter_dataset(ahead))
+      pieces = self._stacked(itertools.chain.from_iterable(iterator))
     missing = [0]
     try:
       for batch in pieces:
