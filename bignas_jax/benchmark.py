@@ -151,12 +151,18 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
     help=f'one or more of {",".join(runtimes.RUNTIMES)}',
   )
   parser.add_argument('--rounds', type=int, default=31, help='visits to each')
+  parser.add_argument(
+    '--keep',
+    action='store_true',
+    help='also write CHILD/latency.json, which the report shows',
+  )
   options = parser.parse_args(arguments)
   return benchmarking_child.child(
     options.child,
     batches=_numbers('--batch', options.batch),
     names=options.runtime.split(','),
     rounds=_positive('--rounds', options.rounds),
+    keep=options.keep,
   )
 
 

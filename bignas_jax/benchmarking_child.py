@@ -10,7 +10,17 @@ from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
-from bignas_jax import cluster, machine, pieces, plain, runtimes, timing
+from bignas_jax import (
+  cluster,
+  files,
+  latency,
+  machine,
+  pieces,
+  placing,
+  plain,
+  runtimes,
+  timing,
+)
 
 
 def child(
@@ -19,6 +29,7 @@ def child(
   batches: Sequence[int],
   names: Sequence[str],
   rounds: int,
+  keep: bool = False,
 ) -> dict[str, Any]:
   """Times a child package: batch norms folded, all shapes static.
 
@@ -27,6 +38,7 @@ def child(
     batches: images at once.
     names: of runtimes.
     rounds: visits to each program, in turn, after one that warms up.
+    keep: write the result beside the child, as `latency.MEASURED`.
 
   Returns:
     `rows`: for each runtime and batch, the device that computed, the median
@@ -34,9 +46,12 @@ def child(
     were taken, and `images_per_s` by the median.
 
   Raises:
-    UserError: of the package, a runtime, or one that is not installed.
+    UserError: of the package, a runtime, or one that is not installed; the
+      result is to be kept where nothing can be written.
   """
   cluster.refuse('benchmark child')
+  if keep:
+    placing.check(directory, '--child')
   runtimes.check(names)
   loaded = child_lib.load(directory)
   piece = pieces.of_network(plain.network(loaded))
@@ -46,7 +61,7 @@ def child(
     for batch in batches
   }
   found = timing.in_turn(runs, rounds)
-  return {
+  result = {
     'child': str(directory),
     'arch': arch_lib.to_dict(loaded.arch),
     'macs': loaded.info.get('macs'),
@@ -61,6 +76,9 @@ def child(
       n: v for name in names for n, v in runtimes.versions(name).items()
     },
   }
+  if keep:
+    files.write_json(directory / latency.MEASURED, result)
+  return result
 
 
 def summary(times: Sequence[float], batch: int) -> dict[str, float]:

@@ -18,6 +18,8 @@ from bignas_jax import errors
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
+MEASURED = 'latency.json'  # beside a child: what it took as a whole
+
 
 class Part(NamedTuple):
   """A stem, block or head as a program of its own; all static.
@@ -230,3 +232,20 @@ def _longer(arch, width, depth, kernel_size, expand_ratio) -> Arch:
 def _one_of(resolutions: Sequence[int]) -> str:
   known = ', '.join(map(str, resolutions))
   return f'a resolution of the latency table: {known}'
+
+
+def measured_ms(found: dict[str, Any] | None, table: Table) -> float | None:
+  """What a child took where, and as, the table was measured.
+
+  Args:
+    found: contents of MEASURED.
+    table: of which device, runtime and batch.
+
+  Returns:
+    Median milliseconds of a batch; None: it was measured in another way.
+  """
+  names = 'device', 'runtime', 'batch'
+  for row in (found or {}).get('rows', []):
+    if all(row.get(name) == table.about[name] for name in names):
+      return float(row['median_ms'])
+  return None

@@ -29,7 +29,7 @@ def _card(run: Run, number: int, child: ChildFile) -> str:
   source = child.info.get('source') or {}
   if source.get('config_sha256') != config_lib.sha256(run.config):
     body += page.p('This child comes from a run of another config.')
-  body += _exports(child)
+  body += _exports(child) + _latencies(child)
   picture = _picture(f'blocks{number}', child)
   return f'<h3>{page.text(child.name)}</h3>{body}{picture}{_blocks(child)}'
 
@@ -85,6 +85,24 @@ def _exports(child: ChildFile) -> str:
     f'{page.split(reference.get("split"))} images and compared with the child.'
   )
   return page.table(head, rows, caption)
+
+
+def _latencies(child: ChildFile) -> str:
+  """What it took, on which device."""
+  rows = [
+    [
+      str(row.get('device')),
+      str(row.get('runtime')),
+      page.Integer(row.get('batch')),
+      *(f'{row[k]:.3g}' for k in ('median_ms', 'p90_ms')),
+      page.Integer(row.get('images_per_s')),
+    ]
+    for row in (child.measured or {}).get('rows', [])
+  ]
+  if not rows:
+    return ''
+  head = ['device', 'runtime', 'batch', 'median, ms', '90 %, ms', 'images/s']
+  return page.table(head, rows, 'How long it takes, measured as a whole.')
 
 
 def _picture(name: str, child: ChildFile) -> str:

@@ -14,6 +14,14 @@ from bignas_jax import errors, files, storage
 _WRITABLE = 'a directory that can be written to'
 
 
+def check(directory: epath.Path, field: str) -> None:
+  """Raises UserError, naming the field, where nothing can be written."""
+  if storage.in_bucket(directory):
+    return
+  if not (directory.is_dir() and os.access(directory, os.W_OK)):
+    raise errors.UserError(field, str(directory), _WRITABLE)
+
+
 @contextlib.contextmanager
 def staging(out: epath.Path) -> Iterator[pathlib.Path]:
   """A directory beside `out`, gone at the end.
@@ -26,8 +34,8 @@ def staging(out: epath.Path) -> Iterator[pathlib.Path]:
     if storage.in_bucket(out):
       stage = tempfile.mkdtemp()
     else:
-      if out.exists() and not (out.is_dir() and os.access(out, os.W_OK)):
-        raise errors.UserError('--out', str(out), _WRITABLE)
+      if out.exists():
+        check(out, '--out')
       out.parent.mkdir(parents=True, exist_ok=True)
       stage = tempfile.mkdtemp(prefix=f'{out.name}.', dir=out.parent)
     yield pathlib.Path(stage)

@@ -52,6 +52,7 @@ def pareto(
   front: Points,
   marked: Mapping[str, Points],
   limit: float | None = None,
+  cost: str = 'million multiply-adds (MACs)',
 ) -> str:
   """Held-out accuracy against cost.
 
@@ -59,14 +60,13 @@ def pareto(
   at its lower end; marked points are never outliers.
 
   Args:
-    groups: (M MACs, top-1 %) of children, by what found them.
+    groups: (cost, top-1 %) of children, by what found them.
     front: the best for their cost, by rising cost.
     marked: points with a name of their own, such as the extracted child.
-    limit: on M MACs.
+    limit: on the cost.
+    cost: what it is, for the axis.
   """
-  figure, axes = _figure(
-    'million multiply-adds (MACs)', 'held-out top-1, %', WIDE
-  )
+  figure, axes = _figure(cost, 'held-out top-1, %', WIDE)
   everything = [point for points in groups.values() for point in points]
   stars = [point for points in marked.values() for point in points]
   low, high = _limits([y for _, y in everything], [y for _, y in stars])

@@ -7,7 +7,17 @@ from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
-from bignas_jax import errors, files, metrics, nested, page, plots, sampling
+from bignas_jax import (
+  errors,
+  files,
+  latency,
+  latency_tables,
+  metrics,
+  nested,
+  page,
+  plots,
+  sampling,
+)
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
@@ -23,6 +33,7 @@ class ChildFile(NamedTuple):
   arch: Arch
   space: Space  # pinned to the arch
   exports: dict[str, Any] | None  # export.json
+  measured: dict[str, Any] | None  # latency.json, of `benchmark child`
 
 
 class Run(NamedTuple):
@@ -41,6 +52,7 @@ class Run(NamedTuple):
   calibration: dict[str, Any] | None
   predictor: dict[str, Any] | None
   children: list[ChildFile]
+  table: latency.Table | None  # predicts latencies
 
   @property
   def is_one(self) -> bool:
@@ -75,8 +87,12 @@ class Run(NamedTuple):
     return text.strip()
 
 
-def read(workdir: epath.Path) -> Run:
+def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
   """Reads a run, finished or not.
+
+  Args:
+    workdir: of the run.
+    table: of latencies, of the run's space.
 
   Raises:
     UserError: the directory is not a run's, or one of its files is damaged.
@@ -104,6 +120,7 @@ def read(workdir: epath.Path) -> Run:
     calibration=_json(workdir / 'search' / 'calibration.json'),
     predictor=_json(workdir / 'search' / 'predictor.json'),
     children=[_child(p) for p in paths if p.parent.suffix != '.new'],
+    table=None if table is None else latency_tables.load(table, space),
   )
 
 
@@ -121,4 +138,5 @@ def _child(path: epath.Path) -> ChildFile:
       str(path), str(error), 'a complete child.json; extract the child again'
     ) from None
   exports = _json(path.parent / 'export' / 'export.json')
-  return ChildFile(path.parent.name, info, arch, space, exports)
+  measured = _json(path.parent / latency.MEASURED)
+  return ChildFile(path.parent.name, info, arch, space, exports, measured)

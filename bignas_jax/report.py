@@ -14,9 +14,15 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'cost, calibration, children, config. One file, readable offline.',
   )
   parser.add_argument('--workdir', required=True, type=cli.path)
+  parser.add_argument(
+    '--latency_table',
+    type=cli.path,
+    metavar='FILE',
+    help='of benchmark table: also show accuracy against latency',
+  )
   options = parser.parse_args(arguments)
   cluster.refuse('report')
-  return reporting.write(options.workdir)
+  return reporting.write(options.workdir, options.latency_table)
 
 
 if __name__ == '__main__':

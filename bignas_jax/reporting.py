@@ -28,11 +28,14 @@ from bignas_jax.arch import Arch
 from bignas_jax.records import Run
 
 
-def write(workdir: epath.Path) -> dict[str, Any]:
+def write(
+  workdir: epath.Path, table: epath.Path | None = None
+) -> dict[str, Any]:
   """Writes `report.html`; parts that are not there yet are named.
 
   Args:
     workdir: of a run, finished or not.
+    table: of `benchmark table`, to show accuracies against latencies.
 
   Returns:
     The page's path and the key results.
@@ -40,7 +43,7 @@ def write(workdir: epath.Path) -> dict[str, Any]:
   Raises:
     UserError: the directory is not a run's, or one of its files is damaged.
   """
-  run = records.read(workdir)
+  run = records.read(workdir, table)
   results = _results(run)
   sections = (
     _head(run),
@@ -59,6 +62,7 @@ def write(workdir: epath.Path) -> dict[str, Any]:
 def _selection(run: Run) -> list[str]:
   return [
     search_results.pareto(run),
+    search_results.by_latency(run),
     search_results.history(run),
     search_results.prediction(run),
     search_results.calibration(run),

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from bignas_jax import page, plots, selection
+from bignas_jax import latency, page, plots, presets, selection
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Entry
 from bignas_jax.records import Run
@@ -40,13 +40,82 @@ def pareto(run: Run) -> str:
 def _marked(run: Run) -> dict[str, plots.Points]:
   """The chosen and the extracted children, where they were evaluated."""
   known = {entry.arch: entry for entry in _measured(run.entries)}
+  return {
+    ', '.join(names): [_point(known[arch])]
+    for arch, names in _names(run).items()
+    if arch in known
+  }
+
+
+def _names(run: Run) -> dict[Arch, list[str]]:
+  """What the chosen, the extracted and the published children are called."""
   names: dict[Arch, list[str]] = {}
-  if run.best_arch in known:
+  if run.best_arch is not None:
     names[run.best_arch] = ['best of the last search']
   for child in run.children:
-    if child.arch in known:
-      names.setdefault(child.arch, []).append(f'extracted as {child.name}')
-  return {', '.join(n): [_point(known[a])] for a, n in names.items()}
+    names.setdefault(child.arch, []).append(f'extracted as {child.name}')
+  for name, preset in presets.of_space(run.space.name).items():
+    names.setdefault(preset.arch, []).append(name)
+  return names
+
+
+def by_latency(run: Run) -> str:
+  """Accuracy against latency, predicted, and of whole children measured."""
+  title, table = 'Accuracy against latency', run.table
+  entries = _measured(run.entries)
+  if not entries:
+    return ''
+  if table is None:
+    told = (
+      'Latencies need a table of this space, made on the device in question '
+      '(benchmark table); with one, run'
+    )
+    command = run.command('report', '--latency_table=FILE')
+    return page.section(title, page.missing(told, command))
+  points = {
+    entry.arch: (table.predict(entry.arch), 100 * entry.top1)
+    for entry in entries
+    if entry.arch.resolution in table.resolutions
+  }
+  groups: dict[str, list] = {}
+  for entry in entries:
+    if entry.arch in points:
+      groups.setdefault(entry.strategy, []).append(points[entry.arch])
+  about = table.about
+  said = 'estimated by its compiler' if table.estimate else 'measured on it'
+  body = page.p(
+    f'{about["device"]}, {about["runtime"]}, {about["batch"]} at a time: '
+    f'predicted by a table of blocks, {said}. A child that was timed as a '
+    'whole, too, has two stars.'
+  )
+  limits = (run.best or {}).get('limits') or {}
+  svg = plots.pareto(
+    groups,
+    selection.front(list(points.values())),
+    _timed(run, table, points),
+    page.number(limits.get('max_latency_ms')),
+    'milliseconds a batch',
+  )
+  caption = 'On the front, no child is both faster and better.'
+  return page.section(title, body + page.figure('latency', svg, caption))
+
+
+def _timed(
+  run: Run, table: latency.Table, points: dict[Arch, tuple[float, float]]
+) -> dict[str, plots.Points]:
+  """Children with names, where they are predicted and where they were timed."""
+  timed = {
+    child.arch: latency.measured_ms(child.measured, table)
+    for child in run.children
+  }
+  marked: dict[str, plots.Points] = {}
+  for arch, names in _names(run).items():
+    if arch in points:
+      marked[', '.join(names)] = [points[arch]]
+      ms = timed.get(arch)
+      if ms is not None:
+        marked[f'{names[-1]}: timed'] = [(ms, points[arch][1])]
+  return marked
 
 
 def _choice(run: Run) -> str:

@@ -226,6 +226,20 @@ def test_a_child_is_timed(tmp_path, names):
     assert 0 < row['least_ms'] <= row['median_ms'] <= row['p90_ms']
     assert row['images_per_s'] == 1e3 * row['batch'] / row['median_ms']
   assert result['versions']['jax'] == jax.__version__
+  assert not (tmp_path / 'child/latency.json').exists()
+
+
+def test_what_a_child_took_is_kept_on_request(tmp_path, capsys):
+  a_child(epath.Path(tmp_path / 'child'))
+  command = ['child', f'--child={tmp_path}/child', '--rounds=1', '--keep']
+  result = benchmark.main(command)
+  kept = json.loads((tmp_path / 'child/latency.json').read_text())
+  assert kept == result
+  (tmp_path / 'child').rename(tmp_path / 'gone')
+  assert cli.status(benchmark.main, command) == 2
+  assert (
+    'allowed: a directory that can be written to' in capsys.readouterr().err
+  )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
@@ -18,8 +19,12 @@ from bignas_jax import (
   counting,
   errors,
   files,
+  latency,
+  latency_tables,
   overrides,
   plots,
+  presets,
+  records,
   report,
   reporting,
 )
@@ -34,7 +39,11 @@ _SPACE = config_lib.space(_CONFIG)
 _BIGGEST = arch_lib.biggest(_SPACE)
 _SMALLEST = arch_lib.smallest(_SPACE)
 _STRATEGIES = ('coarse_to_fine', 'random')
-_AFTER_SEARCH = ('What the search tried', 'How well accuracy is predicted')
+_AFTER_SEARCH = (
+  'Accuracy against latency',
+  'What the search tried',
+  'How well accuracy is predicted',
+)
 _SECTIONS = (
   'Training',
   'Accuracy against cost',
@@ -379,6 +388,59 @@ def test_exports_are_their_receipts(started):
   rows = _read(started).rows
   assert ['onnx', '1.0e-07', '100.0', '123,456'] in rows
   assert ['tflite', page_lib.NOTHING, '100.0', '123,456'] in rows
+
+
+def _table(path: pathlib.Path) -> latency.Table:
+  """A millisecond a part, at the larger resolution."""
+  sizes = (32,)
+  latency_tables.save(
+    epath.Path(path),
+    _SPACE,
+    sizes,
+    {
+      'runtime': 'onnx',
+      'batch': 4,
+      'device': 'Abacus 2',
+      'versions': {},
+      'estimate': False,
+    },
+    dict.fromkeys(latency.all_parts(_SPACE, sizes), 1.0),
+    latency.Fit(),
+  )
+  return latency_tables.load(epath.Path(path), _SPACE)
+
+
+def test_accuracy_against_latency(started, tmp_path):
+  best = _write_search(started)
+  at_32 = [e for e in _entries() if e.arch.resolution == 32]
+  _write_child(started, 'fast', at_32[0].arch)
+  table = _table(tmp_path / 'table.json')
+  command = [f'--workdir={started}', f'--latency_table={tmp_path}/table.json']
+  report.main(command)
+  page = _read(started)
+  assert 'Abacus 2, onnx, 4 at a time' in page.text
+  assert 'latency' in page.ids
+  assert 'extracted as fast: timed' not in page.text
+  row = {'device': 'Abacus 2', 'runtime': 'onnx', 'batch': 4}
+  row |= {'median_ms': 12.3, 'p90_ms': 13.4, 'images_per_s': 325.2}
+  rows = [row | {'batch': 1, 'median_ms': 99.0}, row]
+  files.write_json(started / 'children/fast/latency.json', {'rows': rows})
+  report.main(command)
+  page = _read(started)
+  assert 'extracted as fast: timed' in page.text
+  assert ['Abacus 2', 'onnx', '4', '12.3', '13.4', '325'] in page.rows
+  child = records.read(epath.Path(started)).children[0]
+  assert latency.measured_ms(child.measured, table) == 12.3
+  assert best.arch.resolution in (28, 32)
+
+
+def test_published_networks_are_marked(started, monkeypatch):
+  _write_search(started)
+  arch = _entries()[3].arch
+  named = {'famous': presets.Preset('mnist', arch, 1, None, 0.5, 'a paper')}
+  monkeypatch.setattr(presets, 'PRESETS', named)
+  reporting.write(started)
+  assert 'famous' in _read(started).text
 
 
 def test_a_child_is_drawn_block_by_block(run):
