@@ -24,6 +24,7 @@ from bignas_jax import (
   nsga2,
   plots,
   predictor,
+  presets,
   selection,
   trained,
 )
@@ -104,6 +105,9 @@ def search(
     scorer = Scorer(run, archive, strategy, bar)
     scorer.evaluator.compile(space.resolution)
     known = scorer.known(archive.entries[:before])
+    for arch in _published(space):
+      if fits(arch):
+        scorer(arch)
     problem = Problem(space, scorer, costs, fits, start, known)
     STRATEGIES[strategy](problem, settings)
   best = max(scorer.seen, key=lambda e: (e.top1, -e.macs))
@@ -152,9 +156,16 @@ def planned(
   strategy: str, space: Space, fits: Callable[[Arch], bool], settings: Search
 ) -> int:
   """How many children the search evaluates at most."""
+  first = sum(map(fits, _published(space)))
   if strategy == 'coarse_to_fine':
-    return coarse_to_fine.planned(space, fits, settings)
-  return settings.evaluations
+    return first + coarse_to_fine.planned(space, fits, settings)
+  return first + settings.evaluations
+
+
+def _published(space: Space) -> list[Arch]:
+  """The presets of a space: what a search has to beat."""
+  named = presets.of_space(space.name).values()
+  return [p.arch for p in named if arch_lib.contains(space, p.arch)]
 
 
 def _begin(
