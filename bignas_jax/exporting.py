@@ -28,6 +28,7 @@ from bignas_jax import (
   to_saved_model,
   to_stablehlo,
   to_tflite,
+  to_triton,
 )
 from bignas_jax.child import Child
 
@@ -38,6 +39,7 @@ FORMATS: dict[str, Any] = {
   'onnx': to_onnx,
   'saved_model': to_saved_model,
   'tflite': to_tflite,
+  'triton': to_triton,
 }
 QUANTISED = ('onnx', 'tflite')
 
