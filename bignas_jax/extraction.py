@@ -120,6 +120,7 @@ def extract(
     },
   }
   info = _info(config, model, arch) | measured
+  info['class_names'] = list(run.splits.train.classes)
   child = Child(arch, network, sliced, info)
   child_lib.save(out, child)
   whole = 'trained network' if arch_lib.is_one(model.space) else 'supernet'

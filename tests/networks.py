@@ -6,9 +6,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tiny
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import slicing, spaces, supernet
+from bignas_jax import child as child_lib
+from bignas_jax import counting, slicing, spaces, supernet
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
 # of the input, one head convolution, TensorFlow's padding ...
@@ -121,3 +123,36 @@ def assert_close(actual, expected, tolerance, least=1e-3):
     assert error <= tolerance * scale, (
       f'{jax.tree_util.keystr(path)}: off by {error:.2g} of {scale:.2g}'
     )
+
+
+def random_child(space, seed=0):
+  """A child of random architecture and weights, as if it were extracted."""
+  (arch,) = archs_of(space, 1, seed)
+  variables = {
+    'params': random_params(space),
+    'batch_stats': random_stats(space),
+  }
+  own = supernet.slice_child(space, variables, arch)
+  cost = counting.cost(space, arch)
+  return child_lib.Child(
+    arch,
+    arch_lib.pin(space, arch),
+    jax.tree.map(lambda a: np.asarray(a, np.float32), own),
+    {
+      'space': space.name,
+      'arch': arch_lib.to_dict(arch),
+      'input': {
+        'resolution': arch.resolution,
+        'channels': space.channels,
+        'mean': [0.13] * space.channels,
+        'std': [0.31] * space.channels,
+        'image_size': max(space.train_resolution),
+      },
+      'classes': space.classes,
+      'class_names': [f'class {i}' for i in range(space.classes)],
+      'macs': cost.macs,
+      'params': cost.params,
+      'calibration': {'images': 20, 'seed': 0},
+      'data': dataclasses.asdict(tiny.config().data),
+    },
+  )

@@ -1,6 +1,5 @@
 """Exports: every format computes what the child does, in its own runtime."""
 
-import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -47,43 +46,11 @@ TENSORFLOW = pytest.param(
 )
 
 
-def random_child(space, seed=0):
-  """A child of random architecture and weights, as if it were extracted."""
-  (arch,) = networks.archs_of(space, 1, seed)
-  variables = {
-    'params': networks.random_params(space),
-    'batch_stats': networks.random_stats(space),
-  }
-  own = supernet.slice_child(space, variables, arch)
-  cost = counting.cost(space, arch)
-  return child_lib.Child(
-    arch,
-    arch_lib.pin(space, arch),
-    jax.tree.map(lambda a: np.asarray(a, np.float32), own),
-    {
-      'space': space.name,
-      'arch': arch_lib.to_dict(arch),
-      'input': {
-        'resolution': arch.resolution,
-        'channels': space.channels,
-        'mean': [0.13] * space.channels,
-        'std': [0.31] * space.channels,
-        'image_size': max(space.train_resolution),
-      },
-      'classes': space.classes,
-      'macs': cost.macs,
-      'params': cost.params,
-      'calibration': {'images': 20, 'seed': 0},
-      'data': dataclasses.asdict(tiny.config().data),
-    },
-  )
-
-
 @pytest.fixture(scope='module')
 def package(tmp_path_factory):
   """Of one whose images are resized."""
   seeds = range(100)
-  children = (random_child(tiny.SPACE, seed) for seed in seeds)
+  children = (networks.random_child(tiny.SPACE, seed) for seed in seeds)
   child = next(c for c in children if c.arch.resolution == 10)
   where = epath.Path(tmp_path_factory.mktemp('package')) / 'child'
   child_lib.save(where, child)
@@ -119,7 +86,7 @@ def test_a_plain_network_is_the_child(name):
 @functools.cache
 def expected_logits(name, seed):
   """A child, images, and what it says of them, in float32."""
-  child = random_child(networks.LITTLE[name], seed)
+  child = networks.random_child(networks.LITTLE[name], seed)
   images = networks.random_images(child.space, 18, 5)[0].astype(np.float32)
   network = plain.network(child)
   logits = jax.jit(to_stablehlo.function(network))(images)
@@ -176,7 +143,7 @@ print('done')
 
 
 def test_stablehlo_needs_nothing_of_ours(tmp_path):
-  child = random_child(tiny.SPACE)
+  child = networks.random_child(tiny.SPACE)
   size = child.arch.resolution
   images = networks.random_images(tiny.SPACE, size, 5)[0].astype(np.float32)
   net = supernet.Supernet(child.space)
@@ -279,7 +246,7 @@ def check_clients(directory, names):
 
 def test_formats_of_one_child_gather(package, tmp_path, capsys):
   other = tmp_path / 'other'
-  child_lib.save(epath.Path(other), random_child(tiny.QUICK))
+  child_lib.save(epath.Path(other), networks.random_child(tiny.QUICK))
   where = f'--out={tmp_path}/o'
   for arguments, formats, files in (
     ([f'--child={package}', '--format=onnx', '--int8'], {'onnx'}, 2),

@@ -26,7 +26,7 @@ LAYERS = [
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   archive measures preparing comparing to_stablehlo to_onnx to_saved_model
-  to_tflite pieces runtimes""",
+  to_tflite to_triton pieces runtimes""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
@@ -37,10 +37,10 @@ LAYERS = [
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale benchmarking_child
-  benchmarking_table compiling estimating_parts api""",
+  benchmarking_table compiling estimating_parts api serving""",
   # 7: commands
   """main search extract export evaluate cost list report benchmark compile
-  prepare""",
+  prepare serve""",
 ]
 
 OWNERS = {
@@ -49,7 +49,9 @@ OWNERS = {
   'array_record': {'array_records', 'preparing'},
   'google': {'examples'},
   'onnx': {'to_onnx'},
-  'onnxruntime': {'to_onnx'},
+  'onnxruntime': {'to_onnx', 'serve', 'serving'},
+  'litserve': {'serve', 'serving'},
+  'fastapi': {'serving'},
   'tensorflow': {'to_saved_model', 'to_tflite', 'benchmarking_input'},
   'ai_edge_litert': {'to_tflite'},
   'grain': {'batches', 'data', 'preparing'},
@@ -171,10 +173,10 @@ def test_search_algorithms_cannot_reach_the_model():
 
 
 def test_pure_values_need_no_jax():
-  """So that `cost`, for one, answers at once."""
+  """So that `cost`, for one, answers at once, and a server is small."""
   for start in (
     *('counting', 'sampling', 'selection', 'spaces', 'presets'),
-    *('cost', 'list', 'latency'),
+    *('cost', 'list', 'latency', 'serve'),
   ):
     users = {
       module

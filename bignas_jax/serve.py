@@ -1,0 +1,155 @@
+"""python -m bignas_jax.serve: a child package behind HTTP."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from bignas_jax import (
+  cli,
+  errors,
+  extras,
+  files,
+  metrics,
+  receipts,
+  storage,
+)
+
+# Known without what makes them: this process needs no JAX.
+_INFO, _RECEIPT, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
+_MAX_PIXELS = 2**27  # of an image; a small PNG may hold any number
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+  """Serves until it is told to stop; returns what was served, and where."""
+  parser = cli.parser(
+    'serve',
+    'Serves a child: POST /predict takes an image, GET /health answers when '
+    'it is ready, GET / is a page to drop an image on.',
+  )
+  parser.add_argument(
+    '--child', required=True, type=cli.path, help='a child package'
+  )
+  parser.add_argument(
+    '--host',
+    choices=('127.0.0.1', '0.0.0.0', '::'),
+    default='127.0.0.1',
+    help='who may ask: this machine (the default), or anyone who reaches it',
+  )
+  parser.add_argument('--port', type=int, default=8000)
+  parser.add_argument(
+    '--max_batch', type=int, default=32, help='images that run together'
+  )
+  parser.add_argument(
+    '--wait_ms',
+    type=float,
+    default=2.0,
+    help='how long an image waits for others, milliseconds (default: 2)',
+  )
+  options = parser.parse_args(arguments)
+  if not 1024 <= options.port < 65536:
+    parser.error(f'--port: got {options.port}; allowed: 1024 to 65535')
+  if options.max_batch < 1:
+    parser.error(f'--max_batch: got {options.max_batch}; allowed: at least 1')
+  if not 0 <= options.wait_ms <= 10_000:
+    parser.error(f'--wait_ms: got {options.wait_ms}; allowed: 0 to 10000')
+  child = str(options.child)
+  needed = 'litserve', 'onnxruntime', 'python_multipart'
+  extras.load('--child', child, 'serve', *needed)
+  if storage.in_bucket(options.child):
+    allowed = 'a directory on this machine'
+    raise errors.UserError('--child', child, allowed)
+  info = _info(options.child)
+  artifact = _artifact(options.child)
+  os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
+  from bignas_jax import serving
+
+  server = serving.server(
+    str(artifact),
+    info,
+    max_batch_size=options.max_batch,
+    batch_timeout=options.wait_ms / 1000,
+    max_pixels=_MAX_PIXELS,
+  )
+  _end_when_told()
+  metrics.say(f'http://{options.host}:{options.port}')
+  server.run(
+    host=options.host,
+    port=options.port,
+    num_api_servers=1,
+    log_level='warning',
+    generate_client_file=False,
+  )
+  return {'child': child, 'host': options.host, 'port': options.port}
+
+
+def _end_when_told() -> None:
+  """LitServe ends its processes after Ctrl-C alone: SIGTERM becomes that.
+
+  Processes that it forks inherit the answer, and have one of their own.
+  """
+  own = os.getpid()
+
+  def end(number: int, frame: object) -> None:
+    del number, frame
+    if os.getpid() == own:
+      raise KeyboardInterrupt
+
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, end)
+
+
+def _info(child: epath.Path) -> dict[str, Any]:
+  """Contents of `child.json`; `export` looks closer."""
+  path = child / _INFO
+  if not path.is_file():
+    raise errors.UserError('--child', str(child), f'a child package: {_INFO}')
+  info = files.read_json(path)
+  if not isinstance(info, dict) or not {'input', 'classes'} <= set(info):
+    raise errors.UserError(str(path), 'something else', 'a child of `extract`')
+  return info
+
+
+def _artifact(child: epath.Path) -> epath.Path:
+  """The child's network for its service; exported, if it is not there."""
+  service = child / 'service'
+  if not _fresh(child, service):
+    metrics.say(f'{service}: exporting, and comparing with the child')
+    command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
+    where = [f'--child={child}', f'--out={service}']
+    done = subprocess.run(
+      [sys.executable, *command, *where], stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+      raise errors.UserError(
+        '--child', str(child), 'one that can be exported, see above'
+      )
+  return service / _ARTIFACT
+
+
+def _fresh(child: epath.Path, service: epath.Path) -> bool:
+  """Whether the service's artifact is whole, and of this child as it is."""
+  path = service / _RECEIPT
+  receipt = files.read_json(path) if path.is_file() else {}
+  try:
+    digests = {
+      child / name: sha256
+      for name, sha256 in receipt['child']['sha256'].items()
+    }
+    for name, told in receipt['formats']['onnx']['files'].items():
+      digests[service / name] = told['sha256']
+    known = receipt['format'] == 1 and receipt['input']['preprocess'] is True
+    return known and all(
+      path.is_file() and receipts.digest(path) == sha256
+      for path, sha256 in digests.items()
+    )
+  except (KeyError, TypeError, AttributeError):
+    return False  # no receipt of that kind: it is replaced
+
+
+if __name__ == '__main__':
+  cli.run(main)

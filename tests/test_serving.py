@@ -1,0 +1,331 @@
+"""A child behind HTTP: what is answered, and to whom."""
+
+import concurrent.futures
+import io
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+import zlib
+
+import cv2
+import networks
+import numpy as np
+import PIL.Image
+import pytest
+import tiny
+from etils import epath
+
+from bignas_jax import augment, images, serve, serving, storage, to_onnx
+from bignas_jax import child as child_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+CROP = 0.8
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+  """Of a child that is not asked for every pixel."""
+  where = epath.Path(tmp_path_factory.mktemp('package')) / 'child'
+  child = networks.random_child(tiny.QUICK)
+  child.info['data']['eval_crop'] = CROP
+  child_lib.save(where, child)
+  return where
+
+
+class Service:
+  """`launch/serve.sh` with a child, until the test is over."""
+
+  def __init__(self, package, log, *options):
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      self.port = free.getsockname()[1]
+    self.address = f'http://127.0.0.1:{self.port}'
+    self.log = log.open('w+')
+    self.process = subprocess.Popen(
+      [ROOT / 'launch/serve.sh', package, f'--port={self.port}', *options],
+      stdout=subprocess.PIPE,
+      stderr=self.log,
+      text=True,
+      env={'PYTHON': sys.executable, 'PATH': '/usr/bin:/bin'},
+    )
+
+  def wait(self, seconds=120):
+    """Until it is healthy."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and self.process.poll() is None:
+      try:
+        if self.get('/health') == (200, b'ok'):
+          return self
+      except OSError:
+        pass
+      time.sleep(0.1)
+    self.log.seek(0)
+    pytest.fail(self.log.read())
+
+  def get(self, path, data=None, kind=None):
+    """Status and body."""
+    headers = {} if kind is None else {'Content-Type': kind}
+    request = urllib.request.Request(self.address + path, data, headers)
+    try:
+      with urllib.request.urlopen(request, timeout=60) as response:
+        return response.status, response.read()
+    except urllib.error.HTTPError as error:
+      return error.code, error.read()
+
+  def predict(self, encoded):
+    """Status and answer for a file, sent as browsers send it."""
+    border = uuid.uuid4().hex
+    head = (
+      f'--{border}\r\nContent-Disposition: form-data; name="image"; '
+      'filename="x"\r\n\r\n'
+    )
+    body = head.encode() + encoded + f'\r\n--{border}--\r\n'.encode()
+    kind = f'multipart/form-data; boundary={border}'
+    status, answer = self.get('/predict', body, kind)
+    return status, json.loads(answer)
+
+  def stop(self):
+    """Asks it to; status and the last line that it printed."""
+    self.process.send_signal(signal.SIGTERM)
+    out, _ = self.process.communicate(timeout=60)
+    self.log.seek(0)
+    said = self.log.read()
+    self.log.close()
+    assert 'Traceback' not in said, said
+    return self.process.returncode, out.splitlines()[-1:]
+
+
+@pytest.fixture(scope='module')
+def service(package, tmp_path_factory):
+  log = tmp_path_factory.mktemp('service') / 'log'
+  running = Service(package, log, '--max_batch=8', '--wait_ms=20').wait()
+  yield running
+  if running.process.poll() is None:
+    running.stop()
+
+
+def picture(seed, kind='.png', size=(20, 30)):
+  """An encoded image."""
+  rng = np.random.default_rng(seed)
+  _, encoded = cv2.imencode(kind, rng.integers(0, 256, size, np.uint8))
+  return encoded.tobytes()
+
+
+def expected(package, encoded):
+  """The answer, by the artifact alone."""
+  info = json.loads((package / 'child.json').read_text())
+  size, channels = info['input']['image_size'], info['input']['channels']
+  image = images.open_image(encoded, channels)
+  pixels = augment.centre(image, size, crop=CROP)
+  run = to_onnx.load(pathlib.Path(package / 'service'))
+  powers = np.exp(run(pixels[None])[0].astype(np.float64))
+  return dict(zip(info['class_names'], powers / powers.sum(), strict=True))
+
+
+def check(answer, shares):
+  found = {c['name']: c['probability'] for c in answer['classes']}
+  assert list(found) == sorted(shares, key=lambda n: -shares[n])[:5]
+  for name, share in found.items():
+    assert share == pytest.approx(shares[name], abs=1e-5)
+  for each in answer['classes']:
+    assert each['name'] == f'class {each["class"]}'
+
+
+@pytest.mark.parametrize('kind', ['.png', '.jpg', '.bmp', '.webp'])
+def test_an_image_gets_what_the_child_says_of_it(service, package, kind):
+  encoded = picture(1, kind)
+  status, answer = service.predict(encoded)
+  assert status == 200
+  check(answer, expected(package, encoded))
+
+
+def test_everyone_gets_an_own_answer(service, package):
+  """Also those whose images run together, and beside some that are damaged."""
+  sent = [picture(seed) for seed in range(20)]
+  broken = [picture(0)[:40], b'', b'not an image', picture(3, '.jpg')[:200]]
+  with concurrent.futures.ThreadPoolExecutor(24) as pool:
+    bad = [pool.submit(service.predict, encoded) for encoded in broken]
+    good = list(pool.map(service.predict, sent))
+  for encoded, (status, answer) in zip(sent, good, strict=True):
+    assert status == 200
+    check(answer, expected(package, encoded))
+  for each in bad:
+    assert each.result() == (400, {'detail': 'not a whole image'})
+
+
+def test_images_run_together(package):
+  """LitServe hands over as many as wait; a single one is not stacked."""
+  api = serving.Api(str(package / 'service/model.onnx'), 'ab', 8, 0.02)
+  assert (api.max_batch_size, api.batch_timeout) == (8, 0.02)
+  api.setup('cpu')
+  rng = np.random.default_rng(0)
+  pixels = list(rng.integers(0, 256, (3, 8, 8, 1), np.uint8))
+  together = api.unbatch(api.predict(api.batch(pixels)))
+  for image, logits in zip(pixels, together, strict=True):
+    assert logits == pytest.approx(api.predict(image), abs=1e-5)
+
+
+def test_it_says_what_it_is(service, package):
+  status, body = service.get('/info')
+  model = json.loads(body)['model']
+  info = json.loads((package / 'child.json').read_text())
+  assert status == 200
+  for name in ('arch', 'macs', 'params', 'input', 'class_names'):
+    assert model[name] == info[name]
+
+
+def test_the_page_loads_nothing_from_elsewhere(service):
+  status, body = service.get('/')
+  assert status == 200 and b'<title>Drop an image</title>' in body
+  assert b'http:' not in body and b'https:' not in body
+
+
+def test_a_request_without_an_image_is_the_callers_mistake(service):
+  assert service.get('/predict', b'{}', 'application/json')[0] == 422
+
+
+def png(height, width):
+  """A header that promises pixels, and none."""
+
+  def chunk(kind, data):
+    check = struct.pack('>I', zlib.crc32(kind + data))
+    return struct.pack('>I', len(data)) + kind + data + check
+
+  size = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+  rows = zlib.compress(b'\0' * 1000)
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    chunk(*c) for c in ((b'IHDR', size), (b'IDAT', rows), (b'IEND', b''))
+  )
+
+
+def test_a_small_file_cannot_ask_for_all_memory(service):
+  assert service.predict(png(30_000, 30_000))[0] == 400  # OpenCV's limit
+  file = io.BytesIO()
+  PIL.Image.new('L', (12_000, 12_000)).save(file, 'JPEG')
+  assert service.predict(file.getvalue())[0] == 413
+
+
+def test_sigterm_ends_it(package, tmp_path):
+  """And what it exported is used the next time."""
+  before = (package / 'service/export.json').stat()
+  running = Service(package, tmp_path / 'log').wait()
+  status, last = running.stop()
+  assert status == 0
+  said = json.loads(last[0])
+  assert (said['child'], said['port']) == (str(package), running.port)
+  assert (package / 'service/export.json').stat() == before
+
+
+def run(capsys, *arguments):
+  from bignas_jax import cli
+
+  status = cli.status(serve.main, list(map(str, arguments)))
+  return status, capsys.readouterr().err
+
+
+def test_an_artifact_of_another_child_is_not_served(service, package, tmp_path):
+  del service  # which has exported
+  other = tmp_path / 'child'
+  shutil.copytree(package, other)
+  assert serve._fresh(epath.Path(other), epath.Path(other / 'service'))
+  for change in ('child.json', 'service/model.onnx', 'service/export.json'):
+    kept = (other / change).read_bytes()
+    (other / change).write_bytes(kept.replace(b'1', b'2', 1))
+    assert not serve._fresh(epath.Path(other), epath.Path(other / 'service'))
+    (other / change).write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+  ('option', 'words'),
+  [
+    ('--port=80', 'allowed: 1024 to 65535'),
+    ('--max_batch=0', 'allowed: at least 1'),
+    ('--wait_ms=nan', 'allowed: 0 to 10000'),
+    ('--host=example.org', 'invalid choice'),
+  ],
+)
+def test_mistakes_are_one_line(package, option, words, capsys):
+  with pytest.raises(SystemExit) as ended:
+    run(capsys, f'--child={package}', option)
+  err = capsys.readouterr().err
+  assert ended.value.code == 2 and words in err and err.count('\n') == 1
+
+
+def test_a_bucket_is_fetched_first(package, capsys, monkeypatch):
+  monkeypatch.setattr(storage, 'in_bucket', lambda path: True)
+  status, err = run(capsys, f'--child={package}')
+  assert status == 2 and 'a directory on this machine' in err
+
+
+def test_no_child_no_service(tmp_path, capsys):
+  status, err = run(capsys, f'--child={tmp_path}')
+  assert status == 2 and 'a child package' in err and err.count('\n') == 1
+  (tmp_path / 'child.json').write_text('{}')
+  status, err = run(capsys, f'--child={tmp_path}')
+  assert status == 2 and 'a child of `extract`' in err
+
+
+# Other servers: their containers are not here, what they are given is.
+
+_DOCKER = """#!/bin/sh
+printf '%s\\n' "$@" > "$(dirname "$0")/arguments"
+exit 7
+"""
+
+
+def contained(package, tmp_path, *options):
+  """Status, what docker was told, and what is where it looks."""
+  docker = tmp_path / 'docker'
+  docker.write_text(_DOCKER)
+  docker.chmod(0o755)
+  done = subprocess.run(
+    [ROOT / 'launch/serve.sh', package, '--port=9000', *options],
+    env={'PYTHON': sys.executable, 'PATH': f'{tmp_path}:/usr/bin:/bin'},
+    capture_output=True,
+    text=True,
+  )
+  told = (tmp_path / 'arguments').read_text().splitlines()
+  (volume,) = (t for t in told if t.endswith(':ro'))
+  return done.returncode, told, pathlib.Path(volume.split(':')[0])
+
+
+def test_triton_finds_a_repository(package, tmp_path):
+  status, told, model = contained(
+    package, tmp_path, '--server=triton', '--log-verbose=1'
+  )
+  assert status == 7
+  assert '127.0.0.1:9000:8000' in told
+  assert told[-2:] == ['--model-repository=/models', '--log-verbose=1']
+  assert f'{model}:/models/child:ro' in told
+  config = (model / 'config.pbtxt').read_text()
+  assert 'dims: [ 8, 8, 1 ]' in config and 'TYPE_UINT8' in config
+  images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+  assert to_onnx.load(model / '1')(images).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ([], 'launch/serve.sh CHILD'),
+    (['nowhere'], 'allowed: a child package'),
+    (['CHILD', '--server=apache'], 'allowed: litserve, triton or tensorflow'),
+  ],
+)
+def test_the_script_refuses_in_a_line(package, arguments, words):
+  arguments = [str(package) if a == 'CHILD' else a for a in arguments]
+  done = subprocess.run(
+    [ROOT / 'launch/serve.sh', *arguments],
+    env={'PYTHON': sys.executable, 'PATH': '/usr/bin:/bin'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2 and words in done.stderr
