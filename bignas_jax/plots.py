@@ -5,8 +5,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-
-matplotlib.use('svg')
 import matplotlib.figure
 import numpy as np
 
@@ -31,22 +29,23 @@ _MARKERS_UP_TO = 60  # points on a line; more would run into one another
 _DRAWN = 250  # points on a line
 _MARGIN = 0.05  # of the axis, around what is drawn
 
-matplotlib.rcParams.update(
-  {
-    'svg.fonttype': 'none',  # text stays text: it can be searched and copied
-    'svg.hashsalt': 'bignas_jax',  # the same picture has the same bytes
-    'text.parse_math': False,  # a child may be called '$'
-    'font.size': 9,
-    'text.color': _INK,
-    'axes.labelcolor': _INK,
-    'axes.edgecolor': '#9a9a9a',
-    'xtick.color': _INK,
-    'ytick.color': _INK,
-    'lines.linewidth': 1.6,
-  }
-)
+# For our own pictures alone: a notebook has a style, and a backend, of its own.
+_STYLE = {
+  'svg.fonttype': 'none',  # text stays text: it can be searched and copied
+  'svg.hashsalt': 'bignas_jax',  # the same picture has the same bytes
+  'text.parse_math': False,  # a child may be called '$'
+  'font.size': 9,
+  'text.color': _INK,
+  'axes.labelcolor': _INK,
+  'axes.edgecolor': '#9a9a9a',
+  'xtick.color': _INK,
+  'ytick.color': _INK,
+  'lines.linewidth': 1.6,
+}
+_styled = matplotlib.rc_context(_STYLE)
 
 
+@_styled
 def pareto(
   groups: Mapping[str, Points],
   front: Points,
@@ -104,6 +103,7 @@ def pareto(
   return _svg(figure)
 
 
+@_styled
 def curves(
   lines: Mapping[str, Points],
   ylabel: str,
@@ -130,6 +130,7 @@ def curves(
   return _svg(figure)
 
 
+@_styled
 def history(groups: Mapping[str, Points], best: Points) -> str:
   """Held-out accuracy of children in the order in which they were evaluated.
 
@@ -154,6 +155,7 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
   return _svg(figure)
 
 
+@_styled
 def agreement(points: Points, xlabel: str, ylabel: str) -> str:
   """Pairs of the same quantity, and the line on which both are equal."""
   figure, axes = _figure(xlabel, ylabel, WIDE)
@@ -168,6 +170,7 @@ def agreement(points: Points, xlabel: str, ylabel: str) -> str:
   return _svg(figure)
 
 
+@_styled
 def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
   """A network as a row of bars, as high as its parts are wide.
 
@@ -197,6 +200,7 @@ def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
   return _svg(figure)
 
 
+@_styled
 def bars(groups: dict[str, dict[str, float | None]], ylabel: str) -> str:
   """Values in percent, a cluster of bars a group; None: no bar."""
   figure, axes = _figure('', ylabel, (9.2, 2.5))

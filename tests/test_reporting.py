@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from etils import epath
@@ -729,6 +730,18 @@ def test_outliers_do_not_squash_the_picture():
 def test_long_curves_are_averaged():
   long = [(float(i), 1.0) for i in range(100_000)]
   assert len(plots.curves({'random': long}, 'loss')) < 60_000
+
+
+def test_notebooks_keep_their_own_style():
+  before = dict(matplotlib.rcParams)
+  plots.curves({'a': [(0, 1.0), (1, 2.0)]}, 'loss')
+  assert dict(matplotlib.rcParams) == before
+  program = (
+    'import matplotlib; before = dict(matplotlib.rcParams)\n'
+    'from bignas_jax import plots\n'
+    'assert dict(matplotlib.rcParams) == before'
+  )
+  subprocess.run([sys.executable, '-c', program], check=True)
 
 
 def test_axes_are_plain_numbers():
