@@ -119,7 +119,8 @@ class Table:
   Attributes:
     space: whose children it predicts.
     resolutions: theirs, pixels.
-    about: what else the file says: `runtime`, `batch`, `device`, `versions`;
+    about: what else the file says: `runtime`, `batch`, `device`, `versions`,
+      `statistic` of several runs, `median` or `least`;
       `estimate`, whether a compiler said it and no clock.
     entries: what a part adds to a prediction, milliseconds.
     network_ms: what a child takes beside its parts.
@@ -242,10 +243,11 @@ def measured_ms(found: dict[str, Any] | None, table: Table) -> float | None:
     table: of which device, runtime and batch.
 
   Returns:
-    Median milliseconds of a batch; None: it was measured in another way.
+    Milliseconds of a batch, the table's statistic of several; None: it was
+    measured in another way.
   """
   names = 'device', 'runtime', 'batch'
   for row in (found or {}).get('rows', []):
     if all(row.get(name) == table.about[name] for name in names):
-      return float(row['median_ms'])
+      return row.get(f'{table.about.get("statistic")}_ms')
   return None

@@ -66,6 +66,8 @@ def load(path: epath.Path, space: Space) -> Table:
       key: found[key]
       for key in ('runtime', 'batch', 'device', 'versions', 'estimate')
     }
+    if 'statistic' in found:  # a compiler's word has none
+      about['statistic'] = found['statistic']
   except (KeyError, TypeError, ValueError):
     again = 'a finished table; run `benchmark table` again'
     raise errors.UserError(f'{path}: fit', fit, again) from None

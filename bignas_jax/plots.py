@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import matplotlib.figure
@@ -30,7 +31,7 @@ _DRAWN = 250  # points on a line
 _MARGIN = 0.05  # of the axis, around what is drawn
 
 # For our own pictures alone: a notebook has a style, and a backend, of its own.
-_STYLE = {
+_STYLE: Any = {
   'svg.fonttype': 'none',  # text stays text: it can be searched and copied
   'svg.hashsalt': 'bignas_jax',  # the same picture has the same bytes
   'text.parse_math': False,  # a child may be called '$'
