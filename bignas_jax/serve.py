@@ -1,7 +1,9 @@
 """python -m bignas_jax.serve: a child package behind HTTP."""
 
+import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,42 +23,13 @@ from bignas_jax import (
 
 # Known without what makes them: this process needs no JAX.
 _INFO, _RECEIPT, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
+_NEEDED = {'input', 'data', 'classes'}  # of child.json
 _MAX_PIXELS = 2**27  # of an image; a small PNG may hold any number
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Serves until it is told to stop; returns what was served, and where."""
-  parser = cli.parser(
-    'serve',
-    'Serves a child: POST /predict takes an image, GET /health answers when '
-    'it is ready, GET / is a page to drop an image on.',
-  )
-  parser.add_argument(
-    '--child', required=True, type=cli.path, help='a child package'
-  )
-  parser.add_argument(
-    '--host',
-    choices=('127.0.0.1', '0.0.0.0', '::'),
-    default='127.0.0.1',
-    help='who may ask: this machine (the default), or anyone who reaches it',
-  )
-  parser.add_argument('--port', type=int, default=8000)
-  parser.add_argument(
-    '--max_batch', type=int, default=32, help='images that run together'
-  )
-  parser.add_argument(
-    '--wait_ms',
-    type=float,
-    default=2.0,
-    help='how long an image waits for others, milliseconds (default: 2)',
-  )
-  options = parser.parse_args(arguments)
-  if not 1024 <= options.port < 65536:
-    parser.error(f'--port: got {options.port}; allowed: 1024 to 65535')
-  if options.max_batch < 1:
-    parser.error(f'--max_batch: got {options.max_batch}; allowed: at least 1')
-  if not 0 <= options.wait_ms <= 10_000:
-    parser.error(f'--wait_ms: got {options.wait_ms}; allowed: 0 to 10000')
+  options = _options(arguments)
   child = str(options.child)
   needed = 'litserve', 'onnxruntime', 'python_multipart'
   extras.load('--child', child, 'serve', *needed)
@@ -64,6 +37,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     allowed = 'a directory on this machine'
     raise errors.UserError('--child', child, allowed)
   info = _info(options.child)
+  _check_free(options.host, options.port)
   artifact = _artifact(options.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
   from bignas_jax import serving
@@ -85,6 +59,58 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     generate_client_file=False,
   )
   return {'child': child, 'host': options.host, 'port': options.port}
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+  parser = cli.parser(
+    'serve',
+    'Serves a child: POST /predict takes an image, GET /health answers when '
+    'it is ready, GET / is a page to drop an image on.',
+  )
+  parser.add_argument(
+    '--child', required=True, type=cli.path, help='a child package'
+  )
+  parser.add_argument(
+    '--host',
+    choices=('127.0.0.1', '0.0.0.0', '::'),
+    default='127.0.0.1',
+    help='who may ask: this machine (the default), or anyone who reaches it',
+  )
+  parser.add_argument(
+    '--port', type=int, default=8000, help='to listen on (default: 8000)'
+  )
+  parser.add_argument(
+    '--max_batch',
+    type=int,
+    default=32,
+    help='images that run together (default: 32)',
+  )
+  parser.add_argument(
+    '--wait_ms',
+    type=float,
+    default=2.0,
+    help='how long an image waits for others, milliseconds (default: 2)',
+  )
+  options = parser.parse_args(arguments)
+  if not 1024 <= options.port < 65536:
+    parser.error(f'--port: got {options.port}; allowed: 1024 to 65535')
+  if options.max_batch < 1:
+    parser.error(f'--max_batch: got {options.max_batch}; allowed: at least 1')
+  if not 0 <= options.wait_ms <= 10_000:
+    parser.error(f'--wait_ms: got {options.wait_ms}; allowed: 0 to 10000')
+  return options
+
+
+def _check_free(host: str, port: int) -> None:
+  """Raises UserError if nobody can listen there."""
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  with socket.socket(family) as trial:
+    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      trial.bind((host, port))
+    except OSError as error:
+      allowed = f'a port that is free ({error.strerror})'
+      raise errors.UserError('--port', port, allowed) from None
 
 
 def _end_when_told() -> None:
@@ -109,7 +135,7 @@ def _info(child: epath.Path) -> dict[str, Any]:
   if not path.is_file():
     raise errors.UserError('--child', str(child), f'a child package: {_INFO}')
   info = files.read_json(path)
-  if not isinstance(info, dict) or not {'input', 'classes'} <= set(info):
+  if not set(info) >= _NEEDED:
     raise errors.UserError(str(path), 'something else', 'a child of `extract`')
   return info
 

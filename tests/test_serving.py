@@ -260,6 +260,16 @@ def test_mistakes_are_one_line(package, option, words, capsys):
   assert ended.value.code == 2 and words in err and err.count('\n') == 1
 
 
+def test_a_port_that_is_taken_is_named(package, capsys):
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    status, err = run(capsys, f'--child={package}', f'--port={port}')
+  assert status == 2 and err.count('\n') == 1
+  assert f'--port: got {port}; allowed: a port that is free' in err
+
+
 def test_a_bucket_is_fetched_first(package, capsys, monkeypatch):
   monkeypatch.setattr(storage, 'in_bucket', lambda path: True)
   status, err = run(capsys, f'--child={package}')
