@@ -21,16 +21,16 @@ def compiler_options(platform: str) -> dict[str, Any]:
   """XLA's options for a platform, such as `cpu`.
 
   On CPUs its older emitters of fused loops take two thirds of the time to
-  compile, for code that runs as fast; and optimization barriers are kept until
-  loops are fused, which otherwise fuses across them and is a fifth slower
-  (docs/performance.md).
+  compile, for code that runs as fast, where they are still there; and
+  optimization barriers are kept until loops are fused, which otherwise fuses
+  across them and is a fifth slower (docs/performance.md).
   """
   if platform != 'cpu':
     return {}
-  return {
-    'xla_cpu_use_fusion_emitters': False,
-    'xla_disable_hlo_passes': 'cse_barrier_expander',
-  }
+  options: dict[str, Any] = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
+  if jax.__version_info__ < (0, 12):
+    options['xla_cpu_use_fusion_emitters'] = False
+  return options
 
 
 def compile_all(

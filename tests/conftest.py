@@ -4,6 +4,7 @@ pytest reads this file before any test module, so the variables are set before
 JAX starts a backend, and child processes inherit them.
 """
 
+import importlib.metadata
 import os
 import tempfile
 
@@ -12,14 +13,15 @@ import hypothesis
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Unoptimised machine code compiles four times faster and computes the same,
 # more slowly: right for programs that run a few times on small arrays.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_force_host_platform_device_count=4',
-    '--xla_backend_optimization_level=0',
-    '--xla_cpu_use_fusion_emitters=false',
-  ]
-).strip()
+_FLAGS = [
+  os.environ.get('XLA_FLAGS', ''),
+  '--xla_force_host_platform_device_count=4',
+  '--xla_backend_optimization_level=0',
+]
+# XLA ends a process that names a flag which it has not.
+if int(importlib.metadata.version('jax').split('.')[1]) < 12:
+  _FLAGS.append('--xla_cpu_use_fusion_emitters=false')
+os.environ['XLA_FLAGS'] = ' '.join(_FLAGS).strip()
 
 # Several runs of one test compile the same programs: once is enough. Each of
 # pytest's processes has its own: JAX may read what another is still writing.
