@@ -19,7 +19,8 @@ _FLAGS = [
   '--xla_backend_optimization_level=0',
 ]
 # XLA ends a process that names a flag which it has not.
-if int(importlib.metadata.version('jax').split('.')[1]) < 12:
+_VERSION = importlib.metadata.version('jax').split('.')
+if tuple(map(int, _VERSION[:2])) < (0, 12):
   _FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join(_FLAGS).strip()
 
