@@ -39,9 +39,6 @@ ABOUT = {
   'versions': {},
   'estimate': False,
 }
-needs_onnx = pytest.mark.skipif(
-  importlib.util.find_spec('onnxruntime') is None, reason='the extra onnx'
-)
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='pip install libtpu'
 )
@@ -211,9 +208,7 @@ def a_child(path):
   child_lib.save(path, child_lib.Child(arch, space, variables, info))
 
 
-@pytest.mark.parametrize(
-  'names', ['jax', pytest.param('jax,onnx', marks=needs_onnx)]
-)
+@pytest.mark.parametrize('names', ['jax', 'jax,onnx'])
 def test_a_child_is_timed(tmp_path, names):
   a_child(epath.Path(tmp_path / 'child'))
   child = f'--child={tmp_path / "child"}'
@@ -242,9 +237,7 @@ def test_what_a_child_took_is_kept_on_request(tmp_path, capsys):
   )
 
 
-@pytest.mark.parametrize(
-  'name', ['jax', pytest.param('onnx', marks=needs_onnx)]
-)
+@pytest.mark.parametrize('name', ['jax', 'onnx'])
 def test_a_runtime_computes_each_piece(name):
   arch = arch_lib.smallest(SPACE)
   wanted = pieces.of_parts(SPACE, latency.parts(SPACE, arch)[:2])

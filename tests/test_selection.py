@@ -1,5 +1,6 @@
 """Search algorithms on scores that are known in advance."""
 
+import dataclasses
 import itertools
 
 import hypothesis
@@ -16,7 +17,9 @@ from bignas_jax import (
   footprint,
   nsga2,
   predictor,
+  presets,
   sampling,
+  searching,
   selection,
   spaces,
 )
@@ -262,6 +265,28 @@ def test_quality_of_predictions_is_that_of_children_not_learnt_from():
 def test_settings_out_of_range_are_named(field, value):
   with pytest.raises(errors.UserError, match=f'^search.{field}'):
     selection.check(Search(**{field: value}))
+
+
+def test_published_networks_of_the_space_are_evaluated_too(monkeypatch):
+  inside = arch_lib.smallest(SPACE)
+  named = {
+    'inside': presets.Preset(SPACE.name, inside, 1, None, 0.5, 'a paper'),
+    'outside': presets.Preset(
+      SPACE.name,
+      dataclasses.replace(inside, resolution=999),
+      1,
+      None,
+      0.5,
+      'a paper',
+    ),
+    'elsewhere': presets.Preset('bignas', inside, 1, None, 0.5, 'a paper'),
+  }
+  monkeypatch.setattr(presets, 'PRESETS', named)
+  assert searching._published(SPACE) == [inside]
+  settings = Search(evaluations=5)
+  for fits, expected in ((True, 6), (False, 5)):
+    found = searching.planned('random', SPACE, lambda _, f=fits: f, settings)
+    assert found == expected
 
 
 def test_front_holds_those_that_no_other_beats():
