@@ -158,18 +158,20 @@ def apply(
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
     active: widths and kernel size.
-    known: moments, where the block was computed before.
+    known: what it returned to be remembered, if it was computed before.
 
   Returns:
-    The output, zero past the active width, and the moments that each batch
-    norm saw (`norm.Moments`).
+    The output, zero past the active width, and what is worth remembering:
+    `moments` that each batch norm saw (`norm.Moments`), and what is small but
+    costs a pass over all hidden channels.
   """
-  stage, moments = block.stage, {}
+  stage, seen = block.stage, {'moments': {}}
+  known = known or {'moments': {}}
   hidden = ops.pick(block.hidden(), active.input)
   width_out = ops.pick(list(stage.width), active.output)
 
   def norm(h, name, width, swish):
-    h, moments[name] = batch_norm(
+    h, seen['moments'][name] = batch_norm(
       h,
       params[name],
       None if stats is None else stats[name],
@@ -177,9 +179,13 @@ def apply(
       block.pooling,
       swish=swish,
       width=width,
-      known=None if known is None else known[name],
+      known=known['moments'].get(name),
     )
     return h
+
+  def remember(name, compute, *operands):
+    seen[name] = elastic.recall(compute, known.get(name), *operands)
+    return seen[name]
 
   h = x
   if stage.has_expand:
@@ -195,13 +201,14 @@ def apply(
   )
   h = norm(h, 'depthwise_bn', hidden, swish=True)
   if stage.se is not None:
+    mean = remember('squeeze', ops.spatial_mean, h)
     squeeze = ops.pick(block.squeeze(), active.input)
     h = ops.squeeze_excite(
-      h, params['se'], squeeze, stage.se.activation, stage.se.gate
+      h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
     )
-  h = ops.pointwise(h, params['project']['kernel'])
+  h = remember('project', ops.pointwise, h, params['project']['kernel'])
   h = norm(h, 'project_bn', width_out, swish=False)
-  return h + _shortcut(block, params, x, active), moments
+  return h + _shortcut(block, params, x, active), seen
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
@@ -234,17 +241,18 @@ def switch(
 ) -> tuple[jax.Array, Params]:
   """Computes variant `index`; past the last one the block is skipped.
 
-  Arguments and results are those of `apply`, at the block's largest shapes;
-  `recompute` is that of `elastic.switch`.
+  Arguments and the output are those of `apply`, at the block's largest shapes,
+  and moments are returned; `recompute` is that of `elastic.switch`.
   """
   branches = [
     functools.partial(_variant, block, variant) for variant in block.variants()
   ]
   if skippable:
     branches.append(functools.partial(_skip, block))
-  return elastic.switch(
+  y, seen = elastic.switch(
     index, branches, (params, x), (stats, active), recompute=recompute
   )
+  return y, seen['moments']
 
 
 def _variant(block: Block, variant: Block, operands, constants, known):
@@ -253,20 +261,34 @@ def _variant(block: Block, variant: Block, operands, constants, known):
   if stats is not None:
     stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
   if known is not None:
-    known = _of_groups(slicing.shrink, known, norm_shapes(variant, _MOMENTS))
-  y, moments = apply(variant, params, stats, x, active, known)
-  return y, _of_groups(slicing.grow, moments, norm_shapes(block, _MOMENTS))
-
-
-def _of_groups(resize, moments: Params, shapes: Params) -> Params:
-  """`slicing` of moments, which have a leading axis for groups."""
-  return jax.vmap(lambda one: resize(one, shapes))(moments)
+    known = _resize(known, _channels(variant))
+  y, seen = apply(variant, params, stats, x, active, known)
+  return y, _resize(seen, _channels(block))
 
 
 def _skip(block: Block, operands, constants, known):
   _, x = operands
   del constants, known
-  return x, {
-    name: no_moments(x, block.pooling, leaf['mean'].size)
-    for name, leaf in norm_shapes(block, _MOMENTS).items()
+  channels = _channels(block)
+  moments = {
+    name: no_moments(x, block.pooling, both['mean'])
+    for name, both in channels.pop('moments').items()
   }
+  leading = {'project': x.shape[:3], 'squeeze': x.shape[:1]}
+  zeros = {
+    name: jnp.zeros((*leading[name], n), x.dtype)
+    for name, n in channels.items()
+  }
+  return x, zeros | {'moments': moments}
+
+
+def _channels(block: Block) -> dict[str, Any]:
+  """Channels of each array that `apply` returns to be remembered."""
+  widths = jax.tree.map(lambda leaf: leaf.size, norm_shapes(block, _MOMENTS))
+  return {'moments': widths, 'project': max(block.stage.width)} | (
+    {} if block.stage.se is None else {'squeeze': max(block.hidden())}
+  )
+
+
+def _resize(seen: Params, channels: dict[str, Any]) -> Params:
+  return jax.tree.map(ops.resize_channels, seen, channels)

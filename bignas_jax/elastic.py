@@ -71,3 +71,40 @@ def _gradient(branch, operands, constants, known, cotangent):
 
 
 _switch.defvjp(_save, _backward)
+
+
+def recall(compute: Callable, known: Any, *operands: Any) -> Any:
+  """compute(*operands), or on CPUs what is known of it.
+
+  For what a branch computes again: on CPUs only its gradient is then left of
+  it. TPUs make slower programs of what is left (docs/performance.md).
+
+  Args:
+    compute: a function whose gradient does not need its result.
+    known: what it gave before; None: not known.
+    *operands: differentiated.
+  """
+  if known is None:
+    return compute(*operands)
+  return _recall(compute, known, *operands)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recall(compute, known, *operands):
+  return lax.platform_dependent(
+    known,
+    *operands,
+    cpu=lambda known, *operands: known,
+    default=lambda known, *operands: compute(*operands),
+  )
+
+
+def _recall_forward(compute, known, *operands):
+  return _recall(compute, known, *operands), operands
+
+
+def _recall_backward(compute, operands, cotangent):
+  return None, *jax.vjp(compute, *operands)[1](cotangent)
+
+
+_recall.defvjp(_recall_forward, _recall_backward)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bignas_jax import ops
+from bignas_jax import elastic, ops
 
 # E[x] as `mean` and E[x^2] as `square`, [groups on this device, channels].
 Moments = dict[str, jax.Array]
@@ -76,19 +76,9 @@ def batch_norm(
   if stats is not None:
     y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
     return y, no_moments(x, pooling, x.shape[-1])
-  moments = _known_or_taken(lax.stop_gradient(x), known, pooling)
-  return _normalise(how, x, params, moments), moments
-
-
-def _known_or_taken(x, known: Moments | None, pooling: Pooling) -> Moments:
   take = functools.partial(_moments, pooling=pooling)
-  if known is None:
-    return take(x)
-  # Sums come almost free with a convolution on a TPU, whose compiler makes
-  # slower programs of what is left without them (docs/performance.md).
-  return lax.platform_dependent(
-    x, known, cpu=lambda x, known: known, default=lambda x, known: take(x)
-  )
+  moments = elastic.recall(take, known, lax.stop_gradient(x))
+  return _normalise(how, x, params, moments), moments
 
 
 class _Norm(NamedTuple):

@@ -92,8 +92,14 @@ def average_pool(x: jax.Array) -> jax.Array:
   return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
 
 
+def spatial_mean(x: jax.Array) -> jax.Array:
+  """[batch, height, width, channels] -> [batch, channels]."""
+  return x.mean((1, 2))
+
+
 def squeeze_excite(
   x: jax.Array,
+  mean: jax.Array,
   params: dict[str, Any],
   width: Width,
   activation: str,
@@ -103,13 +109,13 @@ def squeeze_excite(
 
   Args:
     x: [batch, height, width, channels].
+    mean: its `spatial_mean`.
     params: two dense layers, `reduce` [channels, squeeze] and `expand`
       [squeeze, channels], each with `kernel` and `bias`.
     width: active squeeze channels.
     activation: `swish` or `relu`, between the two layers.
     gate: `sigmoid` or `hard_sigmoid`.
   """
-  mean = x.mean((1, 2))
   squeezed = ACTIVATIONS[activation](dense(mean, params['reduce']))
   scale = dense(mask(squeezed, width), params['expand'])
   scale = ACTIVATIONS[gate](scale)

@@ -200,7 +200,9 @@ def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
     'expand': {'kernel': normal(6, 8, seed=3), 'bias': normal(8, seed=4)},
   }
   found = jax.jit(
-    lambda width: ops.squeeze_excite(x, params, width, activation, gate)
+    lambda width: ops.squeeze_excite(
+      x, ops.spatial_mean(x), params, width, activation, gate
+    )
   )(width)
   squeezed = x.mean((1, 2)) @ params['reduce']['kernel']
   squeezed = (squeezed + params['reduce']['bias'])[:, :width]
