@@ -1,12 +1,14 @@
 """The mobile inverted bottleneck, with widths that may be traced numbers.
 
 Pure functions: a block's description, its parameters, what it computes. A
-block switches between its expand ratios, which are static shapes, and inside
-between kernel sizes; widths are masked.
+block switches between a few numbers of hidden channels, which are static
+shapes, and inside between kernel sizes; other widths are masked.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ class Block:
     padding: the space's.
     bn_epsilon: the space's.
     pooling: how batch statistics are taken.
+    most_hidden: of a variant: hidden channels that it has; None: all.
   """
 
   stage: Stage
@@ -40,6 +43,7 @@ class Block:
   padding: ops.Padding
   bn_epsilon: float | None
   pooling: Pooling
+  most_hidden: int | None = None
 
   @property
   def has_shortcut_conv(self) -> bool:
@@ -51,29 +55,57 @@ class Block:
     return self.stage.stride if self.first else 1
 
   def variants(self) -> list['Block']:
-    """One block for each expand ratio."""
-    stage = self.stage
+    """Blocks of fewer hidden channels, the last of them whole."""
     return [
-      dataclasses.replace(
-        self,
-        stage=dataclasses.replace(
-          stage, expand_ratio=(ratio,), expand_conv=stage.has_expand
-        ),
-      )
-      for ratio in stage.expand_ratio
+      dataclasses.replace(self, most_hidden=most)
+      for most in _few(self.hidden())
     ]
 
+  def variant(self) -> list[int]:
+    """Which variant has enough channels: for each entry of `hidden`."""
+    sizes = _few(self.hidden())
+    return [bisect.bisect_left(sizes, hidden) for hidden in self.hidden()]
+
   def hidden(self) -> list[int]:
-    """Hidden channels at each input width, with the largest expand ratio."""
-    ratio = max(self.stage.expand_ratio)
-    return [hidden_width(self.stage, w, ratio) for w in self.width_in]
+    """Hidden channels for each pair of an input width and an expand ratio."""
+    stage = self.stage
+    pairs = itertools.product(self.width_in, stage.expand_ratio)
+    hidden = [hidden_width(stage, width, ratio) for width, ratio in pairs]
+    most = self.most_hidden or max(hidden)
+    return [min(h, most) for h in hidden]
 
   def squeeze(self) -> list[int]:
-    """Squeeze channels at each input width."""
+    """Squeeze channels for each pair of an input width and expand ratio."""
     se = self.stage.se
     assert se is not None
-    pairs = zip(self.width_in, self.hidden(), strict=True)
-    return [squeeze_width(se, width, hidden) for width, hidden in pairs]
+    pairs = itertools.product(self.width_in, self.stage.expand_ratio)
+    return [
+      squeeze_width(se, width, hidden)
+      for (width, _), hidden in zip(pairs, self.hidden(), strict=True)
+    ]
+
+  def pair(self, active: 'Active') -> jax.Array:
+    """The position in `hidden` of what is active."""
+    ratios = len(self.stage.expand_ratio)
+    return active.input * ratios + active.expand_ratio
+
+
+_WASTE = 1.05  # hidden channels computed over those needed, at most
+
+
+def _few(hidden: list[int]) -> list[int]:
+  """The fewest of these sizes that together fit closely enough, ascending."""
+  *smaller, most = sorted(set(hidden))
+
+  def computed(sizes):
+    return sum(sizes[bisect.bisect_left(sizes, h)] for h in hidden)
+
+  for n in range(len(smaller)):
+    tried = ([*some, most] for some in itertools.combinations(smaller, n))
+    best = min(tried, key=computed)
+    if computed(best) <= _WASTE * sum(hidden):
+      return best
+  return [*smaller, most]
 
 
 class Active(NamedTuple):
@@ -82,6 +114,7 @@ class Active(NamedTuple):
   input: jax.Array
   output: jax.Array
   kernel_size: jax.Array
+  expand_ratio: jax.Array
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
@@ -150,14 +183,14 @@ def apply(
   active: Active,
   known: Params | None = None,
 ) -> tuple[jax.Array, Params]:
-  """Computes a block of one expand ratio.
+  """Computes a block, which holds the active hidden channels.
 
   Args:
-    block: its only variant.
+    block: or one of its variants.
     params: of `shapes(block)`.
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
-    active: widths and kernel size.
+    active: widths, kernel size and expand ratio.
     known: what it returned to be remembered, if it was computed before.
 
   Returns:
@@ -167,7 +200,7 @@ def apply(
   """
   stage, seen = block.stage, {'moments': {}}
   known = known or {'moments': {}}
-  hidden = ops.pick(block.hidden(), active.input)
+  hidden = ops.pick(block.hidden(), block.pair(active))
   width_out = ops.pick(list(stage.width), active.output)
 
   def norm(h, name, width, swish):
@@ -191,6 +224,8 @@ def apply(
   if stage.has_expand:
     h = ops.pointwise(h, params['expand']['kernel'])
     h = norm(h, 'expand_bn', hidden, swish=True)
+  else:
+    h = ops.resize_channels(h, max(block.hidden()))
   h = depthwise(
     h,
     params['depthwise']['kernel'],
@@ -202,7 +237,7 @@ def apply(
   h = norm(h, 'depthwise_bn', hidden, swish=True)
   if stage.se is not None:
     mean = remember('squeeze', ops.spatial_mean, h)
-    squeeze = ops.pick(block.squeeze(), active.input)
+    squeeze = ops.pick(block.squeeze(), block.pair(active))
     h = ops.squeeze_excite(
       h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
     )
@@ -230,24 +265,26 @@ def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
 
 def switch(
   block: Block,
-  index: jax.Array,
   params: Params,
   stats: Params | None,
   x: jax.Array,
   active: Active,
   *,
-  skippable: bool = False,
+  skip: jax.Array | None = None,
   recompute: bool = True,
 ) -> tuple[jax.Array, Params]:
-  """Computes variant `index`; past the last one the block is skipped.
+  """Computes the smallest variant that holds the active hidden channels.
 
-  Arguments and the output are those of `apply`, at the block's largest shapes,
-  and moments are returned; `recompute` is that of `elastic.switch`.
+  Other arguments are those of `apply`, at the block's largest shapes, as are
+  the output and the moments that it returns. If `skip` is given and true, the
+  output is `x`; `recompute` is that of `elastic.switch`.
   """
+  index = jnp.asarray(ops.pick(block.variant(), block.pair(active)))
   branches = [
     functools.partial(_variant, block, variant) for variant in block.variants()
   ]
-  if skippable:
+  if skip is not None:
+    index = jnp.where(skip, len(branches), index)
     branches.append(functools.partial(_skip, block))
   y, seen = elastic.switch(
     index, branches, (params, x), (stats, active), recompute=recompute

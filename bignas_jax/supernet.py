@@ -162,17 +162,16 @@ class Stage(_Part):
       bn_epsilon=space.bn_epsilon,
       pooling=self.pooling,
     )
-    variant, kernel_size = indices.expand_ratio, indices.kernel_size
+    inside = indices.kernel_size, indices.expand_ratio
 
     first = describe(self.width_in, first=True)
     params = self.param('first', blocks.init, first)
     x, moments = blocks.switch(
       first,
-      variant,
       params,
       self.stats('first'),
       x,
-      Active(*widths, kernel_size),
+      Active(*widths, *inside),
       recompute=self.recompute,
     )
     self.report('first', moments)
@@ -182,19 +181,17 @@ class Stage(_Part):
     rest = describe(stage.width, first=False)
     params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     depth = jnp.asarray(stage.depth)[indices.depth]
-    inside = Active(widths[1], widths[1], kernel_size)
+    active = Active(widths[1], widths[1], *inside)
 
     def body(x, scanned):
       params, stats, position = scanned
-      index = jnp.where(position < depth, variant, len(rest.variants()))
       return blocks.switch(
         rest,
-        index,
         params,
         stats,
         x,
-        inside,
-        skippable=len(stage.depth) > 1,
+        active,
+        skip=position >= depth if len(stage.depth) > 1 else None,
         recompute=self.recompute,
       )
 

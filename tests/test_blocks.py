@@ -1,0 +1,82 @@
+"""Which sizes a block is compiled in, and what its second pass recalls."""
+
+import bisect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bignas_jax import blocks, elastic, spaces
+from bignas_jax.norm import Pooling
+from bignas_jax.space import Stage
+
+
+def of(stage, width_in):
+  return blocks.Block(stage, width_in, True, 'same', 1e-3, Pooling())
+
+
+choices = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True).map(
+  lambda values: tuple(sorted(values))
+)
+
+
+@given(choices, st.sampled_from([(1,), (6,), (3, 4, 6), (4, 5, 6)]))
+def test_each_child_runs_the_first_variant_that_holds_it(widths, ratios):
+  widths = tuple(8 * width for width in widths)
+  block = of(
+    Stage(width=widths, depth=(1,), kernel_size=(3,), expand_ratio=ratios),
+    widths,
+  )
+  needed, variants = block.hidden(), block.variants()
+  sizes = [variant.most_hidden for variant in variants]
+  assert sizes == sorted(set(sizes))
+  assert set(sizes) <= set(needed)
+  assert sizes[-1] == max(needed)
+  assert block.variant() == [bisect.bisect_left(sizes, n) for n in needed]
+  computed = [sizes[i] for i in block.variant()]
+  assert all(c >= n for c, n in zip(computed, needed, strict=True))
+  assert sum(computed) <= 1.05 * sum(needed)
+  for variant, size in zip(variants, sizes, strict=True):
+    assert max(variant.hidden()) == size
+    assert blocks.shapes(variant)['project']['kernel'].shape[0] == size
+
+
+@pytest.mark.parametrize(
+  'stage, width_in, sizes',
+  [
+    # As many sizes as it takes, each as large as some child's.
+    (1, (16, 24), [96, 144]),
+    (3, (80, 88), [528]),
+    (5, (192, 200, 208, 216), [1200, 1296]),
+  ],
+)
+def test_sizes_of_bignas(stage, width_in, sizes):
+  block = of(spaces.BIGNAS.stages[stage], width_in)
+  assert [v.most_hidden for v in block.variants()] == sizes
+
+
+def test_one_network_has_one_size_and_no_masks():
+  stage = Stage(width=(24,), depth=(1,), kernel_size=(3,), expand_ratio=(6,))
+  block = of(stage, (16,))
+  assert [v.most_hidden for v in block.variants()] == [96]
+  assert block.hidden() == [96]
+
+
+def test_what_is_recalled_is_not_computed_but_differentiated():
+  x, kernel = jnp.arange(6.0).reshape(2, 3), jnp.full((3, 2), 0.5)
+  known = jnp.full((2, 2), 7.0)
+
+  def total(known, *operands):
+    return elastic.recall(jnp.matmul, known, *operands).sum()
+
+  arguments = known, x, kernel
+  value, grads = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments)
+  assert value == known.sum()
+  assert not grads[0].any()
+  expected = jax.grad(lambda x, k: (x @ k).sum(), (0, 1))(x, kernel)
+  for found, wanted in zip(grads[1:], expected, strict=True):
+    np.testing.assert_array_equal(found, wanted)
+  assert total(None, x, kernel) == (x @ kernel).sum()
