@@ -198,13 +198,14 @@ def apply(
     `moments` that each batch norm saw (`norm.Moments`), and what is small but
     costs a pass over all hidden channels.
   """
-  stage, seen = block.stage, {'moments': {}}
+  stage = block.stage
+  seen: Params = {'moments': {}}
   known = known or {'moments': {}}
   hidden = ops.pick(block.hidden(), block.pair(active))
   width_out = ops.pick(list(stage.width), active.output)
 
   def norm(h, name, width, swish):
-    h, seen['moments'][name] = batch_norm(
+    h, moments = batch_norm(
       h,
       params[name],
       None if stats is None else stats[name],
@@ -214,6 +215,8 @@ def apply(
       width=width,
       known=known['moments'].get(name),
     )
+    if block.bn_epsilon is not None:  # one that is folded needs none
+      seen['moments'][name] = moments
     return h
 
   def remember(name, compute, *operands):
