@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from bignas_jax import elastic, ops, slicing
 from bignas_jax.depthwise import depthwise
-from bignas_jax.norm import Pooling, batch_norm, no_moments
+from bignas_jax.elastic import Through
+from bignas_jax.norm import Pooling, batch_norm
 from bignas_jax.space import Choices, Stage, hidden_width, squeeze_width
 
 Params = dict[str, Any]
@@ -166,15 +167,6 @@ def shapes(block: Block) -> Params:
   return jax.eval_shape(lambda: init(jax.random.key(0), block))
 
 
-@functools.cache
-def norm_shapes(block: Block, names: tuple[str, str]) -> Params:
-  """Shapes of two numbers a channel for each batch norm."""
-  return slicing.norm_shapes(shapes(block), names)
-
-
-_MOMENTS, _STATS = ('mean', 'square'), ('mean', 'var')
-
-
 def apply(
   block: Block,
   params: Params,
@@ -268,67 +260,82 @@ def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
 
 def switch(
   block: Block,
-  params: Params,
+  through: Through,
   stats: Params | None,
   x: jax.Array,
   active: Active,
   *,
-  skip: jax.Array | None = None,
   recompute: bool = True,
-) -> tuple[jax.Array, Params]:
+) -> tuple[jax.Array, Params, Through]:
   """Computes the smallest variant that holds the active hidden channels.
 
-  Other arguments are those of `apply`, at the block's largest shapes, as are
-  the output and the moments that it returns. If `skip` is given and true, the
-  output is `x`; `recompute` is that of `elastic.switch`.
+  Arguments are those of `apply`, at the block's largest shapes, as are the
+  output and the moments that it returns; `through` is `elastic.switch`'s.
+  Without `recompute` residuals are stored, and the block has one variant.
   """
-  index = jnp.asarray(ops.pick(block.variant(), block.pair(active)))
-  branches = [
-    functools.partial(_variant, block, variant) for variant in block.variants()
+  if not recompute:
+    y, seen = apply(block, through.params, stats, x, active)
+  else:
+    y, seen, through = elastic.switch(
+      _chosen(block, active), _branches(block), through, x, (stats, active)
+    )
+  return y, seen['moments'], through
+
+
+def chain(
+  block: Block,
+  through: Through,
+  stats: Params | None,
+  x: jax.Array,
+  active: Active,
+  count: ops.Width,
+  *,
+  recompute: bool = True,
+) -> tuple[jax.Array, Params, Through]:
+  """Computes the first `count` of equal blocks: `switch`, of stacks.
+
+  Without `recompute`, all of them.
+  """
+  if recompute:
+    y, seen, through = elastic.chain(
+      _chosen(block, active),
+      _branches(block),
+      None if isinstance(count, int) else count,
+      through,
+      x,
+      (stats, active),
+    )
+    return y, seen['moments'], through
+
+  def compute(x, one):
+    params, stats = one
+    x, seen = apply(block, params, stats, x, active)
+    return x, seen['moments']
+
+  # Residuals stacked by a loop cost more to move than to compute.
+  stacks = through.params, stats
+  y, moments = jax.lax.scan(compute, x, stacks, unroll=True)
+  return y, moments, through
+
+
+def _chosen(block: Block, active: Active) -> jax.Array:
+  return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
+
+
+def _branches(block: Block) -> list[elastic.Branch]:
+  return [
+    elastic.Branch(shapes(variant), functools.partial(_compute, variant))
+    for variant in block.variants()
   ]
-  if skip is not None:
-    index = jnp.where(skip, len(branches), index)
-    branches.append(functools.partial(_skip, block))
-  y, seen = elastic.switch(
-    index, branches, (params, x), (stats, active), recompute=recompute
-  )
-  return y, seen['moments']
 
 
-def _variant(block: Block, variant: Block, operands, constants, known):
-  (params, x), (stats, active) = operands, constants
-  params = slicing.shrink(params, shapes(variant))
+def _compute(variant: Block, params, x, constants, known, turn):
+  stats, active = constants
   if stats is not None:
-    stats = slicing.shrink(stats, norm_shapes(variant, _STATS))
-  if known is not None:
-    known = _resize(known, _channels(variant))
-  y, seen = apply(variant, params, stats, x, active, known)
-  return y, _resize(seen, _channels(block))
+    stats = slicing.shrink(stats, _norm_shapes(variant), turn)
+  return apply(variant, params, stats, x, active, known)
 
 
-def _skip(block: Block, operands, constants, known):
-  _, x = operands
-  del constants, known
-  channels = _channels(block)
-  moments = {
-    name: no_moments(x, block.pooling, both['mean'])
-    for name, both in channels.pop('moments').items()
-  }
-  leading = {'project': x.shape[:3], 'squeeze': x.shape[:1]}
-  zeros = {
-    name: jnp.zeros((*leading[name], n), x.dtype)
-    for name, n in channels.items()
-  }
-  return x, zeros | {'moments': moments}
-
-
-def _channels(block: Block) -> dict[str, Any]:
-  """Channels of each array that `apply` returns to be remembered."""
-  widths = jax.tree.map(lambda leaf: leaf.size, norm_shapes(block, _MOMENTS))
-  return {'moments': widths, 'project': max(block.stage.width)} | (
-    {} if block.stage.se is None else {'squeeze': max(block.hidden())}
-  )
-
-
-def _resize(seen: Params, channels: dict[str, Any]) -> Params:
-  return jax.tree.map(ops.resize_channels, seen, channels)
+@functools.cache
+def _norm_shapes(block: Block) -> Params:
+  return slicing.norm_shapes(shapes(block), ('mean', 'var'))

@@ -22,7 +22,7 @@ def of_child(
   batch_size: int,
   *,
   loss: jax.Array,
-  gradient: Tree,
+  square: jax.Array,
   logits: jax.Array,
   labels: jax.Array,
   softmaxes: dict[str, jax.Array],
@@ -35,7 +35,7 @@ def of_child(
     role: of the child.
     batch_size: images on all devices.
     loss: this device's share of the mean loss.
-    gradient: this device's share of the child's own gradient.
+    square: square norm of this device's share of the child's own gradient.
     logits: [local batch, classes].
     labels: [local batch].
     softmaxes: [local batch, classes] by role, of the children that ran before.
@@ -56,7 +56,7 @@ def of_child(
   shares: dict[str, Any] = {
     'loss': loss,
     'top1': (choice == labels).sum() / batch_size,
-    'grad_norm': lax.axis_size(axes) * _square_norm(gradient),
+    'grad_norm': lax.axis_size(axes) * square,
   }
   teachers = rules.teachers_of(rule, role)
   if teachers:
@@ -84,9 +84,9 @@ def of_update(
     The state that was finite before is finite after, if both norms are: what
     optimisers and averages keep follows from gradients and parameters.
   """
-  squares = {part: _square_norm(tree) for part, tree in params.items()}
+  squares = {part: square_norm(tree) for part, tree in params.items()}
   norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}
-  grad_norm = jnp.sqrt(_square_norm(gradient))
+  grad_norm = jnp.sqrt(square_norm(gradient))
   weight_norm = jnp.sqrt(sum(squares.values()))
   return {
     'lr': rate,
@@ -96,7 +96,7 @@ def of_update(
   } | norms
 
 
-def _square_norm(tree: Tree) -> jax.Array:
+def square_norm(tree: Tree) -> jax.Array:
   """The sum of squares of all entries, in float32."""
   leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
   return sum((jnp.square(leaf).sum() for leaf in leaves), jnp.float32(0))

@@ -56,7 +56,9 @@ def all_programs(setup: Setup) -> list[Program]:
   gradients = sharding.described(
     where,
     jax.tree.map(
-      lambda p: jax.ShapeDtypeStruct((where.size, *p.shape), p.dtype),
+      lambda p: jax.ShapeDtypeStruct(
+        (where.size * p.shape[0], *p.shape[1:]), p.dtype
+      ),
       state.params,
     ),
     split,

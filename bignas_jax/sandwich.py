@@ -15,6 +15,7 @@ import optax
 
 from bignas_jax import measures, optim, rules, sharding, slicing, supernet
 from bignas_jax.arch import Arch
+from bignas_jax.elastic import Through
 from bignas_jax.model import Model
 from bignas_jax.sharding import REPLICATED
 
@@ -90,7 +91,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   Returns:
     A function of (params, step, batch, indices, gradients, softmaxes) that
     returns (gradients, softmax or None, metrics). `gradients` is None for the
-    step's first child. Gradients have a leading axis for the device.
+    step's first child. Gradients are one after the other for each device,
+    along the first axis.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.where.size
@@ -99,20 +101,24 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
-  def loss(params, images, labels, keys, indices, softmaxes):
-    logits: Any = net.apply(
+  # Each device adds its share, so that their sum holds the term once.
+  decay = rule.weight_decay / devices if regularised else 0.0
+
+  def loss(params, probe, images, labels, keys, indices, softmaxes):
+    logits, updated = net.apply(
       {'params': params},
       images,
       indices,
       dropout_rate=rule.dropout if regularised else 0.0,
       dropout_keys=keys,
+      probe=probe,
+      # With a penalty, more than what blocks add is in the gradient.
+      mutable=[] if decay else ['through'],
     )
     losses = rules.loss(rule, role, logits, labels, softmaxes)
     value = losses.sum() / setup.batch_size
-    # Each device adds its share, so that their sum holds the term once.
-    decay = rule.weight_decay / devices if regularised else 0.0
     penalty = decay * optim.half_square_norm(params) if decay else 0.0
-    return value + penalty, (value, logits)
+    return (value + penalty, updated.get('through', {})), (value, logits)
 
   @jax.named_scope(role)
   def run(params, step, batch, indices, gradients, softmaxes):
@@ -122,28 +128,29 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     if arch is not None:
       variables = supernet.slice_child(model.space, {'params': params}, arch)
       own = variables['params']
-    grads, (value, logits) = jax.grad(loss, has_aux=True)(
-      own, images, batch['label'], keys, indices, softmaxes
+    if gradients is None:
+      gradients = jax.tree.map(jnp.zeros_like, params)
+
+    def of_own(params, probe):
+      batched = images, batch['label'], keys, indices, softmaxes
+      return loss(params, probe, *batched)
+
+    gradients, square, (value, logits) = _add_gradient(
+      of_own, own, gradients, factor
     )
     metrics = measures.of_child(
       rule,
       role,
       setup.batch_size,
       loss=value,
-      gradient=grads,
+      square=square,
       logits=logits,
       labels=batch['label'],
       softmaxes=softmaxes,
       axes=axes,
     )
-    grads = jax.tree.map(lambda g: factor * g, grads)
-    if gradients is None:
-      grown = slicing.grow(grads, params)
-      grads = jax.tree.map(lambda g: g[None], grown)
-    else:
-      grads = slicing.add(gradients, grads)
     softmax = jax.nn.softmax(logits) if gives_softmax else None
-    return grads, softmax, metrics
+    return gradients, softmax, metrics
 
   return sharding.per_device(
     model.where,
@@ -152,11 +159,44 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   )(run)
 
 
+def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
+  """Adds a child's gradient to the step's.
+
+  Blocks that are computed again do so themselves, in place (`elastic.Through`):
+  they are given the sums on the way back.
+
+  Args:
+    loss: a function of (params, probe) that returns (loss, through) and more.
+    params: of the child.
+    sums: at least as large.
+    factor: of the gradient.
+
+  Returns:
+    The sums, the square norm of the child's gradient without the factor, and
+    what else the loss returned.
+  """
+  (value, through), back, more = jax.vjp(
+    loss, params, jnp.zeros(()), has_aux=True
+  )
+  given = {
+    part: {name: Through(sums[part][name], jnp.zeros(())) for name in names}
+    for part, names in through.items()
+  }
+  found, square = back((jnp.full_like(value, factor), given))
+  for part, names in given.items():
+    added = {name: found[part].pop(name) for name in names}
+    sums = slicing.put(sums, {part: added})
+  square += measures.square_norm(found)
+  return slicing.add(sums, found), square / factor**2, more
+
+
 def update(setup: Setup) -> Callable:
   """The function that ends a step: (state, gradients) -> (state, metrics)."""
 
   def run(state: State, gradients: Tree):
-    grads = jax.tree.map(lambda g: g.sum(0), gradients)
+    grads = jax.tree.map(
+      lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
+    )
     updates, opt_state = setup.optimizer.update(
       grads, state.opt_state, state.params
     )

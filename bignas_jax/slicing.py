@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Tree = Any
+Turn = Any  # int32 scalar, or None
 
 
-def shrink(tree: Tree, shapes: Tree) -> Tree:
+def shrink(tree: Tree, shapes: Tree, turn: Turn = None) -> Tree:
   """Cuts each array of `tree` to the shape at its place in `shapes`.
 
   Args:
@@ -23,10 +25,14 @@ def shrink(tree: Tree, shapes: Tree) -> Tree:
       unused shortcut convolution), which are left out.
     shapes: nested dicts of anything with a `shape` none of whose axes is
       longer than the array's.
+    turn: if given, arrays are stacks, and this entry of theirs is cut.
   """
   if isinstance(shapes, dict):
-    return {name: shrink(tree[name], shapes[name]) for name in shapes}
-  return tree[_window(tree.shape, shapes.shape)]
+    return {name: shrink(tree[name], shapes[name], turn) for name in shapes}
+  if turn is None:
+    return tree[_window(tree.shape, shapes.shape)]
+  starts = _starts_of_entry(tree, shapes, turn)
+  return lax.dynamic_slice(tree, starts, (1, *shapes.shape))[0]
 
 
 def grow(tree: Tree, shapes: Tree) -> Tree:
@@ -45,26 +51,44 @@ def grow(tree: Tree, shapes: Tree) -> Tree:
   }
 
 
-def add(big: Tree, small: Tree) -> Tree:
-  """Adds each array to its slice of the bigger one; the rest stays.
+def put(big: Tree, small: Tree, turn: Turn = None) -> Tree:
+  """Writes each array into its slice of the bigger one; the rest stays.
 
-  The bigger ones may have more axes in front. XLA adds in place to what it is
-  given for good, unless it is reshaped before.
+  XLA writes in place into what it is given for good, unless it is reshaped
+  before, or given to a conditional.
+
+  Args:
+    big: nested dicts of arrays.
+    small: nested dicts of arrays none of whose axes is longer; may lack
+      entries.
+    turn: if given, the bigger ones are stacks, and this entry is written.
   """
   if isinstance(big, dict):
-    return {
-      name: add(big[name], small[name]) if name in small else big[name]
-      for name in big
-    }
-  shape = big.shape[big.ndim - small.ndim :]
-  if shape == small.shape:
-    return big + small
-  where = (..., *_window(shape, small.shape))
-  return big.at[where].set(big[where] + small)
+    return big | {name: put(big[name], small[name], turn) for name in small}
+  if turn is not None:
+    starts = _starts_of_entry(big, small, turn)
+    return lax.dynamic_update_slice(big, small[None], starts)
+  if big.shape == small.shape:
+    return small
+  return big.at[_window(big.shape, small.shape)].set(small)
+
+
+def add(big: Tree, small: Tree, turn: Turn = None) -> Tree:
+  """Adds each array to its slice of the bigger one, as `put` writes it."""
+  there = shrink(big, small, turn)
+  return put(big, jax.tree.map(jnp.add, there, small), turn)
 
 
 def _window(big: tuple[int, ...], small: tuple[int, ...]):
-  """Where the small array lies: a slice for each axis.
+  """Where the small array lies: a slice for each axis."""
+  starts = _starts(big, small)
+  return tuple(
+    slice(start, start + n) for start, n in zip(starts, small, strict=True)
+  )
+
+
+def _starts(big: tuple[int, ...], small: tuple[int, ...]) -> list[int]:
+  """Where the small array begins on each axis.
 
   Kernels [..., height, width, in, out] are cut around their spatial centre,
   everything else from the first entry.
@@ -73,9 +97,12 @@ def _window(big: tuple[int, ...], small: tuple[int, ...]):
   starts = [0] * len(big)
   for axis in (-4, -3) if len(big) >= 4 else ():
     starts[axis] = (big[axis] - small[axis]) // 2
-  return tuple(
-    slice(start, start + n) for start, n in zip(starts, small, strict=True)
-  )
+  return starts
+
+
+def _starts_of_entry(stack, small, turn: Any) -> list[jax.Array]:
+  starts = [turn, *_starts(stack.shape[1:], small.shape)]
+  return [jnp.asarray(start, jnp.int32) for start in starts]
 
 
 def norm_shapes(params: Tree, names: tuple[str, ...]) -> Tree:

@@ -6,7 +6,8 @@ space: every shape static, nothing of the supernet left.
 
 Collections: `params`; `batch_stats`, if given, normalise (evaluation), else
 the batch's own do (training, calibration); `moments`, if mutable, receive
-E[x] and E[x^2] of every batch norm's input.
+E[x] and E[x^2] of every batch norm's input; `through`, if mutable, what blocks
+that are computed again pass through (`elastic.Through`).
 """
 
 import functools
@@ -20,6 +21,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import blocks, norm, ops, slicing
 from bignas_jax.arch import Arch, Indices
 from bignas_jax.blocks import Active, Block
+from bignas_jax.elastic import Through
 from bignas_jax.space import Choices, Space
 
 Variables = dict[str, Any]
@@ -49,6 +51,7 @@ class Supernet(nn.Module):
     *,
     dropout_rate: float = 0.0,
     dropout_keys: jax.Array | None = None,
+    probe: jax.Array | None = None,
   ) -> jax.Array:
     """Logits [batch, classes] in float32.
 
@@ -57,12 +60,15 @@ class Supernet(nn.Module):
       indices: the child; None where the space holds one architecture only.
       dropout_rate: before the classifier.
       dropout_keys: [batch], needed if the rate is above 0.
+      probe: a scalar that blocks pass through (`elastic.Through`).
     """
     space = self.space
     if indices is None:
       assert arch_lib.count(space) == 1, 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
     indices = Indices(*map(jnp.asarray, indices))
+    if probe is None:
+      probe = jnp.zeros(())
     x = Stem(space, self.pooling, name='stem')(
       images.astype(self.dtype), indices.width[0]
     )
@@ -77,7 +83,8 @@ class Supernet(nn.Module):
         self.recompute,
         name=f'stage{i + 1}',
       )
-      x = stage(x, widths, jax.tree.map(lambda a, i=i: a[i], indices))
+      inside = jax.tree.map(lambda a, i=i: a[i], indices)
+      x = stage(x, widths, inside, probe)
       width_in = space.stages[i].width
     x = Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
@@ -145,6 +152,7 @@ class Stage(_Part):
     x: jax.Array,
     widths: tuple[jax.Array, jax.Array],
     indices: Indices,
+    probe: jax.Array,
   ) -> jax.Array:
     """Runs as many blocks as `indices.depth` says.
 
@@ -152,6 +160,7 @@ class Stage(_Part):
       x: [batch, height, width, channels].
       widths: positions of the stage's input and output width.
       indices: this stage's entries.
+      probe: of `elastic.Through`.
     """
     space = self.space
     stage = space.stages[self.number]
@@ -166,45 +175,37 @@ class Stage(_Part):
 
     first = describe(self.width_in, first=True)
     params = self.param('first', blocks.init, first)
-    x, moments = blocks.switch(
+    x, moments, through = blocks.switch(
       first,
-      params,
+      Through(params, probe),
       self.stats('first'),
       x,
       Active(*widths, *inside),
       recompute=self.recompute,
     )
     self.report('first', moments)
+    self.pass_on('first', through)
     if max(stage.depth) == 1:
       return x
 
     rest = describe(stage.width, first=False)
     params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
-    depth = jnp.asarray(stage.depth)[indices.depth]
-    active = Active(widths[1], widths[1], *inside)
-
-    def body(x, scanned):
-      params, stats, position = scanned
-      return blocks.switch(
-        rest,
-        params,
-        stats,
-        x,
-        active,
-        skip=position >= depth if len(stage.depth) > 1 else None,
-        recompute=self.recompute,
-      )
-
-    positions = jnp.arange(1, max(stage.depth))
-    # Residuals stacked by a loop cost more to move than to compute.
-    x, moments = jax.lax.scan(
-      body,
+    x, moments, through = blocks.chain(
+      rest,
+      Through(params, probe),
+      self.stats('rest'),
       x,
-      (params, self.stats('rest'), positions),
-      unroll=not self.recompute,
+      Active(widths[1], widths[1], *inside),
+      ops.pick([depth - 1 for depth in stage.depth], indices.depth),
+      recompute=self.recompute,
     )
     self.report('rest', moments)
+    self.pass_on('rest', through)
     return x
+
+  def pass_on(self, name: str, through: Through) -> None:
+    if self.recompute and self.is_mutable_collection('through'):
+      self.put_variable('through', name, through)
 
 
 def _init_stack(key: jax.Array, block: Block, n: int) -> blocks.Params:

@@ -1,15 +1,12 @@
-"""Which sizes a block is compiled in, and what its second pass recalls."""
+"""Which sizes a block is compiled in."""
 
 import bisect
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bignas_jax import blocks, elastic, spaces
+from bignas_jax import blocks, spaces
 from bignas_jax.norm import Pooling
 from bignas_jax.space import Stage
 
@@ -63,20 +60,3 @@ def test_one_network_has_one_size_and_no_masks():
   block = of(stage, (16,))
   assert [v.most_hidden for v in block.variants()] == [96]
   assert block.hidden() == [96]
-
-
-def test_what_is_recalled_is_not_computed_but_differentiated():
-  x, kernel = jnp.arange(6.0).reshape(2, 3), jnp.full((3, 2), 0.5)
-  known = jnp.full((2, 2), 7.0)
-
-  def total(known, *operands):
-    return elastic.recall(jnp.matmul, known, *operands).sum()
-
-  arguments = known, x, kernel
-  value, grads = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments)
-  assert value == known.sum()
-  assert not grads[0].any()
-  expected = jax.grad(lambda x, k: (x @ k).sum(), (0, 1))(x, kernel)
-  for found, wanted in zip(grads[1:], expected, strict=True):
-    np.testing.assert_array_equal(found, wanted)
-  assert total(None, x, kernel) == (x @ kernel).sum()

@@ -33,11 +33,16 @@ def ran(request):
     )
     if softmax is not None:
       softmaxes[child.role] = softmax
-    sums.append(jax.device_get(gradients))
+    sums.append(_by_device(jax.device_get(gradients), params))
     of_children.append(jax.device_get(measured))
   state, of_update = compiled['update'](state, gradients)
   found = jax.device_get((state.params, of_update, softmaxes))
   return request.param, children, params, sums, of_children, *found
+
+
+def _by_device(gradients, params):
+  """Gradients one after the other -> [devices, *shape of a parameter]."""
+  return jax.tree.map(lambda g, p: g.reshape(-1, *p.shape), gradients, params)
 
 
 def _norm(tree) -> float:
@@ -129,7 +134,7 @@ def test_several_teachers_share_the_agreement():
         role,
         2,
         loss=np.float32(0),
-        gradient={'kernel': np.full(4, 0.25, np.float32)},
+        square=np.float32(0.25),
         logits=logits,
         labels=labels,
         softmaxes=softmaxes,

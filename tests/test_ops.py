@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bignas_jax import depthwise, elastic, norm, ops, sharding, slicing
+from bignas_jax import depthwise, norm, ops, sharding, slicing
 
 PADDINGS = ('same', 'symmetric')
 
@@ -245,60 +245,6 @@ def test_pick():
   assert ops.pick([8, 8, 8], jnp.int32(1)) == 8
   assert isinstance(ops.pick([8, 8, 8], jnp.int32(1)), int)
   assert [int(ops.pick([8, 16], jnp.int32(i))) for i in (0, 1)] == [8, 16]
-
-
-def test_switch_has_the_gradient_of_laxs():
-  """Same values and gradient, whichever branch; constants have none."""
-
-  def branch(power, operands, constants, known=None):
-    del known
-    x, weight = operands
-    y = jnp.tanh(x**power * weight['w']) * constants['c'] + x
-    return {'y': y}, {'mean': x.mean() * constants['n']}
-
-  branches = [functools.partial(branch, power) for power in (1, 2, 3)]
-  operands = (normal(4, 3), {'w': normal(3, seed=1)})
-  constants = {'c': normal(3, seed=2), 'n': jnp.int32(3)}
-  cotangent = {'y': normal(4, 3, seed=3)}
-
-  def with_gradient(how, index):
-    y, vjp, aux = jax.vjp(
-      lambda o: how(index, branches, o, constants), operands, has_aux=True
-    )
-    return y, aux, vjp(cotangent)
-
-  @jax.jit
-  def both(index):
-    return [with_gradient(how, index) for how in (elastic.switch, lax.switch)]
-
-  found = [both(jnp.int32(i)) for i in range(3)]
-  for ours, laxs in found:
-    assert_close(ours, laxs, 1e-6)
-  assert abs(found[0][0][0]['y'] - found[1][0][0]['y']).max() > 0.1
-
-  single, _ = elastic.switch(jnp.int32(0), branches[:1], operands, constants)
-  assert_close(single, found[0][1][0], 1e-6)
-
-
-def test_switch_does_not_differentiate_the_second_result():
-  branches = [lambda x, c, known: (x * c, x * x)]
-  grad = jax.grad(
-    lambda x: sum(elastic.switch(jnp.int32(0), branches, x, 3.0)) + x
-  )
-  assert grad(5.0) == 3 + 1
-
-
-def test_a_branch_is_told_what_it_remembered():
-  told = []
-
-  def branch(x, constant, known):
-    told.append(known)
-    root = jnp.sqrt(constant) if known is None else known
-    return x * root, root
-
-  run = lambda x: elastic.switch(jnp.int32(0), [branch], x, 9.0)[0]  # noqa: E731
-  assert jax.grad(run)(5.0) == 3
-  assert told[0] is None and told[-1] is not None
 
 
 SMALL = {
