@@ -203,7 +203,7 @@ def _loop(body, turns, carry):
 
 
 def _in_turn(turn, values):
-  """The values, tied to the turn: else XLA computes ahead of the loop with them.
+  """The values, tied to the turn, so that XLA uses them inside the loop alone.
 
   It moves what does not change out of loops, though they may never turn.
   """
