@@ -1,8 +1,8 @@
 """The mobile inverted bottleneck, with widths that may be traced numbers.
 
-Pure functions: a block's description, its parameters, what it computes. A
-block switches between a few numbers of hidden channels, which are static
-shapes, and inside between kernel sizes; other widths are masked.
+Pure functions: a block's description, its parameters, what it computes. Its
+variants have fewer hidden channels, which are static shapes (`elastic_blocks`
+chooses one); inside it switches between kernel sizes, and masks other widths.
 """
 
 import bisect
@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bignas_jax import elastic, ops, slicing
+from bignas_jax import elastic, ops
 from bignas_jax.depthwise import depthwise
-from bignas_jax.elastic import Through
 from bignas_jax.norm import Pooling, batch_norm
 from bignas_jax.space import Choices, Stage, hidden_width, squeeze_width
 
@@ -256,86 +255,3 @@ def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
     return projected
   same = jnp.asarray(width_in) == jnp.asarray(width)
   return jnp.where(same, ops.resize_channels(x, width_out), projected)
-
-
-def switch(
-  block: Block,
-  through: Through,
-  stats: Params | None,
-  x: jax.Array,
-  active: Active,
-  *,
-  recompute: bool = True,
-) -> tuple[jax.Array, Params, Through]:
-  """Computes the smallest variant that holds the active hidden channels.
-
-  Arguments are those of `apply`, at the block's largest shapes, as are the
-  output and the moments that it returns; `through` is `elastic.switch`'s.
-  Without `recompute` residuals are stored, and the block has one variant.
-  """
-  if not recompute:
-    y, seen = apply(block, through.params, stats, x, active)
-  else:
-    y, seen, through = elastic.switch(
-      _chosen(block, active), _branches(block), through, x, (stats, active)
-    )
-  return y, seen['moments'], through
-
-
-def chain(
-  block: Block,
-  through: Through,
-  stats: Params | None,
-  x: jax.Array,
-  active: Active,
-  count: ops.Width,
-  *,
-  recompute: bool = True,
-) -> tuple[jax.Array, Params, Through]:
-  """Computes the first `count` of equal blocks: `switch`, of stacks.
-
-  Without `recompute`, all of them.
-  """
-  if recompute:
-    y, seen, through = elastic.chain(
-      _chosen(block, active),
-      _branches(block),
-      None if isinstance(count, int) else count,
-      through,
-      x,
-      (stats, active),
-    )
-    return y, seen['moments'], through
-
-  def compute(x, one):
-    params, stats = one
-    x, seen = apply(block, params, stats, x, active)
-    return x, seen['moments']
-
-  # Residuals stacked by a loop cost more to move than to compute.
-  stacks = through.params, stats
-  y, moments = jax.lax.scan(compute, x, stacks, unroll=True)
-  return y, moments, through
-
-
-def _chosen(block: Block, active: Active) -> jax.Array:
-  return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
-
-
-def _branches(block: Block) -> list[elastic.Branch]:
-  return [
-    elastic.Branch(shapes(variant), functools.partial(_compute, variant))
-    for variant in block.variants()
-  ]
-
-
-def _compute(variant: Block, params, x, constants, known, turn):
-  stats, active = constants
-  if stats is not None:
-    stats = slicing.shrink(stats, _norm_shapes(variant), turn)
-  return apply(variant, params, stats, x, active, known)
-
-
-@functools.cache
-def _norm_shapes(block: Block) -> Params:
-  return slicing.norm_shapes(shapes(block), ('mean', 'var'))

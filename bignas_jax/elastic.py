@@ -27,7 +27,8 @@ class Branch(NamedTuple):
     compute: a function of (params, x, constants, known, turn) that returns an
       output and a dict of arrays worth remembering. They are not
       differentiated; when the branch is computed again, it is handed them as
-      `known`. It must not close over traced values.
+      `known`. `turn` is the block's number in a chain, whose entry of stacks
+      in `constants` is its own. It must not close over traced values.
   """
 
   shapes: Tree
@@ -88,7 +89,7 @@ def chain(
   Args:
     chosen: as for `switch`, as are all others.
     branches: whose outputs are as large as their input.
-    turns: int32 scalar, how many blocks are computed.
+    turns: int32 scalar, how many blocks are computed; None: all.
     through: with stacks of the blocks' parameters.
     x: the first one's input.
     constants: of all blocks.

@@ -68,14 +68,14 @@ def batch_norm(
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
     y = _activated(x.astype(_wide(x)) + params['bias'], swish).astype(x.dtype)
-    return y, no_moments(x, pooling, x.shape[-1])
+    return y, _no_moments(x, pooling)
   how = _Norm(epsilon, pooling, swish)
   if width is not None:
     # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
     params = {name: ops.mask(values, width) for name, values in params.items()}
   if stats is not None:
     y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
-    return y, no_moments(x, pooling, x.shape[-1])
+    return y, _no_moments(x, pooling)
   take = functools.partial(_moments, pooling=pooling)
   moments = elastic.recall(take, known, lax.stop_gradient(x))
   return _normalise(how, x, params, moments), moments
@@ -157,9 +157,9 @@ def _once(x: jax.Array) -> jax.Array:
   )
 
 
-def no_moments(x: jax.Array, pooling: Pooling, channels: int) -> Moments:
+def _no_moments(x: jax.Array, pooling: Pooling) -> Moments:
   """Those of a batch norm that did not need any."""
-  zeros = jnp.zeros((_groups(x, pooling), channels), _wide(x))
+  zeros = jnp.zeros((_groups(x, pooling), x.shape[-1]), _wide(x))
   return {'mean': zeros, 'square': zeros}
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import blocks, norm, ops, slicing
+from bignas_jax import blocks, elastic_blocks, norm, ops, slicing
 from bignas_jax.arch import Arch, Indices
 from bignas_jax.blocks import Active, Block
 from bignas_jax.elastic import Through
@@ -175,7 +175,7 @@ class Stage(_Part):
 
     first = describe(self.width_in, first=True)
     params = self.param('first', blocks.init, first)
-    x, moments, through = blocks.switch(
+    x, moments, through = elastic_blocks.switch(
       first,
       Through(params, probe),
       self.stats('first'),
@@ -190,7 +190,7 @@ class Stage(_Part):
 
     rest = describe(stage.width, first=False)
     params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
-    x, moments, through = blocks.chain(
+    x, moments, through = elastic_blocks.chain(
       rest,
       Through(params, probe),
       self.stats('rest'),

@@ -12,7 +12,7 @@ from bignas_jax.elastic import Branch, Through
 
 SIZES = 2, 4, 6
 STACK = 3
-X, CONSTANT = jnp.linspace(-1.0, 1.0, 5), {'c': jnp.float32(0.5)}
+X, CONSTANT = jnp.linspace(-0.5, 1.0, 5), {'c': jnp.float32(0.5)}
 DY = jnp.linspace(2.0, 3.0, 5)
 
 
@@ -173,6 +173,21 @@ def test_a_branch_is_told_what_it_remembered():
   both_ways(function, first_of(PARAMS), first_of(SUMS))
   assert told[0] is None
   assert slicing.shrink(told[-1], {'h': jnp.zeros(6)})['h'].shape == (6,)
+
+
+@pytest.mark.parametrize('blocks', [1, STACK])
+def test_what_is_remembered_is_not_differentiated(blocks):
+  def total(x, weight):
+    through = Through(PARAMS if blocks > 1 else first_of(PARAMS), 0.0)
+    if blocks > 1:
+      y, seen, _ = elastic.chain(1, BRANCHES, None, through, x, CONSTANT)
+    else:
+      y, seen, _ = elastic.switch(1, BRANCHES, through, x, CONSTANT)
+    return y.sum() + weight * seen['h'].sum()
+
+  grads = [jax.grad(total)(X, weight) for weight in (0.0, 1.0)]
+  np.testing.assert_array_equal(*grads)
+  assert total(X, 0.0) != total(X, 1.0)
 
 
 def test_what_is_recalled_is_not_computed_but_differentiated():

@@ -20,9 +20,9 @@ LAYERS = [
   storage plots chips pace profiling machine files receipts divergence
   rollbacks extras placing timing""",
   # 1: architectures, the network, and the owners of a dependency
-  """arch spaces presets blocks supernet folding sampling counting optim
-  sharding model examples folders array_records sources damage batches data
-  checkpoint child page figures plain latency latency_tables""",
+  """arch spaces presets blocks elastic_blocks supernet folding sampling
+  counting optim sharding model examples folders array_records sources damage
+  batches data checkpoint child page figures plain latency latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   archive measures preparing comparing to_stablehlo to_onnx to_saved_model
