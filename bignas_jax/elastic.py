@@ -211,9 +211,9 @@ def _in_turn(turn, values):
   return lax.optimization_barrier((turn, values))[1]
 
 
-def _results(branch, params, x, constants, turn, known=None):
+def _results(branch, params, x, constants, turn):
   own = slicing.shrink(params, branch.shapes, turn)
-  return branch.compute(own, x, constants, known, turn)
+  return branch.compute(own, x, constants, None, turn)
 
 
 def _gradient(branch, turn, params, x, constants, seen, dy, sums):
