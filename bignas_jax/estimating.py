@@ -30,6 +30,7 @@ ASSUMPTIONS = (
   'other children: that time by their activations; random ones by the mean '
   f'over {_SAMPLES} samples, and a third more if they alone recompute',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
+  'peak bytes: the program, and the rest of the state beside it',
 )
 
 

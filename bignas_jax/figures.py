@@ -82,7 +82,7 @@ def _line(name: str, found: Figures) -> str:
   if found.problem:
     return f'{name}: does not fit: {found.problem}'
   how = 'known' if found.kept else f'compiled in {found.compile_s:.0f} s'
-  return f'{name}: {how}, {(found.peak_bytes or 0) / 2**30:.2f} GiB'
+  return f'{name}: {how}, {(found.peak_bytes or 0) / 2**30:.2f} GiB of its own'
 
 
 def _compile(lowered: Any) -> Figures:
