@@ -13,15 +13,31 @@ from typing import Any, NoReturn
 
 from etils import epath
 
-from bignas_jax import allocator, errors, metrics, process, storage
+from bignas_jax import (
+  allocator,
+  errors,
+  files,
+  metrics,
+  process,
+  signals,
+  storage,
+)
 
 FAILED = 1
 USER_ERROR = 2
 PREEMPTED = 75
 
 
-class Preempted(Exception):
-  """The run was asked to stop, and has saved its state."""
+# How long a command may take to end after a signal, while Python is in a call
+# that does not return, such as XLA's compiler. Kubernetes waits for 30 s.
+_GRACE_S = 5
+
+
+class Preempted(BaseException):
+  """The command was asked to stop, and what it had finished is saved.
+
+  No Exception: what handles errors does not handle this.
+  """
 
 
 def leave_preempted() -> NoReturn:
@@ -82,7 +98,8 @@ def status(
   Of several processes the first prints the result.
   """
   try:
-    result = command(arguments)
+    with signals.raised(_stopped, PREEMPTED, _GRACE_S):
+      result = command(arguments)
   except errors.UserError as error:
     metrics.say(f'error: {error}')
     return USER_ERROR
@@ -93,10 +110,19 @@ def status(
     metrics.say(f'error: {answer}')
     _print(answer.result)
     return FAILED
+  except OSError as error:
+    if not files.of_place(error):
+      raise
+    metrics.say(f'error: {error.filename}: {error.strerror}')
+    return FAILED
   _print(result)
   return 0
 
 
+def _stopped(name: str) -> Preempted:
+  return Preempted(f'by {name}; what was finished is kept, start again')
+
+
 def _print(result: dict[str, Any]) -> None:
   if process.leads():
-    print(json.dumps(result), flush=True)
+    print(json.dumps(files.finite(result), allow_nan=False), flush=True)

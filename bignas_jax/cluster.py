@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -19,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bignas_jax import errors, process
+from bignas_jax import errors, process, signals
 
 _ADDRESS, _COUNT, _INDEX = (
   'JAX_COORDINATOR_ADDRESS',
@@ -194,7 +192,7 @@ class StopRequest:
 
   def __enter__(self) -> 'StopRequest':
     self._requested, self._calls = False, 0
-    handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note}
+    handlers: dict[int, Any] = dict.fromkeys(signals.ASK_TO_STOP, self._note)
     if process.joined():
       handlers = {signal.SIGINT: _pass_on}
     self._before = {
@@ -231,24 +229,13 @@ class StopRequest:
       return
     if self._requested:
       leave()
-    told, tells = socket.socketpair()
-    tells.setblocking(False)
 
-    def watching():
-      while number := told.recv(1):
-        if number[0] in self._before:
-          leave()
+    def tell(number: int) -> None:
+      if number in self._before:
+        leave()
 
-    watch = threading.Thread(target=watching, daemon=True)
-    before = signal.set_wakeup_fd(tells.fileno())
-    watch.start()
-    try:
+    with signals.heard(tell):
       yield
-    finally:
-      signal.set_wakeup_fd(before)
-      tells.close()
-      watch.join()
-      told.close()
 
   def _note(self, number: int, frame: object) -> None:
     del number, frame

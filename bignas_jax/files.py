@@ -1,9 +1,12 @@
-"""JSON files that a crash leaves whole: the old contents or the new."""
+"""Files read and written whole, with an error that names file and reason."""
 
 import errno
 import json
+import math
 import os
+import pathlib
 import re
+import tempfile
 from typing import Any
 
 from etils import epath
@@ -12,32 +15,111 @@ from bignas_jax import errors, storage
 
 # What the system says when there is no room for a file, or no way to write it.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What else it says of a place and not of a program.
+_OF_PLACE = (
+  *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+  *(errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO),
+  *(errno.ENOTEMPTY, errno.EEXIST, errno.EINVAL, errno.ENODEV),
+)
 _NAMES = {dict: 'a JSON object', list: 'a JSON list'}
 
 
 def write_json(path: epath.Path, value: Any) -> None:
+  """Writes a whole file or none; once this returns, it is on the disk.
+
+  JSON has no infinity and no NaN: they become null.
+  """
+  storage.write(path, json.dumps(finite(value), indent=2) + '\n')
+
+
+def write_text(path: epath.Path, text: str) -> None:
   """Writes a whole file or none; once this returns, it is on the disk."""
-  storage.write(path, json.dumps(value, indent=2) + '\n')
+  storage.write(path, text)
 
 
-def read_json(path: epath.Path, kind: type = dict) -> Any:
-  """Reads a JSON object, or a list.
+def finite(value: Any) -> Any:
+  """Returns nested dicts and lists with None for floats that JSON has not."""
+  if isinstance(value, dict):
+    return {name: finite(inner) for name, inner in value.items()}
+  if isinstance(value, list | tuple):
+    return [finite(inner) for inner in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def read_bytes(path: os.PathLike) -> bytes:
+  """Returns what is in a file.
 
   Raises:
-    UserError: it is not JSON, or not of that kind.
+    UserError: it cannot be read; says why.
   """
   try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
+    return epath.Path(path).read_bytes()
+  except OSError as error:
+    why = error.strerror or type(error).__name__
+    raise errors.UserError(str(path), why, 'a file that can be read') from None
+
+
+def read_text(path: os.PathLike) -> str:
+  """Returns the text in a file.
+
+  Raises:
+    UserError: it cannot be read, or is not UTF-8.
+  """
+  try:
+    return read_bytes(path).decode()
+  except UnicodeDecodeError as error:
+    why = f'byte {error.start} is no UTF-8'
+    raise errors.UserError(str(path), why, 'a text file') from None
+
+
+def read_json(path: os.PathLike, kind: type = dict) -> Any:
+  """Returns a JSON object, or a list.
+
+  Raises:
+    UserError: the file cannot be read, is not JSON, or not of that kind.
+  """
+  try:
+    value = json.loads(read_text(path))
+  except (json.JSONDecodeError, RecursionError) as error:
     raise errors.UserError(str(path), str(error), 'valid JSON') from None
   if not isinstance(value, kind):
     raise errors.UserError(str(path), value, _NAMES[kind])
   return value
 
 
+def check_writable(path: os.PathLike, field: str) -> None:
+  """Checks, before any work, that a file or directory can be made or changed.
+
+  A file is made and removed where `path` will lie: what permissions say is not
+  all that a file system asks.
+
+  Raises:
+    UserError: nothing can be written there; says why, and names the field.
+  """
+  if storage.in_bucket(path):
+    return
+  target = pathlib.Path(os.path.realpath(path))
+  try:
+    nearest = target if target.is_dir() else target.parent
+    while not nearest.exists():
+      nearest = nearest.parent
+    with tempfile.NamedTemporaryFile(prefix='.bignas_jax', dir=nearest):
+      pass
+  except OSError as error:
+    allowed = f'a place that can be written to ({error.strerror})'
+    raise errors.UserError(field, str(path), allowed) from None
+
+
 def no_room(error: BaseException) -> bool:
   """Whether an error, of the system or of TensorStore, is of a full disk."""
   return _number(error) in _NO_ROOM
+
+
+def of_place(error: OSError) -> bool:
+  """Whether an error tells of a file, a disk or a permission, not of us."""
+  return error.filename is not None and error.errno in (*_NO_ROOM, *_OF_PLACE)
 
 
 def reason(error: BaseException) -> str:

@@ -5,8 +5,11 @@ never appended to or renamed, and a directory is there as long as something is
 in it. Only what follows from that is in this file.
 """
 
+import contextlib
+import errno
 import importlib.util
 import os
+import uuid
 
 from etils import epath
 
@@ -28,6 +31,8 @@ def path(text: str) -> epath.Path:
     raise errors.UserError(
       'path', text, "a path; a bucket with the extra: pip install -e '.[gcs]'"
     )
+  if not text or '\0' in text:
+    raise errors.UserError('path', text, 'a path')
   return epath.Path(text)
 
 
@@ -39,17 +44,52 @@ def absolute(where: epath.Path) -> epath.Path:
   return where if in_bucket(where) else where.absolute()
 
 
-def write(where: epath.Path, text: str) -> None:
-  """Writes a whole file or none; once this returns, it is on the disk."""
+def beside(where: os.PathLike) -> str:
+  """Returns a name for what will become `where`, that nobody else uses.
+
+  It is hidden and lies in the same directory.
+  """
+  folder, name = os.path.split(os.fspath(where))
+  return os.path.join(folder, f'.{name[:200]}.{uuid.uuid4().hex[:12]}.new')
+
+
+def write(where: epath.Path, content: str | bytes) -> None:
+  """Writes a whole file or none; once this returns, it is on the disk.
+
+  A link stays, and what it leads to is written.
+
+  Raises:
+    OSError: nothing can be written there; an older file is intact.
+  """
+  data = content.encode() if isinstance(content, str) else content
   if in_bucket(where):
-    where.write_text(text)
+    where.write_bytes(data)
     return
-  fresh = where.with_name(where.name + '.new')
-  with open(fresh, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(fresh, where)
+  target = os.path.realpath(where)
+  fresh = beside(target)
+  try:
+    with open(fresh, 'xb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(fresh, target)
+  except BaseException:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(fresh)
+    raise
+  sync(os.path.dirname(target))
+
+
+def sync(directory: os.PathLike | str) -> None:
+  """Has the disk know which names are in a directory."""
+  number = os.open(directory or '.', os.O_RDONLY)
+  try:
+    os.fsync(number)
+  except OSError as error:
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+      raise  # those are of file systems that cannot, and need not
+  finally:
+    os.close(number)
 
 
 def append(where: epath.Path, text: str) -> None:

@@ -1,7 +1,6 @@
 """The directory of a run: which config it belongs to, where things lie."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors, files, nested, storage
+from bignas_jax import errors, files, locks, nested, storage
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
@@ -81,15 +80,8 @@ def lock(workdir: epath.Path) -> Iterator[None]:
   Raises:
     UserError: another process trains in it.
   """
-  if storage.in_bucket(workdir):
-    yield
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / '.lock', 'w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise errors.UserError(
-        'workdir', str(workdir), 'a directory that no other run is using'
-      ) from None
+  if not storage.in_bucket(workdir):
+    workdir.mkdir(parents=True, exist_ok=True)
+  allowed = 'a directory that no other run is using'
+  with locks.hold(workdir / '.lock', 'workdir', allowed):
     yield

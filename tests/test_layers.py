@@ -18,7 +18,8 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing timing""",
+  rollbacks extras placing timing schema locks
+  signals""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling
   counting optim sharding model examples folders array_records sources damage
@@ -61,6 +62,8 @@ OWNERS = {
   'safetensors': {'child'},
   'sklearn': {'predictor'},
   'tensorboardX': {'metrics'},
+  'msgspec': {'schema'},
+  'fcntl': {'locks'},
 }
 
 LAYER = {

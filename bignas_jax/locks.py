@@ -1,0 +1,46 @@
+"""Locks between processes, as files that a process holds."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+
+from bignas_jax import errors, metrics, storage
+
+# What file systems say that have no locks: Lustre without -o flock, some NFS.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+@contextlib.contextmanager
+def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
+  """Holds a lock, which ends with the process at the latest.
+
+  A bucket has no locks, and some file systems have none: there, nobody is kept
+  out; of the latter a warning tells.
+
+  Args:
+    path: of the lock's file, in a directory that exists. The file stays.
+    field: what the user said that leads here, such as `workdir`.
+    allowed: what is allowed, when another process holds the lock.
+
+  Raises:
+    UserError: another process holds it.
+  """
+  if storage.in_bucket(path):
+    yield
+    return
+  with open(path, 'ab') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      where = os.path.dirname(os.fspath(path))
+      raise errors.UserError(field, where, allowed) from None
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+      metrics.say(
+        f'warning: {path}: this file system has no locks ({error.strerror}); '
+        'make sure that no other process writes here'
+      )
+    yield
