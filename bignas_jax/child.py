@@ -8,8 +8,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,23 @@ import safetensors.numpy
 from etils import epath
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, files, nested, slicing, storage, supernet
+from bignas_jax import (
+  errors,
+  files,
+  nested,
+  receipts,
+  replacing,
+  slicing,
+  supernet,
+)
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
 FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
+# What other commands write beside them.
+MEASURED, RECEIPT, LOCK = 'latency.json', 'export.json', '.lock'
+_PACKAGE = 'a child package'
 
 Variables = dict[str, Any]
 
@@ -44,28 +53,64 @@ class Child:
   info: dict[str, Any]
 
 
+def check_place(directory: epath.Path, field: str = '--out') -> None:
+  """Checks, before any work, that a package may be written there.
+
+  It may be where nothing is, in an empty directory, and in place of an older
+  package with what we have made of that: exports and measurements.
+
+  Raises:
+    UserError: something else is there, or nothing can be written.
+  """
+  replacing.check(directory, ours, field, _PACKAGE)
+
+
 def save(directory: epath.Path, child: Child) -> None:
-  """Writes the package, whole or not at all; replaces an older one."""
-  if storage.in_bucket(directory):
-    # Without `child.json`, which comes last, it is no package.
-    (directory / _INFO).unlink(missing_ok=True)
-    _write(directory, child)
-    return
-  fresh = directory.with_name(directory.name + '.new')
-  shutil.rmtree(fresh, ignore_errors=True)
-  _write(fresh, child)
-  if directory.exists():
-    shutil.rmtree(directory)
-  os.replace(fresh, directory)
+  """Writes the package, whole or not at all; replaces an older one.
 
-
-def _write(directory: epath.Path, child: Child) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
+  Raises:
+    UserError: as `check_place` does.
+  """
   flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
-  (directory / _WEIGHTS).write_bytes(safetensors.numpy.save(flat))
   fields = {'format': FORMAT, **child.info}
   fields['network'] = dataclasses.asdict(child.space)
-  files.write_json(directory / _INFO, fields)
+  contents = {
+    _WEIGHTS: safetensors.numpy.save(flat),
+    _INFO: (json.dumps(files.finite(fields), indent=2) + '\n').encode(),
+  }
+  replacing.replace(directory, contents, ours, _PACKAGE)
+
+
+def ours(directory: epath.Path) -> set[str]:
+  """Returns the names in a package's directory of what we have written.
+
+  The two files of a package, what was measured of it, and exports with all
+  that is as their receipts say.
+  """
+  found = {*FILES, MEASURED}
+  for name in replacing.names(directory):
+    folder, _, last = name.rpartition('/')
+    if last == RECEIPT:
+      found |= {
+        f'{folder}/{n}'.strip('/') for n in _exported(directory / folder)
+      }
+  return found
+
+
+def _exported(directory: epath.Path) -> set[str]:
+  """Returns the names of an export's files that nobody has changed since."""
+  found = {RECEIPT, LOCK}
+  try:
+    entries = files.read_json(directory / RECEIPT)['formats'].values()
+    told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
+  except (errors.UserError, AttributeError, KeyError, TypeError):
+    return set()  # no receipt of ours
+  there = replacing.names(directory)
+  return found | {
+    name
+    for name, sha256 in told.items()
+    if name in there and receipts.digest(directory / name) == sha256
+  }
 
 
 def load(directory: epath.Path) -> Child:

@@ -76,6 +76,7 @@ def extract(
       processes do this.
   """
   cluster.refuse('extract')
+  child_lib.check_place(out)
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
   run = trained.load(workdir)

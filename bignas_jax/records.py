@@ -119,7 +119,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     else arch_lib.from_dict(space, best.get('arch')),
     calibration=_json(workdir / 'search' / 'calibration.json'),
     predictor=_json(workdir / 'search' / 'predictor.json'),
-    children=[_child(p) for p in paths if p.parent.suffix != '.new'],
+    children=[_child(p) for p in paths if p.parent.name[0] != '.'],
     table=None if table is None else latency_tables.load(table, space),
   )
 

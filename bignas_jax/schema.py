@@ -94,8 +94,9 @@ def plain(value: Any) -> Any:
     return {name: plain(inner) for name, inner in value.items()}
   if isinstance(value, list | tuple):
     return [plain(inner) for inner in value]
-  if getattr(value, 'shape', None) == () and hasattr(value, 'item'):
-    return value.item()
+  item = getattr(value, 'item', None)
+  if getattr(value, 'shape', None) == () and callable(item):
+    return item()
   return value
 
 

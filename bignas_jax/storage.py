@@ -44,7 +44,7 @@ def absolute(where: epath.Path) -> epath.Path:
   return where if in_bucket(where) else where.absolute()
 
 
-def beside(where: os.PathLike) -> str:
+def beside(where: os.PathLike | str) -> str:
   """Returns a name for what will become `where`, that nobody else uses.
 
   It is hidden and lies in the same directory.

@@ -1,0 +1,192 @@
+"""Child packages: written where nothing of anybody else's is lost."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+from etils import epath
+
+from bignas_jax import child as child_lib
+from bignas_jax import errors, receipts, replacing
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0/children/best'
+PACKAGE = {'child.json', 'model.safetensors'}
+
+
+@pytest.fixture
+def child():
+  return child_lib.load(epath.Path(GOLDEN))
+
+
+def _files(directory):
+  return {
+    str(path.relative_to(directory)): path.read_bytes()
+    for path in directory.rglob('*')
+    if path.is_file()
+  }
+
+
+def _export(directory, content=b'network'):
+  directory.mkdir(parents=True)
+  (directory / 'model.onnx').write_bytes(content)
+  digest = receipts.digest(epath.Path(directory / 'model.onnx'))
+  told = {'files': {'model.onnx': {'sha256': digest}}}
+  (directory / 'export.json').write_text(json.dumps({'formats': {'o': told}}))
+
+
+def _foreign(kind, out):
+  """Makes a place that is not to be touched; returns what is in it."""
+  if kind == 'file':
+    out.write_text('precious')
+    return
+  out.mkdir()
+  if kind == 'directory':
+    (out / 'chapter.txt').write_text('precious')
+  elif kind == 'empty directory inside':
+    (out / 'photos').mkdir()
+  elif kind == 'run':
+    shutil.copytree(GOLDEN.parents[1], out, dirs_exist_ok=True)
+  elif kind == 'children':
+    shutil.copytree(GOLDEN, out / 'best')
+  elif kind == 'package and notes':
+    shutil.copytree(GOLDEN, out, dirs_exist_ok=True)
+    (out / 'notes.txt').write_text('precious')
+  elif kind == 'package and a changed export':
+    shutil.copytree(GOLDEN, out, dirs_exist_ok=True)
+    _export(out / 'export')
+    (out / 'export/model.onnx').write_text('optimised by hand')
+  elif kind == 'package and a link':
+    shutil.copytree(GOLDEN, out, dirs_exist_ok=True)
+    (out / 'latest').symlink_to('model.safetensors')
+
+
+FOREIGN = [
+  *('file', 'directory', 'empty directory inside', 'run', 'children'),
+  *('package and notes', 'package and a changed export'),
+  'package and a link',
+]
+
+
+@pytest.mark.parametrize('kind', FOREIGN)
+def test_what_is_not_ours_is_refused_and_untouched(kind, child, tmp_path):
+  out = tmp_path / 'thesis'
+  _foreign(kind, out)
+  (tmp_path / 'thesis.new').mkdir()
+  (tmp_path / 'thesis.new/file').write_text('beside')
+  before = _files(tmp_path)
+  for act in (
+    lambda: child_lib.check_place(epath.Path(out)),
+    lambda: child_lib.save(epath.Path(out), child),
+  ):
+    with pytest.raises(errors.UserError, match=r'--out: .*thesis') as caught:
+      act()
+    assert '\n' not in str(caught.value)
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize('kind', ['missing', 'deep', 'empty', 'link', 'older'])
+def test_a_package_is_written_where_it_may_be(kind, child, tmp_path):
+  out = tmp_path / 'deep' / 'a' if kind == 'deep' else tmp_path / 'a'
+  if kind == 'empty':
+    out.mkdir()
+  elif kind == 'link':
+    (tmp_path / 'there').mkdir()
+    out.symlink_to(tmp_path / 'there')
+  elif kind == 'older':
+    out.mkdir()
+    for name in PACKAGE:
+      (out / name).write_text('older')
+  child_lib.save(epath.Path(out), child)
+  assert set(_files(out)) == PACKAGE
+  assert child_lib.load(epath.Path(out)).info['arch'] == child.info['arch']
+  assert out.is_symlink() == (kind == 'link')
+  left = {p.name for p in tmp_path.iterdir()}
+  assert left <= {'a', 'deep', 'there'}, 'temporary directories are gone'
+
+
+def test_what_was_made_of_an_older_child_goes_with_it_and_is_named(
+  child, tmp_path, capsys
+):
+  out = tmp_path / 'a'
+  child_lib.save(epath.Path(out), child)
+  _export(out / 'export')
+  (out / 'latency.json').write_text('{}')
+  child_lib.save(epath.Path(out), child)
+  assert set(_files(out)) == PACKAGE
+  assert 'export, latency.json' in capsys.readouterr().err
+
+
+def test_the_current_directory_may_be_empty_only(child, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  child_lib.save(epath.Path('.'), child)
+  assert set(os.listdir(tmp_path)) == PACKAGE
+  with pytest.raises(errors.UserError, match='current one'):
+    child_lib.save(epath.Path('.'), child)
+
+
+def test_a_dangling_link_and_a_place_without_permission_are_refused(tmp_path):
+  (tmp_path / 'link').symlink_to(tmp_path / 'nowhere')
+  for out in (tmp_path / 'link', '/proc/child'):
+    with pytest.raises(errors.UserError, match='--out'):
+      child_lib.check_place(epath.Path(out))
+
+
+class _Killed(BaseException):
+  pass
+
+
+@pytest.mark.parametrize('exchange', [True, False])
+@hypothesis.settings(
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+  max_examples=25,
+)
+@hypothesis.given(at=st.integers(0, 12))
+def test_a_kill_leaves_the_old_package_or_the_new_one(
+  exchange, child, tmp_path_factory, at
+):
+  """Dies at the at-th call of the system that changes a file's name."""
+  base = tmp_path_factory.mktemp('kill')
+  out, old = base / 'a', {'child.json': b'old', 'model.safetensors': b'old'}
+  out.mkdir()
+  for name, content in old.items():
+    (out / name).write_bytes(content)
+  calls = 0
+
+  def dying(function):
+    def act(*arguments, **named):
+      nonlocal calls
+      calls += 1
+      if calls > at:
+        raise _Killed
+      return function(*arguments, **named)
+
+    return act
+
+  def cannot(one, other):
+    raise OSError(22, 'Invalid argument')
+
+  with pytest.MonkeyPatch.context() as patch:
+    for name in ('replace', 'rename', 'unlink', 'rmdir', 'mkdir'):
+      patch.setattr(os, name, dying(getattr(os, name)))
+    real = replacing._exchange if exchange else cannot
+    patch.setattr(replacing, '_exchange', dying(real))
+    with contextlib.suppress(_Killed):
+      child_lib.save(epath.Path(out), child)
+  found = [_files(p) for p in base.iterdir()]
+  if exchange:
+    found = [_files(out)]
+  new = {name: (GOLDEN / name).read_bytes() for name in PACKAGE}
+  whole = [f for f in found if f == old or _same_child(f, new)]
+  assert whole, (at, [list(f) for f in found])
+
+
+def _same_child(found, new):
+  return (
+    set(found) == PACKAGE
+    and found['model.safetensors'] == new['model.safetensors']
+  )
