@@ -22,6 +22,7 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   child,
+  evaluating,
   extraction,
   footprint,
   latency_tables,
@@ -102,7 +103,7 @@ class Run:
   @functools.cache  # noqa: B019 (runs are few, and live as long as a notebook)
   def _evaluator(self, split: str) -> Evaluator:
     run = self._run
-    images = extraction.choose_split(run.splits, split)
+    images = evaluating.choose_split(run.splits, split)
     return training.evaluator(run.config, run.model, run.splits, images)
 
   def search(

@@ -33,6 +33,20 @@ def compiler_options(platform: str) -> dict[str, Any]:
   return options
 
 
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+  """Has what is compiled inside multiply float32 as float32.
+
+  TPUs round factors to bfloat16 by default, and some GPUs to TensorFloat-32.
+  CPUs do not, and their programs stay those that are compiled outside.
+  """
+  if jax.devices()[0].platform == 'cpu':
+    yield
+    return
+  with jax.default_matmul_precision('highest'):
+    yield
+
+
 def compile_all(
   lower: Mapping[Any, Callable[[], Any]],
   finish: Callable[[Any, Any], Any] = lambda name, lowered: lowered.compile(),

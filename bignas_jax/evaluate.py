@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, extraction, presets
+from bignas_jax import cli, evaluating, presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -21,12 +21,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     help=f'with --workdir: best, {presets.WORDS}',
   )
   parser.add_argument(
-    '--split', default='test', help=f'one of {", ".join(extraction.SPLITS)}'
+    '--split', default='test', help=f'one of {", ".join(evaluating.SPLITS)}'
   )
   options = parser.parse_args(arguments)
   if options.child is not None:
-    return extraction.evaluate_child(options.child, options.split)
-  return extraction.evaluate_in_supernet(
+    return evaluating.evaluate_child(options.child, options.split)
+  return evaluating.evaluate_in_supernet(
     options.workdir, options.arch, options.split
   )
 

@@ -1,7 +1,7 @@
-"""From a trained supernet to child packages, and back to accuracies."""
+"""From a trained supernet to child packages."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,20 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax import arch as arch_lib
-from bignas_jax import child as child_lib
 from bignas_jax import (
+  backend,
   cluster,
   counting,
   errors,
   evaluation,
   folding,
   metrics,
-  nested,
   presets,
-  sharding,
-  sources,
   supernet,
   trained,
   training,
 )
+from bignas_jax import child as child_lib
 from bignas_jax import config as config_lib
 from bignas_jax import data as data_lib
 from bignas_jax import (
@@ -37,9 +35,9 @@ from bignas_jax.config import Config
 from bignas_jax.model import Model
 from bignas_jax.space import Space
 
-TOLERANCE = 1e-4  # of logits, between the supernet and the child
+# Between logits of the supernet and the child, over the largest logit.
+TOLERANCE = 1e-4
 _PARITY_IMAGES = 256
-SPLITS = ('test', 'held_out')
 
 
 def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
@@ -80,7 +78,27 @@ def extract(
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
   run = trained.load(workdir)
-  model = run.model
+  with backend.exact_products():
+    child = _verified(config, run, arch, text, fold)
+  child_lib.save(out, child)
+  whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
+  difference = child.info['parity']['max_abs_diff']
+  metrics.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
+  return child
+
+
+def _verified(
+  config: Config, run: trained.Run, arch: Arch, text: str, fold: bool
+) -> Child:
+  """Cuts a child out, and compares it with the supernet in float32.
+
+  Whatever type the run computed in: rounding to bfloat16 differs between two
+  programs by more than a wrong slice may.
+
+  Raises:
+    UserError: their logits differ.
+  """
+  model = dataclasses.replace(run.model, dtype=jnp.float32)
   inside = training.evaluator(config, model, run.splits, run.splits.test)
   stats = inside.calibrate(run.params, arch)
   sliced = jax.device_get(
@@ -91,29 +109,26 @@ def extract(
   network = arch_lib.pin(model.space, arch)
   batches = _batches(config, model, run.splits, 'test')
   alone = evaluation.Evaluator(model, [], batches, arch)
-  difference = _difference(
-    (inside, run.params, stats), (alone, *_arrays(sliced)), arch
-  )
+  ours = inside, run.params, stats
+  parity = _difference(ours, (alone, *_arrays(sliced)), arch)
   if fold:
-    kept = network, sliced
-    network, sliced = folding.fold(*kept)
-    # In float32, which children are evaluated in, whatever the run's type.
-    before, alone = (
-      evaluation.Evaluator(_alone(model, space), [], batches, arch)
-      for space in (kept[0], network)
-    )
-    difference += _difference(
-      (before, *_arrays(kept[1])), (alone, *_arrays(sliced)), arch
-    )
-  if not difference <= TOLERANCE:
+    kept = alone, *_arrays(sliced)
+    network, sliced = folding.fold(network, sliced)
+    folded = dataclasses.replace(model, space=network)
+    alone = evaluation.Evaluator(folded, [], batches, arch)
+    parity = parity.plus(_difference(kept, (alone, *_arrays(sliced)), arch))
+  if not parity.over_scale <= TOLERANCE:
     raise errors.UserError(
-      '--arch', text, f'a child within {TOLERANCE}; it is off by {difference}'
+      '--arch',
+      text,
+      f'a child within {TOLERANCE} of the largest logit, '
+      f'{parity.logits_scale:.3g}; it is off by {parity.max_abs_diff:.3g}',
     )
   measured = {
     'batch_norm': 'folded' if fold else 'kept',
     'accuracy': alone.evaluate(*_arrays(sliced), arch)._asdict()
     | {'split': 'test'},
-    'parity': {'max_abs_diff': difference, 'images': _PARITY_IMAGES},
+    'parity': parity.to_dict() | _as_trained(config, run, ours, arch),
     'source': {
       'step': run.step,
       'config_sha256': config_lib.sha256(config),
@@ -122,11 +137,23 @@ def extract(
   }
   info = _info(config, model, arch) | measured
   info['class_names'] = list(run.splits.train.classes)
-  child = Child(arch, network, sliced, info)
-  child_lib.save(out, child)
-  whole = 'trained network' if arch_lib.is_one(model.space) else 'supernet'
-  metrics.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
-  return child
+  return Child(arch, network, sliced, info)
+
+
+def _as_trained(
+  config: Config, run: trained.Run, ours: Any, arch: Arch
+) -> dict[str, Any]:
+  """How far the run's own type is from float32; nothing, if it is float32."""
+  if run.model.dtype == jnp.float32:
+    return {}
+  batches = _batches(config, run.model, run.splits, 'test')
+  rounded = evaluation.Evaluator(run.model, [], batches)
+  off = _difference(ours, (rounded, *ours[1:]), arch)
+  metrics.say(
+    f'in {config.dtype}, as it was trained, logits differ by up to '
+    f'{off.max_abs_diff:.1e} of {off.logits_scale:.3g}'
+  )
+  return {config.dtype: off.to_dict()}
 
 
 def _info(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
@@ -157,101 +184,57 @@ def _arrays(variables: supernet.Variables):
   return variables['params'], variables['batch_stats']
 
 
-def _alone(model: Model, space: Space) -> Model:
-  """The model of a child that has left its run."""
-  return dataclasses.replace(model, space=space, dtype=jnp.float32)
+class Parity(NamedTuple):
+  """How far two networks are from each other."""
+
+  max_abs_diff: float  # of logits
+  logits_scale: float  # the largest logit of the first one, without its sign
+  images: int
+
+  @property
+  def over_scale(self) -> float:
+    return self.max_abs_diff / (self.logits_scale or 1.0)
+
+  def plus(self, other: 'Parity') -> 'Parity':
+    """Returns what two steps one after the other may differ by."""
+    both = self.max_abs_diff + other.max_abs_diff
+    return self._replace(max_abs_diff=both)
+
+  def to_dict(self) -> dict[str, Any]:
+    return self._asdict() | {'max_diff_over_scale': self.over_scale}
 
 
-def _difference(one, other, arch: Arch) -> float:
-  """Largest difference of logits on real images.
+def _difference(one, other, arch: Arch) -> Parity:
+  """Compares logits on real images.
 
   Args:
     one: an evaluator, and the params and statistics to hand it.
     other: likewise.
     arch: of both.
+
+  Returns:
+    The largest difference, NaN if a logit is, over at least _PARITY_IMAGES
+    images as far as the split has them.
   """
-  worst, seen = 0.0, 0
+  worst, scale, images = 0.0, 0.0, 0
   for batch in one[0].split:
+    mask = np.asarray(jax.device_get(batch['mask']))
     ours, theirs = (
-      evaluator.logits(params, stats, batch, arch)
-      for evaluator, params, stats in (one, other)
+      np.asarray(jax.device_get(e.logits(params, stats, batch, arch)))[mask]
+      for e, params, stats in (one, other)
     )
-    worst = max(worst, float(np.abs(np.subtract(ours, theirs)).max()))
-    seen += len(ours)
-    if seen >= _PARITY_IMAGES:
+    # NumPy's maximum is NaN where one of the two is; Python's is not.
+    worst = np.maximum(worst, np.abs(ours - theirs).max(initial=0))
+    scale = np.maximum(scale, np.abs(ours).max(initial=0))
+    images += len(ours)
+    if images >= _PARITY_IMAGES:
       break
-  return worst
-
-
-def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
-  """Accuracy of a child package on a split of the data it was made with."""
-  cluster.refuse('evaluate --child')
-  child = child_lib.load(directory)
-  info = child.info
-  data = nested.build(sources.Data, info['data'])
-  source = choose_split(sources.load(data, info['input']['channels']), split)
-  model = Model(
-    space=child.space,
-    where=sharding.mesh(jax.devices()[:1]),
-    mean=tuple(info['input']['mean']),
-    std=tuple(info['input']['std']),
-    image_size=info['input']['image_size'],
-  )
-  batches = data_lib.eval_batches(
-    source, data, batch_size=256, resolution=model.image_size
-  )
-  alone = evaluation.Evaluator(model, [], batches, child.arch)
-  variables = child.variables
-  score = alone.evaluate(
-    variables['params'], variables['batch_stats'], child.arch
-  )
-  return {
-    'child': str(directory),
-    'split': split,
-    'calibration': info['calibration'],
-  } | score._asdict()
-
-
-def evaluate_in_supernet(
-  workdir: epath.Path, text: str, split: str
-) -> dict[str, Any]:
-  """Accuracy of a child inside its supernet, calibrated on the way.
-
-  Also with the biggest child's statistics in place of its own, which shows
-  what calibration is for.
-  """
-  cluster.join()
-  config = workdir_lib.load_config(workdir)
-  space = config_lib.space(config)
-  arch = choose(workdir, space, text)
-  cluster.same('--arch', text, (arch, split))
-  run = trained.load(workdir)
-  evaluator = training.evaluator(
-    config, run.model, run.splits, choose_split(run.splits, split)
-  )
-  score = evaluator.score(run.params, arch)
-  borrowed = evaluator.calibrate(run.params, arch_lib.biggest(space))
-  return {
-    'arch': arch_lib.to_dict(arch),
-    'split': split,
-    'calibration': {
-      'images': config.calibration.images,
-      'seed': config.calibration.seed,
-    },
-    'uncalibrated_top1': evaluator.evaluate(run.params, borrowed, arch).top1,
-  } | score._asdict()
-
-
-def choose_split(splits: sources.Splits, name: str) -> sources.Source:
-  """The images of `test` or `held_out`; UserError for another name."""
-  if name not in SPLITS:
-    raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
-  return getattr(splits, name)
+  return Parity(float(worst), float(scale), images)
 
 
 def _batches(config, model, splits, split):
   return data_lib.eval_batches(
-    choose_split(splits, split),
+    getattr(splits, split),
     config.data,
     batch_size=config.eval_batch_size,
     resolution=model.image_size,

@@ -34,7 +34,7 @@ LAYERS = [
   'config overrides workdir starting records',
   # 5: what runs from a config
   """cli run_card observing recovery training
-  trained scoring searching extraction estimating exporting""",
+  trained scoring searching extraction evaluating estimating exporting""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale benchmarking_child
