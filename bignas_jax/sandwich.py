@@ -168,7 +168,7 @@ def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
   Args:
     loss: a function of (params, probe) that returns (loss, through) and more.
     params: of the child.
-    sums: at least as large.
+    sums: of the supernet's parameters, of which the child's are slices.
     factor: of the gradient.
 
   Returns:
@@ -179,10 +179,15 @@ def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
     loss, params, jnp.zeros(()), has_aux=True
   )
   given = {
-    part: {name: Through(sums[part][name], jnp.zeros(())) for name in names}
+    part: {
+      name: Through(slicing.shrink(sums[part][name], one.params), jnp.zeros(()))
+      for name, one in names.items()
+    }
     for part, names in through.items()
   }
   found, square = back((jnp.full_like(value, factor), given))
+  if not given:
+    square = jnp.zeros(())  # of blocks whose gradients are among the found
   for part, names in given.items():
     added = {name: found[part].pop(name) for name in names}
     sums = slicing.put(sums, {part: added})

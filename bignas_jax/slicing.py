@@ -30,7 +30,8 @@ def shrink(tree: Tree, shapes: Tree, turn: Turn = None) -> Tree:
   if isinstance(shapes, dict):
     return {name: shrink(tree[name], shapes[name], turn) for name in shapes}
   if turn is None:
-    return tree[_window(tree.shape, shapes.shape)]
+    whole = tree.shape == shapes.shape
+    return tree if whole else tree[_window(tree.shape, shapes.shape)]
   starts = _starts_of_entry(tree, shapes, turn)
   return lax.dynamic_slice(tree, starts, (1, *shapes.shape))[0]
 

@@ -1,5 +1,8 @@
 """What a step reports, against its definition."""
 
+import dataclasses
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -9,7 +12,15 @@ import tiny
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
-from bignas_jax import measures, programs, rules, sharding, supernet
+from bignas_jax import (
+  measures,
+  programs,
+  rules,
+  sampling,
+  sandwich,
+  sharding,
+  supernet,
+)
 
 
 @pytest.fixture(scope='module', params=[1, 4])
@@ -65,6 +76,57 @@ def test_gradient_norm_is_that_of_the_childs_own_gradient(ran):
     if devices == 1:
       np.testing.assert_allclose(wanted, _norm(own), rtol=1e-3)
   assert len({round(norm, 4) for norm in norms}) == len(norms)
+
+
+def _own_gradient(role: str, **changes):
+  """Gradients of a step's only child, and what is measured of it."""
+  config = tiny.config(space=tiny.QUICK, **changes)
+  where = sharding.mesh(jax.devices()[:1])
+  setup = config_lib.setup(config, where)
+  setup = dataclasses.replace(
+    setup, rule=dataclasses.replace(setup.rule, edges=_BY_THE_LABEL)
+  )
+  arch = programs.STATIC[role](tiny.QUICK) if role in programs.STATIC else None
+  run = sandwich.child(setup, role, 8, arch)
+  batch = test_programs._batch(0)
+  batch['image'] = batch['image'][:, 2:-2, 2:-2]
+  indices = arch_lib.encode(tiny.QUICK, arch_lib.biggest(tiny.QUICK))
+  gradients, _, measured = jax.jit(run)(
+    _params(), np.int32(0), batch, None if arch else indices, None, {}
+  )
+  return jax.device_get(gradients), jax.device_get(measured)
+
+
+@functools.cache
+def _params():
+  setup = config_lib.setup(tiny.config(space=tiny.QUICK))
+  return jax.device_get(test_programs._perturbed(setup).params)
+
+
+_BY_THE_LABEL = tuple(
+  rules.Edge(student=role, teacher='label') for role in sampling.ROLES
+)
+
+
+@pytest.mark.parametrize(
+  ('role', 'weight_decay'),
+  [('biggest', 0.0), ('biggest', 1e-2), ('smallest', 0.0)],
+)
+def test_gradient_norm_counts_each_parameter_once(role, weight_decay):
+  """However blocks hand out their gradients: both ways agree."""
+  rule = rules.Rule(regularised=role, weight_decay=weight_decay)
+  gradients = []
+  for recompute in False, True:
+    found, measured = _own_gradient(role, rule=rule, recompute=recompute)
+    np.testing.assert_allclose(measured['grad_norm'], _norm(found), rtol=1e-3)
+    gradients.append(found)
+  chex.assert_trees_all_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_norm_of_random_children_that_are_regularised():
+  rule = rules.Rule(regularised='random', weight_decay=1e-2)
+  found, measured = _own_gradient('random', rule=rule)
+  np.testing.assert_allclose(measured['grad_norm'], _norm(found), rtol=1e-3)
 
 
 def test_agreement_is_with_the_teacher(ran):
