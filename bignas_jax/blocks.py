@@ -6,10 +6,12 @@ chooses one); inside it switches between kernel sizes, and masks other widths.
 """
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,13 +60,14 @@ class Block:
     """Blocks of fewer hidden channels, the last of them whole."""
     return [
       dataclasses.replace(self, most_hidden=most)
-      for most in _few(self.hidden())
+      for most in _few(tuple(self.hidden()))
     ]
 
   def variant(self) -> list[int]:
     """Which variant has enough channels: for each entry of `hidden`."""
-    sizes = _few(self.hidden())
-    return [bisect.bisect_left(sizes, hidden) for hidden in self.hidden()]
+    hidden = self.hidden()
+    sizes = _few(tuple(hidden))
+    return [bisect.bisect_left(sizes, one) for one in hidden]
 
   def hidden(self) -> list[int]:
     """Hidden channels for each pair of an input width and an expand ratio."""
@@ -93,19 +96,40 @@ class Block:
 _WASTE = 1.05  # hidden channels computed over those needed, at most
 
 
-def _few(hidden: list[int]) -> list[int]:
-  """The fewest of these sizes that together fit closely enough, ascending."""
-  *smaller, most = sorted(set(hidden))
+@functools.cache
+def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
+  """The fewest of these sizes that together fit closely enough, ascending.
 
-  def computed(sizes):
-    return sum(sizes[bisect.bisect_left(sizes, h)] for h in hidden)
+  Of several choices that compute equally little, the one whose first size is
+  the smallest, then whose second is, and so on.
+  """
+  counts = collections.Counter(hidden)
+  sizes = sorted(counts)
+  below = [0, *itertools.accumulate(counts[size] for size in sizes)]
 
-  for n in range(len(smaller)):
-    tried = ([*some, most] for some in itertools.combinations(smaller, n))
-    best = min(tried, key=computed)
-    if computed(best) <= _WASTE * sum(hidden):
-      return best
-  return [*smaller, most]
+  def computed(first: int, size: int, rest: Sequence[float]) -> float:
+    """Channels, if all from the first to this one are computed as it is."""
+    return sizes[size] * (below[size + 1] - below[first]) + rest[size + 1]
+
+  # least[n][i]: of sizes[i:], with n of them chosen and the largest among them.
+  least = [[math.inf] * len(sizes) + [0]]
+  while least[-1][0] > _WASTE * sum(hidden):
+    rest = least[-1]
+    some = [
+      min(computed(i, j, rest) for j in range(i, len(sizes)))
+      for i in range(len(sizes))
+    ]
+    least.append([*some, math.inf])
+  chosen, first = [], 0
+  for best, rest in itertools.pairwise(reversed(least)):
+    size = next(
+      j
+      for j in range(first, len(sizes))
+      if computed(first, j, rest) == best[first]
+    )
+    chosen.append(sizes[size])
+    first = size + 1
+  return tuple(chosen)
 
 
 class Active(NamedTuple):

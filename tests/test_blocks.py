@@ -1,9 +1,11 @@
 """Which sizes a block is compiled in."""
 
 import bisect
+import itertools
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bignas_jax import blocks, spaces
@@ -53,6 +55,44 @@ def test_each_child_runs_the_first_variant_that_holds_it(widths, ratios):
 def test_sizes_of_bignas(stage, width_in, sizes):
   block = of(spaces.BIGNAS.stages[stage], width_in)
   assert [v.most_hidden for v in block.variants()] == sizes
+
+
+def _few_by_trying_all(hidden):
+  """What `blocks._few` means, written out."""
+  *smaller, most = sorted(set(hidden))
+
+  def computed(sizes):
+    return sum(min(size for size in sizes if size >= h) for h in hidden)
+
+  for n in range(len(smaller) + 1):
+    tried = [(*some, most) for some in itertools.combinations(smaller, n)]
+    best = min(map(computed, tried))
+    if best <= 1.05 * sum(hidden):
+      return min(sizes for sizes in tried if computed(sizes) == best)
+  raise AssertionError('all sizes fit')
+
+
+# Few different numbers, so that many choices are equally good.
+@given(
+  st.one_of(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.lists(st.integers(1, 200), min_size=1, max_size=9),
+    st.lists(st.integers(1, 30).map(lambda n: 8 * n), min_size=1, max_size=12),
+  )
+)
+@settings(max_examples=300)
+def test_the_fewest_sizes_are_those_that_trying_all_finds(hidden):
+  assert blocks._few(tuple(hidden)) == _few_by_trying_all(hidden)
+
+
+def test_the_sizes_of_many_widths_are_found_at_once():
+  """US-Net's: trying all subsets of 31 sizes would take hours."""
+  widths = tuple(range(80, 321, 8))
+  stage = Stage(width=widths, depth=(1,), kernel_size=(3,), expand_ratio=(6,))
+  began = time.monotonic()
+  sizes = [variant.most_hidden for variant in of(stage, widths).variants()]
+  assert time.monotonic() - began < 1
+  assert sizes[-1] == 6 * 320 and len(sizes) < 12
 
 
 def test_one_network_has_one_size_and_no_masks():
