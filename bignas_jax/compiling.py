@@ -4,10 +4,11 @@ Every program of the run's steps is compiled for the topology, on a machine
 without one: does it fit the memory, and how long would the run take?
 """
 
+import bisect
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -151,26 +152,47 @@ def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
   fits, then aimed at along the line through two batches that do.
   """
 
+  def smaller(images: int) -> Config:
+    return dataclasses.replace(config, batch_size=images * where.size)
+
   def peak(images: int) -> int | None:
-    smaller = dataclasses.replace(config, batch_size=images * where.size)
-    one = _compile(smaller, where, only=name)[name]
+    one = _compile(smaller(images), where, only=name)[name]
     return one.peak_bytes if _fits(one, chip) else None
 
-  images = config.batch_size // where.size
-  return where.size * _aim(peak, chip.hbm_bytes, images)
+  possible = [
+    images
+    for images in range(1, config.batch_size // where.size)
+    if sharding.can_share(config_lib.batches(smaller(images)), where.size)
+  ]
+  return where.size * _aim(peak, chip.hbm_bytes, possible)
 
 
-def _aim(peak: Callable[[int], int | None], memory: int, too_many: int) -> int:
-  """The most images whose peak fits the memory; 0: none."""
-  images, high = too_many, None
-  while high is None and images > 1:
-    images //= 2
-    high = peak(images)
-  low = peak(images // 2) if images > 1 else None
-  if high is None or low is None:
-    return 0 if high is None else images
-  slope = (high - low) / (images - images // 2)
-  aimed = min(int(images + (memory - high) / slope), too_many - 1)
-  while aimed > images and peak(aimed) is None:
+def _aim(
+  peak: Callable[[int], int | None], memory: int, possible: Sequence[int]
+) -> int:
+  """Returns the most images whose peak fits the memory; 0: none.
+
+  Args:
+    peak: bytes that so many images take; None: more than there are.
+    memory: in bytes.
+    possible: numbers of images, ascending; one more than the last does not fit.
+  """
+
+  def last(images: float) -> int:
+    """The position of the last possible number that is not above this."""
+    return bisect.bisect_right(possible, images) - 1
+
+  at, high = len(possible), None
+  while high is None:
+    if at == 0:
+      return 0
+    at = min(at - 1, max(last(possible[at - 1] / 2), 0))
+    high = peak(possible[at])
+  images, fewer, low = possible[at], 0, 0  # at worst nothing is fixed
+  if (before := last(images / 2)) >= 0:
+    fewer = possible[before]
+    low = peak(fewer) or 0
+  aimed = last(images + (memory - high) * (images - fewer) / (high - low))
+  while aimed > at and peak(possible[aimed]) is None:
     aimed -= 1
-  return aimed
+  return possible[max(aimed, at)]

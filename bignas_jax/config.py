@@ -168,6 +168,7 @@ def check(config: Config) -> None:
       raise errors.UserError(field, nested.get(config, field), allowed)
   selection.check(config.search)
   sharding.check(config.layout)
+  sharding.check_batches(batches(config), devices=1)
   rules.check(config.rule, roles(config))
 
 
@@ -188,9 +189,6 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield field, 0 <= nested.get(config, field) < 1, '0 <= number < 1'
   right = all(step >= 1 for step in config.profile.at)
   yield 'profile.at', right, 'whole numbers >= 1'
-  batch, group = config.batch_size, config.bn_group_size
-  right = not group or batch % group == 0
-  yield 'bn_group_size', right, f'a divisor of batch_size {batch}'
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
@@ -218,15 +216,23 @@ def roles(config: Config) -> tuple[str, ...]:
   return sampling.roles(policy(config), space(config))
 
 
-def model(config: Config, where: Mesh | None = None) -> Model:
-  """The supernet on a mesh; None: all devices in a row."""
-  where = where or sharding.mesh()
-  for field in ('batch_size', 'eval_batch_size', 'calibration.batch_size'):
-    value = nested.get(config, field)
-    if value % where.size:
-      raise errors.UserError(
-        field, value, f'a multiple of the {where.size} devices'
-      )
+def batches(config: Config) -> list[sharding.Batch]:
+  """Returns what the devices of a run share: a step's batch, then the others.
+
+  Evaluation is given its statistics, and asks for no groups of images.
+  """
+  group = config.bn_group_size
+  return [
+    sharding.Batch('batch_size', config.batch_size, group),
+    sharding.Batch(
+      'calibration.batch_size', config.calibration.batch_size, group
+    ),
+    sharding.Batch('eval_batch_size', config.eval_batch_size),
+  ]
+
+
+def model(config: Config, where: Mesh) -> Model:
+  """The supernet on a mesh, whatever batches its devices can share."""
   return Model(
     space=space(config),
     where=where,
@@ -240,8 +246,18 @@ def model(config: Config, where: Mesh | None = None) -> Model:
 
 
 def setup(config: Config, where: Mesh | None = None) -> sandwich.Setup:
-  """What a run's programs depend on; on a mesh of all devices, if None."""
-  where = where or sharding.mesh(layout=config.layout)
+  """What a run's programs depend on.
+
+  Args:
+    config: of the run.
+    where: a mesh; None: of all devices.
+
+  Raises:
+    UserError: its devices cannot share one of the run's batches.
+  """
+  if where is None:
+    where = sharding.mesh(layout=config.layout)
+  sharding.check_batches(batches(config), where.size)
   learning_rate = schedules.create(config.schedule, config.steps)
   return sandwich.Setup(
     model=model(config, where),

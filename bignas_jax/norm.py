@@ -62,20 +62,21 @@ def batch_norm(
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
-    [groups on this device, channels]; zeros if the statistics were given.
+    [groups on this device, channels]; zeros, as of one group, if the
+    statistics were given.
     They carry no gradient of their own: the output's passes through them.
   """
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
     y = _activated(x.astype(_wide(x)) + params['bias'], swish).astype(x.dtype)
-    return y, _no_moments(x, pooling)
+    return y, _no_moments(x)
   how = _Norm(epsilon, pooling, swish)
   if width is not None:
     # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
     params = {name: ops.mask(values, width) for name, values in params.items()}
   if stats is not None:
     y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
-    return y, _no_moments(x, pooling)
+    return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
   moments = elastic.recall(take, known, lax.stop_gradient(x))
   return _normalise(how, x, params, moments), moments
@@ -157,19 +158,23 @@ def _once(x: jax.Array) -> jax.Array:
   )
 
 
-def _no_moments(x: jax.Array, pooling: Pooling) -> Moments:
-  """Those of a batch norm that did not need any."""
-  zeros = jnp.zeros((_groups(x, pooling), x.shape[-1]), _wide(x))
+def _no_moments(x: jax.Array) -> Moments:
+  """Those of a batch norm that did not need any, nor groups of images."""
+  zeros = jnp.zeros((1, x.shape[-1]), _wide(x))
   return {'mean': zeros, 'square': zeros}
 
 
 def _groups(x: jax.Array, pooling: Pooling) -> int:
   """Groups of images on this device that are normalised apart."""
   local, group = x.shape[0], pooling.group_size
-  if group is None or group > local:
+  if group is None:
     return 1
-  assert local % group == 0, (local, group)
-  return local // group
+  if group <= local:
+    assert local % group == 0, (local, group)
+    return local // group
+  spanned, rest = divmod(group, local)
+  assert not rest and _devices(pooling) % spanned == 0, (local, group)
+  return 1
 
 
 def _sums(x: jax.Array, groups: int) -> jax.Array:

@@ -5,7 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -77,6 +77,46 @@ def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
   kinds = (AxisType.Auto,) * len(layout.axes)
   grid = np.array(devices).reshape(layout.sizes)
   return Mesh(grid, layout.axes, axis_types=kinds)
+
+
+class Batch(NamedTuple):
+  """A batch that the devices of a mesh share equally."""
+
+  field: str  # of the config
+  images: int
+  group: int = 0  # images that share batch statistics; 0: no matter which
+
+
+def check_batches(batches: Sequence[Batch], devices: int) -> None:
+  """Checks that so many devices can share each of the batches.
+
+  Raises:
+    UserError: images would be left over, or a group of images that share
+      statistics would be part of two devices' shares; names the field.
+  """
+  for one in batches:
+    share, left = divmod(one.images, devices)
+    if left:
+      allowed = f'a multiple of the {devices} devices'
+      raise errors.UserError(one.field, one.images, allowed)
+    if one.group and one.images % one.group:
+      allowed = f'a divisor of {one.field} {one.images}'
+      raise errors.UserError('bn_group_size', one.group, allowed)
+    if one.group and share % one.group and one.group % share:
+      allowed = (
+        f'a divisor or a multiple of {share}, what each of {devices} devices '
+        f'has of {one.field} {one.images}'
+      )
+      raise errors.UserError('bn_group_size', one.group, allowed)
+
+
+def can_share(batches: Sequence[Batch], devices: int) -> bool:
+  """Returns whether `check_batches` finds nothing wrong."""
+  try:
+    check_batches(batches, devices)
+  except errors.UserError:
+    return False
+  return True
 
 
 def split(where: Mesh) -> PartitionSpec:

@@ -2,9 +2,18 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
+from jax.sharding import Mesh
 
-from bignas_jax import backend, checkpoint, sharding, sources, supernet
+from bignas_jax import (
+  backend,
+  checkpoint,
+  metrics,
+  sharding,
+  sources,
+  supernet,
+)
 from bignas_jax import config as config_lib
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
@@ -21,15 +30,38 @@ class Run(NamedTuple):
   params: Any
 
 
+def _mesh(config: Config) -> Mesh:
+  """As many devices in a row as can share what a trained run is used with.
+
+  Several processes take all: none of them may be left without work.
+  """
+  _, *used = config_lib.batches(config)
+  devices = jax.devices()
+  if jax.process_count() > 1:
+    sharding.check_batches(used, len(devices))
+    return sharding.mesh()
+  sharding.check_batches(used, devices=1)
+  number = next(
+    n for n in range(len(devices), 0, -1) if sharding.can_share(used, n)
+  )
+  if number < len(devices):
+    sizes = ' and '.join(f'{one.field} {one.images}' for one in used)
+    metrics.say(
+      f'using {number} of {len(devices)} devices: more cannot share {sizes}'
+    )
+  return sharding.mesh(devices[:number])
+
+
 def load(workdir: epath.Path) -> Run:
   """Reads the newest checkpoint's parameters (the averaged ones, if kept).
 
   Raises:
-    UserError: the directory is not a trained run's.
+    UserError: the directory is not a trained run's; or several processes
+      cannot share its batches.
   """
   config = workdir_lib.load_config(workdir)
   backend.keep_programs(workdir / 'compiled')
-  model = config_lib.model(config)
+  model = config_lib.model(config, _mesh(config))
   like = sharding.described(
     model.where, supernet.shapes(model.space), sharding.REPLICATED
   )

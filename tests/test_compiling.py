@@ -150,9 +150,15 @@ def test_the_largest_batch_is_found_along_the_line(fixed):
     used = fixed + 10 * images
     return used if used <= 1000 else None
 
-  assert compiling._aim(peak, 1000, 512) == (1000 - fixed) // 10
+  assert compiling._aim(peak, 1000, range(1, 512)) == (1000 - fixed) // 10
   assert len(asked) <= 6
-  assert compiling._aim(lambda images: None, 1000, 512) == 0
+  # Where groups of images allow fewer numbers, the largest of those.
+  assert compiling._aim(peak, 1000, [*range(1, 8), 16, 32, 48, 64, 96]) == (
+    96 if not fixed else 64
+  )
+  assert compiling._aim(peak, 1000, [4, 300]) == 4
+  for possible in range(1, 512), [], [1], [3, 4]:
+    assert compiling._aim(lambda images: None, 1000, possible) == 0
 
 
 @needs_libtpu
