@@ -57,7 +57,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   compiled = _compile(config, where)
   fits = all(_fits(one, chip) for one in compiled.values())
   seconds = estimating.seconds(config, chip, compiled) if fits else {}
-  step = estimating.step_seconds(config, seconds) if fits else None
+  step = estimating.step_seconds(config, seconds)
   result = {
     'topology': topology,
     'devices': where.size,
@@ -115,7 +115,7 @@ def _compile(config: Config, where: Mesh, only: str = '') -> dict[str, Figures]:
       lower, lambda name, lowered: figures.find(name, lowered, where)
     )
   return {
-    p.name: _beside(found[p.name], 0 if p.name == 'update' else beside)
+    p.name: _beside(found[p.name], 0 if p.name == programs.UPDATE else beside)
     for p in listed
     if p.name in found
   }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Of the way from chance to perfection that the biggest child must have come
+# Of the way from chance to perfection that the watched child must have come
 # before losing it counts as a collapse.
 _LEAST = 0.1
 
@@ -21,7 +21,8 @@ class Recovery:
 
   Attributes:
     tries: rollbacks to one checkpoint before the run gives up; 0: none.
-    window: steps that the biggest child's training top-1 is averaged over.
+    window: steps that the biggest child's training top-1 is averaged over; in
+      a policy without one, the first child's.
     remains: it has collapsed when less than this fraction of its best lead
       over chance remains; 0: never.
   """
@@ -53,7 +54,7 @@ class Watch:
 
   Args:
     chance: top-1 of a guess.
-    window: steps that the biggest child's top-1 is averaged over.
+    window: steps that the watched child's top-1 is averaged over.
     remains: it has collapsed when less than this fraction of its best lead
       over chance remains; 0: never.
     memory: what an earlier watch left (`memory`).
@@ -80,6 +81,7 @@ class Watch:
     losses: Iterable[tuple[str, float]],
     finite: bool,
     top1: float,
+    watched: str = 'biggest',
   ) -> None:
     """Looks at one step.
 
@@ -87,7 +89,8 @@ class Watch:
       step: counted from 1.
       losses: (role, loss) of the children.
       finite: whether all of the state after the step is.
-      top1: of the biggest child on the training batch.
+      top1: of the watched child on the training batch.
+      watched: its role.
 
     Raises:
       Diverged: this step shows that training has.
@@ -107,7 +110,7 @@ class Watch:
       best = self._chance + self._best * (1 - self._chance)
       raise Diverged(
         step,
-        f'the biggest child has collapsed: training top-1 {mean:.3f} after '
+        f'the {watched} child has collapsed: training top-1 {mean:.3f} after '
         f'{best:.3f} (means of {self._window} steps; chance is '
         f'{self._chance:.3f})',
         late=self._window,

@@ -1,9 +1,10 @@
 """How long a run would take on a pod, from what the compiler says.
 
 The compiler counts the body of a loop once and says nothing of the branch
-taken, so its time is asked for the biggest child alone, and scaled by
-activations: convolutions this thin wait for memory, not for arithmetic. The
-biggest child has loops if it computes its blocks again (`Config.recompute`).
+taken, so its time is asked for one static child alone, the biggest where there
+is one, and scaled by activations: convolutions this thin wait for memory, not
+for arithmetic. That child has loops if it computes its blocks again
+(`Config.recompute`).
 """
 
 import dataclasses
@@ -24,9 +25,9 @@ _AGAIN = 4 / 3  # forward, forward again and backward, to once and backward
 
 ASSUMPTIONS = (
   'compiled with the least optimisation effort',
-  'biggest child: seconds of the TPU compiler, or, where it gives none, the '
-  'larger of FLOPs / peak and bytes / bandwidth; loops counted once are scaled '
-  'by activations',
+  'biggest child (without one, the smallest): seconds of the TPU compiler, '
+  'or, where it gives none, the larger of FLOPs / peak and bytes / bandwidth; '
+  'loops counted once are scaled by activations',
   'other children: that time by their activations; random ones by the mean '
   f'over {_SAMPLES} samples, and a third more if they alone recompute',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
@@ -37,18 +38,28 @@ ASSUMPTIONS = (
 def seconds(
   config: Config, chip: chips.Chip, figures: Mapping[str, Figures]
 ) -> dict[str, float]:
-  """Seconds of each program, branches and loops taken into account."""
-  space = config_lib.space(config)
+  """Seconds of each program, branches and loops taken into account.
+
+  Empty, if the step has no static child, of which alone the compiler knows.
+  """
+  space, roles = config_lib.space(config), config_lib.roles(config)
+  fixed = programs.static(roles)
+  if not fixed:
+    return {}
+  known, make = next(iter(fixed.items()))
   counted = sum(
     row.cost.activations
-    for row in counting.rows(space, arch_lib.biggest(space))
+    for row in counting.rows(space, make(space))
     if not (config.recompute and _is_repeated(row.name))
   )
-  unit = of_program(figures['biggest'], chip) / counted
+  unit = of_program(figures[known], chip) / counted
   random_unit = unit if config.recompute else _AGAIN * unit
-  found = {'update': of_program(figures['update'], chip)}
-  roles = config_lib.roles(config)
-  for role, make in programs.static(roles).items():
+  found = {
+    name: of_program(figures[name], chip)
+    for name in (programs.START, programs.UPDATE)
+    if name in figures
+  }
+  for role, make in fixed.items():
     found[role] = unit * _activations(space, make(space))
   if 'random' not in roles:
     return found
@@ -85,8 +96,12 @@ def _activations(space: Space, arch: Arch) -> int:
   return counting.cost(space, arch).activations
 
 
-def step_seconds(config: Config, seconds: dict[str, float]) -> float:
-  sizes, total = config_lib.space(config).train_resolution, seconds['update']
+def step_seconds(config: Config, seconds: dict[str, float]) -> float | None:
+  """Returns what a step takes, by `seconds`; None if they are not known."""
+  if not seconds:
+    return None
+  sizes = config_lib.space(config).train_resolution
+  total = seconds[programs.UPDATE] + seconds.get(programs.START, 0)
   for role in config_lib.roles(config):
     names = [f'{role}@{size}' for size in sizes]
     took = [seconds[n] for n in ([role] if role in seconds else names)]

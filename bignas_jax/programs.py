@@ -3,7 +3,9 @@
 A step runs as a chain of programs, since a resolution is a shape: one for the
 biggest child and one for the smallest, both static; one a resolution for random
 children, which are arguments; one for the update. Only those are made whose
-children the run trains.
+children the run trains, in the order of these: a program is given the softmaxes
+that its child learns from, and no others. Where a step does not begin with a
+child that has a program to itself, one more starts the sum of gradients.
 """
 
 import functools
@@ -38,6 +40,7 @@ def key(one: Child) -> str:
 
 
 STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
+START, UPDATE = 'start', 'update'
 
 
 def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
@@ -45,15 +48,78 @@ def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
   return {role: make for role, make in STATIC.items() if role in roles}
 
 
+def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
+  """Children that a run is evaluated by: static ones, or else both ends."""
+  return static(roles) or STATIC
+
+
 def all_programs(setup: Setup) -> list[Program]:
-  """Every program that any step of the run can need."""
-  space, where = setup.model.space, setup.model.where
-  state, split = sandwich.described_state(setup), sharding.split(where)
-  size, batch = setup.model.image_size, setup.batch_size
-  pixels = jax.ShapeDtypeStruct((batch, size, size, space.channels), 'uint8')
+  """Every program that any step of the run can need, the update last."""
+  where = setup.model.where
+  state, batch = sandwich.described_state(setup), _described_batch(setup)
+  gradients = _described_gradients(setup, state)
+  one = arch_lib.encode(setup.model.space, arch_lib.biggest(setup.model.space))
+  indices = sharding.described(where, one, REPLICATED)
+  softmax = _described_softmax(setup)
+  programs = []
+  if _starts(setup):
+    places = sharding.places(gradients)
+    start = sandwich.start(gradients)
+    programs.append(
+      Program(START, _jitted(START, start, (), where, places), ())
+    )
+  for name, role, resolution, arch in _in_order(setup):
+    arguments = (
+      state.params,
+      state.step,
+      batch,
+      indices if arch is None else None,
+      gradients if programs else None,
+      dict.fromkeys(rules.teachers_of(setup.rule, role), softmax),
+    )
+    function = sandwich.child(setup, role, resolution, arch)
+    function = _jitted(name, function, 4, where)
+    programs.append(Program(name, function, arguments))
+  places = sharding.places(state), None
+  last = _jitted(UPDATE, sandwich.update(setup), 0, where, places)
+  return [*programs, Program(UPDATE, last, (state, gradients))]
+
+
+def _starts(setup: Setup) -> bool:
+  """Whether the sum of gradients starts in a program of its own.
+
+  A program of one child a step, always its first, starts it by itself.
+  """
+  first = setup.roles[0]
+  return first not in STATIC or setup.roles.count(first) > 1
+
+
+def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
+  """Name, role, resolution and static child of programs, teachers first."""
+  space, found = setup.model.space, []
+  for role in dict.fromkeys(setup.roles):
+    if role in STATIC:
+      arch = STATIC[role](space)
+      found.append((role, role, arch.resolution, arch))
+    else:
+      sizes = space.train_resolution
+      found += [(f'{role}@{size}', role, size, None) for size in sizes]
+  return found
+
+
+def _described_batch(setup: Setup) -> Tree:
+  model, batch = setup.model, setup.batch_size
+  size, channels = model.image_size, model.space.channels
+  images = jax.ShapeDtypeStruct((batch, size, size, channels), 'uint8')
   labels = jax.ShapeDtypeStruct((batch,), 'int32')
-  inputs = sharding.described(where, {'image': pixels, 'label': labels}, split)
-  gradients = sharding.described(
+  tree = {'image': images, 'label': labels}
+  return sharding.described(model.where, tree, sharding.split(model.where))
+
+
+def _described_gradients(setup: Setup, state: State) -> Tree:
+  """One after the other for each device, along the first axis."""
+  where = setup.model.where
+  return sharding.described(
     where,
     jax.tree.map(
       lambda p: jax.ShapeDtypeStruct(
@@ -61,41 +127,17 @@ def all_programs(setup: Setup) -> list[Program]:
       ),
       state.params,
     ),
-    split,
+    sharding.split(where),
   )
-  softmax = jax.ShapeDtypeStruct((batch, space.classes), 'float32')
-  one = arch_lib.encode(space, arch_lib.biggest(space))
-  indices = sharding.described(where, one, REPLICATED)
-
-  order: list[tuple[str, int, Arch | None]] = []
-  for role, make in static(setup.roles).items():
-    arch = make(space)
-    order.append((role, arch.resolution, arch))
-  if 'random' in setup.roles:
-    order += [('random', size, None) for size in space.train_resolution]
-  programs, softmaxes = [], {}
-  for role, resolution, arch in order:
-    name = f'{role}@{resolution}' if arch is None else role
-    function = sandwich.child(setup, role, resolution, arch)
-    arguments = (
-      state.params,
-      state.step,
-      inputs,
-      indices if arch is None else None,
-      gradients if programs else None,
-      dict(softmaxes),
-    )
-    function = _jitted(name, function, 4, where)
-    programs.append(Program(name, function, arguments))
-    if role in rules.teachers(setup.rule):
-      softmaxes[role] = sharding.described(where, softmax, split)
-  last = _jitted(
-    'update', sandwich.update(setup), 0, where, (sharding.places(state), None)
-  )
-  return [*programs, Program('update', last, (state, gradients))]
 
 
-def _jitted(name: str, function: Callable, donated: int, where: Mesh, out=None):
+def _described_softmax(setup: Setup) -> Tree:
+  where, classes = setup.model.where, setup.model.space.classes
+  softmax = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
+  return sharding.described(where, softmax, sharding.split(where))
+
+
+def _jitted(name: str, function: Callable, donated, where: Mesh, out=None):
   """Compiled under this name, which profiles show."""
   function.__name__ = name.replace('@', '_')
   return jax.jit(
@@ -140,21 +182,27 @@ def step(
     The state after the step, and the metrics of each child and, last, of the
     update.
   """
-  gradients, softmaxes, metrics = None, {}, []
+  space, where = setup.model.space, setup.model.where
+  gradients = compiled[START]() if START in compiled else None
+  softmaxes, metrics = {}, []
   for one in children:
-    name = key(one)
     indices = None
-    if one.role not in STATIC:
-      indices = sharding.put(
-        setup.model.where,
-        arch_lib.encode(setup.model.space, one.arch),
-        REPLICATED,
-      )
-    gradients, softmax, measured = compiled[name](
-      state.params, state.step, batch, indices, gradients, dict(softmaxes)
+    if one.role in STATIC:
+      assert one.arch == STATIC[one.role](space), f'another child is {one.role}'
+    else:
+      indices = arch_lib.encode(space, one.arch)
+      indices = sharding.put(where, indices, REPLICATED)
+    teachers = rules.teachers_of(setup.rule, one.role)
+    gradients, softmax, measured = compiled[key(one)](
+      state.params,
+      state.step,
+      batch,
+      indices,
+      gradients,
+      {teacher: softmaxes[teacher] for teacher in teachers},
     )
     if softmax is not None:
       softmaxes[one.role] = softmax
     metrics.append(measured)
-  state, last = compiled['update'](state, gradients)
+  state, last = compiled[UPDATE](state, gradients)
   return state, [*metrics, last]

@@ -121,6 +121,7 @@ class Course:
       [(r, float(loss)) for r, loss in zip(roles, losses, strict=True)],
       bool(finite),
       float(top1),
+      roles[_watched(children)],
     )
 
   def turn_back(self, trouble: Diverged) -> None:
@@ -193,11 +194,17 @@ def _was_evaluated(workdir: epath.Path, step: int) -> bool:
 def _looked_at(
   children: Sequence[Child], measured: Sequence[dict[str, Any]]
 ) -> tuple:
-  """(losses, whether the state is finite, top-1 of the biggest child)."""
+  """(losses, whether the state is finite, top-1 of the watched child)."""
   *of_children, of_update = measured
-  biggest = [child.role for child in children].index('biggest')
   losses = [numbers['loss'] for numbers in of_children]
-  return losses, of_update['finite'], of_children[biggest]['top1']
+  top1 = of_children[_watched(children)]['top1']
+  return losses, of_update['finite'], top1
+
+
+def _watched(children: Sequence[Child]) -> int:
+  """Which child shows a collapse: the biggest, or, without one, the first."""
+  roles = [child.role for child in children]
+  return roles.index('biggest') if 'biggest' in roles else 0
 
 
 def _times(number: int) -> str:

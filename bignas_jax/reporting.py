@@ -139,7 +139,7 @@ def _intro(run: Run) -> str:
 
 def _summary(run: Run, results: dict[str, Any]) -> str:
   cards = []
-  for role, make in programs.static(config_lib.roles(run.config)).items():
+  for role, make in programs.evaluated(config_lib.roles(run.config)).items():
     cost = counting.cost(run.space, make(run.space))
     top1 = results[f'{role}_test_top1']
     name = 'the network' if run.is_one else f'{role} child'

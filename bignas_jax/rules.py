@@ -7,6 +7,7 @@ over all children of the step.
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -21,7 +22,11 @@ LABEL = 'label'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edge:
-  """`student` learns from `teacher`: `label`, or the role of a child."""
+  """`student` learns from `teacher`: `label`, or the role of a child.
+
+  Of several children of that role, the teacher is the last one before the
+  student.
+  """
 
   student: str
   teacher: str
@@ -75,26 +80,39 @@ def among(rule: Rule, roles: Collection[str]) -> Rule:
 def check(rule: Rule, roles: Sequence[str]) -> None:
   """Checks a rule against the children of a step.
 
+  What passes can be run by `programs`.
+
   Args:
     rule: the loss graph.
     roles: of the children, in their order.
 
   Raises:
-    UserError: a role learns nothing, or from a child that runs later; or a
-      name is no role's.
+    UserError: a name is no role's; a child learns nothing, or from one that
+      does not run before it; an edge comes twice or its weight is no positive
+      number; or nothing is what the regularisation applies to.
   """
-  names = [('rule.regularised', rule.regularised)]
-  names += [('rule.edges', edge.student) for edge in rule.edges]
-  for field, name in names:
-    if name not in ROLES:
-      raise errors.UserError(field, name, errors.one_of(ROLES, name))
-  for role in dict.fromkeys(roles):
-    sources = [e.teacher for e in rule.edges if e.student == role]
-    earlier = [LABEL, *roles[: roles.index(role)]]
-    if not sources or not set(sources) <= set(earlier):
+  for edge in rule.edges:
+    for name, known in (
+      (edge.student, ROLES),
+      (edge.teacher, (LABEL, *ROLES)),
+    ):
+      if name not in known:
+        allowed = errors.one_of(known, name)
+        raise errors.UserError('rule.edges', name, allowed)
+    if not (math.isfinite(edge.weight) and edge.weight > 0):
       raise errors.UserError(
-        f'rule.edges of {role}', sources, errors.one_of(set(earlier))
+        f'rule.edges of {edge.student}: weight', edge.weight, 'a number > 0'
       )
+  if rule.regularised not in roles:
+    allowed = errors.one_of(set(roles), rule.regularised)
+    raise errors.UserError('rule.regularised', rule.regularised, allowed)
+  for role in dict.fromkeys(roles):
+    sources = [edge.teacher for edge in rule.edges if edge.student == role]
+    earlier = {LABEL, *roles[: roles.index(role)]}
+    once = len(set(sources)) == len(sources)
+    if not sources or not set(sources) <= earlier or not once:
+      allowed = f'{errors.one_of(earlier)}; at least one, and each once'
+      raise errors.UserError(f'rule.edges of {role}', sources, allowed)
 
 
 def loss(

@@ -90,9 +90,9 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 
   Returns:
     A function of (params, step, batch, indices, gradients, softmaxes) that
-    returns (gradients, softmax or None, metrics). `gradients` is None for the
-    step's first child. Gradients are one after the other for each device,
-    along the first axis.
+    returns (gradients, softmax or None, metrics). `gradients` is None where
+    the sum starts with this child. Gradients are one after the other for each
+    device, along the first axis. `softmaxes` are those of its teachers.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.where.size
@@ -193,6 +193,15 @@ def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
     sums = slicing.put(sums, {part: added})
   square += measures.square_norm(found)
   return slicing.add(sums, found), square / factor**2, more
+
+
+def start(gradients: Tree) -> Callable:
+  """Returns the function that starts a step's sum of gradients: () -> zeros.
+
+  Args:
+    gradients: their shapes.
+  """
+  return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
 
 
 def update(setup: Setup) -> Callable:

@@ -186,6 +186,7 @@ class _Run:
         with watch.step(done):
           draw, batch = watch.next(stream)
           children = self.policy(self.setup.model.space, config.seed, draw)
+          assert tuple(one.role for one in children) == self.setup.roles
           batch = sharding.put(where, batch, split)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
@@ -207,11 +208,11 @@ class _Run:
     return state, values
 
   def evaluate(self, state: State) -> dict[str, float]:
-    """Calibrated test accuracy of those children that each step trains."""
+    """Calibrated test accuracy of the children that a run is evaluated by."""
     params = state.params if state.ema is None else state.ema
     params = sharding.whole(self.setup.model.where, params)
     space, values = self.setup.model.space, {}
-    fixed = programs.static(self.setup.roles)
+    fixed = programs.evaluated(self.setup.roles)
     self.evaluator.compile(make(space).resolution for make in fixed.values())
     for role, make in fixed.items():
       score = self.evaluator.score(params, make(space))
@@ -268,7 +269,7 @@ def overview(config: Config) -> str:
   lines = [f'space {space.name}: {arch_lib.count(space):,} children']
   if arch_lib.is_one(space):
     lines = [f'one network of space {space.name}, called biggest']
-  for role, make in programs.static(config_lib.roles(config)).items():
+  for role, make in programs.evaluated(config_lib.roles(config)).items():
     arch = make(space)
     cost = counting.cost(space, arch)
     lines.append(

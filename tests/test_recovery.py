@@ -63,6 +63,14 @@ def test_a_collapse_is_noticed_within_a_window():
   assert seen.value.late == 10
 
 
+def test_a_collapse_names_the_child_that_shows_it():
+  watch = Watch(0.1, window=10, remains=0.2)
+  _look(watch, RISING)
+  with pytest.raises(Diverged, match='the random child has collapsed'):
+    for step in range(41, 51):
+      watch.look(step, [('random', 1.0)], True, 0.1, 'random')
+
+
 def test_what_is_no_collapse():
   watch = Watch(0.1, window=10, remains=0.2)
   _look(watch, [0.1] * 50)  # has not learned yet

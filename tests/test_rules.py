@@ -1,0 +1,311 @@
+"""Any policy and loss graph: what is accepted runs, what cannot is refused."""
+
+import dataclasses
+import functools
+import math
+
+import chex
+import jax
+import numpy as np
+import pytest
+import test_programs
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import (
+  errors,
+  losses,
+  metrics,
+  programs,
+  rules,
+  sampling,
+  sandwich,
+  sharding,
+  training,
+)
+from bignas_jax.rules import LABEL, Edge, Rule
+from bignas_jax.sampling import ROLES, Child
+
+# One block without an expanding convolution: traced in no time.
+BASE = dataclasses.replace(
+  tiny.QUICK,
+  stages=(dataclasses.replace(tiny.QUICK.stages[0], expand_ratio=(1,)),),
+)
+
+
+def space_of(resolutions):
+  return dataclasses.replace(
+    BASE, resolution=resolutions, train_resolution=resolutions
+  )
+
+
+def children_of(space, roles):
+  """One of each role, in this order; random ones at every resolution."""
+  rng = np.random.default_rng(0)
+  made = []
+  for role in roles:
+    if role in programs.STATIC:
+      arch = programs.STATIC[role](space)
+    else:
+      sizes = space.train_resolution
+      arch = arch_lib.sample(space, rng, training=True)
+      size = sizes[len(made) % len(sizes)]
+      arch = dataclasses.replace(arch, resolution=size)
+    made.append(Child(role, arch))
+  return made
+
+
+def runs(rule, roles):
+  """What a step does, written out: True, if nothing is in its way."""
+  if rule.regularised not in roles:
+    return False
+  pairs = [(edge.student, edge.teacher) for edge in rule.edges]
+  for edge in rule.edges:
+    known = edge.student in ROLES and edge.teacher in (LABEL, *ROLES)
+    if not known or not edge.weight > 0 or math.isinf(edge.weight):
+      return False
+  softmaxes = {LABEL}
+  for role in roles:
+    taught_by = [teacher for student, teacher in pairs if student == role]
+    if not taught_by or len(set(taught_by)) < len(taught_by):
+      return False
+    if role in taught_by or not softmaxes.issuperset(taught_by):
+      return False
+    softmaxes.add(role)
+  return True
+
+
+_ONE = st.just(1.0)
+
+
+@st.composite
+def policies(draw, names=(*ROLES, LABEL), weights=_ONE):
+  """(rule, roles): often one that runs, often nearly so."""
+  roles = draw(st.lists(st.sampled_from(ROLES), min_size=1, max_size=4))
+  edges = []
+  for number, role in enumerate(dict.fromkeys(roles)):
+    before = [LABEL, *dict.fromkeys(roles)][: number + 1]
+    teachers = draw(
+      st.lists(st.sampled_from(before), min_size=1, max_size=3, unique=True)
+    )
+    edges += [
+      Edge(student=role, teacher=teacher, weight=draw(weights))
+      for teacher in teachers
+    ]
+  if draw(st.booleans()):
+    student, teacher = (draw(st.sampled_from(names)) for _ in range(2))
+    edges.append(Edge(student=student, teacher=teacher))
+  edges = draw(st.permutations(edges))
+  regularised = draw(st.sampled_from([*roles, *roles, *ROLES]))
+  aggregate = draw(st.sampled_from(['sum', 'mean']))
+  rule = Rule(edges=tuple(edges), regularised=regularised, aggregate=aggregate)
+  return rule, tuple(roles)
+
+
+@given(
+  policies(
+    names=(*ROLES, LABEL, 'other'),
+    weights=st.sampled_from(
+      [1.0, 1.0, 1.0, 0.5, 0.0, -1.0, math.nan, math.inf]
+    ),
+  )
+)
+@settings(max_examples=500)
+def test_what_is_accepted_is_what_can_run(policy):
+  rule, roles = policy
+  try:
+    rules.check(rule, roles)
+  except errors.UserError as error:
+    assert error.field.startswith('rule.')
+    assert not runs(rule, roles)
+  else:
+    assert runs(rule, roles)
+
+
+@functools.cache
+def _setup(resolutions):
+  config = tiny.config(space=space_of(resolutions))
+  return config_lib.setup(config, sharding.mesh(jax.devices()[:1]))
+
+
+def setup_of(rule, roles, resolutions):
+  return dataclasses.replace(
+    _setup(resolutions), rule=rules.among(rule, roles), roles=roles
+  )
+
+
+_shapes = {}
+
+
+def outputs(setup, program):
+  """Shapes of a program's results; traced once for equal functions."""
+  role = program.name.partition('@')[0]
+  name = (
+    program.name,
+    setup.model.space.resolution,
+    [edge for edge in setup.rule.edges if edge.student == role],
+    role in rules.teachers(setup.rule),
+    role == setup.rule.regularised,
+    jax.tree.structure(program.arguments),
+  )
+  found = _shapes.get(repr(name))
+  if found is None:
+    found = jax.eval_shape(program.function, *program.arguments)
+    _shapes[repr(name)] = found
+  return found
+
+
+def shapes(tree):
+  return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+
+
+@given(policies(), st.sampled_from([(8,), (8, 12)]))
+@settings(max_examples=25)
+def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
+  """A step, with shapes in place of arrays: each program gets what it takes."""
+  rule, roles = policy
+  if not runs(rule, roles):
+    return
+  rules.check(rule, roles)
+  setup = setup_of(rule, roles, resolutions)
+  listed = programs.all_programs(setup)
+  used = set()
+
+  def standing_in(program):
+    def call(*arguments):
+      used.add(program.name)
+      assert shapes(arguments) == shapes(program.arguments), program.name
+      return outputs(setup, program)
+
+    return call
+
+  compiled = {program.name: standing_in(program) for program in listed}
+  state, batch = listed[-1].arguments[0], programs._described_batch(setup)
+  children = children_of(setup.model.space, roles)
+  after, measured = programs.step(setup, compiled, state, batch, children)
+  assert shapes(after) == shapes(state)
+  assert len(measured) == len(roles) + 1
+  known = {programs.key(child) for child in children} | {'start', 'update'}
+  assert used <= known and used >= known - {'start'}
+  for child, numbers in zip(children, measured, strict=False):
+    teachers = set(rules.teachers_of(rule, child.role))
+    assert ('agreement' in numbers) == bool(teachers)
+
+
+def _ran(setup, children):
+  """A real step: the parameters before, the gradient, and what is measured."""
+  compiled = programs.compile_all(programs.all_programs(setup))
+  update, gradients = compiled['update'], []
+
+  def noting(state, found):
+    gradients.append(jax.device_get(found))
+    return update(state, found)
+
+  compiled['update'] = noting
+  state = test_programs._perturbed(setup)
+  params = jax.device_get(state.params)
+  where, batch = setup.model.where, test_programs._batch(0)
+  batch['image'] = batch['image'][:, : setup.model.image_size]
+  batch['image'] = batch['image'][:, :, : setup.model.image_size]
+  there = sharding.put(where, batch, sharding.split(where))
+  _, measured = programs.step(setup, compiled, state, there, children)
+  return params, batch, gradients[0], jax.device_get(measured)
+
+
+def test_a_step_of_random_children_that_teach_the_smallest():
+  """No biggest child, two resolutions, and a teacher that is not static."""
+  roles = ('random', 'random', 'smallest')
+  rule = Rule(
+    edges=(
+      Edge(student='random', teacher=LABEL),
+      Edge(student='smallest', teacher='random', weight=0.5),
+      Edge(student='smallest', teacher=LABEL, weight=2.0),
+    ),
+    regularised='random',
+    dropout=0.0,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+  )
+  rules.check(rule, roles)
+  setup = setup_of(rule, roles, (8, 12))
+  space = setup.model.space
+  children = children_of(space, roles)
+  assert [one.arch.resolution for one in children[:2]] == [8, 12]
+  params, batch, gradient, measured = _ran(setup, children)
+
+  def logits(params, arch):
+    images = setup.model.images(batch['image'], arch.resolution)
+    net = setup.model.net()
+    net = dataclasses.replace(net, pooling=type(net.pooling)(), recompute=False)
+    own = arch_lib.encode(space, arch)
+    return net.apply({'params': params}, images, own)
+
+  def total(params):
+    labels = batch['label']
+    first, second, smallest = (logits(params, one.arch) for one in children)
+    taught = jax.lax.stop_gradient(jax.nn.softmax(second))
+    parts = [
+      losses.cross_entropy(first, labels).mean(),
+      losses.cross_entropy(second, labels).mean(),
+      0.5 * losses.soft_cross_entropy(smallest, taught).mean()
+      + 2.0 * losses.cross_entropy(smallest, labels).mean(),
+    ]
+    return sum(parts), parts
+
+  wanted, parts = jax.jit(jax.grad(total, has_aux=True))(params)
+  found = [numbers['loss'] for numbers in measured[:3]]
+  np.testing.assert_allclose(found, parts, rtol=1e-4)
+  chex.assert_trees_all_close(gradient, wanted, rtol=1e-3, atol=2e-5)
+
+
+def test_another_child_in_a_static_role_is_no_step():
+  setup = setup_of(Rule(), ('biggest', 'smallest'), (8, 12))
+  smallest = arch_lib.smallest(setup.model.space)
+  refused = pytest.raises(AssertionError, match='another child is biggest')
+  with refused:
+    programs.step(setup, {}, None, {}, [Child('biggest', smallest)])
+
+
+def test_a_first_child_that_is_static_starts_the_sum_itself():
+  """And one that comes again does not: it is one program for both."""
+  listed = programs.all_programs(setup_of(Rule(), ROLES[:1], (8,)))
+  assert [program.name for program in listed] == ['biggest', 'update']
+  listed = programs.all_programs(setup_of(Rule(), ('biggest',) * 2, (8,)))
+  names = [program.name for program in listed]
+  assert names == ['start', 'biggest', 'update']
+  gradients = listed[0].function()
+  like = sandwich.described_state(_setup((8,))).params
+  assert shapes(gradients) == shapes(like)
+  assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_a_run_without_a_biggest_child(tmp_path, monkeypatch):
+  """It is watched by its first child, and evaluated at both ends."""
+
+  def uniform(space, seed, step):
+    rng = sampling.generator(seed, step)
+    archs = [arch_lib.sample(space, rng, training=True) for _ in range(2)]
+    return [Child('random', arch) for arch in archs]
+
+  monkeypatch.setattr(config_lib, 'policy', lambda config: uniform)
+  rule = Rule(
+    edges=(Edge(student='random', teacher=LABEL),), regularised='random'
+  )
+  config = tiny.config(
+    space=BASE,
+    rule=rule,
+    steps=2,
+    eval_every=2,
+    recovery=config_lib.Recovery(window=1),
+  )
+  result = training.train(config, tmp_path)
+  ends = {f'eval/{role}/top1' for role in ('biggest', 'smallest')}
+  assert ends <= set(result)
+  lines = metrics.read(tmp_path)
+  assert [line['step'] for line in lines] == [1, 2, 2]
+  assert 'train/top1_random' in lines[0]
+  assert training.train(config, tmp_path) == result
+  assert len(metrics.read(tmp_path)) == 3
