@@ -43,19 +43,28 @@ class RecordSource:
     return len(self.indices)
 
   def __getitem__(self, index: int) -> tuple[images.Image, int]:
-    _, image, label = examples.decode(self.records[self.indices[index]])
+    _, image, label = self._example(index)
+    if not 0 <= label < len(self.classes):
+      raise images.Damaged(f'label {label} of {len(self.classes)} classes')
     return images.open_image(image, self.channels), label
 
   def name(self, index: int) -> str:
-    record = int(self.indices[index])
     try:
-      name = examples.decode(self.records[record])[0]
+      name = self._example(index)[0]
     except images.Damaged:
       name = ''
-    return f'record {record} {name}'.rstrip()
+    return f'record {self.indices[index]} {name}'.rstrip()
 
   def subset(self, indices: Sequence[int]) -> 'RecordSource':
     return dataclasses.replace(self, indices=self.indices[np.asarray(indices)])
+
+  def _example(self, index: int) -> tuple[str, bytes, int]:
+    """File name, encoded image and label; raises Damaged if there are none."""
+    try:
+      record = self.records[self.indices[index]]
+    except (OSError, RuntimeError) as error:  # of one record: others are read
+      raise images.Damaged(str(error).partition(';')[0]) from None
+    return examples.decode(record)
 
 
 def shard(name: str, split: str, index: int, shards: int) -> str:

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from bignas_jax import damage, errors, sources
+from bignas_jax import damage, sources
 
 Batch = dict[str, np.ndarray]
 
@@ -35,7 +35,8 @@ class Batches(Sequence[Batch]):
     stack: makes a batch of at most so many elements.
     source: of the images.
     data: says how many workers there are, and how much may be damaged.
-    strict: whether damaged images are missing, and too many of them an error.
+    strict: whether damaged images are left out, as in evaluation, or replaced,
+      as in training. `data` says for either how many are too many.
   """
 
   elements: grain.MapDataset
@@ -57,7 +58,7 @@ class Batches(Sequence[Batch]):
     first = found * self.rows
     last = min(first + self.rows, len(self.elements))
     made: list[Any] = [self.elements[i] for i in range(first, last)]
-    return self._checked(self.stack(made), [0])
+    return self._checked(self.stack(made), set())
 
   def __iter__(self) -> Iterator[Batch]:
     return stream(self)
@@ -91,10 +92,10 @@ class Batches(Sequence[Batch]):
       rest = self.elements.slice(slice(start * self.rows, None))
       iterator = iter(rest.batch(few, batch_fn=list).to_iter_dataset(ahead))
       pieces = self._stacked(itertools.chain.from_iterable(iterator))
-    missing = [0]
+    damaged: set[int] = set()
     try:
       for batch in pieces:
-        yield self._checked(batch, missing)
+        yield self._checked(batch, damaged)
     finally:
       iterator.close()
 
@@ -102,19 +103,22 @@ class Batches(Sequence[Batch]):
     while made := list(itertools.islice(elements, self.rows)):
       yield self.stack(made)
 
-  def _checked(self, batch: Batch, missing: list[int]) -> Batch:
-    """Says what is damaged; adds to `missing`, which may be too much."""
+  def _checked(self, batch: Batch, damaged: set[int]) -> Batch:
+    """Says what is damaged, adds it to `damaged`, and asks if it is too much.
+
+    Batches come here in their order, so that a run ends at the same one for any
+    number of workers.
+    """
     batch = dict(batch)
-    consequence = 'left out' if self.strict else 'the next one in its place'
     indices = batch.pop('damaged').tolist()
-    missing[0] += damage.report(self.source, indices, consequence)
-    if self.strict and missing[0] > self.data.max_damaged * len(self.source):
-      raise errors.UserError(
-        'data.max_damaged',
-        self.data.max_damaged,
-        f'at least {missing[0] / len(self.source):.3g}, where {missing[0]} of '
-        f'{len(self.source)} images to evaluate on are damaged',
-      )
+    if self.strict:
+      field, use, consequence = 'max_damaged', 'evaluate', 'left out'
+    else:
+      field, use = 'max_replaced', 'train'
+      consequence = 'the next one in its place'
+    damaged |= damage.report(self.source, indices, consequence)
+    limit = getattr(self.data, field)
+    damage.check(self.source, damaged, f'data.{field}', limit, use)
     return batch
 
 

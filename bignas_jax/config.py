@@ -147,6 +147,7 @@ _LEAST = {
 # Of `arch` and `init_from`, the space in full and a digest say all.
 _MAY_DIFFER = (
   *('profile', 'layout', 'search', 'arch', 'init_from'),
+  *('data.max_damaged', 'data.max_replaced'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
 _FRACTIONS = (

@@ -1,4 +1,6 @@
-"""Images that cannot be decoded: replaced in training, counted, named once.
+"""Images that cannot be read or decoded: replaced, counted, named once.
+
+Training takes another image in their place, an evaluation leaves them out.
 
 Which image stands in for a damaged one is a function of the index alone, so
 that a resumed run, any process and any number of workers see the same. Workers
@@ -35,18 +37,24 @@ def first_whole(
   Raises:
     UserError: the next hundred images are damaged as well.
   """
-  for step in range(min(_MOST, len(source))):
+  tries = min(_MOST, len(source))
+  for step in range(tries):
     try:
       image, label = source[(index + step) % len(source)]
       return make(image), label, index if step else NONE
     except images.Damaged:
       continue
   raise errors.UserError(
-    'data.directory', source.name(index), 'images that OpenCV can decode'
+    'data.directory',
+    source.name(index),
+    f'images that OpenCV can decode, unlike this one ({_reason(source, index)})'
+    f' and those after it, {tries} in a row',
   )
 
 
-def report(source: Source, indices: Iterable[int], consequence: str) -> int:
+def report(
+  source: Source, indices: Iterable[int], consequence: str
+) -> set[int]:
   """Names damaged images on stderr, each once in the life of a process.
 
   Args:
@@ -55,12 +63,43 @@ def report(source: Source, indices: Iterable[int], consequence: str) -> int:
     consequence: what became of them.
 
   Returns:
-    How many they are, named before or not.
+    Which ones they are, named before or not.
   """
-  found = sorted(set(map(int, indices)) - {NONE})
-  for index in found:
+  found = set(map(int, indices)) - {NONE}
+  for index in sorted(found):
     text = f'{source.name(index)}: {consequence}'
     if text not in _reported:
       _reported.add(text)
-      metrics.say(f'damaged image {len(_reported)}: {text}')
-  return len(found)
+      reason = _reason(source, index)
+      metrics.say(f'damaged image {len(_reported)}: {text} ({reason})')
+  return found
+
+
+def check(
+  source: Source, found: set[int], field: str, limit: float, use: str
+) -> None:
+  """Raises UserError if too many of a source's images are damaged.
+
+  Args:
+    source: of the images.
+    found: which of them are damaged, so far.
+    field: of the config, that says how many may be.
+    limit: its value, a fraction of the source's images.
+    use: what the images are for.
+  """
+  if len(found) > limit * len(source):
+    raise errors.UserError(
+      field,
+      limit,
+      f'at least {len(found) / len(source):.3g}, where {len(found)} of '
+      f'{len(source)} images to {use} on are damaged',
+    )
+
+
+def _reason(source: Source, index: int) -> str:
+  """Why an image is damaged: it is read once more."""
+  try:
+    images.decode(source[index][0])
+  except images.Damaged as error:
+    return str(error)
+  return 'it could not be read the first time'

@@ -69,4 +69,5 @@ def decode(record: bytes) -> tuple[str, bytes, int]:
       'not a tf.train.Example with an image and a label'
     ) from None
   names = feature['file_name'].bytes_list.value
-  return names[0].decode() if names else '', image, label
+  name = names[0].decode(errors='backslashreplace') if names else ''
+  return name, image, label

@@ -45,7 +45,7 @@ _COARSE = {  # OpenCV's flags by channels and scale
 
 
 class Damaged(ValueError):
-  """Bytes that are not the whole of an image."""
+  """An image that cannot be read, or bytes that are not the whole of one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ WORKERS = ('process', 'thread')
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
   'eval_crop': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
   'max_damaged': (lambda v: 0 <= v < 1, '0 <= number < 1'),
+  'max_replaced': (lambda v: 0 <= v < 1, '0 <= number < 1'),
   'min_crop_area': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
   'prefetch': (lambda v: v >= 0, 'a whole number >= 0'),
   'randaugment_layers': (lambda v: v >= 0, 'a whole number >= 0'),
@@ -58,9 +59,11 @@ class Data:
     randaugment_layers: operations that `randaugment` applies to an image.
     randaugment_magnitude: of each of them, 0 to 10.
     max_damaged: fraction of a split's images that evaluation leaves out where
-      they cannot be decoded; more of them is an error.
-    workers: that prepare images; 0: one a core. This and what follows may
-      differ when a run goes on.
+      they cannot be read or decoded; more of them is an error. This and what
+      follows may differ when a run goes on.
+    max_replaced: fraction of the training images in whose place the next ones
+      are taken, likewise.
+    workers: that prepare images; 0: one a core.
     worker: what they are, `thread` or `process`.
     prefetch: batches kept ready.
   """
@@ -76,6 +79,7 @@ class Data:
   randaugment_layers: int = 2
   randaugment_magnitude: float = 9.0
   max_damaged: float = 0.001
+  max_replaced: float = 0.1
   workers: int = 0
   worker: str = 'thread'
   prefetch: int = 2
@@ -95,7 +99,7 @@ class Source(Protocol):
     """The image and its label.
 
     Raises:
-      images.Damaged: there is no image to be found in what is stored.
+      images.Damaged: what is stored cannot be read, or is no image.
     """
     ...
 

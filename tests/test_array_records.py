@@ -282,21 +282,48 @@ def test_a_directory_without_imagenet_is_an_error(directory, text):
     sources.load(config(directory), channels=3)
 
 
-def test_a_record_that_is_no_example_is_damaged(tmp_path):
-  for split in ('train', 'validation'):
-    writer = array_record_module.ArrayRecordWriter(
-      str(tmp_path / array_records.shard('imagenet2012', split, 0, 1)),
-      'group_size:1',
-    )
-    writer.write(examples.encode('a.JPEG', jpeg(0, 0), 0))
-    writer.write(b'\xff\xffno example')
-    writer.close()
-  (tmp_path / 'label.labels.txt').write_text('a\n')
-  train, _ = array_records.read(str(tmp_path), 'imagenet2012', 3)
-  assert train.name(1) == 'record 1'
-  with pytest.raises(images.Damaged, match=r'tf\.train\.Example'):
-    train[1]
-  assert train[0][1] == 0
+def test_one_bad_record_is_damaged(tmp_path):
+  """No example, of no class, named in no known letters, or with other bits."""
+  name = array_records.shard('imagenet2012', 'train', 0, 1)
+  path = tmp_path / name
+  records = [
+    examples.encode('a.JPEG', jpeg(0, 0), 0),
+    b'\xff\xffno example',
+    examples.encode('b.JPEG', jpeg(0, 1), 2),
+    examples.encode('c.JPEG', jpeg(0, 2), -1),
+    examples.encode('?.JPEG', jpeg(0, 3), 1).replace(b'?', b'\xff'),
+    examples.encode('d.JPEG', jpeg(0, 4), 1),
+    examples.encode('e.JPEG', jpeg(0, 5), 1),
+  ]
+  writer = array_record_module.ArrayRecordWriter(
+    str(path), 'group_size:1,uncompressed'
+  )
+  for record in records:
+    writer.write(record)
+  writer.close()
+  content = path.read_bytes()
+  path.write_bytes(content.replace(b'd.JPEG', b'D.JPEG'))
+  other = array_records.shard('imagenet2012', 'validation', 0, 1)
+  path.with_name(other).write_bytes(content)
+  (tmp_path / 'label.labels.txt').write_text('a\nb\n')
+  train, test = array_records.read(str(tmp_path), 'imagenet2012', 3)
+  assert [train.name(i) for i in range(len(train))] == [
+    *('record 0 a.JPEG', 'record 1', 'record 2 b.JPEG', 'record 3 c.JPEG'),
+    *('record 4 \\xff.JPEG', 'record 5', 'record 6 e.JPEG'),
+  ]
+  for index, text in (
+    (1, r'tf\.train\.Example'),
+    (2, 'label 2 of 2 classes'),
+    (3, 'label -1'),
+    (5, 'hash mismatch'),
+  ):
+    with pytest.raises(images.Damaged, match=text):
+      train[index]
+  assert [train[i][1] for i in (0, 4, 6)] == [0, 1, 1]
+  # All of a file may go.
+  path.with_name(other).unlink()
+  with pytest.raises(images.Damaged, match='No such file'):
+    test[0]
 
 
 @pytest.mark.parametrize(
