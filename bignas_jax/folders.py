@@ -2,16 +2,23 @@
 
 import dataclasses
 import errno
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
-from bignas_jax import errors, images, storage
+from bignas_jax import errors, images, metrics, process, storage
 
-_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
+# Of files that OpenCV decodes. Their contents are looked at only when they are
+# wanted: to open a million files takes as long as an epoch.
+SUFFIXES = (
+  *('.avif', '.bmp', '.dib', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg'),
+  *('.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
 # These are not about the file that was to be opened.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_said: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +57,10 @@ class FileSource:
 
 def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   """Training and test images, labelled in the order of the folders' names.
+
+  Says on stderr, once for each split, what is left out: files without one of
+  SUFFIXES, and what lies elsewhere than in the folder of a class. Hidden files
+  are left out without a word.
 
   Args:
     directory: `train/CLASS/*` and `test/CLASS/*` (or `val`) inside it.
@@ -91,25 +102,51 @@ def _content(path: str) -> bytes:
 
 def _files(directory: Any, channels: int) -> FileSource:
   """All images below a directory, sorted by class, then by name."""
-  classes = sorted(
-    entry.name
-    for entry in directory.iterdir()
-    if entry.is_dir() and not entry.name.startswith('.')
-  )
+  entries = _names(directory)
+  classes = [name for name in entries if (directory / name).is_dir()]
   if not classes:
     raise _error(directory, 'one directory a class in it')
+  left_out = [name for name in entries if name not in set(classes)]
   paths, labels = [], []
   for label, name in enumerate(classes):
-    found = sorted(
-      str(path)
-      for path in (directory / name).iterdir()
-      if path.suffix.lower() in _SUFFIXES and not path.name.startswith('.')
-    )
-    if not found:
-      raise _error(directory / name, 'images in it: ' + ', '.join(_SUFFIXES))
-    paths += found
-    labels += [label] * len(found)
+    folder = directory / name
+    found = {True: [], False: []}
+    for file in _names(folder):
+      found[os.path.splitext(file)[1].lower() in SUFFIXES].append(file)
+    if not found[True]:
+      raise _error(folder, f'images in it, {_form()}')
+    paths += [f'{folder}/{file}' for file in found[True]]
+    labels += [label] * len(found[True])
+    left_out += [f'{name}/{file}' for file in found[False]]
+  _say(directory, len(paths), left_out)
   return FileSource(tuple(paths), tuple(labels), tuple(classes), channels)
+
+
+def _names(directory: Any) -> list[str]:
+  """Sorted names of what a directory holds, but for hidden ones."""
+  try:
+    if storage.in_bucket(directory):
+      names = [path.name for path in directory.iterdir()]
+    else:  # paths of a million files would take seconds
+      names = os.listdir(directory)
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise _error(
+      directory, f'a directory that can be read ({reason})'
+    ) from None
+  return sorted(name for name in names if not name.startswith('.'))
+
+
+def _say(directory: Any, images: int, left_out: list[str]) -> None:
+  """Says what is left out, once in the life of a process."""
+  text = f'{directory}: {len(left_out)} left out'
+  if left_out and process.leads() and text not in _said:
+    _said.add(text)
+    metrics.say(f'{text}, such as {left_out[0]}; {images} images are {_form()}')
+
+
+def _form() -> str:
+  return f'CLASS/NAME with one of the suffixes {", ".join(SUFFIXES)}'
 
 
 def _error(path: object, allowed: str) -> errors.UserError:

@@ -1,7 +1,9 @@
 """Encoded images: opened by their header, decoded as finely as is needed.
 
 Whatever a file is called, it may be a JPEG (gray, YCbCr, RGB or CMYK), a PNG,
-a BMP or a WebP. Pixels come upright, as the EXIF data of a camera say.
+or what else OpenCV decodes: AVIF, BMP, GIF, JPEG 2000, PBM to PPM, TIFF, WebP;
+of several images in a file, the first. Pixels come upright, as the EXIF data of
+a camera say.
 """
 
 import dataclasses

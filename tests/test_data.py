@@ -2,13 +2,16 @@
 
 import collections
 import gc
+import io
 import itertools
+import os
 import pickle
 import threading
 import time
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from bignas_jax import augment, errors, folders, images, sources
@@ -389,6 +392,68 @@ def test_folder_splits_are_disjoint_and_fixed(pictures):
   assert names == GOLDEN_HELD_OUT  # see test_mnist_splits_never_change
   for path, label in zip(one.train.paths, one.train.labels, strict=True):
     assert path.rsplit('/', 2)[1] == one.train.classes[label]
+
+
+def encoded(suffix: str) -> bytes:
+  """An image as files with this suffix are."""
+  colour = np.full((40, 40, 3), 7, np.uint8)
+  if suffix == '.gif':
+    out = io.BytesIO()
+    PIL.Image.fromarray(colour).save(out, 'GIF')
+    return out.getvalue()
+  pixels = colour[..., 0] if suffix in ('.pbm', '.pgm', '.pnm') else colour
+  kind = {'.jfif': '.jpg'}.get(suffix, suffix)
+  return cv2.imencode(kind, pixels)[1].tobytes()
+
+
+def test_files_with_the_suffix_of_an_image_are_taken(pictures, capsys):
+  """As OpenCV decodes them; what is left out is counted and said once."""
+  train, _ = folders.read(str(pictures), 3)
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 2
+  assert '2 left out, such as cat/notes.txt; 16 images are' in said[0]
+  folder = pictures / 'train' / 'cat'
+  for suffix in folders.SUFFIXES:
+    content = encoded(suffix)
+    (folder / f'x{suffix}').write_bytes(content)
+    (folder / f'Y{suffix.upper()}').write_bytes(content)
+  (folder / 'no_suffix').write_bytes(content)
+  (folder / 'z.jpg_large').write_bytes(content)
+  (folder / 'more').mkdir()
+  (folder / '.hidden.txt').write_text('')
+  (folder / '.DS_Store').write_text('')
+  (pictures / 'train' / 'LICENSE').write_text('')
+  found, _ = folders.read(str(pictures), 3)
+  assert len(found) == 16 + 2 * len(folders.SUFFIXES)
+  names = [path.rsplit('/', 1)[1] for path in found.paths[: -len(train) // 2]]
+  assert names == sorted(names)
+  for index in range(len(found)):
+    images.decode(found[index][0])
+  (said,) = capsys.readouterr().err.splitlines()
+  assert '/train: 6 left out, such as LICENSE; 50 images are CLASS' in said
+  folders.read(str(pictures), 3)
+  assert not capsys.readouterr().err
+
+
+def test_a_folder_is_listed_as_before(pictures):
+  """Order and labels, and so the splits, are those of sorted paths."""
+  for name in ('10', '9', 'a b', 'ä', 'Z', 'dog.x'):
+    (pictures / 'train' / 'cat' / f'{name}.jpg').write_bytes(b'')
+  os.mkdir(os.fsencode(pictures / 'train') + b'/\xff')
+  os.mkdir(os.fsencode(pictures / 'test') + b'/\xff')
+  for split in (b'/train', b'/test'):
+    path = os.fsencode(pictures) + split + b'/\xff/\xfe.jpg'
+    with open(path, 'wb') as file:
+      file.write(b'')
+  train, _ = folders.read(f'{pictures}//./', 3)
+  paths = [
+    path
+    for folder in sorted((pictures / 'train').iterdir())
+    for path in sorted(map(str, folder.iterdir()))
+    if not path.endswith('.txt')
+  ]
+  assert list(train.paths) == paths
+  assert train.classes == ('cat', 'dog', '\udcff')
 
 
 def test_val_serves_where_there_is_no_test(pictures):
