@@ -114,7 +114,9 @@ def _files(directory: Any, channels: int) -> FileSource:
     for file in _names(folder):
       found[os.path.splitext(file)[1].lower() in SUFFIXES].append(file)
     if not found[True]:
-      raise _error(folder, f'images in it, {_form()}')
+      deeper = any((folder / file).is_dir() for file in found[False][:1])
+      hint = '; is there a folder too many?' if deeper else ''
+      raise _error(folder, f'images in it, {_form()}{hint}')
     paths += [f'{folder}/{file}' for file in found[True]]
     labels += [label] * len(found[True])
     left_out += [f'{name}/{file}' for file in found[False]]

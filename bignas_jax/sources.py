@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bignas_jax import array_records, errors, folders, images
+from bignas_jax import array_records, errors, folders, images, metrics
 
 # Splits must never change: what was held out has chosen children, and the
 # test images have been reported on. RandomState's stream is frozen by NEP 19;
@@ -158,7 +158,8 @@ def load(data: Data, channels: int) -> Splits:
     channels: of the images wanted, 1 (gray) or 3 (RGB).
 
   Raises:
-    UserError: a field of `data` has no meaning, or its files are not there.
+    UserError: a field of `data` has no meaning, its files are not there, or
+      there is nothing to tell apart.
   """
   readers = {
     'mnist5k': _mnist5k,
@@ -170,7 +171,16 @@ def load(data: Data, channels: int) -> Splits:
       'data.name', data.name, errors.one_of(readers, data.name)
     )
   _check(data, channels)
-  return readers[data.name](data, channels)
+  splits = readers[data.name](data, channels)
+  names = splits.train.classes
+  if len(names) < 2:
+    raise errors.UserError(
+      'data.directory',
+      data.directory,
+      f'at least two classes, not only {list(names)} (is there a '
+      'folder too many?)',
+    )
+  return splits
 
 
 def num_classes(splits: Splits) -> int:
@@ -179,12 +189,35 @@ def num_classes(splits: Splits) -> int:
 
 
 def check_classes(splits: Splits, classes: int) -> None:
-  """Raises UserError if some label is no class of a space with `classes`."""
+  """Raises UserError if some label is no class of a space with `classes`.
+
+  Says so if the space has more.
+  """
   needed = num_classes(splits)
   if classes < needed:
     raise errors.UserError(
       'space.classes', classes, f'at least {needed}, the classes of the data'
     )
+  if classes > needed:
+    metrics.say(
+      f'warning: space.classes is {classes}, the data have {needed} classes: '
+      f'outputs {needed} to {classes - 1} stand for nothing'
+    )
+
+
+def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
+  """In which way names of classes differ, in words; empty if they do not."""
+  found = []
+  for what, ones, others in (('new', here, there), ('missing', there, here)):
+    names = [name for name in ones if name not in set(others)]
+    if names:
+      which = f'{len(names)} are' if len(names) > 1 else 'is'
+      such = f'{names[0]!r} ' if len(names) == 1 else ''
+      example = f', such as {names[0]!r}' if len(names) > 1 else ''
+      found.append(f'{such}{which} {what}{example}')
+  if not found and list(there) != list(here):
+    return 'they are in another order'
+  return ', '.join(found)
 
 
 def _check(data: Data, channels: int) -> None:

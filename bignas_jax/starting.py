@@ -6,6 +6,7 @@ its `config.json`: the run goes on also when they have gone.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -13,7 +14,15 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
 from bignas_jax import config as config_lib
-from bignas_jax import errors, metrics, nested, presets, spaces, storage
+from bignas_jax import (
+  errors,
+  metrics,
+  nested,
+  presets,
+  sources,
+  spaces,
+  storage,
+)
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.arch import Arch
 from bignas_jax.child import Child
@@ -101,11 +110,12 @@ def _described(space: Space) -> dict[str, Any]:
   return nested.without(nested.plain(space), ('name', 'classes'))
 
 
-def weights(config: Config) -> dict[str, Any]:
+def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
   """Parts of the parameters that step 0 takes from a child package.
 
   Args:
     config: resolved.
+    classes: names of those of the data; empty: the child's are not looked at.
 
   Returns:
     Arrays by part, such as `stem`; without the classifier if it is for other
@@ -129,6 +139,12 @@ def weights(config: Config) -> dict[str, Any]:
   if ours != theirs:
     del params['classifier']
     metrics.say(f'a fresh classifier: {ours} classes, the child has {theirs}')
+  elif classes and 'class_names' in child.info:
+    changed = sources.other_classes(child.info['class_names'], classes)
+    if changed:
+      metrics.say(
+        f'warning: the classifier is for classes of other names: {changed}'
+      )
   for name in 'mean', 'std':
     there, here = child.info['input'][name], list(getattr(config.data, name))
     if there != here:

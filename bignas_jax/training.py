@@ -101,6 +101,7 @@ class _Run:
 
   def __init__(self, config, setup, splits, workdir, card):
     self.config, self.setup, self.workdir = config, setup, workdir
+    self.classes = splits.train.classes
     self.card = card
     self.batches = data_lib.train_batches(
       splits.train,
@@ -131,7 +132,7 @@ class _Run:
     )
     with contextlib.closing(checkpoints):
       with stop.promptly(cli.leave_preempted):
-        weights = functools.partial(starting.weights, config)
+        weights = functools.partial(starting.weights, config, self.classes)
         state = restore_or_init(self.setup, checkpoints, weights)
         start = int(state.step)
         if start < config.steps and self.compiled is None:

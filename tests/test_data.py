@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import tiny
 
-from bignas_jax import augment, errors, folders, images, sources
+from bignas_jax import augment, errors, folders, images, sources, training
 from bignas_jax import data as data_lib
 
 
@@ -501,9 +502,11 @@ def test_impossible_channels_are_named():
   assert error.value.field == 'space.channels'
 
 
-def test_too_few_classes_in_the_space_are_an_error(splits):
+def test_too_few_classes_in_the_space_are_an_error(splits, capsys):
   sources.check_classes(splits, 10)
+  assert not capsys.readouterr().err
   sources.check_classes(splits, 1000)
+  assert 'outputs 10 to 999 stand for nothing' in capsys.readouterr().err
   with pytest.raises(errors.UserError, match='at least 10') as error:
     sources.check_classes(splits, 9)
   assert error.value.field == 'space.classes'
@@ -516,6 +519,31 @@ def test_evaluating_on_nothing_held_out_is_an_error(splits):
       nothing, mnist(held_out=0), batch_size=4, resolution=8
     )
   assert error.value.field == 'data.held_out'
+
+
+@pytest.mark.parametrize(
+  ('classes', 'deeper', 'text'),
+  [
+    (0, False, r"at least two classes, not only \['cat'\]"),
+    (1, False, 'at least two classes'),
+    (0, True, 'images in it'),
+  ],
+)
+def test_a_single_class_is_refused_before_anything_is_written(
+  pictures, tmp_path, classes, deeper, text
+):
+  for split in 'train', 'test':
+    (pictures / split / 'dog').rename(pictures / split / '.dog')
+    if deeper:
+      (pictures / split / 'all').mkdir()
+      (pictures / split / 'cat').rename(pictures / split / 'all' / 'cat')
+  gray = folder(pictures, mean=(0.5,), std=(0.25,))
+  config = tiny.config(data=gray, space=tiny.QUICK, classes=classes)
+  with pytest.raises(errors.UserError, match=text) as error:
+    training.train(config, tmp_path / 'run')
+  assert error.value.field == 'data.directory'
+  assert 'is there a folder too many?' in str(error.value)
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(pictures):

@@ -272,6 +272,25 @@ def test_other_classes_get_a_fresh_classifier(package, capsys):
   )
 
 
+def test_a_classifier_for_classes_of_other_names_is_told(copied, capsys):
+  info = json.loads((copied / 'child.json').read_text())
+  digits = [str(i) for i in range(10)]
+  config = starting.resolve(_alone(init_from=str(copied)))
+  for names, here, words in (
+    (digits, digits, ''),
+    (digits, [*digits[:9], 'ant'], "'ant' is new, '9' is missing"),
+    (['cat', 'dog', *digits[2:]], digits, "2 are new, such as '0', 2 are miss"),
+    (digits[::-1], digits, 'they are in another order'),
+    (None, digits, ''),  # a package of an older version
+  ):
+    described = info | ({'class_names': names} if names else {})
+    (copied / 'child.json').write_text(json.dumps(described))
+    starting.weights(config, here)
+    told = capsys.readouterr().err
+    assert ('classes of other names' in told) == bool(words)
+    assert words in told
+
+
 def test_averages_start_with_the_child(package):
   config = starting.resolve(_alone(init_from=str(package), ema_decay=0.9))
   init = sandwich.init_state(config_lib.setup(config))
