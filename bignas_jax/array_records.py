@@ -5,6 +5,7 @@ records are tf.train.Examples, and `label.labels.txt`, a class a line.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from array_record.python import (
 )
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from bignas_jax import errors, examples, images
+from bignas_jax import errors, examples, files, images
 
 LABELS = 'label.labels.txt'
 # TFDS gives ImageNet's `test` no labels, and calls what has them `validation`.
@@ -90,7 +91,8 @@ def read(
   labels = root / LABELS
   if not labels.is_file():
     raise _error(root, f'a directory with {LABELS} in it, a class a line')
-  classes = tuple(labels.read_text().split())
+  lines = files.read_text(labels).split('\n')
+  classes = tuple(line.strip() for line in lines if line.strip())
   splits = {found.name.split('.')[0] for found in _found(root, name)}
   last = next((s for s in _TEST if f'{name}-{s}' in splits), _TEST[0])
   train, test = (
@@ -115,7 +117,9 @@ def _root(directory: str, name: str) -> pathlib.Path:
 
 
 def _found(root: pathlib.Path, name: str) -> list[pathlib.Path]:
-  return sorted(root.glob(f'{name}-*.array_record-*-of-*'))
+  """Files of the dataset; not those that are being written."""
+  kind = re.compile(rf'{name}-\w+\.array_record-\d+-of-\d+')
+  return sorted(p for p in root.glob(f'{name}-*') if kind.fullmatch(p.name))
 
 
 def _split(
@@ -139,24 +143,30 @@ def _split(
       raise _error(path, f'all {shards} files of {split}')
   paths = [str(root / shard(name, split, i, shards)) for i in range(shards)]
   with futures.ThreadPoolExecutor(16) as pool:
-    counts = list(pool.map(_count, paths))
+    counts = list(pool.map(count, paths))
   records = ArrayRecordDataSource(
     [f'{path}[0:{count}]' for path, count in zip(paths, counts, strict=True)]
   )
   return RecordSource(records, np.arange(len(records)), classes, channels)
 
 
-def _count(path: str) -> int:
-  """Records in a file; only closing it tells that it is truncated."""
-  reader = array_record_module.ArrayRecordReader(path)
+def count(path: os.PathLike | str, field: str = 'data.directory') -> int:
+  """Records in a file; only closing it tells that it is truncated.
+
+  Raises:
+    UserError, naming `field`: the file is not whole, or empty.
+  """
+  found, reason = 0, 'it has no records'
   try:
-    count = reader.num_records()
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    found = reader.num_records()
     reader.close()
-  except RuntimeError:
-    count = 0
-  if count == 0:
-    raise _error(path, 'a whole ArrayRecord file')
-  return count
+  except RuntimeError as error:
+    found, reason = 0, str(error).partition(';')[0]
+  if found == 0:
+    allowed = f'a whole ArrayRecord file ({reason})'
+    raise errors.UserError(field, str(path), allowed)
+  return found
 
 
 def _error(path: object, allowed: str) -> errors.UserError:

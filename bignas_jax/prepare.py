@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument('--out', type=path, required=True, help='a directory')
   parser.add_argument('--workers', type=int, default=4, help='files at once')
   options = parser.parse_args(arguments)
+  if options.workers < 1:
+    raise errors.UserError('--workers', options.workers, 'a number >= 1')
   tars = [options.train, options.val, options.devkit]
   if options.tfrecords and not any(tars):
     images = preparing.from_tfrecords(

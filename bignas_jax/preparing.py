@@ -1,40 +1,26 @@
 """ImageNet as ArrayRecord files, from what people have: tar files or TFRecords.
 
-Neither TensorFlow nor TensorFlow Datasets is needed. A file appears under its
-name when it is whole, so that an interrupted command goes on where it was.
+Neither TensorFlow nor TensorFlow Datasets is needed.
 """
 
-import os
+import functools
+import hashlib
+import json
 import pathlib
 import re
-import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
-from concurrent import futures
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import grain
-import scipy.io
-from array_record.python import (
-  array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from etils import epath
 
-from bignas_jax import array_records, errors, examples, files, metrics
+from bignas_jax import array_records, errors, files, shards, tars
+from bignas_jax.shards import NAME, Part
 
-NAME = 'imagenet2012'
 # As many images a file as TFDS puts in each of its 1,024: about 140 MB.
 _PER_SHARD = 1251
 _TFRECORD = re.compile(rf'{NAME}-(\w+)\.tfrecord-(\d+)-of-(\d+)')
-
-
-class _Member(NamedTuple):
-  """An image inside a tar file."""
-
-  name: str
-  label: int
-  offset: int
-  size: int
+# What grain raises at the end of a file that was cut off, or is none.
+_BROKEN = (ValueError, OverflowError, MemoryError, OSError)
 
 
 def from_tars(
@@ -57,30 +43,35 @@ def from_tars(
     per_shard: images a file.
 
   Returns:
-    Images by split.
+    Images by split, as they are in the files.
 
   Raises:
-    UserError: an archive is not there or not what it should be.
+    UserError: an archive is not there, not whole or not what it should be, or
+      `out` holds what is not made of them.
   """
-  for field, path in (('train', train), ('val', val), ('devkit', devkit)):
-    if not path.is_file() or not tarfile.is_tarfile(path):
-      raise errors.UserError(f'--{field}', str(path), 'an ILSVRC2012 tar file')
-  classes, of_val = _devkit(devkit)
-  members = {
-    'train': (train, _train_members(train, classes)),
-    'validation': (val, _val_members(val, classes, of_val)),
+  shards.check_place(out)
+  kit = tars.devkit(devkit)
+  splits = {
+    'train': ('--train', train, tars.train(train, kit)),
+    'validation': ('--val', val, tars.val(val, kit)),
   }
-  out.mkdir(parents=True, exist_ok=True)
-  (out / array_records.LABELS).write_text('\n'.join(classes) + '\n')
-  for split, (path, found) in members.items():
-    shards = max(1, round(len(found) / per_shard))
-    bounds = [len(found) * i // shards for i in range(shards + 1)]
-    for i in range(shards):
-      part = found[bounds[i] : bounds[i + 1]]
-      target = out / array_records.shard(NAME, split, i, shards)
-      _write(target, _tar_examples(path, part))
-      metrics.say(f'{split}: {i + 1} of {shards} files')
-  return {split: len(found) for split, (_, found) in members.items()}
+  parts = {}
+  for split, (field, path, found) in splits.items():
+    number = max(1, round(len(found) / per_shard))
+    bounds = [len(found) * i // number for i in range(number + 1)]
+    for i in range(number):
+      members = found[bounds[i] : bounds[i + 1]]
+      read = functools.partial(tars.read, field, path, members)
+      text = json.dumps(members).encode()
+      made_of = {
+        'archive_bytes': path.stat().st_size,
+        'members_sha256': hashlib.sha256(text).hexdigest(),
+      }
+      name = array_records.shard(NAME, split, i, number)
+      source = (field, str(path))
+      parts[name] = Part(split, len(members), read, source, made_of)
+  labels = '\n'.join(kit.classes) + '\n'
+  return shards.prepare(out, {array_records.LABELS: labels}, parts, 1)
 
 
 def from_tfrecords(
@@ -97,161 +88,74 @@ def from_tfrecords(
     workers: files at once.
 
   Returns:
-    Images by split.
+    Images by split, as they are in the files.
 
   Raises:
-    UserError: files are missing or damaged.
+    UserError: files are missing or damaged, or `out` holds what is not made of
+      them.
   """
-  labels = directory / array_records.LABELS
+  shards.check_place(out)
+  found = _tfrecord_files(directory)
+  texts = {
+    name: files.read_text(directory / name)
+    for name in shards.TEXTS[:2]
+    if (directory / name).is_file()
+  }
+  lengths = {}
+  if (directory / shards.TEXTS[2]).is_file():
+    info = files.read_json(directory / shards.TEXTS[2])
+    lengths = _lengths(info)
+    # TFDS's own description, so that it can read the new files as well.
+    info['fileFormat'] = 'array_record'
+    texts[shards.TEXTS[2]] = json.dumps(info, indent=2) + '\n'
+  parts = {}
+  for path, where in found.items():
+    read = functools.partial(_tfrecords, path)
+    source, made_of = ('--tfrecords', str(path)), {'bytes': path.stat().st_size}
+    name = array_records.shard(NAME, *where)
+    parts[name] = Part(where[0], lengths.get(where), read, source, made_of)
+  return shards.prepare(out, texts, parts, workers)
+
+
+def _tfrecord_files(
+  directory: pathlib.Path,
+) -> dict[pathlib.Path, tuple[str, int, int]]:
+  """TFRecord files with split, index and number of files; none is missing."""
   found = {
-    p: m
+    p: (m[1], int(m[2]), int(m[3]))
     for p in sorted(directory.glob('*.tfrecord-*'))
     if (m := _TFRECORD.fullmatch(p.name))
   }
-  if not labels.is_file() or not found:
+  if not (directory / array_records.LABELS).is_file() or not found:
     raise errors.UserError(
       '--tfrecords',
       str(directory),
       f'a directory with {array_records.LABELS} and {NAME}-train.tfrecord-*',
     )
-  out.mkdir(parents=True, exist_ok=True)
-  for name in (array_records.LABELS, 'features.json'):
-    if (directory / name).is_file():
-      shutil.copyfile(directory / name, out / name)
-  _copy_info(directory, out)
-  counts: dict[str, int] = {}
-  with futures.ThreadPoolExecutor(workers) as pool:
-    jobs = {
-      path: pool.submit(
-        _write,
-        out / array_records.shard(NAME, m[1], int(m[2]), int(m[3])),
-        _tfrecords(path),
-      )
-      for path, m in found.items()
-    }
-    for done, (path, job) in enumerate(jobs.items()):
-      split = found[path][1]
-      counts[split] = counts.get(split, 0) + job.result()
-      metrics.say(f'{done + 1} of {len(jobs)} files')
-  return counts
+  there = set(found.values())
+  for split, _, number in sorted(there):
+    for index in range(number):
+      if (split, index, number) not in there:
+        name = f'{NAME}-{split}.tfrecord-{index:05}-of-{number:05}'
+        allowed = f'all {number} files of {split}; {name} is missing'
+        raise errors.UserError('--tfrecords', str(directory), allowed)
+  return found
 
 
-def _write(target: pathlib.Path, records: Iterable[bytes]) -> int:
-  """Writes a whole file or none; how many records it has."""
-  if target.is_file():
-    reader = array_record_module.ArrayRecordReader(str(target))
-    count = reader.num_records()
-    reader.close()
-    return count
-  fresh, count = target.with_name(target.name + '.new'), 0
-  # One record a group, to be read at random; JPEGs are compressed already.
-  writer = array_record_module.ArrayRecordWriter(
-    str(fresh), 'group_size:1,uncompressed'
-  )
-  try:
-    for record in records:
-      writer.write(record)
-      count += 1
-  finally:
-    writer.close()
-  os.replace(fresh, target)
-  return count
+def _lengths(info: dict[str, Any]) -> dict[tuple[str, int, int], int]:
+  """Images of each file, as far as `dataset_info.json` says."""
+  found = {}
+  for split in info.get('splits', []):
+    lengths = split.get('shardLengths', [])
+    for index, images in enumerate(lengths):
+      found[split.get('name'), index, len(lengths)] = int(images)
+  return found
 
 
 def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:
-  records = iter(grain.experimental.TFRecordIterDataset(str(path)))
-  while True:
-    try:
-      record = next(records)
-    except StopIteration:
-      return
-    except ValueError:
-      raise errors.UserError(
-        '--tfrecords', str(path), 'a whole TFRecord file'
-      ) from None
-    yield record
-
-
-def _copy_info(directory: pathlib.Path, out: pathlib.Path) -> None:
-  """TFDS's own description, so that it can read the new files as well."""
-  path = directory / 'dataset_info.json'
-  if path.is_file():
-    info = files.read_json(epath.Path(path))
-    info['fileFormat'] = 'array_record'
-    files.write_json(epath.Path(out / path.name), info)
-
-
-def _devkit(path: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Sorted classes, as TFDS numbers them; the class of each image of val."""
-  with tarfile.open(path) as archive:
-    files = {pathlib.PurePosixPath(m.name).name: m for m in archive}
-    try:
-      meta = archive.extractfile(files['meta.mat'])
-      truth = archive.extractfile(
-        files['ILSVRC2012_validation_ground_truth.txt']
-      )
-    except KeyError as error:
-      raise errors.UserError(
-        '--devkit', str(path), f'ILSVRC2012_devkit_t12.tar.gz, with {error}'
-      ) from None
-    assert meta and truth
-    synsets = scipy.io.loadmat(meta, squeeze_me=True)['synsets']
-    ids = [int(line) for line in truth.read().split()]
-  # The leaves are the classes; inner nodes of WordNet follow them.
-  leaves = {
-    int(s['ILSVRC2012_ID']): str(s['WNID'])
-    for s in synsets
-    if s['num_children'] == 0
-  }
-  return sorted(leaves.values()), [leaves[i] for i in ids]
-
-
-def _train_members(path: pathlib.Path, classes: list[str]) -> list[_Member]:
-  found = []
-  with tarfile.open(path) as outer:
-    for entry in outer:
-      name = pathlib.PurePosixPath(entry.name).stem
-      if name not in classes:
-        raise errors.UserError(
-          '--train', f'{path}: {entry.name}', 'the classes of the devkit'
-        )
-      file = outer.extractfile(entry)
-      assert file is not None
-      with tarfile.open(fileobj=file) as inner:
-        found += [
-          _Member(
-            m.name,
-            classes.index(name),
-            entry.offset_data + m.offset_data,
-            m.size,
-          )
-          for m in inner
-          if m.isfile()
-        ]
-  return sorted(found, key=lambda m: (m.label, m.name))
-
-
-def _val_members(
-  path: pathlib.Path, classes: list[str], of_val: list[str]
-) -> list[_Member]:
-  with tarfile.open(path) as archive:
-    entries = sorted((m for m in archive if m.isfile()), key=lambda m: m.name)
-  if len(entries) != len(of_val):
+  try:
+    yield from grain.experimental.TFRecordIterDataset(str(path))
+  except _BROKEN:
     raise errors.UserError(
-      '--val', f'{path}: {len(entries)} images', f'{len(of_val)} images'
-    )
-  found = [
-    _Member(m.name, classes.index(name), m.offset_data, m.size)
-    for m, name in zip(entries, of_val, strict=True)
-  ]
-  return sorted(found, key=lambda m: (m.label, m.name))
-
-
-def _tar_examples(
-  path: pathlib.Path, members: Iterable[_Member]
-) -> Iterator[bytes]:
-  with path.open('rb') as file:
-    for member in members:
-      file.seek(member.offset)
-      image = file.read(member.size)
-      yield examples.encode(member.name, image, member.label)
+      '--tfrecords', str(path), 'a whole TFRecord file'
+    ) from None

@@ -4,6 +4,8 @@ import io
 import json
 import pathlib
 import pickle
+import re
+import resource
 import struct
 import tarfile
 
@@ -29,6 +31,8 @@ from configs import imagenet
 CLASSES = ('n01440764', 'n01443537', 'n15075141')
 IDS = (3, 1, 2)  # the devkit numbers them in another order
 TRAIN, VAL = 7, 2  # images a class
+NAME = 'imagenet2012'
+SHARD = f'{NAME}-test.array_record-00000-of-00001'
 
 
 def config(directory, **changes) -> sources.Data:
@@ -76,10 +80,13 @@ def archives(tmp_path_factory) -> dict[str, pathlib.Path]:
   tar(paths['val'], dict(reversed(files.items())))
   synsets = np.array(
     [
-      *((i, name, 0) for i, name in zip(IDS, CLASSES, strict=True)),
-      (4, 'n00001740', 3),  # an inner node
+      *((i, name, 0, TRAIN) for i, name in zip(IDS, CLASSES, strict=True)),
+      (4, 'n00001740', 3, 0),  # an inner node
     ],
-    [('ILSVRC2012_ID', 'i4'), ('WNID', 'O'), ('num_children', 'i4')],
+    [
+      *(('ILSVRC2012_ID', 'i4'), ('WNID', 'O')),
+      *(('num_children', 'i4'), ('num_train_images', 'i4')),
+    ],
   )
   meta = io.BytesIO()
   scipy.io.savemat(meta, {'synsets': synsets})
@@ -343,3 +350,201 @@ def test_prepare_names_a_wrong_archive(archives, capsys, tmp_path):
   assert '3 images; allowed: 6 images' in capsys.readouterr().err.replace(
     "'", ''
   )
+
+
+# What is not whole, or not what was begun.
+
+
+def prepared_from(paths, out) -> int:
+  options = [f'--{name}={path}' for name, path in paths.items()]
+  return cli.status(prepare.main, [*options, f'--out={out}'])
+
+
+def files_of(directory) -> dict[str, bytes]:
+  return {p.name: p.read_bytes() for p in directory.iterdir()}
+
+
+def without_end(path, members: int, copy) -> pathlib.Path:
+  """A copy of a tar file that ends with a whole member."""
+  with tarfile.open(path) as archive:
+    last = archive.getmembers()[members - 1]
+  end = last.offset_data + -(-last.size // 512) * 512
+  copy.write_bytes(path.read_bytes()[:end])
+  return copy
+
+
+def with_members(path, change, copy) -> pathlib.Path:
+  """A copy whose members are `change`d, as a list of names and contents."""
+  with tarfile.open(path) as archive:
+    found = [(m.name, archive.extractfile(m).read()) for m in archive]
+  out = io.BytesIO()
+  with tarfile.open(fileobj=out, mode='w') as archive:
+    for name, content in change(found):
+      entry = tarfile.TarInfo(name)
+      entry.size = len(content)
+      archive.addfile(entry, io.BytesIO(content))
+  copy.write_bytes(out.getvalue())
+  return copy
+
+
+def cut_copy(part):
+  def change(path, copy):
+    content = path.read_bytes()
+    copy.write_bytes(content[: int(len(content) * part)])
+    return copy
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('name', 'change', 'text'),
+  [
+    ('train', cut_copy(0.02), 'a whole tar file'),
+    ('train', cut_copy(0.66), 'a whole tar file.*unexpected end'),
+    ('train', lambda p, c: without_end(p, 2, c), 'breaks off after n01443537'),
+    ('val', cut_copy(0.5), 'a whole tar file'),
+    ('val', lambda p, c: without_end(p, 6, c), 'a whole tar file.*breaks off'),
+    ('devkit', cut_copy(0.5), 'a whole tar file'),
+    ('devkit', cut_copy(0), 'a whole tar file'),
+    ('devkit', lambda p, c: p.with_name('val.tar'), 'with meta.mat'),
+    ('train', lambda p, c: p.parent, 'a whole tar file.*directory'),
+    ('train', lambda p, c: p.with_name('none'), r'\(No such file'),
+    (
+      'train',
+      lambda p, c: with_members(p, lambda m: m[1:], c),
+      'all 3 classes of the devkit; 1 have none, such as n15075141',
+    ),
+    (
+      'train',
+      lambda p, c: with_members(p, lambda m: [*m, m[0]], c),
+      'n15075141.tar.*each once',
+    ),
+    (
+      'train',
+      lambda p, c: with_members(
+        p, lambda m: [(m[0][0], tar(None, {'a.JPEG': b'a'})), *m[1:]], c
+      ),
+      '1 images of n15075141.*7 images, as the devkit says',
+    ),
+    (
+      'train',
+      lambda p, c: with_members(p, lambda m: [(m[0][0], b''), *m[1:]], c),
+      'n15075141.tar.*a whole tar file',
+    ),
+  ],
+)
+def test_an_archive_that_is_not_whole_is_one_line(
+  archives, tmp_path, capsys, name, change, text
+):
+  paths = archives | {name: change(archives[name], tmp_path / 'broken.tar')}
+  assert prepared_from(paths, tmp_path / 'out') == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert re.search(f'--{name}: got .*{paths[name].name}.*{text}', line)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_directory_goes_on_with_its_own_archives_only(
+  archives, tmp_path, capsys
+):
+  """What is there is counted; what is made of others stays as it is."""
+  other = with_members(
+    archives['val'],
+    lambda m: [(name, jpeg(0, i)) for i, (name, _) in enumerate(m)],
+    tmp_path / 'other.tar',
+  )
+  out = tmp_path / 'out'
+  preparing.from_tars(**archives, out=out, per_shard=4)
+  whole = files_of(out)
+  lost = shard(out, 'train', 3)
+  lost.unlink()
+  lost.with_name(lost.name + '.new').write_bytes(b'of a run that was killed')
+  counts = preparing.from_tars(**archives, out=out, per_shard=4)
+  assert counts == {'train': TRAIN * 3, 'validation': VAL * 3}
+  assert files_of(out) == whole
+  # Of other images, of as many a file, of other archives that are moved.
+  for changes, text in (
+    ({'val': other}, r'made of the same.*sha256'),
+    ({'per_shard': 3}, 'no other files of this kind'),
+  ):
+    with pytest.raises(errors.UserError, match=text) as error:
+      preparing.from_tars(**archives | {'out': out, 'per_shard': 4} | changes)
+    assert error.value.field == '--out'
+    assert files_of(out) == whole
+  moved = tmp_path / 'moved.tar'
+  moved.write_bytes(archives['train'].read_bytes())
+  paths = archives | {'train': moved}
+  assert preparing.from_tars(**paths, out=out, per_shard=4) == counts
+  # A file of more images is whole in itself, but not ours.
+  few = shard(out, 'validation', 0)
+  train = shard(out, 'train', 1).read_bytes()
+  few.write_bytes(train)
+  with pytest.raises(errors.UserError, match=f'{few.name}: 4 images.*3 images'):
+    preparing.from_tars(**archives, out=out, per_shard=4)
+  assert few.read_bytes() == train
+  cut(few)
+  with pytest.raises(errors.UserError, match=f'{few.name}.*a whole ArrayRec'):
+    preparing.from_tars(**archives, out=out, per_shard=4)
+
+
+@pytest.mark.parametrize('name', ['label.labels.txt', SHARD])
+def test_files_without_a_receipt_are_left_alone(archives, tmp_path, name):
+  (tmp_path / name).write_text('mine')
+  with pytest.raises(errors.UserError, match=f'prepared.json.*{name}') as error:
+    preparing.from_tars(**archives, out=tmp_path)
+  assert error.value.field == '--out'
+  assert files_of(tmp_path) == {name: b'mine'}
+
+
+def test_a_place_without_room_is_one_line(archives, tmp_path, capsys):
+  """Before the work where it can be known, and in the middle of it."""
+  (tmp_path / 'file').write_text('mine')
+  for out in (tmp_path / 'file', tmp_path / 'file' / 'out'):
+    paths = archives | {'train': tmp_path / 'not looked at'}
+    assert prepared_from(paths, out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out: got '{out}'; allowed: a ")
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    assert prepared_from(archives, tmp_path / 'out') == 2
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'imagenet2012-train' in line and 'File too large' in line
+  assert not list((tmp_path / 'out').glob('*array_record*'))
+  assert prepared_from(archives, tmp_path / 'out') == 0
+  assert len(array_records.read(str(tmp_path / 'out'), NAME, 3)[0]) == 21
+
+
+def test_tfrecords_are_all_there_and_as_many_as_they_say(tfrecords, tmp_path):
+  def refused(text):
+    with pytest.raises(errors.UserError, match=text) as error:
+      preparing.from_tfrecords(tfrecords, tmp_path / 'out')
+    assert error.value.field == '--tfrecords'
+
+  (split,) = tfrecords.glob('*validation*')
+  info = {'splits': [{'name': 'validation', 'shardLengths': ['5']}]}
+  (tfrecords / 'dataset_info.json').write_text(json.dumps(info))
+  refused(f'{split.name}: 4 images.*5 images, as dataset_info.json says')
+  assert not list((tmp_path / 'out').glob('*validation*'))
+  content = split.read_bytes()
+  split.write_bytes(b'\xff' * 100)
+  refused(f'{split.name}.*a whole TFRecord file')
+  split.write_bytes(content)
+  next(tfrecords.glob('*train*00001-of*')).unlink()
+  refused('all 3 files of train.*00001-of-00003 is missing')
+
+
+def test_a_name_of_a_class_may_have_spaces(prepared, tmp_path):
+  for path in (prepared / 'imagenet2012' / '5.1.0').iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  text = 'great white shark\ntench\r\n\n cock \n'
+  (tmp_path / 'label.labels.txt').write_text(text)
+  shard(tmp_path, 'train', 0).with_name(
+    'imagenet2012-train.array_record-00000-of-00005.new'
+  ).write_bytes(b'of a run that is preparing')
+  train, _ = array_records.read(str(tmp_path), 'imagenet2012', 3)
+  assert train.classes == ('great white shark', 'tench', 'cock')
+  (tmp_path / 'label.labels.txt').write_bytes(b'\xff\n')
+  with pytest.raises(errors.UserError, match=r'label\.labels\.txt'):
+    array_records.read(str(tmp_path), 'imagenet2012', 3)

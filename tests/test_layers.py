@@ -26,8 +26,8 @@ LAYERS = [
   batches data checkpoint child page figures plain latency latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
-  archive measures preparing comparing to_stablehlo to_onnx to_saved_model
-  to_tflite to_triton pieces runtimes""",
+  archive measures tars shards preparing comparing to_stablehlo to_onnx
+  to_saved_model to_tflite to_triton pieces runtimes""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
@@ -47,7 +47,7 @@ LAYERS = [
 OWNERS = {
   'flax': {'supernet'},
   'orbax': {'checkpoint'},
-  'array_record': {'array_records', 'preparing'},
+  'array_record': {'array_records', 'shards'},
   'google': {'examples'},
   'onnx': {'to_onnx'},
   'onnxruntime': {'to_onnx', 'serve', 'serving'},
