@@ -133,8 +133,34 @@ def ranked(logits: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def names(info: dict[str, Any]) -> list[str]:
-  """Of a child's classes; numbers, if its package has no names."""
-  return info.get('class_names') or list(map(str, range(info['classes'])))
+  """Returns a name for each of a child's outputs.
+
+  An output that has no name, because the space has more classes than the data,
+  or because the package is older than names, is called by its number.
+
+  Args:
+    info: contents of `child.json`.
+  """
+  given = info.get('class_names') or []
+  numbers = range(len(given), info['classes'])
+  return [*map(sendable, given), *map(str, numbers)][: info['classes']]
+
+
+def sendable(value: Any) -> Any:
+  """Returns a JSON value as an answer over HTTP can hold it.
+
+  Python reads NaN and infinities from JSON, which has none: they become null.
+  The name of a folder that is not UTF-8 cannot be written as UTF-8: what is
+  not is shown as an escape sequence.
+  """
+  if isinstance(value, dict):
+    return {sendable(key): sendable(each) for key, each in value.items()}
+  if isinstance(value, list):
+    return [sendable(each) for each in value]
+  if isinstance(value, str):
+    return value.encode('utf-8', 'backslashreplace').decode()
+  unknown = isinstance(value, float) and not math.isfinite(value)
+  return None if unknown else value
 
 
 def server(
@@ -156,7 +182,7 @@ def server(
   """
   api = Api(artifact, names(info), max_batch_size, batch_timeout)
   shown = {
-    name: info.get(name)
+    name: sendable(info.get(name))
     for name in ('space', 'arch', 'macs', 'params', 'accuracy', 'input')
   }
   made = litserve.LitServer(

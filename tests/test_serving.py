@@ -29,6 +29,12 @@ from bignas_jax import child as child_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 CROP = 0.8
+# Of a child of ten outputs: folders may be called anything, and be too few.
+CLASS_NAMES = [
+  *('cat', '<b>"cat" & \'dog\'</b>', 'two\nlines\tof\r\nit', ''),
+  *('猫 \N{CAT FACE}', 'not \udcff UTF-8', '</script><script>alert()</script>'),
+]
+SHOWN = [*CLASS_NAMES[:5], 'not \\udcff UTF-8', CLASS_NAMES[6], '7', '8', '9']
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +43,8 @@ def package(tmp_path_factory):
   where = epath.Path(tmp_path_factory.mktemp('package')) / 'child'
   child = networks.random_child(tiny.QUICK)
   child.info['data']['eval_crop'] = CROP
+  child.info['class_names'] = CLASS_NAMES
+  child.info['accuracy'] = {'top1': float('nan'), 'split': 'test'}
   child_lib.save(where, child)
   return where
 
@@ -128,7 +136,7 @@ def expected(package, encoded):
   pixels = augment.centre(image, size, crop=CROP)
   run = to_onnx.load(pathlib.Path(package / 'service'))
   powers = np.exp(run(pixels[None])[0].astype(np.float64))
-  return dict(zip(info['class_names'], powers / powers.sum(), strict=True))
+  return dict(zip(SHOWN, powers / powers.sum(), strict=True))
 
 
 def check(answer, shares):
@@ -137,7 +145,7 @@ def check(answer, shares):
   for name, share in found.items():
     assert share == pytest.approx(shares[name], abs=1e-5)
   for each in answer['classes']:
-    assert each['name'] == f'class {each["class"]}'
+    assert each['name'] == SHOWN[each['class']]
 
 
 @pytest.mark.parametrize('kind', ['.png', '.jpg', '.bmp', '.webp'])
@@ -162,6 +170,22 @@ def test_everyone_gets_an_own_answer(service, package):
     assert each.result() == (400, {'detail': 'not a whole image'})
 
 
+@pytest.mark.parametrize(
+  ('given', 'names'),
+  [
+    (None, ['0', '1']),
+    ([], ['0', '1']),
+    (['a'], ['a', '1']),
+    (['a', 'b', 'c'], ['a', 'b']),
+  ],
+)
+def test_an_output_without_a_name_is_called_by_its_number(given, names):
+  found = serving.names({'classes': 2, 'class_names': given})
+  assert found == names
+  for logits in (np.array([1.0, 0.0]), np.array([0.0, 1.0])):
+    assert serving.ranked(logits, found)[0]['name'] == names[logits.argmax()]
+
+
 def test_images_run_together(package):
   """LitServe hands over as many as wait; a single one is not stacked."""
   api = serving.Api(str(package / 'service/model.onnx'), 'ab', 8, 0.02)
@@ -179,8 +203,11 @@ def test_it_says_what_it_is(service, package):
   model = json.loads(body)['model']
   info = json.loads((package / 'child.json').read_text())
   assert status == 200
-  for name in ('arch', 'macs', 'params', 'input', 'class_names'):
+  for name in ('arch', 'macs', 'params', 'input'):
     assert model[name] == info[name]
+  assert model['class_names'] == SHOWN
+  assert model['accuracy'] == {'top1': None, 'split': 'test'}
+  assert info['class_names'] == CLASS_NAMES
 
 
 def test_the_page_loads_nothing_from_elsewhere(service):
