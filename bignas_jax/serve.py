@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     max_batch_size=options.max_batch,
     batch_timeout=options.wait_ms / 1000,
     max_pixels=_MAX_PIXELS,
+    origins=options.allow_origin,
   )
   _end_when_told()
   metrics.say(f'http://{options.host}:{options.port}')
@@ -91,7 +93,19 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     default=2.0,
     help='how long an image waits for others, milliseconds (default: 2)',
   )
+  parser.add_argument(
+    '--allow_origin',
+    action='append',
+    default=[],
+    metavar='ORIGIN',
+    help='another site whose pages may ask, such as https://example.org, or * '
+    'for all (default: none); may be given several times',
+  )
   options = parser.parse_args(arguments)
+  for origin in options.allow_origin:
+    if not re.fullmatch(r'\*|https?://[^/\s]+', origin):
+      allowed = 'a scheme and a host, such as https://example.org, or *'
+      parser.error(f'--allow_origin: got {origin}; allowed: {allowed}')
   if not 1024 <= options.port < 65536:
     parser.error(f'--port: got {options.port}; allowed: 1024 to 65535')
   if options.max_batch < 1:

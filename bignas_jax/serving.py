@@ -2,7 +2,8 @@
 
 LitServe's processes divide the work. One receives requests and cuts images as
 evaluation does, so that what is no image is refused before it meets others;
-one gathers them into batches and runs the child's ONNX artifact.
+one gathers them into batches and runs the child's ONNX artifact. Requests and
+images are let in by their sizes (`admission`), before they are read or decoded.
 """
 
 import math
@@ -14,19 +15,25 @@ import fastapi
 import litserve
 import numpy as np
 import onnxruntime
-from fastapi import responses, routing
+from fastapi import concurrency, responses, routing
+from fastapi.middleware import cors
 
-from bignas_jax import augment, images
+from bignas_jax import admission, augment, headers, images
 
 TOP = 5  # classes in an answer
 MAX_BYTES = 32 * 2**20  # of a request
+_BYTES_AT_ONCE = 8 * MAX_BYTES  # of all requests
+_WAIT_S = 10.0  # of a request or an image for others to be done
+_BODY_S = 60.0  # in which a request must have come
 _PAGE = pathlib.Path(__file__).with_name('serving.html')
 
 
-def received(
+async def received(
   request: fastapi.Request, image: Annotated[bytes, fastapi.File()]
 ) -> np.ndarray:
   """The file that was sent, as evaluation sees images.
+
+  It waits here until the images that are being decoded leave it enough memory.
 
   Args:
     request: of which the application knows what the child takes.
@@ -36,9 +43,12 @@ def received(
     uint8 [size, size, channels].
 
   Raises:
-    HTTPException: 400, it is no image; 413, it is too large.
+    HTTPException: 400, it is no image; 413, it is too large; 503, others had
+      not been decoded in time.
   """
-  return request.app.state.prepare(image)
+  prepare, at_once = request.app.state.prepare, request.app.state.pixels
+  async with at_once.hold(prepare.pixels(image)):
+    return await concurrency.run_in_threadpool(prepare, image)
 
 
 class Prepare:
@@ -55,13 +65,28 @@ class Prepare:
     self._size, self._channels = given['image_size'], given['channels']
     self._crop = info['data']['eval_crop']
 
+  def pixels(self, encoded: bytes) -> int:
+    """How many an image has; as many as are allowed, where nobody can know.
+
+    OpenCV itself stops at that number, whatever the format.
+
+    Raises:
+      HTTPException: 413, too many.
+    """
+    found = headers.pixels(encoded)
+    return self._max_pixels if found is None else self._checked(found)
+
+  def _checked(self, found: int) -> int:
+    if found > self._max_pixels:
+      told = f'an image of more than {self._max_pixels} pixels'
+      raise fastapi.HTTPException(413, told)
+    return found
+
   def __call__(self, encoded: bytes) -> np.ndarray:
     """uint8 [size, size, channels]; raises HTTPException, see `received`."""
     try:
       image = images.open_image(encoded, self._channels)
-      if math.prod(image.shape[:2]) > self._max_pixels:
-        told = f'an image of more than {self._max_pixels} pixels'
-        raise fastapi.HTTPException(413, told)
+      self._checked(math.prod(image.shape[:2]))
       return augment.centre(image, self._size, crop=self._crop)
     except images.Damaged:
       raise fastapi.HTTPException(400, 'not a whole image') from None
@@ -170,6 +195,7 @@ def server(
   max_batch_size: int,
   batch_timeout: float,
   max_pixels: int,
+  origins: Sequence[str] = (),
 ) -> litserve.LitServer:
   """A server with `/predict`, `/health`, `/info` and a page at `/`.
 
@@ -178,7 +204,8 @@ def server(
     info: contents of `child.json`.
     max_batch_size: images that run together at most.
     batch_timeout: seconds that the first of them waits for others.
-    max_pixels: of an image.
+    max_pixels: of an image, and of all that are decoded at once.
+    origins: of other sites whose pages may ask, such as https://example.org.
   """
   api = Api(artifact, names(info), max_batch_size, batch_timeout)
   shown = {
@@ -189,12 +216,26 @@ def server(
     api,
     accelerator='cpu',
     fast_queue=True,
-    max_payload_size=MAX_BYTES,
+    middlewares=_middlewares(origins),
     model_metadata=shown | {'class_names': names(info)},
   )
   made.app.state.prepare = Prepare(info, max_pixels)
+  made.app.state.pixels = admission.Budget(max_pixels, _WAIT_S)
   page = routing.APIRoute(
     '/', lambda: _PAGE.read_text(), response_class=responses.HTMLResponse
   )
   made.app.router.routes.insert(0, page)  # before LitServe's own
   return made
+
+
+def _middlewares(origins: Sequence[str]) -> list[Any]:
+  """What a request passes before the application; the last one comes first."""
+  limits = {
+    'most': MAX_BYTES,
+    'budget': admission.Budget(_BYTES_AT_ONCE, _WAIT_S),
+    'within_s': _BODY_S,
+  }
+  passed: list[Any] = [(admission.Requests, limits)]
+  if origins:  # browsers keep other sites out unless they are told
+    passed.append((cors.CORSMiddleware, {'allow_origins': list(origins)}))
+  return passed

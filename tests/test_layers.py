@@ -19,7 +19,7 @@ LAYERS = [
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
   rollbacks extras placing timing schema locks
-  signals replacing""",
+  signals replacing headers""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling
   counting optim sharding model examples folders array_records sources damage
@@ -38,7 +38,7 @@ LAYERS = [
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale benchmarking_child
-  benchmarking_table compiling estimating_parts api serving""",
+  benchmarking_table compiling estimating_parts api serving admission""",
   # 7: commands
   """main search extract export evaluate cost list report benchmark compile
   prepare serve""",
@@ -52,7 +52,7 @@ OWNERS = {
   'onnx': {'to_onnx'},
   'onnxruntime': {'to_onnx', 'serve', 'serving'},
   'litserve': {'serve', 'serving'},
-  'fastapi': {'serving'},
+  'fastapi': {'serving', 'admission'},
   'tensorflow': {'to_saved_model', 'to_tflite', 'benchmarking_input'},
   'ai_edge_litert': {'to_tflite'},
   'grain': {'batches', 'data', 'preparing'},

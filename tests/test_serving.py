@@ -1,9 +1,11 @@
 """A child behind HTTP: what is answered, and to whom."""
 
+import asyncio
 import concurrent.futures
 import io
 import json
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -11,10 +13,12 @@ import struct
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.request
 import uuid
 import zlib
+from typing import Any
 
 import cv2
 import networks
@@ -24,7 +28,15 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import augment, images, serve, serving, storage, to_onnx
+from bignas_jax import (
+  admission,
+  augment,
+  images,
+  serve,
+  serving,
+  storage,
+  to_onnx,
+)
 from bignas_jax import child as child_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -235,10 +247,129 @@ def png(height, width):
 
 
 def test_a_small_file_cannot_ask_for_all_memory(service):
-  assert service.predict(png(30_000, 30_000))[0] == 400  # OpenCV's limit
+  assert service.predict(png(30_000, 30_000))[0] == 413
+  assert service.predict(png(30_000, 30_000)[:40])[0] == 413, 'a header is all'
   file = io.BytesIO()
   PIL.Image.new('L', (12_000, 12_000)).save(file, 'JPEG')
   assert service.predict(file.getvalue())[0] == 413
+  wide = b'P5 30000 30000 255\n' + bytes(1000)  # of which only OpenCV knows
+  assert service.predict(wide)[0] == 400
+
+
+def test_images_wait_until_others_are_decoded(monkeypatch):
+  """At once they have no more pixels than one may have."""
+  held, most = 0, 0
+
+  class Slow(serving.Prepare):
+    def __call__(self, encoded):
+      nonlocal held, most
+      held += self.pixels(encoded)
+      most = max(most, held)
+      time.sleep(0.01)
+      held -= self.pixels(encoded)
+
+  info = {'input': {'image_size': 8, 'channels': 1}, 'data': {'eval_crop': 1}}
+  request: Any = types.SimpleNamespace(app=types.SimpleNamespace())
+  request.app.state = types.SimpleNamespace(
+    prepare=Slow(info, 2_000), pixels=admission.Budget(2_000, 60)
+  )
+  small, unknown = picture(0), b'P5 20 30 255\n' + bytes(600)
+
+  async def crowd():
+    sent = [small] * 20 + [unknown] * 3 + [small] * 7
+    await asyncio.gather(*(serving.received(request, one) for one in sent))
+
+  asyncio.run(crowd())
+  assert 600 < most <= 2_000
+
+
+def memory_mb(process):
+  """The most that a process and its children have taken, MB."""
+  found, numbers = 0, [process]
+  for number in numbers:
+    where = pathlib.Path(f'/proc/{number}')
+    text = (where / f'task/{number}/children').read_text()
+    numbers += map(int, text.split())
+    (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', (where / 'status').read_text())
+    found += int(peak) // 1000
+  return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_a_crowd_of_large_images_takes_no_more_than_one(service):
+  """Of 121 million gray pixels each, which are as many bytes or more."""
+  _, large = cv2.imencode('.png', np.zeros((11_000, 11_000), np.uint8))
+  assert service.predict(large.tobytes())[0] == 200
+  alone = memory_mb(service.process.pid)
+  with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    answers = list(pool.map(service.predict, [large.tobytes()] * 12))
+  assert {status for status, _ in answers} <= {200, 503}
+  assert 200 in {status for status, _ in answers}
+  assert memory_mb(service.process.pid) - alone < 150
+  assert service.predict(picture(1))[0] == 200
+
+
+def spoken(service, *pieces):
+  """What is answered to pieces of a request, without sending any more."""
+  with socket.create_connection(('127.0.0.1', service.port), 10) as link:
+    try:
+      for piece in pieces:
+        link.sendall(piece)
+    except OSError:
+      pass  # it has hung up; what it said can still be read
+    return link.recv(65_536)
+
+
+def test_a_request_that_is_too_long_is_refused_before_it_is_sent(service):
+  head = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: '
+  head += b'multipart/form-data; boundary=b\r\n'
+  longer = b'Content-Length: %d\r\n\r\n' % (serving.MAX_BYTES + 1)
+  assert b' 413 ' in spoken(service, head, longer).splitlines()[0]
+  part = b'--b\r\nContent-Disposition: form-data; name="image"; '
+  part += b'filename="x"\r\n\r\n'
+  chunks = [b'%x\r\n%s\r\n' % (len(part), part)]
+  chunks += [b'%x\r\n%s\r\n' % (2**20, bytes(2**20))] * 33
+  chunked = b'Transfer-Encoding: chunked\r\n\r\n'
+  answer = spoken(service, head, chunked, *chunks)
+  assert b' 413 ' in answer.splitlines()[0]
+  assert service.predict(picture(1))[0] == 200
+
+
+def asked_from(address, origin):
+  request = urllib.request.Request(address + '/info', headers=origin)
+  with urllib.request.urlopen(request, timeout=60) as response:
+    return response.headers.get('Access-Control-Allow-Origin')
+
+
+def test_pages_of_other_sites_get_no_answer(service):
+  assert asked_from(service.address, {'Origin': 'http://example.org'}) is None
+
+
+def test_pages_of_a_site_that_is_named_do(package):
+  info = json.loads((package / 'child.json').read_text())
+  origins = ['https://example.org']
+  artifact = str(package / 'service/model.onnx')
+  made = serving.server(
+    artifact,
+    info,
+    max_batch_size=2,
+    batch_timeout=0,
+    max_pixels=100,
+    origins=origins,
+  )
+  for origin, named in (('https://example.org', True), ('http://a', False)):
+    headers = [(b'origin', origin.encode())]
+    headers += [(b'access-control-request-method', b'POST')]
+    scope = {'type': 'http', 'method': 'OPTIONS', 'headers': headers}
+    sent = []
+
+    async def send(message, sent=sent):
+      sent.append(message)
+
+    asyncio.run(made.app(scope | {'path': '/predict'}, send, send))
+    told = dict(sent[0]['headers'])
+    assert (b'access-control-allow-origin' in told) == named
 
 
 def test_sigterm_ends_it(package, tmp_path):
@@ -278,6 +409,7 @@ def test_an_artifact_of_another_child_is_not_served(service, package, tmp_path):
     ('--max_batch=0', 'allowed: at least 1'),
     ('--wait_ms=nan', 'allowed: 0 to 10000'),
     ('--host=example.org', 'invalid choice'),
+    ('--allow_origin=example.org', 'such as https://example.org'),
   ],
 )
 def test_mistakes_are_one_line(package, option, words, capsys):
