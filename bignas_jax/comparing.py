@@ -95,17 +95,20 @@ def _pixels(
 
 
 def compare(
-  run: Callable[[np.ndarray], np.ndarray], samples: Samples
+  run: Callable[[np.ndarray], np.ndarray], samples: Samples, tie: float = 0.0
 ) -> dict[str, Any]:
   """Holds what an artifact computes against what the child does.
 
   Args:
     run: images to logits.
     samples: to compare on.
+    tie: the child's choice is a tie where its two highest logits are no
+      further apart, so that rounding may exchange them.
 
   Returns:
-    Largest difference of logits, by itself and over their scale; share of the
-    images whose highest logit is the same; top-1; median milliseconds an image.
+    Largest difference of logits, by itself and over their scale; how many
+    images are ties, and the share of all others whose highest logit is the
+    same; top-1; median milliseconds an image.
   """
   logits, seconds = [], []
   for images in samples.images:
@@ -115,11 +118,29 @@ def compare(
   theirs = np.concatenate(logits)
   guesses = theirs.argmax(-1)
   difference = float(np.abs(theirs - samples.logits).max())
+  decided = _gaps(samples.logits) > tie
+  same = (guesses == samples.logits.argmax(-1))[decided]
   return {
     'images': len(theirs),
     'max_abs_diff': difference,
-    'max_diff_over_scale': difference / samples.scale,
-    'top1_agreement': float((guesses == samples.logits.argmax(-1)).mean()),
+    'max_diff_over_scale': _ratio(difference, samples.scale),
+    'ties': int((~decided).sum()),
+    'top1_agreement': float(same.mean()) if len(same) else 1.0,
     'top1': float((guesses == samples.labels).mean()),
     'ms_per_image': 1000 * float(np.median(seconds)),
   }
+
+
+def _gaps(logits: np.ndarray) -> np.ndarray:
+  """Between the two highest logits of each image: [images]."""
+  if logits.shape[-1] < 2:
+    return np.full(len(logits), np.inf)
+  second, first = np.moveaxis(np.partition(logits, -2)[..., -2:], -1, 0)
+  return first - second
+
+
+def _ratio(difference: float, scale: float) -> float:
+  """Also where all of a child's logits are zero."""
+  if scale == 0:
+    return 0.0 if difference == 0 else float('inf')
+  return difference / scale

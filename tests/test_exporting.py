@@ -22,6 +22,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
 from bignas_jax import (
   cli,
+  comparing,
   counting,
   export,
   exporting,
@@ -296,6 +297,57 @@ def test_what_differs_is_not_written(package, tmp_path, capsys, monkeypatch):
   assert not json.loads(out)['formats']['stablehlo']['verified']
   assert 'nothing was written' in lines[-1]
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tie_may_be_decided_in_another_way(tmp_path, capsys, monkeypatch):
+  """Of two logits that rounding exchanges, neither is wrong."""
+
+  def rounded(*arguments):
+    right = load(*arguments)
+
+    def run(images):
+      logits = np.array(right(images))
+      logits[:, 1] += 0.9e-4 * abs(logits).max()
+      return logits
+
+    return run
+
+  child = networks.random_child(tiny.QUICK)
+  classifier = child.variables['params']['classifier']
+  for array in classifier.values():
+    array[..., 1] = array[..., 0]
+  classifier['bias'][:2] += 9  # they are the highest
+  child_lib.save(epath.Path(tmp_path / 'child'), child)
+  load = to_stablehlo.load
+  monkeypatch.setattr(to_stablehlo, 'load', rounded)
+  arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=50']
+  status, out, lines = run(capsys, f'--child={tmp_path}/child', *arguments)
+  assert status == 0, lines
+  entry = json.loads(out)['formats']['stablehlo']
+  assert entry['ties'] > 0 and entry['top1_agreement'] == 1
+  assert f'{entry["ties"]} ties left out' in lines[-1]
+
+
+def test_agreement_is_of_all_images_that_are_no_ties():
+  child = np.array([[1.0, 0.9, 0.0], [1.0, 0.5, 0.0], [0.0, 0.4, 2.0]])
+  samples = comparing.Samples([np.zeros(3)], child, np.array([1, 0, 1]))
+
+  def compared(logits, tie):
+    return comparing.compare(lambda images: np.array(logits), samples, tie)
+
+  flipped = child[:, [1, 0, 2]]  # all but the last image's
+  for tie, ties, agreement in ((0, 0, 1 / 3), (0.2, 1, 1 / 2), (0.6, 2, 1)):
+    found = compared(flipped, tie)
+    assert (found['ties'], found['top1_agreement']) == (ties, agreement)
+    assert found['top1'] == 1 / 3, 'of all images'
+  assert compared(child, 9)['ties'] == 3
+  assert compared(child, 9)['top1_agreement'] == 1
+  nothing = comparing.Samples([np.zeros(1)], np.zeros((1, 2)), np.zeros(1))
+  for off, over in ((0.0, 0.0), (1.0, float('inf'))):
+    found = comparing.compare(lambda x, off=off: np.full((1, 2), off), nothing)
+    assert found['max_diff_over_scale'] == over
+  one_class = comparing.Samples([np.zeros(1)], np.ones((1, 1)), np.zeros(1))
+  assert comparing.compare(lambda x: np.ones((1, 1)), one_class)['ties'] == 0
 
 
 def refused(capsys, arguments, *words):
