@@ -26,10 +26,6 @@ class Entry(NamedTuple):
   strategy: str
   step: int  # of the supernet
 
-  def key(self) -> tuple:
-    """What the score depends on."""
-    return self.arch, self.images, self.calibration_images, self.step
-
 
 class Archive:
   """Reads what is there and appends; never rewrites.

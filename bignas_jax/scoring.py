@@ -1,18 +1,49 @@
 """What a search asks: the accuracy of a child on held-out images."""
 
 import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from bignas_jax import counting, evaluation, metrics, training
+from bignas_jax import counting, metrics
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
-from bignas_jax.trained import Run
+from bignas_jax.evaluation import Score
+from bignas_jax.space import Space
+
+
+class Basis(NamedTuple):
+  """What all scores of a search depend on, beside the child.
+
+  Attributes:
+    step: of the supernet.
+    calibration_images: that a child's statistics are taken of.
+  """
+
+  step: int
+  calibration_images: int
+
+  def holds(self, entry: Entry) -> bool:
+    """Whether an entry is what would be found again."""
+    found = entry.step, entry.calibration_images
+    return found == (self.step, self.calibration_images)
 
 
 class Scorer:
-  """score(arch): looks up, or calibrates and evaluates, and archives.
+  """score(arch): looks up, or evaluates, and archives.
+
+  Entries are looked up by what is asked: the child and the basis. How many
+  images were counted is known only afterwards (damaged ones are left out), and
+  is no part of that.
+
+  Args:
+    space: of the children.
+    evaluate: calibrates a child and evaluates it on held-out images.
+    archive: of the run.
+    basis: of the scores.
+    strategy: that asks.
+    progress: a bar.
 
   Attributes:
-    evaluator: of held-out images.
     seen: what was asked for, in that order.
     evaluated: how many of them were not in the archive.
     seconds: what those took.
@@ -20,53 +51,61 @@ class Scorer:
 
   def __init__(
     self,
-    run: Run,
+    space: Space,
+    evaluate: Callable[[Arch], Score],
     archive: Archive,
+    basis: Basis,
     strategy: str,
     progress: metrics.Progress,
   ):
-    self._run, self._archive, self._strategy = run, archive, strategy
-    self._progress = progress
-    self._known = {entry.key(): entry for entry in archive.entries}
-    self.evaluator: evaluation.Evaluator = training.evaluator(
-      run.config, run.model, run.splits, run.splits.held_out
-    )
+    self._space, self._evaluate = space, evaluate
+    self._archive, self._basis = archive, basis
+    self._strategy, self._progress = strategy, progress
+    entries = [entry for entry in archive.entries if basis.holds(entry)]
+    self._known = {entry.arch: entry for entry in entries}
+    self._counted = {entry.images for entry in entries}
     self.seen: list[Entry] = []
     self.evaluated, self.seconds = 0, 0.0
 
   def __call__(self, arch: Arch) -> float:
-    entry = self._known.get(self._key(arch))
+    entry = self._known.get(arch)
     if entry is None:
-      entry = self._evaluate(arch)
+      entry = self._found(arch)
       self._archive.append(entry)
-      self._known[entry.key()] = entry
+      self._known[arch] = entry
     self.seen.append(entry)
     self._progress.advance(len(self.seen))
     return entry.top1
 
-  def known(self, entries: list[Entry]) -> dict[Arch, float]:
+  def known(self, entries: Iterable[Entry]) -> dict[Arch, float]:
     """Top-1 of those that were scored as this scorer would."""
-    return {e.arch: e.top1 for e in entries if e.key() == self._key(e.arch)}
+    return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
 
-  def _key(self, arch: Arch) -> tuple:
-    run = self._run
-    images = len(run.splits.held_out)
-    return arch, images, run.config.calibration.images, run.step
-
-  def _evaluate(self, arch: Arch) -> Entry:
-    run, began = self._run, time.monotonic()
-    score = self.evaluator.score(run.params, arch)
+  def _found(self, arch: Arch) -> Entry:
+    began = time.monotonic()
+    score = self._evaluate(arch)
     self.seconds += time.monotonic() - began
     self.evaluated += 1
-    cost = counting.cost(run.model.space, arch)
+    self._compare(score.images)
+    cost = counting.cost(self._space, arch)
     return Entry(
       arch,
       cost.macs,
       cost.params,
       score.top1,
       score.images,
-      run.config.calibration.images,
+      self._basis.calibration_images,
       len(self._archive.entries),
       self._strategy,
-      run.step,
+      self._basis.step,
     )
+
+  def _compare(self, images: int) -> None:
+    """Says once if scores are of other images than earlier ones."""
+    if self._counted and images not in self._counted:
+      others = ' or '.join(map(str, sorted(self._counted)))
+      self._progress.note(
+        f'warning: {images} held-out images are counted, and were {others} '
+        f'for other children of step {self._basis.step} in the archive'
+      )
+    self._counted.add(images)

@@ -27,6 +27,7 @@ from bignas_jax import (
   presets,
   selection,
   trained,
+  training,
 )
 from bignas_jax import config as config_lib
 from bignas_jax import (
@@ -38,7 +39,7 @@ from bignas_jax import (
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
 from bignas_jax.limits import Limits
-from bignas_jax.scoring import Scorer
+from bignas_jax.scoring import Basis, Scorer
 from bignas_jax.selection import Problem, Search
 from bignas_jax.space import Space
 
@@ -102,8 +103,13 @@ def search(
   run = trained.load(workdir)
   expected = planned(strategy, space, fits, settings)
   with metrics.Progress(strategy, expected) as bar:
-    scorer = Scorer(run, archive, strategy, bar)
-    scorer.evaluator.compile(space.resolution)
+    evaluator = training.evaluator(
+      config, run.model, run.splits, run.splits.held_out
+    )
+    evaluator.compile(space.resolution)
+    evaluate = functools.partial(evaluator.score, run.params)
+    basis = Basis(run.step, config.calibration.images)
+    scorer = Scorer(space, evaluate, archive, basis, strategy, bar)
     known = scorer.known(archive.entries[:before])
     for arch in _published(space):
       if fits(arch):
@@ -120,7 +126,7 @@ def search(
     'looked_up': len(scorer.seen) - scorer.evaluated,
     'seconds': round(scorer.seconds, 1),
   }
-  worth = calibration(run, scorer.evaluator, best.arch)
+  worth = calibration(run, evaluator, best.arch)
 
   def write() -> None:
     files.write_json(directory / 'best.json', result)

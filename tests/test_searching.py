@@ -1,0 +1,158 @@
+"""Searches of a trained run: what is asked, looked up, kept and refused."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+
+from bignas_jax import cli, evaluation, predictor, search, sources, training
+from bignas_jax.selection import Search
+from bignas_jax.sources import Data
+
+SPACE = dataclasses.replace(
+  tiny.QUICK,
+  stem_width=(8, 16),
+  stages=(dataclasses.replace(tiny.QUICK.stages[0], width=(8, 12, 16)),),
+  head_width=(16, 20, 24),
+)
+
+
+def run_config(directory):
+  """Two steps on an image folder."""
+  return tiny.config(
+    space=SPACE,
+    data=Data(
+      name='image_folder',
+      directory=str(directory),
+      held_out=40,
+      augment='crop',
+      mean=(0.5,),
+      std=(0.25,),
+      max_damaged=0.05,
+    ),
+    policy='alone',  # compiles less
+    steps=1,
+    eval_every=1,
+    batch_size=8,
+    eval_batch_size=40,
+    calibration=evaluation.Calibration(images=16, batch_size=8),
+    search=Search(evaluations=6, population=2, mutants=2),
+  )
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run, one of whose held-out images cannot be decoded."""
+  base = tmp_path_factory.mktemp('searched')
+  rng = np.random.default_rng(0)
+  for split, count in (('train', 80), ('test', 20)):
+    for i in range(count):
+      path = base / 'images' / split / str(i % 4) / f'{i}.jpg'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      pixels = rng.normal(60 * (i % 4), 30, (12, 12)).clip(0, 255)
+      path.write_bytes(cv2.imencode('.jpg', pixels.astype(np.uint8))[1])
+  config = run_config(base / 'images')
+  held_out = sources.load(config.data, 1).held_out
+  pathlib.Path(held_out.name(3)).write_bytes(b'no image')
+  training.train(config, base / 'run')
+  return base / 'run'
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+  """A copy that a test may change."""
+  return pathlib.Path(shutil.copytree(trained, tmp_path / 'run'))
+
+
+def status(workdir, *arguments):
+  return cli.status(search.main, [f'--workdir={workdir}', *arguments])
+
+
+def searched(capsys, workdir, *arguments):
+  """The result that the command prints."""
+  capsys.readouterr()
+  assert status(workdir, *arguments) == 0
+  return json.loads(capsys.readouterr().out)
+
+
+def archive(workdir):
+  return (workdir / 'search' / 'archive.csv').read_text()
+
+
+class Interrupted:
+  """Ends an evaluation as SIGTERM does, after `left` of them."""
+
+  def __init__(self, monkeypatch):
+    self.left, self._score = None, evaluation.Evaluator.score
+    interrupted = self
+
+    def score(evaluator, params, arch):
+      if interrupted.left is not None:
+        if interrupted.left == 0:
+          raise cli.Preempted('here')
+        interrupted.left -= 1
+      return interrupted._score(evaluator, params, arch)
+
+    monkeypatch.setattr(evaluation.Evaluator, 'score', score)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+  return Interrupted(monkeypatch)
+
+
+@pytest.fixture
+def learnt(monkeypatch):
+  """How many children predictors learnt from."""
+  counts, fit = [], predictor.fit
+
+  def noting(space, scores, seed):
+    counts.append(len(scores))
+    return fit(space, scores, seed)
+
+  monkeypatch.setattr(predictor, 'fit', noting)
+  return counts
+
+
+def test_children_scored_without_a_damaged_image_are_known(
+  run, capsys, interrupted, learnt
+):
+  asked = '--strategy=random', '--evaluations=5'
+  interrupted.left = 3
+  assert status(run, *asked) == cli.PREEMPTED
+  begun = archive(run)
+  assert begun.count('\n') == 1 + 3
+  interrupted.left = None
+  found = searched(capsys, run, *asked)
+  assert found['images'] == 39
+  assert (found['evaluated'], found['looked_up']) == (5, 3)
+  assert archive(run).startswith(begun)
+  again = searched(capsys, run, *asked)
+  assert (again['evaluated'], again['looked_up']) == (5, 5)
+  assert again | {'seconds': 0, 'looked_up': 0} == found | {
+    'seconds': 0,
+    'looked_up': 0,
+  }
+  predicted = searched(capsys, run, '--strategy=predictor', '--evaluations=3')
+  assert predicted['evaluated'] == 3
+  assert learnt[0] > 5, 'what was known before is learnt from'
+
+
+def test_another_number_of_counted_images_is_said_once(
+  run, capsys, monkeypatch
+):
+  searched(capsys, run, '--strategy=random', '--evaluations=2')
+  score = evaluation.Evaluator.score
+  monkeypatch.setattr(
+    evaluation.Evaluator,
+    'score',
+    lambda *arguments: score(*arguments)._replace(images=40),
+  )
+  assert status(run, '--strategy=random', '--evaluations=6') == 0
+  told = capsys.readouterr().err
+  assert told.count('40 held-out images are counted, and were 39') == 1
