@@ -45,7 +45,7 @@ class Run(NamedTuple):
   receipt: dict[str, Any]  # config.json
   card: dict[str, Any] | None  # run.json
   lines: list[dict[str, Any]]  # metrics.jsonl
-  entries: list[Entry]  # of the newest step that was searched
+  entries: list[Entry]  # of the step of the last search
   older: int  # entries of other steps
   best: dict[str, Any] | None
   best_arch: Arch | None
@@ -100,9 +100,10 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   archive = Archive(workdir / 'search' / 'archive.csv', space).entries
-  newest = max((entry.step for entry in archive), default=0)
-  entries = [entry for entry in archive if entry.step == newest]
   best = _json(workdir / 'search' / 'best.json')
+  step = _step_searched(archive, best)
+  of_step = {entry.arch: entry for entry in archive if entry.step == step}
+  entries = list(of_step.values())  # a child that came twice is one
   paths = sorted(workdir.glob('children/*/child.json'))
   return Run(
     workdir=workdir,
@@ -112,7 +113,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     card=_json(workdir / workdir_lib.CARD),
     lines=metrics.read(workdir),
     entries=entries,
-    older=len(archive) - len(entries),
+    older=len({(e.step, e.arch) for e in archive if e.step != step}),
     best=best,
     best_arch=None
     if best is None
@@ -122,6 +123,21 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     children=[_child(p) for p in paths if p.parent.name[0] != '.'],
     table=None if table is None else latency_tables.load(table, space),
   )
+
+
+def _step_searched(
+  entries: list[Entry], best: dict[str, Any] | None
+) -> int | None:
+  """Returns the step of which the last search was.
+
+  It need not be the highest: where a checkpoint was lost, or the run went
+  back, the search was of an older one. What else a search leaves (its best,
+  calibration, predictor) is of the same step.
+  """
+  told = (best or {}).get('step')
+  if any(entry.step == told for entry in entries):
+    return told
+  return entries[-1].step if entries else None
 
 
 def _json(path: epath.Path) -> dict[str, Any] | None:

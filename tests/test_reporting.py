@@ -643,7 +643,7 @@ def test_the_biggest_child_alone(tmp_path):
 def test_children_without_an_accuracy_are_not_drawn(started, top1s):
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)
   for order, top1 in enumerate(top1s):
-    archive.append(_entry(_SMALLEST, top1, order))
+    archive.append(_entry((_SMALLEST, _BIGGEST)[order], top1, order))
   reporting.write(started)
   page = _read(started)
   assert f'{len(top1s)} children of step 600' in page.text
@@ -679,12 +679,15 @@ def test_child_of_another_config_is_marked(started):
   assert 'another config' in _read(started).text
 
 
-def test_only_the_newest_step_is_compared(started):
+@pytest.mark.parametrize('other', [400, 800])
+def test_only_the_step_of_the_last_search_is_compared(started, other):
+  """A search of another step has begun, or is older."""
   _write_search(started)
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)
-  archive.append(archive.entries[0]._replace(step=400, top1=0.999))
+  archive.append(archive.entries[0]._replace(step=other, top1=0.999))
   reporting.write(started)
   page = _read(started)
+  assert 'children of step 600 were' in page.text
   assert '1 children of other steps are not shown' in page.text
   assert '99.9' not in page.text
 
