@@ -212,11 +212,17 @@ def _times(number: int) -> str:
 
 
 @contextlib.contextmanager
-def no_room_in_one_line(workdir: epath.Path) -> Iterator[None]:
+def no_room_in_one_line(
+  workdir: epath.Path, again: str = 'to go on from the last checkpoint'
+) -> Iterator[None]:
   """Makes a full disk an answer instead of a traceback.
 
+  Args:
+    workdir: of the run.
+    again: what the command will do when it is started again.
+
   Raises:
-    Failed: a file could not be written; the checkpoints there are intact.
+    Failed: a file could not be written; what was there is intact.
   """
   try:
     yield
@@ -227,6 +233,6 @@ def no_room_in_one_line(workdir: epath.Path) -> Iterator[None]:
     if isinstance(error, OSError):
       text = f'no room for {error.filename or workdir}: {files.reason(error)}'
     raise cli.Failed(
-      f'{text}; make room and start again, to go on from the last checkpoint',
+      f'{text}; make room and start again, {again}',
       {'workdir': str(workdir)},
     ) from error

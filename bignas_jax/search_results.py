@@ -1,6 +1,5 @@
 """What a search found, as sections of the report."""
 
-import math
 from typing import Any
 
 from bignas_jax import latency, page, plots, presets, selection
@@ -15,7 +14,7 @@ def pareto(run: Run) -> str:
   if not run.entries:
     return page.section(title, _nothing(run))
   groups: dict[str, list] = {}
-  for entry in _measured(run.entries):
+  for entry in run.entries:
     groups.setdefault(entry.strategy, []).append(_point(entry))
   front = [_point(entry) for entry in _best_for_cost(run.entries)]
   limits = (run.best or {}).get('limits') or {}
@@ -39,7 +38,7 @@ def pareto(run: Run) -> str:
 
 def _marked(run: Run) -> dict[str, plots.Points]:
   """The chosen and the extracted children, where they were evaluated."""
-  known = {entry.arch: entry for entry in _measured(run.entries)}
+  known = {entry.arch: entry for entry in run.entries}
   return {
     ', '.join(names): [_point(known[arch])]
     for arch, names in _names(run).items()
@@ -62,7 +61,7 @@ def _names(run: Run) -> dict[Arch, list[str]]:
 def by_latency(run: Run) -> str:
   """Accuracy against latency, predicted, and of whole children measured."""
   title, table = 'Accuracy against latency', run.table
-  entries = _measured(run.entries)
+  entries = run.entries
   if not entries:
     return ''
   if table is None:
@@ -137,7 +136,7 @@ def _choice(run: Run) -> str:
 def history(run: Run) -> str:
   """What searches tried, in the order of their evaluations."""
   title = 'What the search tried'
-  entries = sorted(_measured(run.entries), key=lambda entry: entry.order)
+  entries = sorted(run.entries, key=lambda entry: entry.order)
   if not entries:
     return ''
   groups: dict[str, list] = {}
@@ -270,13 +269,8 @@ def _nothing(run: Run) -> str:
   )
 
 
-def _measured(entries: list[Entry]) -> list[Entry]:
-  """Those with a place on an axis."""
-  return [entry for entry in entries if math.isfinite(entry.top1)]
-
-
 def _best_for_cost(entries: list[Entry]) -> list[Entry]:
-  points = [(e.macs, e.top1, e) for e in _measured(entries)]
+  points = [(e.macs, e.top1, e) for e in entries]
   return [entry for *_, entry in selection.front(points)]
 
 

@@ -25,6 +25,7 @@ from bignas_jax import (
   plots,
   predictor,
   presets,
+  recovery,
   selection,
   trained,
   training,
@@ -79,8 +80,14 @@ def search(
 
   Raises:
     UserError: no child can satisfy the limits, or workdir is not a run's.
+    Failed: the disk is full; what was evaluated is kept.
   """
   cluster.join()
+  with recovery.no_room_in_one_line(workdir, 'to go on from the last child'):
+    return _search(workdir, strategy, limits, changes, table)
+
+
+def _search(workdir, strategy, limits, changes, table) -> dict[str, Any]:
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   settings = _changed(config.search, changes or {})
@@ -136,7 +143,7 @@ def search(
       if quality is not None:
         files.write_json(directory / 'predictor.json', quality)
     picture = picture_of(archive.entries, {'best': [best]})
-    (directory / 'pareto.svg').write_text(picture)
+    files.write_text(directory / 'pareto.svg', picture)
     (directory / _CURRENT).unlink()
 
   cluster.once(write)  # nobody looks for the best before it is there

