@@ -181,6 +181,10 @@ def same(field: str, shown: Any, value: Any) -> None:
     )
 
 
+class Stopped(BaseException):
+  """A signal asked to stop inside `StopRequest.raising`."""
+
+
 class StopRequest:
   """Turns SIGTERM and SIGINT into an answer that a loop asks for.
 
@@ -213,6 +217,33 @@ class StopRequest:
         self._calls
       )
     return self._requested
+
+  @contextlib.contextmanager
+  def raising(self) -> Iterator[Callable[[], None]]:
+    """Has a signal raise Stopped inside: for work that can be done again.
+
+    Several processes have to stop at one point: there, the function that is
+    yielded raises it, which all processes call at the same points.
+    """
+
+    def check() -> None:
+      if self.due():
+        raise Stopped
+
+    def stop(number: int, frame: object) -> NoReturn:
+      self._note(number, frame)
+      raise Stopped
+
+    check()
+    if process.joined():
+      yield check
+      return
+    before = {number: signal.signal(number, stop) for number in self._before}
+    try:
+      yield check
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
 
   @contextlib.contextmanager
   def promptly(self, leave: Callable[[], NoReturn]) -> Iterator[None]:

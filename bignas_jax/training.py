@@ -123,6 +123,8 @@ class _Run:
         return self._from_checkpoint(stop)
       except Diverged as trouble:
         self.course.turn_back(trouble)
+      except cluster.Stopped:
+        raise cli.Preempted('saved; to be evaluated when it goes on') from None
 
   def _from_checkpoint(self, stop: cluster.StopRequest) -> dict[str, Any]:
     """From the newest one to the end, unless something comes between."""
@@ -142,7 +144,7 @@ class _Run:
         if start < config.steps:
           state, last = self.steps(state, checkpoints, writer, stop)
         else:
-          last = self.evaluate(state)
+          last = self.evaluate(state, stop)
           if recovery.owes_evaluation(config, self.workdir, start):
             writer.write(start, last)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
@@ -172,14 +174,14 @@ class _Run:
 
     def evaluated(done, state):
       with watch.doing('evaluating'):
-        values = self.evaluate(state)
+        values = self.evaluate(state, stop)
       writer.write(done, values)
       watch.tell(done, values)
       return values
 
     if recovery.owes_evaluation(config, self.workdir, start):
       evaluated(start, state)
-    values, split = {}, sharding.split(where)
+    values, split, saved = {}, sharding.split(where), start
     stream = course.stream(self.batches, start)
     with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
@@ -202,23 +204,38 @@ class _Run:
           course.settle()
           with watch.doing('saving'):
             checkpoints.save(done, state, course.notes())
+          saved = done
         if stopping:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
         if last or done % config.eval_every == 0:
-          values = evaluated(done, state)
+          try:
+            values = evaluated(done, state)
+          except cluster.Stopped:
+            if saved != done:
+              course.settle()
+              checkpoints.save(done, state, course.notes())
+            raise
     return state, values
 
-  def evaluate(self, state: State) -> dict[str, float]:
-    """Calibrated test accuracy of the children that a run is evaluated by."""
+  def evaluate(
+    self, state: State, stop: cluster.StopRequest
+  ) -> dict[str, float]:
+    """Calibrated test accuracy of the children that a run is evaluated by.
+
+    Raises:
+      Stopped: a signal came. A run that goes on evaluates first.
+    """
     params = state.params if state.ema is None else state.ema
     params = sharding.whole(self.setup.model.where, params)
     space, values = self.setup.model.space, {}
     fixed = programs.evaluated(self.setup.roles)
-    self.evaluator.compile(make(space).resolution for make in fixed.values())
-    for role, make in fixed.items():
-      score = self.evaluator.score(params, make(space))
-      values[f'eval/{role}/top1'] = score.top1
-      values[f'eval/{role}/top5'] = score.top5
+    with stop.raising() as check:
+      self.evaluator.compile(make(space).resolution for make in fixed.values())
+      for role, make in fixed.items():
+        check()
+        score = self.evaluator.score(params, make(space))
+        values[f'eval/{role}/top1'] = score.top1
+        values[f'eval/{role}/top5'] = score.top5
     return values
 
 

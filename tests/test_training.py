@@ -1,6 +1,7 @@
 """A run: resumed equals uninterrupted, and its directory keeps its promises."""
 
 import json
+import signal
 
 import chex
 import jax
@@ -12,6 +13,7 @@ from bignas_jax import (
   cli,
   cluster,
   errors,
+  evaluation,
   metrics,
   sharding,
   training,
@@ -59,6 +61,31 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
   again.data.workers, again.data.prefetch = 3, 1
   result = training.train(again, tmp_path)
   _assert_same_run(whole, tmp_path, result)
+
+
+@pytest.mark.parametrize('every', [2, 3])
+def test_a_signal_during_an_evaluation_stops_it(tmp_path, monkeypatch, every):
+  """Its step is saved, if it was not, and evaluated when the run goes on."""
+  score = evaluation.Evaluator.score
+
+  def signalled(self, params, arch):
+    signal.raise_signal(signal.SIGTERM)
+    return score(self, params, arch)
+
+  config = tiny.config(eval_every=3, checkpoint_every=every)
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation.Evaluator, 'score', signalled)
+    for _ in range(2):
+      with pytest.raises(cli.Preempted, match='to be evaluated'):
+        training.train(config, tmp_path)
+      assert checkpoint.Checkpoints(tmp_path).latest() == 3
+  training.train(config, tmp_path)
+  evaluated = [
+    line['step']
+    for line in metrics.read(tmp_path)
+    if 'eval/biggest/top1' in line
+  ]
+  assert evaluated == [3, 6]
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(
