@@ -62,8 +62,8 @@ def batch_norm(
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
-    [groups on this device, channels]; zeros, as of one group, if the
-    statistics were given.
+    [groups on this device, channels], zeros past the active width; zeros, as
+    of one group, if the statistics were given.
     They carry no gradient of their own: the output's passes through them.
   """
   if epsilon is None:
@@ -79,6 +79,8 @@ def batch_norm(
     return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
   moments = elastic.recall(take, known, lax.stop_gradient(x))
+  if width is not None:
+    moments = {name: ops.mask(seen, width) for name, seen in moments.items()}
   return _normalise(how, x, params, moments), moments
 
 

@@ -221,20 +221,20 @@ class Head(_Part):
     space = self.space
     last, features = space.stages[-1].width, space.head_width
     hidden = features
-    active = ops.pick(list(features), widths[-1])
     if space.head_expand is not None:
       hidden = tuple(w * space.head_expand for w in last)
     shape = (max(last), max(hidden))
     conv = self.param('conv', blocks.he_normal, shape, max(hidden))
     x = ops.pointwise(x, conv['kernel'])
-    x = self.norm_and_swish(x, 'bn').mean((1, 2))
+    position = widths[-1] if space.head_expand is None else widths[-2]
+    width = ops.pick(list(hidden), position)
+    x = self.norm_and_swish(x, 'bn', width).mean((1, 2))
     if space.head_expand is None:
-      return ops.mask(x, active)
-    x = ops.mask(x, ops.pick(list(hidden), widths[-2]))
+      return x
     shape = (max(hidden), max(features))
     last_conv = self.param('last_conv', blocks.he_normal, shape, max(features))
     x = jax.nn.swish(ops.pointwise(x, last_conv['kernel']))
-    return ops.mask(x, active)
+    return ops.mask(x, ops.pick(list(features), widths[-1]))
 
 
 class Classifier(nn.Module):

@@ -407,6 +407,18 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
     assert moments['mean'].shape == (8 // (group or 8), 4)
 
 
+@pytest.mark.parametrize('group', [None, 2])
+def test_moments_past_the_active_width_are_zero(group):
+  x, params, _ = norm_case()
+  pooling = norm.Pooling(group_size=group)
+  run = functools.partial(norm.batch_norm, x, params, None, EPSILON, pooling)
+  y, moments = run(width=jnp.int32(3))
+  whole, every = run()
+  for ours, all_of_them in ((y, whole), *zip(moments.values(), every.values(), strict=True)):
+    assert not ours[..., 3:].any()
+    assert_close(ours[..., :3], all_of_them[..., :3])
+
+
 def test_given_statistics_are_used():
   x, params, _ = norm_case()
   stats = {'mean': normal(4, seed=5), 'var': normal(4, seed=6) ** 2}

@@ -131,6 +131,8 @@ def check_child(case, arch):
       ours = jax.tree.map(lambda a, j=int(place[0]): a[j - 1], ours['rest'])
     shorter = jax.tree.map(lambda a, b: a[: len(b)], dict(ours), seen)
     networks.assert_close(shorter, seen, case.tolerance)
+    past = jax.tree.map(lambda a, b: a[len(b) :], dict(ours), seen)
+    assert not any(a.any() for a in leaves(past)), name
   for i, depth in enumerate(arch.depth):  # blocks that were skipped
     rest = found['moments'][f'stage{i + 1}'].get('rest', {})
     assert not any(np.asarray(a)[depth - 1 :].any() for a in leaves(rest))
