@@ -18,7 +18,6 @@ from bignas_jax import cluster, errors, files, metrics, receipts, storage
 from bignas_jax import rollbacks as rollbacks_lib
 
 Tree = Any
-_NONE = -1  # in place of a step, where a number is wanted
 # Of directories that are no checkpoints: Orbax's, half-written, and ours.
 _UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
 
@@ -61,17 +60,16 @@ class Checkpoints:
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
     )
     self._manager = _Manager(self._directory, options=options)
-    self._saving: tuple[int, dict[str, Any]] = (_NONE, {})
+    self._saving: tuple[int | None, dict[str, Any]] = (None, {})
 
   def latest(self) -> int | None:
     """The newest step that counts, or None."""
-    step = self._manager.latest_step()
-    step = cluster.told(_NONE if step is None else step)
-    return None if step == _NONE else step
+    return cluster.once(self._manager.latest_step)
 
   def notes(self, step: int) -> dict[str, Any]:
     """What was saved beside the state of a step."""
-    return receipts.read(self._directory / str(step)) or {}
+    path = self._directory / str(step)
+    return cluster.once(lambda: receipts.read(path)) or {}
 
   def save(
     self, step: int, state: Tree, notes: dict[str, Any] | None = None
@@ -244,17 +242,16 @@ def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
   Raises:
     UserError: there is no checkpoint that counts.
   """
-  found: list[int | None] = [None]
 
-  def look():
-    found[0], *_ = _newest(workdir)
-    if found[0] is None:
+  def look() -> int:
+    step, *_ = _newest(workdir)
+    if step is None:
       raise errors.UserError(
         'workdir', str(workdir), 'a directory with a complete checkpoint'
       )
+    return step
 
-  cluster.once(look)
-  step = cluster.told(_NONE if found[0] is None else found[0])
+  step = cluster.once(look)
   with ocp.CheckpointManager(_directory(workdir)) as manager:
     item = {name: like}
     restored = manager.restore(

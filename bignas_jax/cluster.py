@@ -8,16 +8,19 @@ processes that go separate ways wait for each other forever.
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from bignas_jax import errors, process, signals
+
+T = TypeVar('T')
 
 _ADDRESS, _COUNT, _INDEX = (
   'JAX_COORDINATOR_ADDRESS',
@@ -102,63 +105,109 @@ def refuse(what: str) -> None:
     )
 
 
-def once(action: Callable[[], Any]) -> None:
+def once(action: Callable[[], Any]) -> Any:
   """Has the leader do it while the others wait; if it fails, all fail.
+
+  What several processes read from one file is read this way too: on a disk of
+  a network they may see different versions of it.
+
+  Returns:
+    What it returned, in every process; JSON can hold it.
 
   Raises:
     UserError: the leader's, in every process.
     RuntimeError: in the others, when the leader raised anything else.
   """
-  failure = None
+  failure, text = None, 'null'
   if process.leads():
     try:
-      action()
+      text = json.dumps(action())
     except Exception as error:
       failure = error  # raised below, once the others know
-  kind, text = _from_leader(failure) if process.joined() else (_FINE, '')
+      text = _said(error)
+  if process.joined():
+    kind, text = _from_leader(_kind(failure), text)
+    if failure is None and kind != _FINE:
+      _fail(kind, text, 'the first process')
   if failure is not None:
     raise failure
-  if kind == _USER_ERROR:
-    raise errors.UserError.quoted(text)
-  if kind == _FAILED:
-    raise RuntimeError(f'the first process failed: {text}')
+  return json.loads(text)
 
 
-def _from_leader(failure: Exception | None) -> tuple[int, str]:
-  """How it went for the leader, as every process is told."""
-  message = np.zeros(1 + _TEXT_BYTES, np.uint8)
+def each(action: Callable[[], T]) -> T:
+  """Has every process do it, apart; if it fails in one, all fail.
+
+  Without this, the others would wait for the one that has failed, and end with
+  an error of their connections. The action must not wait for other processes.
+
+  Returns:
+    What it returned in this process.
+
+  Raises:
+    UserError: this process's; or the first one's that raised one.
+    RuntimeError: when another process raised anything else.
+  """
+  failure, value = None, None
+  try:
+    value = action()
+  except Exception as error:
+    if not process.joined():
+      raise
+    failure = error  # raised below, once the others know
+  for i, text in enumerate(answers(f'{_kind(failure)}{_said(failure)}')):
+    if failure is None and text[0] != str(_FINE):
+      _fail(int(text[0]), text[1:], f'process {i}')
   if failure is not None:
-    user = isinstance(failure, errors.UserError)
-    text = str(failure) if user else f'{type(failure).__name__}: {failure}'
-    message[0] = _USER_ERROR if user else _FAILED
-    message[1:] = _encoded(text)
+    raise failure
+  return value  # pyright: ignore[reportReturnType]
+
+
+def _kind(failure: Exception | None) -> int:
+  if failure is None:
+    return _FINE
+  return _USER_ERROR if isinstance(failure, errors.UserError) else _FAILED
+
+
+def _said(failure: Exception | None) -> str:
+  """What the others are told of a failure."""
+  if failure is None:
+    return ''
+  user = isinstance(failure, errors.UserError)
+  return str(failure) if user else f'{type(failure).__name__}: {failure}'
+
+
+def _fail(kind: int, text: str, whose: str) -> NoReturn:
+  """Raises what another process has raised."""
+  if kind == _USER_ERROR:
+    raise errors.UserError.quoted(f'{text} (in {whose})')
+  raise RuntimeError(f'{whose} failed: {text}')
+
+
+def _from_leader(kind: int, text: str) -> tuple[int, str]:
+  """A number and a text of the leader's, as every process is told."""
+  content = text.encode()
+  header = np.array([kind, len(content)], np.int32)
+  kind, size = np.asarray(multihost_utils.broadcast_one_to_all(header))
+  # Few different shapes, each of which is a program.
+  room = max(_TEXT_BYTES, 1 << int(size - 1).bit_length())
+  message = np.zeros(room, np.uint8)
+  if process.leads():
+    message[:size] = np.frombuffer(content, np.uint8)
   told = np.asarray(multihost_utils.broadcast_one_to_all(message))
-  return int(told[0]), _decoded(told[1:])
-
-
-def _encoded(text: str) -> np.ndarray:
-  """Of one length, whatever it says; cut if it is longer."""
-  encoded = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b'\0')
-  return np.frombuffer(encoded, np.uint8)
-
-
-def _decoded(message: np.ndarray) -> str:
-  return message.tobytes().rstrip(b'\0').decode(errors='replace')
+  return int(kind), told[:size].tobytes().decode()
 
 
 def answers(text: str) -> list[str]:
   """What every process says, in their order; long texts are cut."""
   if not process.joined():
     return [text]
-  gathered = multihost_utils.process_allgather(_encoded(text))
-  return list(map(_decoded, np.asarray(gathered).reshape(-1, _TEXT_BYTES)))
-
-
-def told(number: int) -> int:
-  """The leader's number, in every process."""
-  if not process.joined():
-    return number
-  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+  content = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b'\0')
+  message = np.frombuffer(content, np.uint8)
+  gathered = np.asarray(multihost_utils.process_allgather(message))
+  return [
+    row.tobytes().rstrip(b'\0').decode(errors='replace')
+    for row in gathered.reshape(-1, _TEXT_BYTES)
+  ]
 
 
 def same(field: str, shown: Any, value: Any) -> None:

@@ -29,7 +29,7 @@ def train_batches(
   batch_size: int,
   resolution: int,
   seed: int,
-  share: tuple[int, int] = (0, 1),
+  rows: Sequence[int] | None = None,
 ) -> batches.Batches:
   """Augmented batches without end; element `step` is batch `step` of a run.
 
@@ -43,37 +43,35 @@ def train_batches(
     resolution: height and width, pixels.
     seed: of the run. Order and augmentation are functions of it and of the
       position in the run; the resolution changes neither.
-    share: (i, n): rows of part i of n of every batch, prepared by process i.
+    rows: those of every batch that this process prepares; None: all of them.
 
   Returns:
-    Batches {image: uint8 [batch_size / n, resolution, resolution, channels],
-    label: int32 [batch_size / n]}.
+    Batches {image: uint8 [rows, resolution, resolution, channels], label: int32
+    [rows]}.
   """
   elements = _augmented(source, data, resolution, _seeds(seed, _TRAINING))
-  index, processes = share
-  assert batch_size % processes == 0, (batch_size, processes)
-  rows = batch_size // processes
-  mine = _Share(elements, batch_size, index * rows, rows)
-  return batches.Batches(mine, rows, _stack, source, data)
+  rows = range(batch_size) if rows is None else rows
+  mine = _Share(elements, batch_size, rows)
+  return batches.Batches(mine, len(rows), _stack, source, data)
 
 
 class _Share(grain.MapDataset):
   """The same rows of every batch, before elements are made into batches."""
 
   def __init__(
-    self, elements: grain.MapDataset, batch_size: int, first: int, rows: int
+    self, elements: grain.MapDataset, batch_size: int, rows: Sequence[int]
   ):
     super().__init__(elements)
-    self._batch_size, self._first, self._rows = batch_size, first, rows
+    self._batch_size, self._rows = batch_size, rows
 
   def __len__(self) -> int:
-    return len(self._parent) // self._batch_size * self._rows
+    return len(self._parent) // self._batch_size * len(self._rows)
 
   def __getitem__(self, index: Any) -> Any:
     if isinstance(index, slice):
       return self.slice(index)
-    step, row = divmod(index, self._rows)
-    return self._parent[step * self._batch_size + self._first + row]
+    step, number = divmod(index, len(self._rows))
+    return self._parent[step * self._batch_size + self._rows[number]]
 
 
 def calibration_batches(

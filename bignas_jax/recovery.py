@@ -55,7 +55,8 @@ class Course:
 
   def __init__(self, config: Config, workdir: epath.Path):
     self._config, self._workdir = config, workdir
-    self._rollbacks = rollbacks.read(workdir)
+    read = cluster.once(lambda: rollbacks.to_json(rollbacks.read(workdir)))
+    self._rollbacks = rollbacks.of_json(read)
     self._check()
     self.start({})
 
@@ -181,7 +182,7 @@ def owes_evaluation(config: Config, workdir: epath.Path, step: int) -> bool:
   """Whether a run was stopped between a checkpoint and its evaluation."""
   if not step or (step < config.steps and step % config.eval_every):
     return False
-  return bool(cluster.told(not _was_evaluated(workdir, step)))
+  return not cluster.once(lambda: _was_evaluated(workdir, step))
 
 
 def _was_evaluated(workdir: epath.Path, step: int) -> bool:

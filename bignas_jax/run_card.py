@@ -62,7 +62,8 @@ class Card:
 
   def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
     self._path, self._config = workdir / workdir_lib.CARD, config
-    self._earlier = [_closed(one) for one in _sittings(self._path)]
+    sittings = cluster.once(lambda: _sittings(self._path))
+    self._earlier = [_closed(one) for one in sittings]
     self._began = self._written = time.monotonic()
     self._energy = machine.Energy()
     now = _now()

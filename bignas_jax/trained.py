@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from bignas_jax import (
   backend,
   checkpoint,
+  cluster,
   metrics,
   sharding,
   sources,
@@ -67,5 +68,5 @@ def load(workdir: epath.Path) -> Run:
   )
   name = 'ema' if config.ema_decay > 0 else 'params'
   step, params = checkpoint.restore_params(workdir, like, name)
-  splits = sources.load(config.data, model.space.channels)
+  splits = cluster.each(lambda: sources.load(config.data, model.space.channels))
   return Run(config, model, splits, step, params)

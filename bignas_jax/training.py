@@ -63,23 +63,34 @@ def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
     Preempted: SIGTERM or SIGINT came; the state is saved.
     Failed: the disk is full, or the run has diverged too often.
   """
-  config = starting.resolve(config, workdir)
-  config_lib.check(config)
   cluster.join(preemptible=True)
+  config = cluster.each(lambda: _resolved(config, workdir))
   with cluster.StopRequest() as stop:
     return _train(config, workdir, stop)
+
+
+def _resolved(config: Config, workdir: epath.Path) -> Config:
+  config = starting.resolve(config, workdir)
+  config_lib.check(config)
+  return config
 
 
 def _train(config, workdir, stop) -> dict[str, Any]:
   name, fields = config_lib.sha256(config), config_lib.to_dict(config)
   cluster.same('config', name, fields)
-  setup = config_lib.setup(config)
-  splits = sources.load(config.data, setup.model.space.channels)
-  sources.check_classes(splits, setup.model.space.classes)
+  setup, splits = cluster.each(lambda: _described(config))
   with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')
     with run_card.sitting(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
+
+
+def _described(config: Config) -> tuple[sandwich.Setup, sources.Splits]:
+  """What a run computes, and its images; of every host, which may have none."""
+  setup = config_lib.setup(config)
+  splits = sources.load(config.data, setup.model.space.channels)
+  sources.check_classes(splits, setup.model.space.classes)
+  return setup, splits
 
 
 @contextlib.contextmanager
@@ -109,7 +120,7 @@ class _Run:
       batch_size=config.batch_size,
       resolution=setup.model.image_size,
       seed=config.seed,
-      share=(jax.process_index(), jax.process_count()),
+      rows=sharding.rows(setup.model.where, config.batch_size),
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
@@ -257,28 +268,30 @@ def restore_or_init(
     metrics.say(f'resuming from step {step}')
     return checkpoints.restore(step, like)
   init = sandwich.init_state(setup)
-  given = sharding.put(setup.model.where, weights(), sharding.REPLICATED)
+  given = cluster.each(weights)
+  given = sharding.put(setup.model.where, given, sharding.REPLICATED)
   return jax.jit(init, out_shardings=sharding.places(like))(given)
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
   """Calibrates on training images, evaluates on the given split."""
-  batches = {'resolution': model.image_size}
-  return evaluation.Evaluator(
-    model,
-    data_lib.calibration_batches(
+
+  def make() -> evaluation.Evaluator:
+    batches = {'resolution': model.image_size}
+    calibration = data_lib.calibration_batches(
       splits.train,
       config.data,
       images=config.calibration.images,
       batch_size=config.calibration.batch_size,
       seed=config.calibration.seed,
       **batches,
-    ),
-    data_lib.eval_batches(
+    )
+    evaluated = data_lib.eval_batches(
       split, config.data, batch_size=config.eval_batch_size, **batches
-    ),
-    arch,
-  )
+    )
+    return evaluation.Evaluator(model, calibration, evaluated, arch)
+
+  return cluster.each(make)
 
 
 def overview(config: Config) -> str:

@@ -29,6 +29,7 @@ from bignas_jax import (
   sandwich,
   search,
   sharding,
+  sources,
   training,
 )
 
@@ -50,6 +51,17 @@ def run_config():
   return tiny.config(
     space=space, steps=STEPS, eval_every=STEPS, checkpoint_every=STEPS
   )
+
+
+def interleaved_config():
+  """Two processes take turns in the mesh, as hosts of a pod may."""
+  make = jax.make_mesh
+
+  def make_mesh(*arguments, devices, **named):
+    return make(*arguments, devices=[*devices[::2], *devices[1::2]], **named)
+
+  jax.make_mesh = make_mesh
+  return run_config()
 
 
 def plain_config(**changes):
@@ -86,6 +98,19 @@ def slow_config():
 
 def differing_config():
   return plain_config(seed=int(os.environ['JAX_PROCESS_ID']))
+
+
+def missing_config():
+  """Process 1 does not see the images that process 0 sees."""
+  if os.environ['JAX_PROCESS_ID'] == '1':
+    load = sources.load
+
+    def without(data, channels):
+      elsewhere = {'name': 'image_folder', 'directory': '/not/mounted'}
+      return load(dataclasses.replace(data, **elsewhere), channels)
+
+    sources.load = without
+  return plain_config()
 
 
 def failing_config():
@@ -147,9 +172,9 @@ def state_of(workdir, config_, step=None):
   return jax.device_get(state)
 
 
-def train(directory, processes, devices):
+def train(directory, processes, devices, name='run_config'):
   """Runs the launcher; the metrics and the parameters."""
-  started = launch(processes, devices, *main(directory, 'run_config'))
+  started = launch(processes, devices, *main(directory, name))
   status, out, err, others = outcome(started)
   assert status == 0, err
   assert f'on {processes * devices} cpu device(s)' in err
@@ -169,11 +194,14 @@ def alone(tmp_path_factory):
   return train(tmp_path_factory.mktemp('alone'), 1, 1)
 
 
-@pytest.mark.parametrize(('processes', 'devices'), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(
+  ('processes', 'devices', 'name'),
+  [(1, 4, 'run_config'), (2, 2, 'interleaved_config')],
+)
 def test_processes_and_devices_train_what_one_does(
-  alone, tmp_path, processes, devices
+  alone, tmp_path, processes, devices, name
 ):
-  result, params = train(tmp_path, processes, devices)
+  result, params = train(tmp_path, processes, devices, name)
   expected, expected_params = alone
   assert result | {'workdir': ''} == pytest.approx(expected | {'workdir': ''})
   chex.assert_trees_all_close(params, expected_params, rtol=1e-5, atol=1e-6)
@@ -308,6 +336,54 @@ def test_processes_of_different_configs_are_refused(tmp_path):
   one_line(err, 'error: config', 'another in process 1')
   one_line(others, 'error: config', 'another in process 1')
   assert not (tmp_path / 'run').exists()
+
+
+def test_images_missing_on_one_host_are_the_reason_that_all_give(tmp_path):
+  arguments = main(tmp_path, 'missing_config')
+  status, _, err, others = outcome(launch(2, 1, *arguments))
+  assert status == 2
+  one_line(err, 'error: data.directory', '/not/mounted', '(in process 1)')
+  one_line(others, '[1] error: data.directory', '/not/mounted')
+  assert not (tmp_path / 'run').exists()
+
+
+_AGREE = """
+import sys
+import jax
+from bignas_jax import cluster, errors
+cluster.join()
+number = jax.process_index()
+told = cluster.once(lambda: {'text': 'é' * 5000, 'whose': number})
+assert told == {'text': 'é' * 5000, 'whose': 0}
+assert cluster.once(lambda: None) is None
+assert cluster.each(lambda: number) == number
+for wrong in errors.UserError('data', 'x', 'y'), OSError('gone'):
+  for agree, whose in (cluster.once, 0), (cluster.each, 1):
+    def action():
+      if number == whose:
+        raise wrong
+    try:
+      agree(action)
+    except Exception as error:
+      print(f'{type(error).__name__}: {error}', file=sys.stderr)
+"""
+
+
+def test_what_one_process_knows_is_made_known(tmp_path):
+  """A long text of the first; a failure of any."""
+  status, _, err, others = outcome(launch(2, 1, '-c', _AGREE))
+  assert status == 0, err + others
+  lines = [
+    "UserError: data: got 'x'; allowed: y (in the first process)",
+    "UserError: data: got 'x'; allowed: y (in process 1)",
+    'RuntimeError: the first process failed: OSError: gone',
+    'RuntimeError: process 1 failed: OSError: gone',
+  ]
+  own = [line.partition(' (in ')[0] for line in lines[:2]] + ['OSError: gone']
+  found = [line for line in err.splitlines() if 'Error: ' in line]
+  assert found == [own[0], lines[1], own[2], lines[3]]
+  found = [line for line in others.splitlines() if 'Error: ' in line]
+  assert found == [lines[0], own[1], lines[2], own[2]]
 
 
 def test_a_process_that_fails_alone_does_not_leave_the_others_waiting(tmp_path):

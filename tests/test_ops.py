@@ -414,7 +414,10 @@ def test_moments_past_the_active_width_are_zero(group):
   run = functools.partial(norm.batch_norm, x, params, None, EPSILON, pooling)
   y, moments = run(width=jnp.int32(3))
   whole, every = run()
-  for ours, all_of_them in ((y, whole), *zip(moments.values(), every.values(), strict=True)):
+  for ours, all_of_them in (
+    (y, whole),
+    *zip(moments.values(), every.values(), strict=True),
+  ):
     assert not ours[..., 3:].any()
     assert_close(ours[..., :3], all_of_them[..., :3])
 

@@ -1,5 +1,6 @@
 """Which batches devices can share, and who says what where they cannot."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import Mesh
 
 from bignas_jax import config as config_lib
 from bignas_jax import errors, evaluate, norm, sharding, trained
@@ -91,6 +93,28 @@ def test_evaluation_asks_for_no_groups_of_images():
   )
   np.testing.assert_array_equal(y, np.ones(x.shape))
   assert moments['mean'].shape == (1, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+  """Of a slice that is not there."""
+
+  id: int
+  process_index: int
+
+
+def test_rows_of_a_process_are_those_of_its_devices():
+  """Hosts that take turns, as the devices of a slice may be ordered."""
+
+  def mesh(*processes):
+    devices = [_Device(i, process) for i, process in enumerate(processes)]
+    return Mesh(np.array(devices).reshape(2, -1), ('outer', 'inner'))
+
+  turns = mesh(0, 1, 1, 0)
+  assert sharding.rows(turns, 8, 0) == [0, 1, 6, 7]
+  assert sharding.rows(turns, 8, 1) == [2, 3, 4, 5]
+  assert sharding.rows(mesh(1, 1, 0, 0), 4, 0) == [2, 3]
+  assert sharding.rows(sharding.mesh(), 8) == [*range(8)]
 
 
 @pytest.fixture
