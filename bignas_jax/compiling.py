@@ -115,18 +115,32 @@ def _compile(config: Config, where: Mesh, only: str = '') -> dict[str, Figures]:
       lower, lambda name, lowered: figures.find(name, lowered, where)
     )
   return {
-    p.name: _beside(found[p.name], 0 if p.name == programs.UPDATE else beside)
+    p.name: _beside(found[p.name], beside[p.name])
     for p in listed
     if p.name in found
   }
 
 
-def _bystanders(listed: list[programs.Program]) -> int:
-  """A device's bytes of the state that children's programs are not given."""
+def _bystanders(listed: list[programs.Program]) -> dict[str, int]:
+  """Returns a device's bytes of what lies beside each program.
+
+  That is the part of the state that it is not given, and a whole copy of the
+  state: the step before may have been saved, and be on its way to the disk.
+  """
   state, _ = listed[-1].arguments
+  given = {programs.START: (), programs.UPDATE: state}
+  of_child = state.params, state.step
+  return {
+    p.name: 2 * _bytes(state) - _bytes(given.get(p.name, of_child))
+    for p in listed
+  }
+
+
+def _bytes(described: Any) -> int:
+  """On one device."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves((state.opt_state, state.ema))
+    for leaf in jax.tree.leaves(described)
   )
 
 

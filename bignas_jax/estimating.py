@@ -30,8 +30,9 @@ ASSUMPTIONS = (
   'loops counted once are scaled by activations',
   'other children: that time by their activations; random ones by the mean '
   f'over {_SAMPLES} samples, and a third more if they alone recompute',
+  'peak bytes: the program, what it is not given of the state, and a copy of '
+  'the state, which is being saved',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
-  'peak bytes: the program, and the rest of the state beside it',
 )
 
 

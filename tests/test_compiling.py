@@ -25,6 +25,7 @@ from bignas_jax import (
   sharding,
   spaces,
 )
+from bignas_jax import config as config_lib
 
 V3 = chips.CHIPS['v3']
 needs_libtpu = pytest.mark.skipif(
@@ -110,6 +111,25 @@ def test_activations_by_hand():
   stem, expand = 4 * 4 * 8, 4 * 4 * 16
   depthwise, project, head = 2 * 2 * 16, 2 * 2 * 8, 2 * 2 * 16
   assert found == stem + expand + depthwise + project + head + 10
+
+
+def test_the_state_and_a_copy_of_it_lie_beside_each_program():
+  """A save copies the state; the next step may run before it is on the disk."""
+  config = tiny.config(space=tiny.QUICK, ema_decay=0.5)
+  setup = config_lib.setup(config, sharding.mesh(jax.devices()[:2]))
+  listed = programs.all_programs(setup)
+  state, _ = listed[-1].arguments
+  size = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+  params = size(state.params)
+  assert size(state.ema) == params and size(state.opt_state) >= 2 * params
+  beside = compiling._bystanders(listed)
+  assert set(beside) == {program.name for program in listed}
+  for program in listed:
+    mine = {id(leaf) for leaf in jax.tree.leaves(program.arguments)}
+    rest = [leaf for leaf in jax.tree.leaves(state) if id(leaf) not in mine]
+    assert beside[program.name] == size(rest) + size(state), program.name
+  said = ' '.join(estimating.ASSUMPTIONS)
+  assert 'a copy of the state, which is being saved' in said
 
 
 def run(tmp_path, *arguments):
