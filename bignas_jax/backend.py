@@ -1,9 +1,8 @@
 """What a process tells XLA."""
 
 import contextlib
-import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -12,7 +11,7 @@ from etils import epath
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
-from bignas_jax import process
+from bignas_jax import files, locks, process
 
 _ZLIB = b'\x78'  # what its streams begin with
 
@@ -62,12 +61,28 @@ def compile_all(
 
   Returns:
     By name, what `finish` returned.
+
+  Raises:
+    Exception: the first that a program raises, at once.
   """
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    waiting = {
-      name: pool.submit(finish, name, make()) for name, make in lower.items()
-    }
+  pool = futures.ThreadPoolExecutor(process.cores())
+  waiting: dict[Any, futures.Future] = {}
+  try:
+    for name, make in lower.items():
+      waiting[name] = pool.submit(finish, name, make())
+      _raise_failures(waiting.values())
+    futures.wait(waiting.values(), return_when=futures.FIRST_EXCEPTION)
+    _raise_failures(waiting.values())
     return {name: one.result() for name, one in waiting.items()}
+  finally:
+    # Nothing more is begun after a failure, nor is the rest waited for.
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _raise_failures(waiting: Iterable[futures.Future]) -> None:
+  for one in waiting:
+    if one.done():
+      one.result()
 
 
 def peak_bytes(compiled: Any) -> int:
@@ -100,18 +115,35 @@ def traces() -> Iterator[list[str]]:
 
 
 def keep_programs(directory: epath.Path) -> None:
-  """Keeps compiled programs there, unless the user has named a place."""
+  """Keeps compiled programs there, unless the user has named a place.
+
+  They are found again wherever the place is moved to, and however it is
+  spelt: JAX would have XLA keep files of its own there, whose path, on all
+  platforms, becomes part of what programs are known by.
+  """
+  jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')
   if jax.config.values['jax_compilation_cache_dir'] is None:
     if process.leads():
-      _drop_torn(directory)
+      _put_in_order(directory)
     jax.config.update('jax_compilation_cache_dir', str(directory))
+
+
+def _put_in_order(directory: epath.Path) -> None:
+  """Drops what is torn, unless another process may be writing it."""
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    locks.share(directory / '.lock', lambda: _drop_torn(directory))
+  except OSError as error:
+    # Nothing can be written there: programs are read, and compiled if missing.
+    if not files.of_place(error):
+      raise
 
 
 def _drop_torn(directory: epath.Path) -> None:
   """Removes what a killed run was writing, as far as zlib can tell.
 
   JAX writes an entry in place, and leaves it alone once it exists: a torn one
-  would be compiled anew by every later process.
+  would be compiled anew by every later process. In a bucket none is torn.
   """
   for path in directory.glob('*-cache'):
     content, stream = path.read_bytes(), zlib.decompressobj()

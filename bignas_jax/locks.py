@@ -4,7 +4,8 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO
 
 from bignas_jax import errors, metrics, storage
 
@@ -44,3 +45,30 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
         'make sure that no other process writes here'
       )
     yield
+
+
+_shared: list[IO] = []  # open as long as this process lives
+
+
+def share(path: os.PathLike, first: Callable[[], None]) -> None:
+  """Holds a lock beside other processes, until this one ends.
+
+  Args:
+    path: of the lock's file, in a directory that exists.
+    first: called if no other process holds it; those that come meanwhile wait.
+      Where there are no locks nobody knows, and it is not called.
+  """
+  if storage.in_bucket(path):
+    return
+  file = open(path, 'ab')  # noqa: SIM115 (closed by the system)
+  _shared.append(file)
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    first()
+  except BlockingIOError:
+    pass  # another process is there
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    return
+  fcntl.flock(file, fcntl.LOCK_SH)

@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is; known without JAX.
+"""This process: which of a run's it is, and what it may use, without JAX.
 
 Commands ask before they print, and some of them never import JAX.
 """
@@ -41,3 +41,13 @@ def leave(status: int, grace_s: float = 5) -> None:
     timer = threading.Timer(grace_s, os._exit, [status])
     timer.daemon = True
     timer.start()
+
+
+def cores() -> int:
+  """Returns how many CPUs this process may use.
+
+  Linux alone says which those are; elsewhere it may use all.
+  """
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
