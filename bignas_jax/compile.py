@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   config, options = overrides.parse(parser, arguments)
   config = starting.resolve(config)
-  config_lib.check(config)
+  config = config_lib.check(config)
   jax.config.update('jax_platforms', 'cpu')
   result = compiling.plan(config, options.topology)
   if options.out is not None:

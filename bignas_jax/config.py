@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -22,7 +22,7 @@ from bignas_jax import (
   sampling,
   sandwich,
   schedules,
-  selection,
+  schema,
   sharding,
   sources,
   spaces,
@@ -35,8 +35,10 @@ from bignas_jax.schedules import Schedule
 from bignas_jax.selection import Search
 from bignas_jax.space import Space
 
+RandomChildren = Annotated[int, schema.Meta(ge=0, le=1000)]
 
-@dataclasses.dataclass(kw_only=True)
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Config:
   """Everything that a run depends on.
 
@@ -89,107 +91,72 @@ class Config:
   arch: str = ''
   init_from: str = ''
   init_sha256: str = ''
-  classes: int = 0
-  image_size: int = 0
+  classes: schema.Whole = 0
+  image_size: schema.Whole = 0
   data: sources.Data
-  seed: int = 0
-  steps: int
-  batch_size: int
-  policy: str = 'sandwich'
-  random_children: int = 2
+  seed: schema.Seed = 0
+  steps: schema.Natural
+  batch_size: schema.Natural
+  policy: Literal['sandwich', 'alone'] = 'sandwich'
+  random_children: RandomChildren = 2
   rule: rules.Rule = dataclasses.field(default_factory=rules.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
   )
   schedule: Schedule
-  dtype: str = 'float32'
-  bn_group_size: int = 0
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  bn_group_size: schema.Whole = 0
   recompute: bool = False
-  ema_decay: float = 0.0
-  log_every: int = 100
-  eval_every: int = 1000
-  checkpoint_every: int = 1000
-  keep_checkpoints: int = 3
+  ema_decay: schema.Share = 0.0
+  log_every: schema.Natural = 100
+  eval_every: schema.Natural = 1000
+  checkpoint_every: schema.Natural = 1000
+  keep_checkpoints: schema.Natural = 3
   recovery: Recovery = dataclasses.field(default_factory=Recovery)
-  eval_batch_size: int = 256
+  eval_batch_size: schema.Natural = 256
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
   profile: Profile = dataclasses.field(default_factory=Profile)
   layout: sharding.Layout = dataclasses.field(default_factory=sharding.Layout)
 
 
-_CHOICES = {
-  'policy': ('sandwich', 'alone'),
-  'dtype': ('float32', 'bfloat16'),
-  'schedule.name': ('exponential', 'cosine'),
-  'optimizer.name': ('rmsprop', 'sgd'),
-  'rule.aggregate': ('sum', 'mean'),
-}
-_LEAST = {
-  'steps': 1,
-  'batch_size': 1,
-  'log_every': 1,
-  'eval_every': 1,
-  'checkpoint_every': 1,
-  'keep_checkpoints': 1,
-  'recovery.window': 1,
-  'recovery.tries': 0,
-  'eval_batch_size': 1,
-  'calibration.images': 1,
-  'calibration.batch_size': 1,
-  'seed': 0,
-  'classes': 0,
-  'image_size': 0,
-  'random_children': 0,
-  'bn_group_size': 0,
-  'profile.steps': 1,
-}
 # Of `arch` and `init_from`, the space in full and a digest say all.
 _MAY_DIFFER = (
   *('profile', 'layout', 'search', 'arch', 'init_from'),
   *('data.max_damaged', 'data.max_replaced'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
-_FRACTIONS = (
-  'rule.dropout',
-  'rule.label_smoothing',
-  'ema_decay',
-  'recovery.remains',
-)
 
 
-def check(config: Config) -> None:
-  """Raises UserError, naming the field, for a value that is not allowed."""
+def check(config: Config) -> Config:
+  """Returns the config with its fields in their types, if all are allowed.
+
+  Args:
+    config: resolved (`starting`).
+
+  Raises:
+    UserError: a value is not allowed; names the field.
+  """
+  config = schema.check(config)
   alone = arch_lib.is_one(space(config))
   assert alone or not (config.arch or config.init_from), 'not resolved'
-  if space(config).bn_epsilon is None:
-    raise errors.UserError('space.bn_epsilon', None, 'a number > 0')
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, nested.get(config, field), allowed)
-  selection.check(config.search)
   sharding.check(config.layout)
   sharding.check_batches(batches(config), devices=1)
   rules.check(config.rule, roles(config))
+  return config
 
 
 def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
-  """Field, whether its value is right, and what is allowed.
-
-  One at a time: the last divide by what the earlier have shown not to be 0.
-  """
-  for field, choices in _CHOICES.items():
-    value = nested.get(config, field)
-    yield field, value in choices, errors.one_of(choices, value)
-  for field, least in _LEAST.items():
-    right = nested.get(config, field) >= least
-    yield field, right, f'a whole number >= {least}'
+  """Yields (field, whether it is right, what is allowed) of what has to fit."""
+  right = space(config).bn_epsilon is not None
+  yield 'space.bn_epsilon', right, 'a number > 0'
   right = config.policy == 'alone' or not arch_lib.is_one(space(config))
   yield 'policy', right, 'alone, for a space of one network'
-  for field in _FRACTIONS:
-    yield field, 0 <= nested.get(config, field) < 1, '0 <= number < 1'
-  right = all(step >= 1 for step in config.profile.at)
-  yield 'profile.at', right, 'whole numbers >= 1'
+  right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
+  yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed

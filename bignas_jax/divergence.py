@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bignas_jax import schema
+
 # Of the way from chance to perfection that the watched child must have come
 # before losing it counts as a collapse.
 _LEAST = 0.1
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Recovery:
   """What becomes of a run that diverges.
 
@@ -27,9 +29,9 @@ class Recovery:
       over chance remains; 0: never.
   """
 
-  tries: int = 3
-  window: int = 30
-  remains: float = 0.2
+  tries: schema.Whole = 3
+  window: schema.Natural = 30
+  remains: schema.Share = 0.2
 
 
 class Diverged(Exception):

@@ -30,7 +30,15 @@ def one_of(names: Iterable[str], wrong: object = None) -> str:
   return f'{text} (did you mean {close[0]}?)' if close else text
 
 
+def article(noun: str) -> str:
+  """Returns a noun with `a` or `an` before it."""
+  return f'{"an" if noun[0] in "AEIOUaeiou" else "a"} {noun}'
+
+
 def _short(value: object) -> str:
-  text = ' '.join(repr(value).split())
+  try:
+    text = ' '.join(repr(value).split())
+  except Exception:  # such as a number of more digits than Python writes
+    text = f'{article(type(value).__name__)} that cannot be shown'
   # A path says most at its end.
   return text if len(text) <= 120 else f'{text[:40]}...{text[-77:]}'

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import backend, sharding, slicing, supernet
+from bignas_jax import backend, schema, sharding, slicing, supernet
 from bignas_jax.arch import Arch
 from bignas_jax.model import Model
 from bignas_jax.sharding import REPLICATED
@@ -28,7 +28,7 @@ Tree = Any
 _KEPT_BYTES = 2**30  # images that each device may keep from child to child
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Calibration:
   """Batch-norm statistics of a child.
 
@@ -38,9 +38,9 @@ class Calibration:
     seed: of the choice and augmentation of the images.
   """
 
-  images: int = 512
-  batch_size: int = 256
-  seed: int = 0
+  images: schema.Natural = 512
+  batch_size: schema.Natural = 256
+  seed: schema.Seed = 0
 
 
 class Score(NamedTuple):

@@ -69,8 +69,8 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   Raises:
     UserError: something is missing; says what.
   """
-  root = storage.path(directory)
-  if not directory or not root.is_dir():
+  root = storage.path(directory, 'data.directory') if directory else None
+  if root is None or not root.is_dir():
     raise _error(directory, 'a directory with train/ and test/')
   last = 'test' if (root / 'test').is_dir() else 'val'
   for split in ('train', last):

@@ -7,8 +7,10 @@ from typing import Literal
 import jax
 import optax
 
+from bignas_jax import schema
 
-@dataclasses.dataclass(kw_only=True)
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Optimizer:
   """Which update the aggregated gradient becomes.
 
@@ -17,16 +19,16 @@ class Optimizer:
     momentum: of the scaled updates.
     nesterov: look ahead (sgd).
     decay: of the mean square (rmsprop).
-    epsilon: inside the root (rmsprop).
+    epsilon: inside the root, above 0 (rmsprop).
     clip_value: clip each entry of the gradient to +-this; 0: do not.
   """
 
   name: Literal['rmsprop', 'sgd'] = 'rmsprop'
-  momentum: float = 0.9
+  momentum: schema.Share = 0.9
   nesterov: bool = False
-  decay: float = 0.9
-  epsilon: float = 1e-3
-  clip_value: float = 0.0
+  decay: schema.Share = 0.9
+  epsilon: schema.AtLeastZero = 1e-3
+  clip_value: schema.AtLeastZero = 0.0
 
 
 def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:

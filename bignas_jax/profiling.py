@@ -9,8 +9,10 @@ import dataclasses
 import jax
 from etils import epath
 
+from bignas_jax import schema
 
-@dataclasses.dataclass(kw_only=True)
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Profile:
   """Which steps are profiled; the run is the same.
 
@@ -19,8 +21,8 @@ class Profile:
     steps: of a capture.
   """
 
-  at: tuple[int, ...] = ()
-  steps: int = 3
+  at: tuple[schema.Natural, ...] = ()
+  steps: schema.Natural = 3
 
 
 class Profiler:

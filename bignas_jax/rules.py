@@ -14,7 +14,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from bignas_jax import errors, losses
+from bignas_jax import errors, losses, schema
 from bignas_jax.sampling import ROLES
 
 LABEL = 'label'
@@ -30,10 +30,10 @@ class Edge:
 
   student: str
   teacher: str
-  weight: float = 1.0
+  weight: schema.AtLeastZero = 1.0
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Rule:
   """What one step minimises (BigNAS, section 3).
 
@@ -55,9 +55,9 @@ class Rule:
   )
   aggregate: Literal['sum', 'mean'] = 'sum'
   regularised: str = 'biggest'
-  dropout: float = 0.2
-  weight_decay: float = 1e-5
-  label_smoothing: float = 0.1
+  dropout: schema.Share = 0.2
+  weight_decay: schema.AtLeastZero = 1e-5
+  label_smoothing: schema.Share = 0.1
 
 
 def teachers(rule: Rule) -> set[str]:

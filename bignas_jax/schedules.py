@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import optax
 
+from bignas_jax import schema
 
-@dataclasses.dataclass(kw_only=True)
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Schedule:
   """The learning rate; `steps` are counted in epochs' worth by the file.
 
@@ -21,12 +24,12 @@ class Schedule:
     staircase: decay at once every `decay_steps`.
   """
 
-  name: str = 'exponential'
-  peak: float
-  warmup_steps: int
-  decay_rate: float = 0.97
-  decay_steps: float = 1.0
-  floor: float = 0.05
+  name: Literal['exponential', 'cosine'] = 'exponential'
+  peak: schema.AtLeastZero
+  warmup_steps: schema.Whole
+  decay_rate: schema.PositiveShare = 0.97
+  decay_steps: schema.Positive = 1.0
+  floor: Annotated[float, schema.Meta(ge=0, le=1)] = 0.05
   staircase: bool = True
 
 

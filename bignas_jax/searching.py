@@ -26,6 +26,7 @@ from bignas_jax import (
   predictor,
   presets,
   recovery,
+  schema,
   selection,
   trained,
   training,
@@ -162,7 +163,7 @@ def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
     if name not in known:
       allowed = f'a setting: {errors.one_of(known, name)}'
       raise errors.UserError(f'search.{name}', value, allowed)
-  return dataclasses.replace(settings, **changes)
+  return schema.check(dataclasses.replace(settings, **changes), 'search')
 
 
 def planned(
@@ -216,7 +217,6 @@ def check(
   if strategy not in STRATEGIES:
     allowed = errors.one_of(STRATEGIES, strategy)
     raise errors.UserError('--strategy', strategy, allowed)
-  selection.check(settings)
   known = list(costs)
   for field, value in limits.to_dict().items():
     name = field.partition('_')[2]

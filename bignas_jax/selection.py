@@ -7,20 +7,22 @@ so that a search that was interrupted is repeated, with known scores looked up.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, sampling
+from bignas_jax import sampling, schema
 from bignas_jax.arch import Arch
 from bignas_jax.limits import Costs
 from bignas_jax.space import Space
 
+AtLeastTwo = Annotated[int, schema.Meta(ge=2, le=schema.INT32)]
+
 _TRIES = 1000  # draws for each child wanted, before giving up
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Search:
   """How children are searched.
 
@@ -41,45 +43,17 @@ class Search:
     candidates: children that `predictor` predicts for each that it evaluates.
   """
 
-  evaluations: int = 128
-  seed: int = 0
-  mutation: float = 0.1
-  depth_presets: int = 4
-  width_presets: int = 2
-  kernel_presets: int = 4
-  mutants: int = 64
-  population: int = 16
-  bins: int = 4
+  evaluations: schema.Natural = 128
+  seed: schema.Seed = 0
+  mutation: schema.PositiveShare = 0.1
+  depth_presets: schema.Natural = 4
+  width_presets: schema.Natural = 2
+  kernel_presets: Annotated[int, schema.Meta(ge=1, le=4)] = 4
+  mutants: schema.Whole = 64
+  population: AtLeastTwo = 16
+  bins: schema.Natural = 4
   objectives: tuple[str, ...] = ('macs',)
-  candidates: int = 64
-
-
-_LEAST = {
-  'evaluations': 1,
-  'seed': 0,
-  'depth_presets': 1,
-  'width_presets': 1,
-  'kernel_presets': 1,
-  'mutants': 0,
-  'population': 2,
-  'bins': 1,
-  'candidates': 2,
-}
-
-
-def check(settings: Search) -> None:
-  """Raises UserError, naming the field, for a value that is not allowed."""
-  for name, least in _LEAST.items():
-    value = getattr(settings, name)
-    if value < least:
-      allowed = f'a whole number >= {least}'
-      raise errors.UserError(f'search.{name}', value, allowed)
-  if not 0 < settings.mutation <= 1:
-    allowed = '0 < number <= 1'
-    raise errors.UserError('search.mutation', settings.mutation, allowed)
-  if settings.kernel_presets > 4:
-    value = settings.kernel_presets
-    raise errors.UserError('search.kernel_presets', value, 'at most 4')
+  candidates: AtLeastTwo = 64
 
 
 class Problem(NamedTuple):

@@ -5,18 +5,18 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bignas_jax import errors
+from bignas_jax import errors, schema
 
 REPLICATED = PartitionSpec()
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Layout:
   """The mesh of a run, and where its state lies.
 
@@ -30,7 +30,7 @@ class Layout:
   """
 
   axes: tuple[str, ...] = ('data',)
-  sizes: tuple[int, ...] = (-1,)
+  sizes: tuple[Annotated[int, schema.Meta(ge=-1)], ...] = (-1,)
   rules: tuple[tuple[str, str], ...] = ()
 
 
@@ -40,11 +40,11 @@ def check(layout: Layout) -> None:
   if not axes or len(set(axes)) != len(axes) or '' in axes:
     raise errors.UserError('layout.axes', axes, 'one or more different names')
   open_ended = sizes.count(-1)
-  if len(sizes) != len(axes) or open_ended > 1 or min(sizes) < -1 or 0 in sizes:
+  if len(sizes) != len(axes) or open_ended > 1 or 0 in sizes:
     allowed = f'a number >= 1 for each of {axes}, one of which may be -1'
     raise errors.UserError('layout.sizes', sizes, allowed)
   for rule in layout.rules:
-    if len(rule) != 2 or rule[1] not in ('', *axes) or not _compiles(rule[0]):
+    if rule[1] not in ('', *axes) or not _compiles(rule[0]):
       allowed = f'pairs of a regular expression and one of {axes} or ""'
       raise errors.UserError('layout.rules', rule, allowed)
 

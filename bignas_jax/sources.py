@@ -4,12 +4,19 @@ import dataclasses
 import gzip
 import importlib.util
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from bignas_jax import array_records, errors, folders, images, metrics
+from bignas_jax import (
+  array_records,
+  errors,
+  folders,
+  images,
+  metrics,
+  schema,
+)
 
 # Splits must never change: what was held out has chosen children, and the
 # test images have been reported on. RandomState's stream is frozen by NEP 19;
@@ -17,28 +24,21 @@ from bignas_jax import array_records, errors, folders, images, metrics
 _SPLIT_SEED = 2020
 _MNIST5K_TEST = 1000
 # What `Data.augment` may say: `data` knows what it means.
-AUGMENTS = (
+Augment = Literal[
   'affine',
   'autoaugment',
   'autoaugment_original',
   'crop',
   'none',
   'randaugment',
-)
-WORKERS = ('process', 'thread')
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-  'eval_crop': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
-  'max_damaged': (lambda v: 0 <= v < 1, '0 <= number < 1'),
-  'max_replaced': (lambda v: 0 <= v < 1, '0 <= number < 1'),
-  'min_crop_area': (lambda v: 0 < v <= 1, 'a number > 0, at most 1'),
-  'prefetch': (lambda v: v >= 0, 'a whole number >= 0'),
-  'randaugment_layers': (lambda v: v >= 0, 'a whole number >= 0'),
-  'randaugment_magnitude': (lambda v: 0 <= v <= 10, '0 to 10'),
-  'workers': (lambda v: v >= 0, 'a whole number >= 0'),
-}
+]
+AUGMENTS = get_args(Augment)
+Worker = Literal['process', 'thread']
+WORKERS = get_args(Worker)
+Few = Annotated[int, schema.Meta(ge=0, le=1000)]  # threads, or what takes time
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Data:
   """What to read, and how images reach the network.
 
@@ -68,21 +68,21 @@ class Data:
     prefetch: batches kept ready.
   """
 
-  name: str
+  name: Literal['imagenet2012', 'image_folder', 'mnist5k']
   directory: str = ''
-  held_out: int
-  augment: str
+  held_out: schema.Whole
+  augment: Augment
   mean: tuple[float, ...]
-  std: tuple[float, ...]
-  eval_crop: float = 1.0
-  min_crop_area: float = 0.08
-  randaugment_layers: int = 2
-  randaugment_magnitude: float = 9.0
-  max_damaged: float = 0.001
-  max_replaced: float = 0.1
-  workers: int = 0
-  worker: str = 'thread'
-  prefetch: int = 2
+  std: tuple[schema.Positive, ...]
+  eval_crop: schema.PositiveShare = 1.0
+  min_crop_area: schema.PositiveShare = 0.08
+  randaugment_layers: Few = 2
+  randaugment_magnitude: Annotated[float, schema.Meta(ge=0, le=10)] = 9.0
+  max_damaged: schema.Share = 0.001
+  max_replaced: schema.Share = 0.1
+  workers: Few = 0
+  worker: Worker = 'thread'
+  prefetch: Few = 2
 
 
 class Source(Protocol):
@@ -166,10 +166,7 @@ def load(data: Data, channels: int) -> Splits:
     'image_folder': _image_folder,
     'imagenet2012': _imagenet2012,
   }
-  if data.name not in readers:
-    raise errors.UserError(
-      'data.name', data.name, errors.one_of(readers, data.name)
-    )
+  data = schema.check(data, 'data')
   _check(data, channels)
   splits = readers[data.name](data, channels)
   names = splits.train.classes
@@ -222,12 +219,6 @@ def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
 
 def _check(data: Data, channels: int) -> None:
   """Raises UserError, naming the field, if a value has no meaning."""
-  for name, choices in (('augment', AUGMENTS), ('worker', WORKERS)):
-    value = getattr(data, name)
-    if value not in choices:
-      raise errors.UserError(
-        f'data.{name}', value, errors.one_of(choices, value)
-      )
   if channels not in (1, 3):
     raise errors.UserError('space.channels', channels, '1 (gray) or 3 (RGB)')
   for name in ('mean', 'std'):
@@ -236,17 +227,11 @@ def _check(data: Data, channels: int) -> None:
       raise errors.UserError(
         f'data.{name}', value, f'{channels} numbers, one a channel'
       )
-  if min(data.std) <= 0:
-    raise errors.UserError('data.std', data.std, 'numbers > 0')
-  for name, (right, allowed) in _RANGES.items():
-    value = getattr(data, name)
-    if not right(value):
-      raise errors.UserError(f'data.{name}', value, allowed)
 
 
 def _cut(data: Data, count: int) -> int:
   """How many of the training images are trained on; the rest is held out."""
-  if type(data.held_out) is not int or not 0 <= data.held_out < count:
+  if data.held_out >= count:
     raise errors.UserError(
       'data.held_out',
       data.held_out,

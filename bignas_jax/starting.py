@@ -19,6 +19,7 @@ from bignas_jax import (
   metrics,
   nested,
   presets,
+  schema,
   sources,
   spaces,
   storage,
@@ -48,8 +49,9 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
 
   Raises:
     UserError: `arch` or `init_from` names nothing, or they do not fit each
-      other or the space.
+      other or the space; or a field is of another type or out of its range.
   """
+  config = schema.check(config)
   if not config.arch and not config.init_from:
     return config
   taken = _before(config, workdir) or _read(config)
@@ -154,7 +156,7 @@ def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
 
 def _load(config: Config) -> tuple[Child, str]:
   """The child of `init_from`, and the digest of its weights."""
-  directory = storage.path(config.init_from)
+  directory = storage.path(config.init_from, 'init_from')
   try:
     return child_lib.load(directory), child_lib.sha256(directory)
   except errors.UserError as error:

@@ -18,21 +18,25 @@ from bignas_jax import errors
 _BUCKETS = 'gs://'
 
 
-def path(text: str) -> epath.Path:
+def path(text: str, field: str = 'path') -> epath.Path:
   """Where a user says that something lies.
+
+  Args:
+    text: what was said.
+    field: where it was said.
 
   Raises:
     UserError: what it needs is not installed, or nobody knows what it is.
   """
   scheme, found, _ = text.partition('://')
   if found and scheme + found != _BUCKETS:
-    raise errors.UserError('path', text, f'a path, or {_BUCKETS}BUCKET/...')
+    raise errors.UserError(field, text, f'a path, or {_BUCKETS}BUCKET/...')
   if found and importlib.util.find_spec('gcsfs') is None:
     raise errors.UserError(
-      'path', text, "a path; a bucket with the extra: pip install -e '.[gcs]'"
+      field, text, "a path; a bucket with the extra: pip install -e '.[gcs]'"
     )
   if not text or '\0' in text:
-    raise errors.UserError('path', text, 'a path')
+    raise errors.UserError(field, text, 'a path')
   return epath.Path(text)
 
 

@@ -70,14 +70,13 @@ def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
 
 
 def _resolved(config: Config, workdir: epath.Path) -> Config:
-  config = starting.resolve(config, workdir)
-  config_lib.check(config)
-  return config
+  return config_lib.check(starting.resolve(config, workdir))
 
 
 def _train(config, workdir, stop) -> dict[str, Any]:
   name, fields = config_lib.sha256(config), config_lib.to_dict(config)
   cluster.same('config', name, fields)
+  cluster.once(lambda: workdir_lib.check_place(workdir))
   setup, splits = cluster.each(lambda: _described(config))
   with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
     backend.keep_programs(workdir / 'compiled')

@@ -15,6 +15,17 @@ _CONFIG = 'config.json'
 CARD = 'run.json'
 
 
+def check_place(workdir: epath.Path) -> None:
+  """Checks, before any work, that a run can be written there.
+
+  Raises:
+    UserError: it is a file, or nothing can be written; says why.
+  """
+  files.check_writable(workdir, 'workdir')
+  if workdir.exists() and not workdir.is_dir():
+    raise errors.UserError('workdir', str(workdir), 'a directory, or a new one')
+
+
 def claim(workdir: epath.Path, config: Config) -> None:
   """Makes the directory this config's, or checks that it is.
 

@@ -40,7 +40,7 @@ RIGHT = [
   {'inner': {}, 'space': {'steps': 3}},
 ]
 WRONG = [
-  ({}, 'inner: got .nothing.; allowed: a Inner'),
+  ({}, 'inner: got .nothing.; allowed: an Inner'),
   ({'inner': 3}, 'inner: got 3'),
   ({'inner': {'steps': 0}}, 'inner.steps: got 0; .*a whole number >= 1'),
   ({'inner': {'steps': 1.0}}, 'inner.steps: got 1.0; .*whole number'),
@@ -58,7 +58,7 @@ WRONG = [
   ({'inner': {'step': 1}}, 'inner.step: .* did you mean steps|inner.step'),
   ({'inner': {}, 'space': {'x': 1}}, 'space.x: got .a field.'),
   ({'inner': {}, 'space': {'steps': 0}}, 'space.steps: got 0'),
-  ({'inner': {}, 'space': 3}, 'space: got 3; allowed: text or a Inner'),
+  ({'inner': {}, 'space': 3}, 'space: got 3; allowed: text or an Inner'),
 ]
 
 

@@ -18,6 +18,7 @@ from bignas_jax import (
   predictor,
   presets,
   sampling,
+  schema,
   searching,
   selection,
   spaces,
@@ -263,7 +264,7 @@ def test_quality_of_predictions_is_that_of_children_not_learnt_from():
 )
 def test_settings_out_of_range_are_named(field, value):
   with pytest.raises(errors.UserError, match=f'^search.{field}'):
-    selection.check(Search(**{field: value}))
+    schema.check(Search(**{field: value}), 'search')
 
 
 def test_published_networks_of_the_space_are_evaluated_too(monkeypatch):
