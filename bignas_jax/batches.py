@@ -7,7 +7,6 @@ workers of either kind.
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from bignas_jax import damage, sources
+from bignas_jax import damage, process, sources
 
 Batch = dict[str, np.ndarray]
 
@@ -65,7 +64,7 @@ class Batches(Sequence[Batch]):
 
   def prepared(self, start: int, prefetch: int) -> Iterator[Batch]:
     """Batches from `start` on, prepared ahead; has to be closed."""
-    workers = self.data.workers or cores()
+    workers = self.data.workers or process.cores()
     if prefetch and self.data.worker == 'process':
       # Each process makes whole batches: few and large things to hand over.
       flags.FLAGS.mark_as_parsed()  # Grain asks for its own, which nobody sets
@@ -139,10 +138,3 @@ def stream(
   if prefetch is None:
     prefetch = batches.data.prefetch
   yield from batches.prepared(start_step, prefetch)
-
-
-def cores() -> int:
-  """That this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

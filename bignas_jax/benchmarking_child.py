@@ -18,6 +18,7 @@ from bignas_jax import (
   pieces,
   placing,
   plain,
+  process,
   runtimes,
   timing,
 )
@@ -71,7 +72,7 @@ def child(
       for name, batch in runs
     ],
     'rounds': rounds,
-    'threads': runtimes.threads(),
+    'threads': process.cores(),
     'versions': {
       n: v for name in names for n, v in runtimes.versions(name).items()
     },

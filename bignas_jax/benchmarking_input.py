@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bignas_jax import batches, data, folders, metrics, sources
+from bignas_jax import batches, data, folders, metrics, process, sources
 from bignas_jax.sources import Data
 
 
@@ -59,7 +59,7 @@ def measure(
     'augment': settings.augment,
     'resolution': resolution,
     'batch': batch,
-    'cores': batches.cores(),
+    'cores': process.cores(),
     'runs': runs,
   }
   if step_s is not None:

@@ -22,6 +22,7 @@ from bignas_jax import (
   latency_tables,
   metrics,
   pieces,
+  process,
   runtimes,
   timing,
 )
@@ -109,7 +110,7 @@ def table(
     about |= {
       'runtime': runtime,
       'device': benchmarking_child.device(runtime),
-      'threads': runtimes.threads(),
+      'threads': process.cores(),
       'statistic': statistic,
       'versions': runtimes.versions(runtime),
     }

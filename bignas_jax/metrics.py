@@ -1,6 +1,7 @@
 """Where numbers go: JSON lines and TensorBoard; and a line for a person."""
 
 import contextlib
+import functools
 import json
 import math
 import sys
@@ -14,7 +15,7 @@ from etils import epath
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from bignas_jax import process, storage
+from bignas_jax import files, process, storage
 
 # What a speed is taken over: long enough to hold evaluations.
 _SPEED_S = 3600
@@ -27,15 +28,19 @@ class Writer:
   """Appends to `metrics.jsonl` and to TensorBoard's event files.
 
   Opened at a step, it first drops the lines of later steps: those that an
-  interrupted run wrote after its last checkpoint, and will write again.
+  interrupted run wrote after its last checkpoint, and will write again. Lines
+  that cannot be read stay.
   """
 
   def __init__(self, workdir: epath.Path, step: int):
     self._path = workdir / 'metrics.jsonl'
     purge_step = step + 1 if self._path.exists() else None
-    kept = [line for line in read(workdir) if line['step'] <= step]
-    lines = ''.join(json.dumps(line) + '\n' for line in kept)
-    storage.write(self._path, lines)
+    kept = [
+      text + b'\n'
+      for text, line in _lines(self._path)
+      if line is None or line['step'] <= step
+    ]
+    storage.write(self._path, b''.join(kept))
     self._board = _Events(workdir, purge_step)
 
   def write(self, step: int, values: dict[str, float]) -> None:
@@ -95,15 +100,47 @@ class NoWriter:
 
 
 def read(workdir: epath.Path) -> list[dict[str, Any]]:
-  """All lines of `metrics.jsonl`; one cut short by a crash is left out."""
-  path = workdir / 'metrics.jsonl'
-  lines = []
-  for line in path.read_text().splitlines() if path.exists() else []:
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return lines
+  """Returns the lines of `metrics.jsonl`, and names those that are damaged.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
+  lines = _lines(workdir / 'metrics.jsonl')
+  return [line for _, line in lines if line is not None]
+
+
+def _lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+  """Returns each line's text and contents; None: they cannot be read.
+
+  The last line, if a crash cut it short, is left out.
+  """
+  content = files.read_bytes(path) if path.exists() else b''
+  *whole, last = content.split(b'\n')
+  lines = [(text, _contents(text)) for text in whole]
+  damaged = [i for i, (_, line) in enumerate(lines, 1) if line is None]
+  if damaged:
+    _name(str(path), tuple(damaged))
+  line = _contents(last)
+  return lines if line is None else [*lines, (last, line)]
+
+
+def _contents(text: bytes) -> dict[str, Any] | None:
+  try:
+    line = json.loads(text)
+  except (ValueError, RecursionError):  # no JSON, or no UTF-8
+    return None
+  right = isinstance(line, dict) and type(line.get('step')) is int
+  return line if right else None
+
+
+@functools.cache
+def _name(path: str, damaged: tuple[int, ...]) -> None:
+  """Says once which lines of a file cannot be read."""
+  shown = ', '.join(map(str, damaged[:3])) + ', ...' * (len(damaged) > 3)
+  say(
+    f'warning: {path}: {len(damaged)} damaged line(s) ({shown}), left out here '
+    'and kept in the file'
+  )
 
 
 def _plain(value: Any) -> Any:

@@ -68,8 +68,9 @@ def _attentive(
   return Preset('attentive_nas', arch, macs, None, top1, 'arXiv:2011.09011')
 
 
-# The architectures of BigNAS-L and XL were not published. AlphaNet's A0 to A6
-# (arXiv:2102.07954) are the same architectures with other weights.
+# The architectures of BigNAS-L and XL were not published. AlphaNet
+# (arXiv:2102.07954) calls its models of the same space by the same names, A0 to
+# A6; at least its A5 is another architecture.
 PRESETS = {
   'bignas_s': _bignas(
     192, (1, 2, 2, 2, 2, 3, 1), 242_000_000, 4_500_000, 0.765

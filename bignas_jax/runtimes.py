@@ -1,7 +1,6 @@
 """What runs a piece on this machine: JAX, or ONNX Runtime on its CPUs."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -21,11 +20,6 @@ class Run(NamedTuple):
 
   start: Callable[[], Any]
   repeats: int = 1
-
-
-def threads() -> int:
-  """CPUs that this process may use."""
-  return len(os.sched_getaffinity(0))
 
 
 def check(names: Sequence[str]) -> None:

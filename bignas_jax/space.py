@@ -148,8 +148,11 @@ def _check(space: Space) -> None:
     _check_stage(f'space.stages[{i}]', stage)
   _check_number('space.stem_stride', space.stem_stride, (1, 2))
   _check_number('space.padding', space.padding, ('same', 'symmetric'))
-  for name in ('channels', 'classes'):
-    _check_choices(f'space.{name}', (getattr(space, name),))
+  for name, least in ('channels', 1), ('classes', 2):
+    value = getattr(space, name)
+    if type(value) is not int or value < least:
+      allowed = f'a whole number >= {least}'
+      raise errors.UserError(f'space.{name}', value, allowed)
   if space.head_expand is not None:
     _check_choices('space.head_expand', (space.head_expand,))
   _check_epsilon(space)

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from etils import epath
@@ -143,7 +143,7 @@ class _Run:
       self.workdir, config.keep_checkpoints, config.checkpoint_every
     )
     with contextlib.closing(checkpoints):
-      with stop.promptly(cli.leave_preempted):
+      with stop.promptly(self.leave):
         weights = functools.partial(starting.weights, config, self.classes)
         state = restore_or_init(self.setup, checkpoints, weights)
         start = int(state.step)
@@ -158,6 +158,13 @@ class _Run:
           if recovery.owes_evaluation(config, self.workdir, start):
             writer.write(start, last)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def leave(self) -> NoReturn:
+    """Ends the process, which has nothing to save; from any thread."""
+    try:
+      self.card.end('preempted')
+    finally:
+      cli.leave_preempted()
 
   def compile(self) -> dict[str, Any]:
     began = time.monotonic()

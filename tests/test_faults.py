@@ -6,6 +6,7 @@ by a seed; where they hit is what was found afterwards, and is counted.
 
 import collections
 import dataclasses
+import json
 import os
 import pathlib
 import random
@@ -249,6 +250,9 @@ def test_sigterm_does_not_wait_for_a_compilation(tmp_path):
     sitting.process.send_signal(how)
     assert sitting.end() == status
     assert time.monotonic() - sent < 20
+    card = json.loads((sitting.workdir / 'run.json').read_text())
+    ended = 'preempted' if how == signal.SIGTERM else 'running'
+    assert card['status'] == card['sittings'][-1]['status'] == ended
     with workdir.lock(sitting.workdir):
       pass
   assert 'stopped' not in sitting.log()

@@ -22,6 +22,7 @@ from bignas_jax import (
   latency,
   latency_tables,
   pieces,
+  process,
   runtimes,
   timing,
   to_stablehlo,
@@ -268,7 +269,7 @@ def test_a_table_is_built_by_command(tmp_path, capsys):
     topology=None,
   )
   fields = json.loads(out.read_text())
-  assert fields['threads'] == runtimes.threads()
+  assert fields['threads'] == process.cores()
   assert result['children'][0]['measured_ms'] > 0
   assert latency_tables.load(epath.Path(out), space).about['batch'] == 2
   capsys.readouterr()

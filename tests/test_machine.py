@@ -1,12 +1,13 @@
 """What a machine says of itself, and what it does not."""
 
+import os
 import pathlib
 import sys
 import types
 
 import pytest
 
-from bignas_jax import machine
+from bignas_jax import machine, process
 
 
 def _zone(directory, name, used, top=1000):
@@ -108,3 +109,10 @@ def test_a_gpu_that_cannot_tell_leaves_no_figure(gpus):
   nvml.nvmlDeviceGetTotalEnergyConsumption = refuses
   assert machine.Energy(missing).joules() == {}
   assert machine.clocks(missing) == {'machine/gpu_mhz': 900}
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which(monkeypatch):
+  """macOS, for one."""
+  assert 1 <= process.cores() <= (os.cpu_count() or 1)
+  monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
+  assert process.cores() == os.cpu_count()

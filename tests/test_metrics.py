@@ -1,10 +1,14 @@
 """What a person sees on a terminal, and in a file."""
 
 import io
+import json
 import re
 import sys
 
-from bignas_jax import metrics, process
+import pytest
+from etils import epath
+
+from bignas_jax import errors, metrics, process
 
 
 class _Terminal(io.StringIO):
@@ -62,3 +66,48 @@ def test_other_processes_say_who_they_are(monkeypatch):
   monkeypatch.setattr(process, '_index', 3)
   _train()
   assert terminal.getvalue() == '[3] step 5: [all] well\n'
+
+
+def _line(step, **values):
+  return json.dumps({'step': step} | values)
+
+
+DAMAGED = [b'{"step": 2, "trai', b'[2]', b'{"lr": 1}', b'\xff\xfe', b'']
+
+
+@pytest.mark.parametrize('damaged', DAMAGED)
+def test_a_damaged_line_costs_no_other(tmp_path, capsys, damaged):
+  """It stays where it is; lines that will be written again do not."""
+  path = tmp_path / 'metrics.jsonl'
+  before = [_line(1).encode(), damaged, *(_line(n).encode() for n in (3, 4))]
+  path.write_bytes(b'\n'.join(before) + b'\n{"step": 5, "tra')
+  workdir = epath.Path(tmp_path)
+  assert [line['step'] for line in metrics.read(workdir)] == [1, 3, 4]
+  writer = metrics.Writer(workdir, 3)
+  writer.write(4, {'lr': float('nan')})
+  writer.close()
+  after = [*before[:3], _line(4, lr=None).encode(), b'']
+  assert path.read_bytes() == b'\n'.join(after)
+  told = capsys.readouterr().err
+  assert told.count('\n') == 1 and f'{path}: 1 damaged line' in told
+  assert '(2)' in told
+
+
+def test_what_a_crash_cut_is_dropped_without_a_word(tmp_path, capsys):
+  path, workdir = tmp_path / 'metrics.jsonl', epath.Path(tmp_path)
+  for rest in _line(2)[:7], '':
+    path.write_text(_line(1) + '\n' + rest)
+    assert [line['step'] for line in metrics.read(workdir)] == [1]
+    metrics.Writer(workdir, 2).close()
+    assert path.read_text() == _line(1) + '\n'
+  # A line that lacks nothing but its end is whole.
+  path.write_text(_line(1) + '\n' + _line(2))
+  metrics.Writer(workdir, 2).close()
+  assert path.read_text() == _line(1) + '\n' + _line(2) + '\n'
+  assert capsys.readouterr().err == ''
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+  (tmp_path / 'metrics.jsonl').mkdir()
+  with pytest.raises(errors.UserError, match=r'metrics\.jsonl'):
+    metrics.read(epath.Path(tmp_path))

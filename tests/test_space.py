@@ -204,6 +204,7 @@ def test_malformed_choices_of_a_stage(field, choices):
     ('channels', 0),
     ('channels', 1.0),
     ('classes', '10'),
+    ('classes', 1),
     ('classes', True),
     ('head_expand', 0),
     ('head_expand', 1.5),
