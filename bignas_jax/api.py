@@ -115,7 +115,7 @@ class Run:
     """Searches as the command does; every child goes into the run's archive.
 
     Args:
-      strategy: one of `searching.STRATEGIES`.
+      strategy: one of `strategies.STRATEGIES`.
       latency_table: a file of `benchmark table`, for limits on latency.
       **settings: limits such as `max_macs=1e6`, and fields of
         `selection.Search` such as `evaluations=64`.

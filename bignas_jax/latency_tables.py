@@ -24,6 +24,13 @@ def digest(space: Space) -> str:
   return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
+def sha256(table: Table) -> str:
+  """Names all that a table predicts."""
+  parts = {latency.name(table.space, p): ms for p, ms in table.entries.items()}
+  text = json.dumps([table.network_ms, table.resolutions, parts])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
 def save(
   path: epath.Path,
   space: Space,

@@ -42,6 +42,7 @@ class Scorer:
     basis: of the scores.
     strategy: that asks.
     progress: a bar.
+    pause: called before each evaluation.
 
   Attributes:
     seen: what was asked for, in that order.
@@ -57,10 +58,11 @@ class Scorer:
     basis: Basis,
     strategy: str,
     progress: metrics.Progress,
+    pause: Callable[[], None],
   ):
     self._space, self._evaluate = space, evaluate
     self._archive, self._basis = archive, basis
-    self._strategy, self._progress = strategy, progress
+    self._strategy, self._progress, self._pause = strategy, progress, pause
     entries = [entry for entry in archive.entries if basis.holds(entry)]
     self._known = {entry.arch: entry for entry in entries}
     self._counted = {entry.images for entry in entries}
@@ -81,7 +83,12 @@ class Scorer:
     """Top-1 of those that were scored as this scorer would."""
     return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
 
+  def best(self) -> Entry:
+    """Returns the most accurate child; of several, the one of fewest MACs."""
+    return max(self.seen, key=lambda entry: (entry.top1, -entry.macs))
+
   def _found(self, arch: Arch) -> Entry:
+    self._pause()
     began = time.monotonic()
     score = self._evaluate(arch)
     self.seconds += time.monotonic() - began

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, footprint, latency_tables, limits, searching
+from bignas_jax import (
+  cli,
+  footprint,
+  latency_tables,
+  limits,
+  searching,
+  strategies,
+)
 from bignas_jax import config as config_lib
 from bignas_jax import workdir as workdir_lib
 
@@ -22,7 +29,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--strategy',
     default='coarse_to_fine',
-    help=f'one of {", ".join(searching.STRATEGIES)}',
+    help=f'one of {", ".join(strategies.STRATEGIES)}',
   )
   bounds = [f'{end}_{name}' for name in footprint.NAMES for end in _ENDS]
   for bound in bounds:

@@ -1,33 +1,34 @@
 """Searching children of a trained supernet: work directory to archive."""
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
+  calibrating,
+  cli,
   cluster,
-  coarse_to_fine,
-  counting,
   errors,
-  evaluation,
-  evolution,
   files,
   footprint,
   latency,
+  latency_tables,
   metrics,
   nested,
-  nsga2,
   plots,
   predictor,
-  presets,
+  process,
+  questions,
   recovery,
   schema,
   selection,
+  strategies,
   trained,
   training,
 )
@@ -40,21 +41,47 @@ from bignas_jax import (
 )
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
-from bignas_jax.limits import Limits
+from bignas_jax.evaluation import Score
+from bignas_jax.limits import Cost, Limits
+from bignas_jax.questions import Question
 from bignas_jax.scoring import Basis, Scorer
 from bignas_jax.selection import Problem, Search
 from bignas_jax.space import Space
 
-# What a cost needs that is not always known.
-_MISSING = {'latency_ms': 'such limits with a --latency_table'}
-_CURRENT = 'current.json'  # a search that has begun
-STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
-  'coarse_to_fine': coarse_to_fine.search,
-  'evolution': evolution.search,
-  'nsga2': nsga2.search,
-  'predictor': predictor.search,
-  'random': selection.random,
-}
+
+class Task(NamedTuple):
+  """A search that has passed all checks.
+
+  Attributes:
+    space: of the children.
+    strategy: one of `strategies.STRATEGIES`.
+    settings: of the strategy.
+    limits: that children keep.
+    costs: of a child, by name.
+    start: a child that keeps the limits.
+    latency: what the table says of itself that latencies are predicted with.
+  """
+
+  space: Space
+  strategy: str
+  settings: Search
+  limits: Limits
+  costs: Cost
+  start: Arch
+  latency: dict[str, Any] | None
+
+  def fits(self, arch: Arch) -> bool:
+    return self.limits.fit(self.costs(arch))
+
+  def question(self, step: int) -> Question:
+    """Returns all that decides the answer, asked of the supernet of a step."""
+    return {
+      'strategy': self.strategy,
+      'limits': self.limits.to_dict(),
+      'settings': nested.plain(self.settings),
+      'latency': self.latency,
+      'step': step,
+    }
 
 
 def search(
@@ -71,7 +98,7 @@ def search(
 
   Args:
     workdir: of a trained run.
-    strategy: one of STRATEGIES.
+    strategy: one of `strategies.STRATEGIES`.
     limits: on costs.
     changes: of the config's settings (`selection.Search`).
     table: predicts latency; needed if that is limited.
@@ -80,75 +107,139 @@ def search(
     The contents of `search/best.json`.
 
   Raises:
-    UserError: no child can satisfy the limits, or workdir is not a run's.
+    UserError: no child can satisfy the limits, workdir is not a run's, or
+      another search is running in it.
+    Preempted: several processes were asked to stop; alone, a signal raises it.
     Failed: the disk is full; what was evaluated is kept.
   """
-  cluster.join()
-  with recovery.no_room_in_one_line(workdir, 'to go on from the last child'):
-    return _search(workdir, strategy, limits, changes, table)
-
-
-def _search(workdir, strategy, limits, changes, table) -> dict[str, Any]:
+  cluster.join(preemptible=True)
   config = workdir_lib.load_config(workdir)
-  space = config_lib.space(config)
   settings = _changed(config.search, changes or {})
-  costs = footprint.of(space, table and functools.partial(_predicted, table))
-  check(strategy, limits, settings, costs(arch_lib.smallest(space)))
-  hints = [table.least()[1], table.most()[1]] if table else []
-  start = limits_lib.feasible(space, costs, limits, hints)
-  directory = workdir / 'search'
-  archive = Archive(directory / 'archive.csv', space)
-  # Processes that look up different children evaluate different ones.
-  asked = {
-    'strategy': strategy,
-    'limits': limits.to_dict(),
-    'settings': nested.plain(settings),
-    'latency': table and table.about,
-  }
-  cluster.same('search', asked, (asked, archive.entries))
-  before = _begin(directory, asked, archive)
-  fits = lambda arch: limits.fit(costs(arch))  # noqa: E731
-  run = trained.load(workdir)
-  expected = planned(strategy, space, fits, settings)
-  with metrics.Progress(strategy, expected) as bar:
+  task = checked(config_lib.space(config), strategy, settings, limits, table)
+  directory, again = workdir / 'search', 'to go on from the last child'
+  with (
+    recovery.no_room_in_one_line(workdir, again),
+    questions.alone(directory),
+    _pauses() as pause,
+  ):
+    archive = Archive(directory / 'archive.csv', task.space)
+    run = trained.load(workdir)
+    asked = task.question(run.step)
+    # Processes that look up different children evaluate different ones.
+    cluster.same('search', asked, (asked, archive.entries))
+    before = questions.begin(directory, asked, len(archive.entries))
     evaluator = training.evaluator(
       config, run.model, run.splits, run.splits.held_out
     )
-    evaluator.compile(space.resolution)
+    evaluator.compile(task.space.resolution)
     evaluate = functools.partial(evaluator.score, run.params)
     basis = Basis(run.step, config.calibration.images)
-    scorer = Scorer(space, evaluate, archive, basis, strategy, bar)
+    scorer = find(task, archive, before, evaluate, basis, pause)
+    result = answer(task, scorer, asked)
+    worth = calibrating.compare(run, evaluator, scorer.best().arch, pause)
+
+    def write() -> None:
+      files.write_json(directory / 'calibration.json', worth)
+      if strategy == 'predictor':
+        quality = predictor.quality(task.space, scorer.known(archive.entries))
+        if quality is not None:
+          files.write_json(directory / 'predictor.json', quality)
+      picture = picture_of(archive.entries, {'best': [scorer.best()]})
+      files.write_text(directory / 'pareto.svg', picture)
+      questions.finish(directory, asked, result)
+
+    cluster.once(write)  # nobody looks for the best before it is there
+  return result
+
+
+def checked(
+  space: Space,
+  strategy: str,
+  settings: Search,
+  limits: Limits,
+  table: latency.Table | None = None,
+) -> Task:
+  """Returns what to search.
+
+  Raises:
+    UserError: it cannot be asked, or no child can keep the limits.
+  """
+  costs = footprint.of(space, table and functools.partial(_predicted, table))
+  strategies.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
+  hints = [table.least()[1], table.most()[1]] if table else []
+  start = limits_lib.feasible(space, costs, limits, hints)
+  about = None
+  if table is not None:
+    about = table.about | {'sha256': latency_tables.sha256(table)}
+  return Task(space, strategy, settings, limits, costs, start, about)
+
+
+def find(
+  task: Task,
+  archive: Archive,
+  before: int,
+  evaluate: Callable[[Arch], Score],
+  basis: Basis,
+  pause: Callable[[], None],
+) -> Scorer:
+  """Runs the strategy.
+
+  Args:
+    task: what to search.
+    archive: of the run; gets every child that is evaluated.
+    before: how many of its entries may be learnt from.
+    evaluate: a child on held-out images.
+    basis: of the scores.
+    pause: called before each evaluation; may raise Preempted.
+
+  Returns:
+    The scorer, which has seen all children that were asked for.
+  """
+  space, strategy, settings = task.space, task.strategy, task.settings
+  expected = strategies.planned(strategy, space, task.fits, settings)
+  with metrics.Progress(strategy, expected) as bar:
+    scorer = Scorer(space, evaluate, archive, basis, strategy, bar, pause)
     known = scorer.known(archive.entries[:before])
-    for arch in _published(space):
-      if fits(arch):
+    for arch in strategies.published(space):
+      if task.fits(arch):
         scorer(arch)
-    problem = Problem(space, scorer, costs, fits, start, known)
-    STRATEGIES[strategy](problem, settings)
-  best = max(scorer.seen, key=lambda e: (e.top1, -e.macs))
+    problem = Problem(space, scorer, task.costs, task.fits, task.start, known)
+    strategies.STRATEGIES[strategy](problem, settings)
+  return scorer
+
+
+def answer(task: Task, scorer: Scorer, asked: Question) -> dict[str, Any]:
+  """Returns the best child and what is known of it, as plain values."""
+  best = scorer.best()
   result = best._asdict() | asked
   result |= {
     'arch': arch_lib.to_dict(best.arch),
-    'costs': costs(best.arch),
+    'costs': task.costs(best.arch),
     'split': 'held_out',
     'evaluated': len(scorer.seen),
     'looked_up': len(scorer.seen) - scorer.evaluated,
     'seconds': round(scorer.seconds, 1),
   }
-  worth = calibration(run, evaluator, best.arch)
+  return files.finite(result)
 
-  def write() -> None:
-    files.write_json(directory / 'best.json', result)
-    files.write_json(directory / 'calibration.json', worth)
-    if strategy == 'predictor':
-      quality = predictor.quality(space, scorer.known(archive.entries))
-      if quality is not None:
-        files.write_json(directory / 'predictor.json', quality)
-    picture = picture_of(archive.entries, {'best': [best]})
-    files.write_text(directory / 'pareto.svg', picture)
-    (directory / _CURRENT).unlink()
 
-  cluster.once(write)  # nobody looks for the best before it is there
-  return result
+@contextlib.contextmanager
+def _pauses() -> Iterator[Callable[[], None]]:
+  """Yields what several processes call where they can stop together.
+
+  It raises Preempted, in all of them, once one was asked to stop. A process
+  that is alone is stopped by the signal itself, wherever it is.
+  """
+  if not process.joined():
+    yield lambda: None
+    return
+  with cluster.StopRequest() as stop:
+
+    def pause() -> None:
+      if stop.due():
+        raise cli.Preempted('all evaluated children are kept, start again')
+
+    yield pause
 
 
 def _predicted(table: latency.Table, arch: Arch) -> float:
@@ -164,113 +255,6 @@ def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
       allowed = f'a setting: {errors.one_of(known, name)}'
       raise errors.UserError(f'search.{name}', value, allowed)
   return schema.check(dataclasses.replace(settings, **changes), 'search')
-
-
-def planned(
-  strategy: str, space: Space, fits: Callable[[Arch], bool], settings: Search
-) -> int:
-  """How many children the search evaluates at most."""
-  first = sum(map(fits, _published(space)))
-  if strategy == 'coarse_to_fine':
-    return first + coarse_to_fine.planned(space, fits, settings)
-  return first + settings.evaluations
-
-
-def _published(space: Space) -> list[Arch]:
-  """The presets of a space: what a search has to beat."""
-  named = presets.of_space(space.name).values()
-  return [p.arch for p in named if arch_lib.contains(space, p.arch)]
-
-
-def _begin(
-  directory: epath.Path, asked: dict[str, Any], archive: Archive
-) -> int:
-  """How many children were known when this search began for the first time.
-
-  What is learnt from them must be the same when it goes on.
-  """
-  path, begun = directory / _CURRENT, None
-  if path.is_file():
-    begun = files.read_json(path)
-  if begun is None or begun.get('asked') != asked:
-    begun = {'asked': asked, 'known': len(archive.entries)}
-
-  def write() -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, begun)
-
-  cluster.once(write)  # by all: one may have read what the first has written
-  return begun['known']
-
-
-def check(
-  strategy: str, limits: Limits, settings: Search, costs: Iterable[str]
-) -> None:
-  """Raises UserError for what a search cannot be asked.
-
-  Args:
-    strategy: see `search`.
-    limits: likewise.
-    settings: of the strategy.
-    costs: names of those that are known.
-  """
-  if strategy not in STRATEGIES:
-    allowed = errors.one_of(STRATEGIES, strategy)
-    raise errors.UserError('--strategy', strategy, allowed)
-  known = list(costs)
-  for field, value in limits.to_dict().items():
-    name = field.partition('_')[2]
-    if name not in known:
-      allowed = _MISSING.get(name, f'limits on {errors.one_of(known, name)}')
-      raise errors.UserError(f'--{field}', value, allowed)
-  for name in settings.objectives:
-    if name not in known:
-      allowed = _MISSING.get(name, errors.one_of(known, name))
-      raise errors.UserError('search.objectives', name, allowed)
-
-
-def calibration(
-  run: trained.Run, evaluator: evaluation.Evaluator, best: Arch
-) -> dict[str, Any]:
-  """What calibration is worth, for `search/calibration.json`.
-
-  The biggest, the smallest and the best child with their own statistics, with
-  those of an untrained batch norm, and with the biggest child's.
-  """
-  space, params = run.model.space, run.params
-  biggest = arch_lib.biggest(space)
-  borrowed = evaluator.calibrate(params, biggest)
-  initial = evaluation.initial_statistics(borrowed)
-  named = {
-    'biggest': biggest,
-    'smallest': arch_lib.smallest(space),
-    'best': best,
-  }
-  top1 = lambda stats, arch: evaluator.evaluate(params, stats, arch).top1  # noqa: E731
-  children = [
-    {
-      'name': name,
-      'arch': arch_lib.to_dict(arch),
-      'macs': counting.cost(space, arch).macs,
-      'calibrated': top1(evaluator.calibrate(params, arch), arch),
-      'uncalibrated': {
-        'initial': top1(initial, arch),
-        'borrowed': top1(borrowed, arch),
-      },
-    }
-    for name, arch in named.items()
-  ]
-  for child in children:
-    metrics.say(
-      '{name}: top-1 {calibrated:.3f} calibrated, '
-      '{uncalibrated[initial]:.3f} with initial statistics, '
-      '{uncalibrated[borrowed]:.3f} with those of the biggest'.format(**child)
-    )
-  return {
-    'split': 'held_out',
-    'borrowed_from': 'biggest',
-    'children': children,
-  }
 
 
 def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:

@@ -259,7 +259,7 @@ def test_processes_stop_at_one_step_and_resume_exactly(pair, tmp_path):
 
 def plain(result):
   """As it is printed, without the time that it took."""
-  return json.loads(json.dumps(result)) | {'seconds': 0}
+  return json.loads(json.dumps(result)) | {'seconds': 0, 'looked_up': 0}
 
 
 def test_checkpoints_do_not_ask_about_signals(tmp_path, monkeypatch):
@@ -286,11 +286,35 @@ for main in search.main, evaluate.main:
   if status: sys.exit(status)
 """
 
+# Process 1 is asked to stop while it evaluates its first child.
+_STOPPED = """
+import os, signal, time
+from bignas_jax import cli, evaluation, search
+score, calls = evaluation.Evaluator.score, []
+def slow(*arguments):
+  calls.append(arguments)
+  if len(calls) == 1 and os.environ['JAX_PROCESS_ID'] == '1':
+    os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(1.5)
+  return score(*arguments)
+evaluation.Evaluator.score = slow
+cli.run(search.main)
+"""
+
 
 def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
+  """Also if one of them was asked to stop, and all were started again."""
   together, single = tmp_path / 'together', tmp_path / 'single'
   shutil.copytree(pair, together)
   shutil.copytree(pair, single)
+  pod = launch(2, 1, '-c', _STOPPED, f'--workdir={together}')
+  status, out, err, others = outcome(pod)
+  assert status == 75, err + others
+  assert 'process 0 ended with status 75' in err
+  assert 'process 1 ended with status 75' in err
+  assert err.count('stopped: ') == others.count('[1] stopped: ') == 1
+  assert '{' not in out + others
+  begun = (together / 'search' / 'archive.csv').read_text()
   pod = launch(2, 1, '-c', _SEARCH, f'--workdir={together}')
   status, out, err, others = outcome(pod)
   assert status == 0, err + others
@@ -304,6 +328,7 @@ def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
   assert plain(accuracy) == plain(evaluate.main(arguments))
   archives = [w / 'search' / 'archive.csv' for w in (together, single)]
   assert archives[0].read_text() == archives[1].read_text()
+  assert archives[0].read_text().startswith(begun)
   names = [sorted(f.name for f in a.parent.iterdir()) for a in archives]
   assert names[0] == names[1]
 

@@ -171,32 +171,6 @@ def test_search_repeats_from_its_archive(trained, capsys):
   assert (trained / 'search' / 'archive.csv').read_text() == archive
 
 
-@pytest.mark.parametrize('strategy', ['evolution', 'nsga2', 'predictor'])
-def test_an_interrupted_search_goes_on(trained, tmp_path, capsys, strategy):
-  run = tmp_path / 'run'
-  shutil.copytree(trained, run)
-  archive, current = (
-    run / 'search' / n for n in ('archive.csv', 'current.json')
-  )
-  before = archive.read_text()
-  arguments = [f'--workdir={run}', f'--strategy={strategy}', '--evaluations=12']
-  arguments += ['--max_macs=40000', '--max_file_bytes=20000']
-  assert cli.status(_command('search'), arguments) == 0
-  whole, best = archive.read_text(), json.loads(capsys.readouterr().out)
-  assert best['evaluated'] == 12 and best['costs']['file_bytes'] <= 20000
-  assert not current.exists()
-  # Killed after three more children than it began with.
-  asked = {f: best[f] for f in ('strategy', 'limits', 'settings')}
-  known = len(before.splitlines()) - 1
-  current.write_text(json.dumps({'asked': asked, 'known': known}))
-  lines = whole.splitlines(keepends=True)
-  archive.write_text(''.join(lines[: known + 4]))
-  assert cli.status(_command('search'), arguments) == 0
-  again = json.loads(capsys.readouterr().out)
-  assert archive.read_text() == whole
-  assert again['arch'] == best['arch'] and again['looked_up'] >= 3
-
-
 def test_random_search_is_the_control(trained, capsys):
   arguments = [f'--workdir={trained}', '--strategy=random']
   assert cli.status(_command('search'), arguments) == 0

@@ -26,15 +26,16 @@ LAYERS = [
   batches data checkpoint child page figures plain latency latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
-  archive measures tars shards preparing comparing to_stablehlo to_onnx
-  to_saved_model to_tflite to_triton pieces runtimes""",
+  strategies archive questions measures tars shards preparing comparing
+  to_stablehlo to_onnx to_saved_model to_tflite to_triton pieces runtimes""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it
   'config overrides workdir starting records',
   # 5: what runs from a config
   """cli run_card observing recovery training
-  trained scoring searching extraction evaluating estimating exporting""",
+  trained scoring calibrating searching extraction evaluating estimating
+  exporting""",
   # 6: reports and measurements
   """reporting learning_curves search_results model_cards sittings
   benchmarking benchmarking_input benchmarking_scale benchmarking_child

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import resource
 import shutil
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 import tiny
 
-from bignas_jax import cli, evaluation, predictor, search, sources, training
+from bignas_jax import arch as arch_lib
+from bignas_jax import (
+  cli,
+  evaluation,
+  extraction,
+  locks,
+  predictor,
+  search,
+  sources,
+  training,
+)
 from bignas_jax.selection import Search
 from bignas_jax.sources import Data
 
@@ -142,6 +153,42 @@ def test_children_scored_without_a_damaged_image_are_known(
   predicted = searched(capsys, run, '--strategy=predictor', '--evaluations=3')
   assert predicted['evaluated'] == 3
   assert learnt[0] > 5, 'what was known before is learnt from'
+
+
+def test_two_searches_of_one_run_are_refused(run, capsys):
+  (run / 'search').mkdir()
+  place = run / 'search' / '.lock'
+  with locks.hold(place, 'workdir', 'another'):
+    assert status(run) == 2
+  told = capsys.readouterr().err
+  assert told.count('\n') == 1
+  assert 'workdir: got' in told and 'no other search is running' in told
+  assert os.listdir(run / 'search') == ['.lock']
+
+
+def test_each_question_has_its_answer(run, capsys, interrupted):
+  """Another question in between, and a search goes on where it was."""
+  learning = '--strategy=predictor', '--evaluations=5', '--max_macs=13e3'
+  interrupted.left = 3
+  assert status(run, *learning) == cli.PREEMPTED
+  (begun,) = (run / 'search' / 'begun').iterdir()
+  interrupted.left = None
+  between = searched(capsys, run, '--strategy=random', '--evaluations=4')
+  assert begun.exists()
+  results = run / 'search' / 'results'
+  (other,) = results.iterdir()
+  assert other.name.startswith('random-')
+  assert json.loads(other.read_text()) == between
+  found = searched(capsys, run, *learning)
+  assert found['looked_up'] >= 3 and not begun.exists()
+  mine = results / begun.name
+  assert mine.name.startswith('predictor-max_macs_13000-')
+  assert {*results.iterdir()} == {mine, other}
+  best = json.loads((run / 'search' / 'best.json').read_text())
+  assert best == json.loads(mine.read_text()) == found
+  assert json.loads(other.read_text()) == between
+  arch = extraction.choose(run, SPACE, str(other))
+  assert arch_lib.to_dict(arch) == between['arch']
 
 
 def test_another_number_of_counted_images_is_said_once(

@@ -19,9 +19,9 @@ from bignas_jax import (
   presets,
   sampling,
   schema,
-  searching,
   selection,
   spaces,
+  strategies,
 )
 from bignas_jax import limits as limits_lib
 from bignas_jax.limits import Limits
@@ -29,13 +29,7 @@ from bignas_jax.selection import Problem, Search
 
 SPACE = spaces.MNIST
 COSTS = footprint.of(SPACE)
-STRATEGIES = {
-  'coarse_to_fine': coarse_to_fine.search,
-  'evolution': evolution.search,
-  'nsga2': nsga2.search,
-  'predictor': predictor.search,
-  'random': selection.random,
-}
+STRATEGIES = strategies.STRATEGIES
 
 
 def _macs(arch):
@@ -282,10 +276,10 @@ def test_published_networks_of_the_space_are_evaluated_too(monkeypatch):
     'elsewhere': presets.Preset('bignas', inside, 1, None, 0.5, 'a paper'),
   }
   monkeypatch.setattr(presets, 'PRESETS', named)
-  assert searching._published(SPACE) == [inside]
+  assert strategies.published(SPACE) == [inside]
   settings = Search(evaluations=5)
   for fits, expected in ((True, 6), (False, 5)):
-    found = searching.planned('random', SPACE, lambda _, f=fits: f, settings)
+    found = strategies.planned('random', SPACE, lambda _, f=fits: f, settings)
     assert found == expected
 
 

@@ -1,0 +1,102 @@
+"""What searches are asked, and the files that each question has of its own.
+
+A question is all that decides a search's answer, as plain values. Its name is
+readable, and differs from every other question's.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from bignas_jax import cluster, errors, files, locks, storage
+
+_READABLE = 120  # characters of a name, so that it is one on every file system
+Question = dict[str, Any]
+
+
+def name(asked: Question) -> str:
+  """Returns such as `random-max_macs_1000000-1f2e3d4c`, of its strategy.
+
+  The last part is a digest of all that was asked.
+  """
+  limits = [f'{k}_{v:.12g}' for k, v in sorted(asked['limits'].items())]
+  readable = '-'.join([asked['strategy'], *limits])[:_READABLE]
+  text = json.dumps(asked, sort_keys=True)
+  return f'{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+
+
+def result_path(directory: epath.Path, asked: Question) -> epath.Path:
+  """Returns where a question's answer is."""
+  return directory / 'results' / f'{name(asked)}.json'
+
+
+def _begun_path(directory: epath.Path, asked: Question) -> epath.Path:
+  return directory / 'begun' / f'{name(asked)}.json'
+
+
+@contextlib.contextmanager
+def alone(directory: epath.Path) -> Iterator[None]:
+  """Keeps other searches of the run out; of several processes the first does.
+
+  Args:
+    directory: of the run's searches, which is made.
+
+  Raises:
+    UserError: another process searches, or nothing can be written there.
+  """
+  with contextlib.ExitStack() as held:
+
+    def enter() -> None:
+      files.check_writable(directory, 'workdir')
+      if not storage.in_bucket(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+      allowed = 'a run in which no other search is running; wait for its end'
+      held.enter_context(locks.hold(directory / '.lock', 'workdir', allowed))
+
+    cluster.once(enter)
+    yield
+
+
+def begin(directory: epath.Path, asked: Question, children: int) -> int:
+  """Writes down that a search has begun, unless it has begun before.
+
+  Args:
+    directory: of the run's searches.
+    asked: of this one.
+    children: that are known now.
+
+  Returns:
+    How many children were known when it began for the first time. What is
+    learnt from them must be the same when it goes on.
+
+  Raises:
+    UserError: what was written then is damaged.
+  """
+  path, known = _begun_path(directory, asked), children
+  if path.exists():
+    known = files.read_json(path).get('known')
+    if type(known) is not int or known < 0:
+      allowed = '{"known": a whole number}; delete the file to begin anew'
+      raise errors.UserError(str(path), known, allowed)
+
+  def write() -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, {'asked': asked, 'known': known})
+
+  cluster.once(write)  # by all: one may have read what the first has written
+  return known
+
+
+def finish(
+  directory: epath.Path, asked: Question, result: dict[str, Any]
+) -> None:
+  """Writes the answer, also as `best.json`; the first process alone does."""
+  path = result_path(directory, asked)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  files.write_json(path, result)
+  files.write_json(directory / 'best.json', result)
+  _begun_path(directory, asked).unlink(missing_ok=True)
