@@ -53,6 +53,7 @@ class Run:
 
   workdir: epath.Path
   _run: trained.Run
+  _data: str = ''  # where its data are now
 
   @property
   def space(self) -> Space:
@@ -132,12 +133,15 @@ class Run:
     table = None
     if latency_table is not None:
       table = latency_tables.load(storage.path(latency_table), self.space)
-    return searching.search(self.workdir, strategy, limits, changes, table)
+    return searching.search(
+      self.workdir, strategy, limits, changes, table, self._data
+    )
 
   def extract(self, which: str | dict[str, Any] | Arch, out: str) -> 'Network':
     """Writes a child package, checked against the supernet; and loads it."""
     text = arch_lib.to_json(self.arch(which))
-    extraction.extract(self.workdir, text, storage.path(out))
+    place = storage.path(out)
+    extraction.extract(self.workdir, text, place, data=self._data)
     return load_child(out)
 
 
@@ -183,14 +187,19 @@ class Network:
     return logits
 
 
-def load_run(workdir: str) -> Run:
+def load_run(workdir: str, data: str = '') -> Run:
   """Reads the newest checkpoint of a run.
 
+  Args:
+    workdir: of the run.
+    data: where its data are now; '': where they were.
+
   Raises:
-    UserError: the directory is not a trained run's.
+    UserError: the directory is not a trained run's, or the data are not those
+      that it was trained on.
   """
   path = storage.path(workdir)
-  return Run(path, trained.load(path))
+  return Run(path, trained.load(path, data), data)
 
 
 def load_child(directory: str) -> Network:

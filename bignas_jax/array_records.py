@@ -5,6 +5,8 @@ records are tf.train.Examples, and `label.labels.txt`, a class a line.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -33,12 +35,14 @@ class RecordSource:
     indices: of those that belong to the source.
     classes: their names.
     channels: 3 (RGB) or 1 (gray), whatever the image has.
+    shards: names of the split's files, and how many images each has.
   """
 
   records: ArrayRecordDataSource
   indices: np.ndarray
   classes: tuple[str, ...]
   channels: int
+  shards: tuple[tuple[str, int], ...]
 
   def __len__(self) -> int:
     return len(self.indices)
@@ -58,6 +62,12 @@ class RecordSource:
 
   def subset(self, indices: Sequence[int]) -> 'RecordSource':
     return dataclasses.replace(self, indices=self.indices[np.asarray(indices)])
+
+  def digest(self) -> str:
+    """Of names and lengths of all files, and of which images are meant."""
+    found = hashlib.sha256(json.dumps(self.shards).encode())
+    found.update(self.indices.astype('<i8').tobytes())
+    return found.hexdigest()
 
   def _example(self, index: int) -> tuple[str, bytes, int]:
     """File name, encoded image and label; raises Damaged if there are none."""
@@ -106,7 +116,8 @@ def _root(directory: str, name: str) -> pathlib.Path:
   if directory.startswith('gs://'):
     raise _error(directory, 'a mounted bucket (gcsfuse) or a copy of it')
   if not directory or not root.is_dir():
-    raise _error(directory, f'a directory with {name} as ArrayRecord in it')
+    allowed = f'a directory with {name} as ArrayRecord in it {errors.MOVED}'
+    raise _error(directory, allowed)
   versions = [
     path
     for path in (root / name).glob('*.*.*')
@@ -147,7 +158,14 @@ def _split(
   records = ArrayRecordDataSource(
     [f'{path}[0:{count}]' for path, count in zip(paths, counts, strict=True)]
   )
-  return RecordSource(records, np.arange(len(records)), classes, channels)
+  names = (os.path.basename(path) for path in paths)
+  return RecordSource(
+    records,
+    np.arange(len(records)),
+    classes,
+    channels,
+    tuple(zip(names, counts, strict=True)),
+  )
 
 
 def count(path: os.PathLike | str, field: str = 'data.directory') -> int:

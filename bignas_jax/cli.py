@@ -78,6 +78,16 @@ def path(text: str) -> epath.Path:
     raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+  """Adds `--data`, for commands that read images of a run or a child."""
+  parser.add_argument(
+    '--data',
+    default='',
+    metavar='DIRECTORY',
+    help='where the images are now, if they have moved',
+  )
+
+
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
   """Runs a command with the process's arguments, and exits."""
   allocator.keep_memory()

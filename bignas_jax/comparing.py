@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bignas_jax import backend, nested, sharding, sources
+from bignas_jax import backend, sharding
 from bignas_jax import data as data_lib
 from bignas_jax.child import Child
+from bignas_jax.data_identity import Opened
 from bignas_jax.model import Model
 
 _BATCH = 100  # images
@@ -28,11 +29,14 @@ class Samples(NamedTuple):
     return float(np.abs(self.logits).max())
 
 
-def samples(child: Child, preprocess: bool, count: int) -> Samples:
+def samples(
+  child: Child, opened: Opened, preprocess: bool, count: int
+) -> Samples:
   """Images of the test split, evenly over it, and the child's logits.
 
   Args:
-    child: that says which data are its own.
+    child: computes them.
+    opened: its data.
     preprocess: whether artifacts take uint8 images.
     count: of images; fewer if there are fewer.
   """
@@ -46,7 +50,7 @@ def samples(child: Child, preprocess: bool, count: int) -> Samples:
 
   program = jax.jit(evaluate, compiler_options=options)
   images, logits, labels = [], [], []
-  for pixels, answers in _pixels(child, 'test', count):
+  for pixels, answers in _pixels(child, opened, 'test', count):
     seen, said = jax.device_get(program(child.variables, pixels))
     images.append(pixels if preprocess else seen)
     logits.append(said)
@@ -54,10 +58,12 @@ def samples(child: Child, preprocess: bool, count: int) -> Samples:
   return Samples(images, np.concatenate(logits), np.concatenate(labels))
 
 
-def calibration(child: Child, preprocess: bool) -> list[np.ndarray]:
+def calibration(
+  child: Child, opened: Opened, preprocess: bool
+) -> list[np.ndarray]:
   """Training images to quantise by, in batches, as evaluation sees them."""
   model, count = _model(child), child.info['calibration']['images']
-  batches = (pixels for pixels, _ in _pixels(child, 'train', count))
+  batches = (pixels for pixels, _ in _pixels(child, opened, 'train', count))
   if preprocess:
     return list(batches)
   resize = jax.jit(lambda x: model.images(x, child.arch.resolution))
@@ -75,19 +81,17 @@ def _model(child: Child) -> Model:
 
 
 def _pixels(
-  child: Child, split: str, count: int
+  child: Child, opened: Opened, split: str, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Batches of uint8 images and labels; damaged images are left out."""
-  given = child.info['input']
-  data = nested.build(sources.Data, child.info['data'])
-  source = getattr(sources.load(data, given['channels']), split)
+  source = getattr(opened.splits, split)
   count = min(count, len(source))
   some = source.subset([i * len(source) // count for i in range(count)])
   batches = data_lib.eval_batches(
     some,
-    data,
+    opened.data,
     batch_size=min(_BATCH, count),
-    resolution=given['image_size'],
+    resolution=child.info['input']['image_size'],
   )
   for batch in batches:
     mask = batch['mask']

@@ -120,10 +120,11 @@ class Config:
   layout: sharding.Layout = dataclasses.field(default_factory=sharding.Layout)
 
 
-# Of `arch` and `init_from`, the space in full and a digest say all.
+# Of `arch` and `init_from`, the space in full and a digest say all; of the
+# directory of the data, `data_identity`.
 _MAY_DIFFER = (
   *('profile', 'layout', 'search', 'arch', 'init_from'),
-  *('data.max_damaged', 'data.max_replaced'),
+  *('data.directory', 'data.max_damaged', 'data.max_replaced'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
 

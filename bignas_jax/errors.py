@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# Of data that are not where they were.
+MOVED = '(data that have moved: --data=DIRECTORY, or --config.data.directory)'
+
 
 class UserError(ValueError):
   """A mistake that the user can mend; commands exit with status 2 on it."""

@@ -23,11 +23,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--split', default='test', help=f'one of {", ".join(evaluating.SPLITS)}'
   )
+  cli.add_data(parser)
   options = parser.parse_args(arguments)
   if options.child is not None:
-    return evaluating.evaluate_child(options.child, options.split)
+    return evaluating.evaluate_child(options.child, options.split, options.data)
   return evaluating.evaluate_in_supernet(
-    options.workdir, options.arch, options.split
+    options.workdir, options.arch, options.split, options.data
   )
 
 

@@ -9,10 +9,10 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
   cluster,
+  data_identity,
   errors,
   evaluation,
   extraction,
-  nested,
   sharding,
   sources,
   trained,
@@ -27,13 +27,21 @@ from bignas_jax.model import Model
 SPLITS = ('test', 'held_out')
 
 
-def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
-  """Accuracy of a child package on a split of the data it was made with."""
+def evaluate_child(
+  directory: epath.Path, split: str, data: str = ''
+) -> dict[str, Any]:
+  """Accuracy of a child package on a split of the data it was made with.
+
+  Args:
+    directory: of the package.
+    split: one of SPLITS.
+    data: where its data are now, or others to test it on; '': where they were.
+  """
   cluster.refuse('evaluate --child')
   child = child_lib.load(directory)
   info = child.info
-  data = nested.build(sources.Data, info['data'])
-  source = choose_split(sources.load(data, info['input']['channels']), split)
+  check_split(split)
+  opened = data_identity.of_child(info, data, split)
   model = Model(
     space=child.space,
     where=sharding.mesh(jax.devices()[:1]),
@@ -42,7 +50,10 @@ def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
     image_size=info['input']['image_size'],
   )
   batches = data_lib.eval_batches(
-    source, data, batch_size=256, resolution=model.image_size
+    getattr(opened.splits, split),
+    opened.data,
+    batch_size=256,
+    resolution=model.image_size,
   )
   alone = evaluation.Evaluator(model, [], batches, child.arch)
   with backend.exact_products():
@@ -50,29 +61,39 @@ def evaluate_child(directory: epath.Path, split: str) -> dict[str, Any]:
     score = alone.evaluate(
       variables['params'], variables['batch_stats'], child.arch
     )
-  return {
+  result = {
     'child': str(directory),
     'split': split,
     'calibration': info['calibration'],
-  } | score._asdict()
+  }
+  if opened.differs:
+    result['data_differs'] = opened.differs
+  return result | score._asdict()
 
 
 def evaluate_in_supernet(
-  workdir: epath.Path, text: str, split: str
+  workdir: epath.Path, text: str, split: str, data: str = ''
 ) -> dict[str, Any]:
   """Accuracy of a child inside its supernet, calibrated on the way.
 
   Also with the biggest child's statistics in place of its own, which shows
   what calibration is for.
+
+  Args:
+    workdir: of a trained run.
+    text: which child, see `extraction.choose`.
+    split: one of SPLITS.
+    data: where the run's data are now; '': where they were.
   """
   cluster.join()
-  config = workdir_lib.load_config(workdir)
-  space = config_lib.space(config)
+  space = config_lib.space(workdir_lib.load_config(workdir))
   arch = extraction.choose(workdir, space, text)
   cluster.same('--arch', text, (arch, split))
-  run = trained.load(workdir)
+  check_split(split)
+  run = trained.load(workdir, data)
+  config = run.config
   evaluator = training.evaluator(
-    config, run.model, run.splits, choose_split(run.splits, split)
+    config, run.model, run.splits, getattr(run.splits, split)
   )
   score = evaluator.score(run.params, arch)
   borrowed = evaluator.calibrate(run.params, arch_lib.biggest(space))
@@ -87,8 +108,13 @@ def evaluate_in_supernet(
   } | score._asdict()
 
 
-def choose_split(splits: sources.Splits, name: str) -> sources.Source:
-  """The images of `test` or `held_out`; UserError for another name."""
+def check_split(name: str) -> None:
+  """Raises UserError unless there is such a split."""
   if name not in SPLITS:
     raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
+
+
+def choose_split(splits: sources.Splits, name: str) -> sources.Source:
+  """The images of `test` or `held_out`; UserError for another name."""
+  check_split(name)
   return getattr(splits, name)

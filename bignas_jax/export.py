@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     default=1000,
     help='test images to compare on (default: 1000)',
   )
+  cli.add_data(parser)
   options = parser.parse_args(arguments)
   if options.images < 1:
     parser.error(f'--images: got {options.images}; allowed: at least 1')
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     preprocess=options.preprocess,
     int8=options.int8,
     images=options.images,
+    data=options.data,
   )
   if not result['verified']:
     wrong = [n for n, e in result['formats'].items() if not e['verified']]

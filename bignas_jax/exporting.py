@@ -18,6 +18,7 @@ from bignas_jax import (
   cluster,
   comparing,
   counting,
+  data_identity,
   errors,
   files,
   metrics,
@@ -67,6 +68,7 @@ def export(
   preprocess: bool = False,
   int8: bool = False,
   images: int = 1000,
+  data: str = '',
 ) -> dict[str, Any]:
   """Writes artifacts of a child, and a receipt, once they are verified.
 
@@ -78,6 +80,8 @@ def export(
     preprocess: artifacts take uint8 images, and normalise and resize them.
     int8: write quantised artifacts too, of the formats that have them.
     images: of the test split, to compare on.
+    data: where the child's data are now, or others to compare on; '': where
+      they were.
 
   Returns:
     What the receipt says, and `verified`: if it is False, nothing was written.
@@ -94,15 +98,21 @@ def export(
     raise errors.UserError('--int8', ','.join(names), allowed)
   child = child_lib.load(directory)
   network = plain.network(child, preprocess=preprocess)
+  used = ('test', 'train') if int8 else ('test',)
+  opened = data_identity.of_child(child.info, data, *used)
   _receipt_there(out)
   with placing.staging(out) as stage:
-    samples = comparing.samples(child, preprocess, images)
+    samples = comparing.samples(child, opened, preprocess, images)
     entries = {}
     for name in names:
       (stage / name).mkdir()
-      calibration = comparing.calibration(child, preprocess) if int8 else None
+      calibration = None
+      if int8:
+        calibration = comparing.calibration(child, opened, preprocess)
       entries[name] = _entry(name, network, stage / name, samples, calibration)
     receipt = _receipt(directory, child, network, samples)
+    if opened.differs:
+      receipt['data_differs'] = opened.differs
     verified = all(entry['verified'] for entry in entries.values())
     if verified:
       receipt['formats'] = _kept(out, receipt, entries) | entries

@@ -21,9 +21,14 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     action='store_true',
     help='fold batch norms into the kernels before them',
   )
+  cli.add_data(parser)
   options = parser.parse_args(arguments)
   child = extraction.extract(
-    options.workdir, options.arch, options.out, fold=options.fold
+    options.workdir,
+    options.arch,
+    options.out,
+    fold=options.fold,
+    data=options.data,
   )
   return {'out': str(options.out)} | child.info
 

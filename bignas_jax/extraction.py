@@ -14,6 +14,7 @@ from bignas_jax import (
   backend,
   cluster,
   counting,
+  data_identity,
   errors,
   evaluation,
   folding,
@@ -58,7 +59,12 @@ def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
 
 
 def extract(
-  workdir: epath.Path, text: str, out: epath.Path, *, fold: bool = False
+  workdir: epath.Path,
+  text: str,
+  out: epath.Path,
+  *,
+  fold: bool = False,
+  data: str = '',
 ) -> Child:
   """Writes a child package, verified before it is written.
 
@@ -67,6 +73,7 @@ def extract(
     text: which child, see `choose`.
     out: the package's directory.
     fold: fold batch norms into the kernels before them.
+    data: where the run's data are now; '': where they were.
 
   Raises:
     UserError: no such child or run; or the child, on its own, does not
@@ -77,9 +84,9 @@ def extract(
   child_lib.check_place(out)
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
-  run = trained.load(workdir)
+  run = trained.load(workdir, data)
   with backend.exact_products():
-    child = _verified(config, run, arch, text, fold)
+    child = _verified(run, arch, text, fold)
   child_lib.save(out, child)
   whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
   difference = child.info['parity']['max_abs_diff']
@@ -87,9 +94,7 @@ def extract(
   return child
 
 
-def _verified(
-  config: Config, run: trained.Run, arch: Arch, text: str, fold: bool
-) -> Child:
+def _verified(run: trained.Run, arch: Arch, text: str, fold: bool) -> Child:
   """Cuts a child out, and compares it with the supernet in float32.
 
   Whatever type the run computed in: rounding to bfloat16 differs between two
@@ -98,7 +103,7 @@ def _verified(
   Raises:
     UserError: their logits differ.
   """
-  model = dataclasses.replace(run.model, dtype=jnp.float32)
+  config, model = run.config, dataclasses.replace(run.model, dtype=jnp.float32)
   inside = training.evaluator(config, model, run.splits, run.splits.test)
   stats = inside.calibrate(run.params, arch)
   sliced = jax.device_get(
@@ -128,24 +133,24 @@ def _verified(
     'batch_norm': 'folded' if fold else 'kept',
     'accuracy': alone.evaluate(*_arrays(sliced), arch)._asdict()
     | {'split': 'test'},
-    'parity': parity.to_dict() | _as_trained(config, run, ours, arch),
+    'parity': parity.to_dict() | _as_trained(run, ours, arch),
     'source': {
       'step': run.step,
-      'config_sha256': config_lib.sha256(config),
+      'config_sha256': run.config_sha256,
       'version': bignas_jax.__version__,
     },
   }
   info = _info(config, model, arch) | measured
   info['class_names'] = list(run.splits.train.classes)
+  info['data_identity'] = data_identity.describe(run.splits)
   return Child(arch, network, sliced, info)
 
 
-def _as_trained(
-  config: Config, run: trained.Run, ours: Any, arch: Arch
-) -> dict[str, Any]:
+def _as_trained(run: trained.Run, ours: Any, arch: Arch) -> dict[str, Any]:
   """How far the run's own type is from float32; nothing, if it is float32."""
   if run.model.dtype == jnp.float32:
     return {}
+  config = run.config
   batches = _batches(config, run.model, run.splits, 'test')
   rounded = evaluation.Evaluator(run.model, [], batches)
   off = _difference(ours, (rounded, *ours[1:]), arch)

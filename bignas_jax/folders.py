@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -54,6 +55,13 @@ class FileSource:
       labels=tuple(self.labels[i] for i in indices),
     )
 
+  def digest(self) -> str:
+    """Of CLASS/NAME and label of each file."""
+    names = ('/'.join(path.rsplit('/', 2)[1:]) for path in self.paths)
+    lines = (f'{n} {k}' for n, k in zip(names, self.labels, strict=True))
+    text = '\0'.join(lines).encode(errors='surrogateescape')
+    return hashlib.sha256(text).hexdigest()
+
 
 def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   """Training and test images, labelled in the order of the folders' names.
@@ -71,7 +79,7 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   """
   root = storage.path(directory, 'data.directory') if directory else None
   if root is None or not root.is_dir():
-    raise _error(directory, 'a directory with train/ and test/')
+    raise _error(directory, f'a directory with train/ and test/ {errors.MOVED}')
   last = 'test' if (root / 'test').is_dir() else 'val'
   for split in ('train', last):
     if not (root / split).is_dir():

@@ -27,7 +27,8 @@ def section(run: Run) -> str:
 def _card(run: Run, number: int, child: ChildFile) -> str:
   body = page.table([], _facts(run, child))
   source = child.info.get('source') or {}
-  if source.get('config_sha256') != config_lib.sha256(run.config):
+  made = run.receipt.get('config_sha256') or config_lib.sha256(run.config)
+  if source.get('config_sha256') != made:
     body += page.p('This child comes from a run of another config.')
   body += _exports(child) + _latencies(child)
   picture = _picture(f'blocks{number}', child)

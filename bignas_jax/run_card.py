@@ -20,7 +20,6 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax import cli, cluster, errors, files, machine, process
-from bignas_jax import config as config_lib
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
 
@@ -62,6 +61,7 @@ class Card:
 
   def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
     self._path, self._config = workdir / workdir_lib.CARD, config
+    self._sha256 = workdir_lib.config_sha256(workdir, config)
     sittings = cluster.once(lambda: _sittings(self._path))
     self._earlier = [_closed(one) for one in sittings]
     self._began = self._written = time.monotonic()
@@ -105,10 +105,12 @@ class Card:
       self._sitting['leader_energy_j'] = joules
     if process.leads():
       sittings = [*self._earlier, self._sitting]
-      files.write_json(self._path, _card(self._config, sittings))
+      files.write_json(self._path, _card(self._config, self._sha256, sittings))
 
 
-def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:
+def _card(
+  config: Config, sha256: str, sittings: list[dict[str, Any]]
+) -> dict[str, Any]:
   """The whole file: sums over all sittings, then each of them."""
   last = sittings[-1]
   steps = sum((s['step'] or 0) - (s['first_step'] or 0) for s in sittings)
@@ -116,7 +118,7 @@ def _card(config: Config, sittings: list[dict[str, Any]]) -> dict[str, Any]:
   return {
     'format': 1,
     'status': last['status'],
-    'config_sha256': config_lib.sha256(config),
+    'config_sha256': sha256,
     'started': sittings[0]['started'],
     'ended': None if last['status'] == 'running' else last['seen'],
     'step': reached[-1] if reached else None,

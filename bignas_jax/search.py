@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     metavar='FILE',
     help='of benchmark table: what latencies are predicted with',
   )
+  cli.add_data(parser)
   options = parser.parse_args(arguments)
   table = None
   if options.latency_table is not None:
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     limits.from_dict({bound: given[bound] for bound in bounds}),
     {name: given[name] for name in _CHANGES if given[name] is not None},
     table,
+    options.data,
   )
 
 

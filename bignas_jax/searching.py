@@ -90,6 +90,7 @@ def search(
   limits: Limits,
   changes: Mapping[str, Any] | None = None,
   table: latency.Table | None = None,
+  data: str = '',
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 
@@ -102,6 +103,7 @@ def search(
     limits: on costs.
     changes: of the config's settings (`selection.Search`).
     table: predicts latency; needed if that is limited.
+    data: where the run's data are now; '': where they were.
 
   Returns:
     The contents of `search/best.json`.
@@ -123,7 +125,7 @@ def search(
     _pauses() as pause,
   ):
     archive = Archive(directory / 'archive.csv', task.space)
-    run = trained.load(workdir)
+    run = trained.load(workdir, data)
     asked = task.question(run.step)
     # Processes that look up different children evaluate different ones.
     cluster.same('search', asked, (asked, archive.entries))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import gzip
+import hashlib
 import importlib.util
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol, get_args
@@ -45,7 +47,8 @@ class Data:
   Attributes:
     name: `mnist5k`, `image_folder` or `imagenet2012`.
     directory: of an image folder: `train/CLASS/*` and `test/CLASS/*` (or
-      `val`) inside it; of imagenet2012: ArrayRecord files as TFDS's.
+      `val`) inside it; of imagenet2012: ArrayRecord files as TFDS's. It may
+      differ when a run goes on, if the data there are the same.
     held_out: training images set aside to select children by.
     augment: of training images: `affine` for digits, `crop` (random box and
       flip), `autoaugment` (crop, then policy v0), `autoaugment_original`
@@ -111,6 +114,13 @@ class Source(Protocol):
     """These images alone, in this order."""
     ...
 
+  def digest(self) -> str:
+    """SHA-256 that other images, or other labels, would change.
+
+    It is made of names where images have some, and opens none of them.
+    """
+    ...
+
 
 class Splits(NamedTuple):
   """Disjoint sets of images; `held_out` is cut from the training set."""
@@ -149,6 +159,13 @@ class ArraySource:
       self, images=self.images[chosen], labels=self.labels[chosen]
     )
 
+  def digest(self) -> str:
+    """Of pixels and labels."""
+    found = hashlib.sha256(repr(self.images.shape).encode())
+    found.update(self.images.tobytes())
+    found.update(self.labels.astype('<i4').tobytes())
+    return found.hexdigest()
+
 
 def load(data: Data, channels: int) -> Splits:
   """Opens the three splits; the same ones whatever the run's seed.
@@ -180,6 +197,20 @@ def load(data: Data, channels: int) -> Splits:
   return splits
 
 
+def placed(data: Data, directory: str = '') -> Data:
+  """The same data at an absolute path: where they were, or in `directory`.
+
+  Raises:
+    UserError: they are in no directory.
+  """
+  if directory and data.name == 'mnist5k':
+    raise errors.UserError('--data', directory, f'nothing, for {data.name}')
+  path = directory or data.directory
+  if path and '://' not in path:
+    path = os.path.abspath(path)
+  return dataclasses.replace(data, directory=path)
+
+
 def num_classes(splits: Splits) -> int:
   """How many classes the data has; labels are smaller than this."""
   return len(splits.train.classes)
@@ -200,21 +231,6 @@ def check_classes(splits: Splits, classes: int) -> None:
       f'warning: space.classes is {classes}, the data have {needed} classes: '
       f'outputs {needed} to {classes - 1} stand for nothing'
     )
-
-
-def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
-  """In which way names of classes differ, in words; empty if they do not."""
-  found = []
-  for what, ones, others in (('new', here, there), ('missing', there, here)):
-    names = [name for name in ones if name not in set(others)]
-    if names:
-      which = f'{len(names)} are' if len(names) > 1 else 'is'
-      such = f'{names[0]!r} ' if len(names) == 1 else ''
-      example = f', such as {names[0]!r}' if len(names) > 1 else ''
-      found.append(f'{such}{which} {what}{example}')
-  if not found and list(there) != list(here):
-    return 'they are in another order'
-  return ', '.join(found)
 
 
 def _check(data: Data, channels: int) -> None:

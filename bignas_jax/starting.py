@@ -15,6 +15,7 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
+  data_identity,
   errors,
   metrics,
   nested,
@@ -43,6 +44,8 @@ class _Taken(NamedTuple):
 def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """The config with `space` and `init_sha256` as they follow from the rest.
 
+  The path of its data becomes absolute, for commands that run elsewhere.
+
   Args:
     config: of a run; not changed.
     workdir: its directory: if the run has started, what it took then stays.
@@ -52,6 +55,7 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
       other or the space; or a field is of another type or out of its range.
   """
   config = schema.check(config)
+  config = dataclasses.replace(config, data=sources.placed(config.data))
   if not config.arch and not config.init_from:
     return config
   taken = _before(config, workdir) or _read(config)
@@ -142,7 +146,7 @@ def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
     del params['classifier']
     metrics.say(f'a fresh classifier: {ours} classes, the child has {theirs}')
   elif classes and 'class_names' in child.info:
-    changed = sources.other_classes(child.info['class_names'], classes)
+    changed = data_identity.other_classes(child.info['class_names'], classes)
     if changed:
       metrics.say(
         f'warning: the classifier is for classes of other names: {changed}'

@@ -10,6 +10,7 @@ from bignas_jax import (
   backend,
   checkpoint,
   cluster,
+  data_identity,
   metrics,
   sharding,
   sources,
@@ -29,6 +30,7 @@ class Run(NamedTuple):
   splits: sources.Splits
   step: int
   params: Any
+  config_sha256: str  # as it was when the run started
 
 
 def _mesh(config: Config) -> Mesh:
@@ -53,14 +55,28 @@ def _mesh(config: Config) -> Mesh:
   return sharding.mesh(devices[:number])
 
 
-def load(workdir: epath.Path) -> Run:
+def _splits(config: Config, workdir: epath.Path) -> sources.Splits:
+  """The images that a run was trained on, and none else."""
+  splits = sources.load(config.data, config_lib.space(config).channels)
+  told = workdir_lib.read(workdir).get('data')
+  data_identity.check(told, splits, config.data.directory, str(workdir))
+  return splits
+
+
+def load(workdir: epath.Path, data: str = '') -> Run:
   """Reads the newest checkpoint's parameters (the averaged ones, if kept).
 
+  Args:
+    workdir: of the run.
+    data: where its data are now; '': where they were.
+
   Raises:
-    UserError: the directory is not a trained run's; or several processes
-      cannot share its batches.
+    UserError: the directory is not a trained run's; the data are not those
+      that it was trained on; or several processes cannot share its batches.
   """
   config = workdir_lib.load_config(workdir)
+  config.data = sources.placed(config.data, data)
+  splits = cluster.each(lambda: _splits(config, workdir))
   backend.keep_programs(workdir / 'compiled')
   model = config_lib.model(config, _mesh(config))
   like = sharding.described(
@@ -68,5 +84,5 @@ def load(workdir: epath.Path) -> Run:
   )
   name = 'ema' if config.ema_decay > 0 else 'params'
   step, params = checkpoint.restore_params(workdir, like, name)
-  splits = cluster.each(lambda: sources.load(config.data, model.space.channels))
-  return Run(config, model, splits, step, params)
+  sha256 = workdir_lib.config_sha256(workdir, config)
+  return Run(config, model, splits, step, params, sha256)

@@ -19,6 +19,7 @@ from bignas_jax import (
   cli,
   cluster,
   counting,
+  data_identity,
   evaluation,
   metrics,
   observing,
@@ -78,7 +79,10 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   cluster.same('config', name, fields)
   cluster.once(lambda: workdir_lib.check_place(workdir))
   setup, splits = cluster.each(lambda: _described(config))
-  with recovery.no_room_in_one_line(workdir), _claimed(workdir, config):
+  identity = data_identity.describe(splits)
+  cluster.same('data.directory', config.data.directory, identity)
+  claimed = _claimed(workdir, config, splits)
+  with recovery.no_room_in_one_line(workdir), claimed:
     backend.keep_programs(workdir / 'compiled')
     with run_card.sitting(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
@@ -93,13 +97,15 @@ def _described(config: Config) -> tuple[sandwich.Setup, sources.Splits]:
 
 
 @contextlib.contextmanager
-def _claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
+def _claimed(
+  workdir: epath.Path, config: Config, splits: sources.Splits
+) -> Iterator[None]:
   """The run's directory, for one run of one config; the leader takes it."""
   with contextlib.ExitStack() as held:
 
     def claim():
       held.enter_context(workdir_lib.lock(workdir))
-      workdir_lib.claim(workdir, config)
+      workdir_lib.claim(workdir, config, splits)
 
     cluster.once(claim)
     cluster.same('workdir', str(workdir), workdir_lib.claimed(workdir))

@@ -8,7 +8,15 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax import config as config_lib
-from bignas_jax import errors, files, locks, nested, storage
+from bignas_jax import (
+  data_identity,
+  errors,
+  files,
+  locks,
+  nested,
+  sources,
+  storage,
+)
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
@@ -26,16 +34,25 @@ def check_place(workdir: epath.Path) -> None:
     raise errors.UserError('workdir', str(workdir), 'a directory, or a new one')
 
 
-def claim(workdir: epath.Path, config: Config) -> None:
+def claim(
+  workdir: epath.Path, config: Config, splits: sources.Splits | None = None
+) -> None:
   """Makes the directory this config's, or checks that it is.
 
+  Args:
+    workdir: the directory.
+    config: of the run.
+    splits: its data; None: they are not described, nor compared.
+
   Raises:
-    UserError: it belongs to another config; names the differing fields.
+    UserError: it belongs to another config; names the differing fields. Or to
+      a run on other data; says in what they differ.
   """
   path = workdir / _CONFIG
   fields = config_lib.to_dict(config)
   if path.exists():
-    there = config_lib.identity(_read(workdir)['config'])
+    receipt = read(workdir)
+    there = config_lib.identity(receipt['config'])
     found = nested.differences(there, config_lib.identity(fields))
     if found:
       raise errors.UserError(
@@ -44,6 +61,9 @@ def claim(workdir: epath.Path, config: Config) -> None:
         'a directory of the same config; this one differs in '
         + '; '.join(found),
       )
+    if splits is not None:
+      where = config.data.directory
+      data_identity.check(receipt.get('data'), splits, where, str(workdir))
     return
   workdir.mkdir(parents=True, exist_ok=True)
   text = {
@@ -52,6 +72,8 @@ def claim(workdir: epath.Path, config: Config) -> None:
     'config_sha256': config_lib.sha256(config),
     'config': fields,
   }
+  if splits is not None:
+    text['data'] = data_identity.describe(splits)
   files.write_json(path, text)
 
 
@@ -67,10 +89,24 @@ def load_config(workdir: epath.Path) -> Config:
   Raises:
     UserError: there is none, or its file is damaged.
   """
-  return config_lib.from_dict(_read(workdir)['config'])
+  return config_lib.from_dict(read(workdir)['config'])
 
 
-def _read(workdir: epath.Path) -> dict[str, Any]:
+def config_sha256(workdir: epath.Path, config: Config) -> str:
+  """The digest that a run's config had when it started, if it has.
+
+  A later version may leave out other fields of what it is made of.
+  """
+  there = read(workdir) if claimed(workdir) is not None else {}
+  return there.get('config_sha256', config_lib.sha256(config))
+
+
+def read(workdir: epath.Path) -> dict[str, Any]:
+  """What `config.json` says.
+
+  Raises:
+    UserError: there is none, or it is damaged.
+  """
   path = workdir / _CONFIG
   if not path.is_file():
     raise errors.UserError(

@@ -22,8 +22,9 @@ LAYERS = [
   signals replacing headers""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling
-  counting optim sharding model examples folders array_records sources damage
-  batches data checkpoint child page figures plain latency latency_tables""",
+  counting optim sharding model examples folders array_records sources
+  data_identity damage batches data checkpoint child page figures plain latency
+  latency_tables""",
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   strategies archive questions measures tars shards preparing comparing
