@@ -10,14 +10,17 @@ from bignas_jax import (
   benchmarking_scale,
   benchmarking_table,
   cli,
-  errors,
   overrides,
   runtimes,
+  schema,
   sources,
   spaces,
   starting,
 )
 from bignas_jax import config as config_lib
+
+_COUNT, _COUNTS = cli.number(schema.Natural), cli.numbers(schema.Natural)
+_ABOVE_0 = cli.number(schema.Positive)
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -36,8 +39,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
   parser = _step_parser('step', 'Measures the elastic step.')
-  parser.add_argument('--batch', type=int, default=8, help='images')
-  parser.add_argument('--resolution', type=int, default=32, help='pixels')
+  parser.add_argument('--batch', type=_COUNT, default=8, help='images')
+  parser.add_argument('--resolution', type=_COUNT, default=32, help='pixels')
   options = parser.parse_args(arguments)
   return benchmarking.step(
     spaces.get(options.space),
@@ -55,13 +58,13 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
     ('--batch', '8', 'images'),
     ('--resolution', '32', 'pixels'),
   ):
-    parser.add_argument(name, default=default, help=what)
+    parser.add_argument(name, type=_COUNTS, default=default, help=what)
   options = parser.parse_args(arguments)
   return benchmarking_scale.scale(
     spaces.get(options.space),
-    devices=_numbers('--devices', options.devices),
-    batches=_numbers('--batch', options.batch),
-    resolutions=_numbers('--resolution', options.resolution),
+    devices=options.devices,
+    batches=options.batch,
+    resolutions=options.resolution,
     dtype=options.dtype,
     rounds=options.rounds,
   )
@@ -75,7 +78,7 @@ def _step_parser(name: str, description: str) -> cli.Parser:
   parser.add_argument(
     '--dtype', default='float32', choices=['float32', 'bfloat16']
   )
-  parser.add_argument('--rounds', type=int, default=11, help='measurements')
+  parser.add_argument('--rounds', type=_COUNT, default=11, help='measurements')
   return parser
 
 
@@ -87,18 +90,21 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   )
   parser.add_argument('--directory', help='an image folder, without --config')
   parser.add_argument('--augment', help=f'one of {", ".join(sources.AUGMENTS)}')
-  parser.add_argument('--batch', type=int, default=128, help='images')
-  parser.add_argument('--resolution', type=int, help='pixels')
+  parser.add_argument('--batch', type=_COUNT, default=128, help='images')
+  parser.add_argument('--resolution', type=_COUNT, help='pixels')
   parser.add_argument('--worker', choices=sources.WORKERS)
   parser.add_argument(
-    '--workers', default='1', help='numbers of them, such as 1,2,4'
+    '--workers',
+    type=_COUNTS,
+    default='1',
+    help='numbers of them, such as 1,2,4',
   )
   parser.add_argument(
-    '--seconds', type=float, default=10.0, help='to measure each for'
+    '--seconds', type=_ABOVE_0, default=10.0, help='to measure each for'
   )
   wanted = parser.add_mutually_exclusive_group()
-  wanted.add_argument('--step_s', type=float, help='seconds a step')
-  wanted.add_argument('--images_per_s', type=float, help='that are wanted')
+  wanted.add_argument('--step_s', type=_ABOVE_0, help='seconds a step')
+  wanted.add_argument('--images_per_s', type=_ABOVE_0, help='that are wanted')
   parser.add_argument(
     '--tf_data', action='store_true', help='compare with tf.data'
   )
@@ -128,7 +134,7 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     channels=channels,
     batch=options.batch,
     resolution=options.resolution or resolution,
-    workers=_numbers('--workers', options.workers),
+    workers=options.workers,
     seconds=options.seconds,
     step_s=step_s,
     tf_data=options.tf_data,
@@ -144,13 +150,17 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--child', required=True, type=cli.path, help='a child package'
   )
-  parser.add_argument('--batch', default='1', help='images, such as 1,8')
+  parser.add_argument(
+    '--batch', type=_COUNTS, default='1', help='images, such as 1,8'
+  )
   parser.add_argument(
     '--runtime',
     default='jax',
     help=f'one or more of {",".join(runtimes.RUNTIMES)}',
   )
-  parser.add_argument('--rounds', type=int, default=31, help='visits to each')
+  parser.add_argument(
+    '--rounds', type=_COUNT, default=31, help='visits to each'
+  )
   parser.add_argument(
     '--keep',
     action='store_true',
@@ -159,9 +169,9 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
   options = parser.parse_args(arguments)
   return benchmarking_child.child(
     options.child,
-    batches=_numbers('--batch', options.batch),
+    batches=options.batch,
     names=options.runtime.split(','),
-    rounds=_positive('--rounds', options.rounds),
+    rounds=options.rounds,
     keep=options.keep,
   )
 
@@ -176,16 +186,20 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
   )
   parser.add_argument(
-    '--resolutions', help='pixels, such as 192,224; all of the space if missing'
+    '--resolutions',
+    type=_COUNTS,
+    help='pixels, such as 192,224; all of the space if missing',
   )
   parser.add_argument(
     '--out', required=True, type=cli.path, help='the file, JSON'
   )
-  parser.add_argument('--batch', type=int, default=1, help='images')
+  parser.add_argument('--batch', type=_COUNT, default=1, help='images')
   parser.add_argument(
     '--runtime', default='jax', help=f'one of {", ".join(runtimes.RUNTIMES)}'
   )
-  parser.add_argument('--rounds', type=int, default=31, help='visits to each')
+  parser.add_argument(
+    '--rounds', type=_COUNT, default=31, help='visits to each'
+  )
   parser.add_argument(
     '--statistic',
     default='least',
@@ -193,12 +207,14 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     help='of the times of each: on a machine that does nothing else, or now',
   )
   parser.add_argument(
-    '--children', type=int, default=20, help='to report the error of'
+    '--children', type=_COUNT, default=20, help='to report the error of'
   )
   parser.add_argument(
-    '--fitted', type=int, default=16, help='other children, to fit sums to'
+    '--fitted', type=_COUNT, default=16, help='other children, to fit sums to'
   )
-  parser.add_argument('--seed', type=int, default=0, help='of all children')
+  parser.add_argument(
+    '--seed', type=cli.number(schema.Seed), default=0, help='of all children'
+  )
   parser.add_argument(
     '--topology',
     help='a TPU that is not there, such as v5e:2x2: its compiler estimates '
@@ -206,40 +222,20 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   )
   options = parser.parse_args(arguments)
   space = spaces.get(options.space)
-  resolutions = list(space.resolution)
-  if options.resolutions is not None:
-    resolutions = _numbers('--resolutions', options.resolutions)
+  resolutions = options.resolutions or list(space.resolution)
   return benchmarking_table.table(
     space,
     options.out,
     resolutions=resolutions,
-    batch=_positive('--batch', options.batch),
+    batch=options.batch,
     runtime=options.runtime,
-    rounds=_positive('--rounds', options.rounds),
+    rounds=options.rounds,
     statistic=options.statistic,
-    children=_positive('--children', options.children),
-    fitted=_positive('--fitted', options.fitted),
+    children=options.children,
+    fitted=options.fitted,
     seed=options.seed,
     topology=options.topology,
   )
-
-
-def _positive(option: str, value: int) -> int:
-  if value < 1:
-    raise errors.UserError(option, value, 'a whole number >= 1')
-  return value
-
-
-def _numbers(option: str, text: str) -> list[int]:
-  try:
-    found = [int(part) for part in text.split(',')]
-  except ValueError:
-    found = [0]
-  if min(found) < 1:
-    raise errors.UserError(
-      option, text, 'whole numbers >= 1, separated by commas'
-    )
-  return found
 
 
 _BENCHMARKS = {

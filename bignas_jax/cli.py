@@ -15,9 +15,11 @@ from etils import epath
 
 from bignas_jax import (
   allocator,
+  annotations,
   errors,
   files,
   metrics,
+  parsing,
   process,
   signals,
   storage,
@@ -58,7 +60,8 @@ class Parser(argparse.ArgumentParser):
   """An argument parser whose complaints are one line."""
 
   def error(self, message: str) -> NoReturn:
-    self.exit(USER_ERROR, f'{self.prog}: {message} (see --help)\n')
+    line = ' '.join(message.split())
+    self.exit(USER_ERROR, f'{self.prog}: {line} (see --help)\n')
 
 
 def parser(module: str, description: str) -> Parser:
@@ -86,6 +89,33 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     metavar='DIRECTORY',
     help='where the images are now, if they have moved',
   )
+
+
+def number(kind: Any) -> Callable[[str], Any]:
+  """The type of options that are numbers, such as `schema.Natural`."""
+
+  def parse(text: str) -> Any:
+    try:
+      return parsing.value(kind, text, '')
+    except errors.UserError as error:
+      told = str(error).removeprefix(': ')
+      raise argparse.ArgumentTypeError(told) from None
+
+  return parse
+
+
+def numbers(kind: Any) -> Callable[[str], list[Any]]:
+  """The type of options that are several, such as `1,2,4`."""
+
+  def parse(text: str) -> list[Any]:
+    try:
+      return [parsing.value(kind, part, '') for part in text.split(',')]
+    except errors.UserError:
+      allowed = f'{annotations.describe(kind)}, or several: 1,2,4'
+      told = f'got {text!r}; allowed: {allowed}'
+      raise argparse.ArgumentTypeError(told) from None
+
+  return parse
 
 
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:

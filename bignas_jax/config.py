@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -34,8 +34,6 @@ from bignas_jax.profiling import Profile
 from bignas_jax.schedules import Schedule
 from bignas_jax.selection import Search
 from bignas_jax.space import Space
-
-RandomChildren = Annotated[int, schema.Meta(ge=0, le=1000)]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -98,7 +96,7 @@ class Config:
   steps: schema.Natural
   batch_size: schema.Natural
   policy: Literal['sandwich', 'alone'] = 'sandwich'
-  random_children: RandomChildren = 2
+  random_children: schema.Few = 2
   rule: rules.Rule = dataclasses.field(default_factory=rules.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer

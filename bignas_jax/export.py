@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from bignas_jax import cli, exporting
+from bignas_jax import cli, exporting, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,14 +44,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   parser.add_argument(
     '--images',
-    type=int,
+    type=cli.number(schema.Natural),
     default=1000,
     help='test images to compare on (default: 1000)',
   )
   cli.add_data(parser)
   options = parser.parse_args(arguments)
-  if options.images < 1:
-    parser.error(f'--images: got {options.images}; allowed: at least 1')
   names = exporting.parse(options.format)
   # Artifacts are for other machines, and compared in float32 throughout.
   jax.config.update('jax_platforms', 'cpu')

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, errors, preparing
+from bignas_jax import cli, errors, preparing, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -22,7 +22,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--tfrecords', type=path, help="or a directory of TFDS's TFRecord files"
   )
   parser.add_argument('--out', type=path, required=True, help='a directory')
-  parser.add_argument('--workers', type=int, default=4, help='files at once')
+  workers = cli.number(schema.Natural)
+  parser.add_argument(
+    '--workers', type=workers, default=4, help='files at once'
+  )
   options = parser.parse_args(arguments)
   if options.workers < 1:
     raise errors.UserError('--workers', options.workers, 'a number >= 1')

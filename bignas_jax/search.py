@@ -8,6 +8,7 @@ from bignas_jax import (
   footprint,
   latency_tables,
   limits,
+  schema,
   searching,
   strategies,
 )
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     what = f'{_ENDS[end]} {footprint.NAMES[name]}'
     parser.add_argument(f'--{bound}', type=float, metavar='X', help=what)
   instead = "in place of the config's"
-  parser.add_argument('--evaluations', type=int, metavar='N', help=instead)
-  parser.add_argument('--seed', type=int, metavar='N', help=instead)
+  for name, kind in (('evaluations', schema.Natural), ('seed', schema.Seed)):
+    number = cli.number(kind)
+    parser.add_argument(f'--{name}', type=number, metavar='N', help=instead)
   parser.add_argument(
     '--objectives',
     type=lambda text: tuple(text.split(',')),

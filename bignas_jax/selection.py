@@ -17,8 +17,6 @@ from bignas_jax.arch import Arch
 from bignas_jax.limits import Costs
 from bignas_jax.space import Space
 
-AtLeastTwo = Annotated[int, schema.Meta(ge=2, le=schema.INT32)]
-
 _TRIES = 1000  # draws for each child wanted, before giving up
 
 
@@ -50,10 +48,10 @@ class Search:
   width_presets: schema.Natural = 2
   kernel_presets: Annotated[int, schema.Meta(ge=1, le=4)] = 4
   mutants: schema.Whole = 64
-  population: AtLeastTwo = 16
+  population: schema.AtLeastTwo = 16
   bins: schema.Natural = 4
   objectives: tuple[str, ...] = ('macs',)
-  candidates: AtLeastTwo = 64
+  candidates: schema.AtLeastTwo = 64
 
 
 class Problem(NamedTuple):

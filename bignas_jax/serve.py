@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
 
@@ -19,6 +19,7 @@ from bignas_jax import (
   files,
   metrics,
   receipts,
+  schema,
   storage,
 )
 
@@ -79,17 +80,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     help='who may ask: this machine (the default), or anyone who reaches it',
   )
   parser.add_argument(
-    '--port', type=int, default=8000, help='to listen on (default: 8000)'
+    '--port',
+    type=cli.number(Annotated[int, schema.Meta(ge=1024, le=65535)]),
+    default=8000,
+    help='to listen on (default: 8000)',
   )
   parser.add_argument(
     '--max_batch',
-    type=int,
+    type=cli.number(schema.Natural),
     default=32,
     help='images that run together (default: 32)',
   )
   parser.add_argument(
     '--wait_ms',
-    type=float,
+    type=cli.number(Annotated[float, schema.Meta(ge=0, le=10_000)]),
     default=2.0,
     help='how long an image waits for others, milliseconds (default: 2)',
   )
@@ -106,12 +110,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     if not re.fullmatch(r'\*|https?://[^/\s]+', origin):
       allowed = 'a scheme and a host, such as https://example.org, or *'
       parser.error(f'--allow_origin: got {origin}; allowed: {allowed}')
-  if not 1024 <= options.port < 65536:
-    parser.error(f'--port: got {options.port}; allowed: 1024 to 65535')
-  if options.max_batch < 1:
-    parser.error(f'--max_batch: got {options.max_batch}; allowed: at least 1')
-  if not 0 <= options.wait_ms <= 10_000:
-    parser.error(f'--wait_ms: got {options.wait_ms}; allowed: 0 to 10000')
   return options
 
 

@@ -37,7 +37,6 @@ Augment = Literal[
 AUGMENTS = get_args(Augment)
 Worker = Literal['process', 'thread']
 WORKERS = get_args(Worker)
-Few = Annotated[int, schema.Meta(ge=0, le=1000)]  # threads, or what takes time
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -79,13 +78,13 @@ class Data:
   std: tuple[schema.Positive, ...]
   eval_crop: schema.PositiveShare = 1.0
   min_crop_area: schema.PositiveShare = 0.08
-  randaugment_layers: Few = 2
+  randaugment_layers: schema.Few = 2
   randaugment_magnitude: Annotated[float, schema.Meta(ge=0, le=10)] = 9.0
   max_damaged: schema.Share = 0.001
   max_replaced: schema.Share = 0.1
-  workers: Few = 0
+  workers: schema.Few = 0
   worker: Worker = 'thread'
-  prefetch: Few = 2
+  prefetch: schema.Few = 2
 
 
 class Source(Protocol):

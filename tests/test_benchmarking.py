@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from bignas_jax import benchmark, benchmarking, benchmarking_scale, cli, errors
+from bignas_jax import benchmark, benchmarking, benchmarking_scale, errors
 
 
 def test_a_step_and_its_children():
@@ -60,5 +60,7 @@ def test_benchmarks_are_named(capsys):
 
 
 def test_numbers_are_numbers(capsys):
-  assert cli.status(benchmark.main, ['scale', '--batch=8,x']) == 2
+  with pytest.raises(SystemExit) as end:
+    benchmark.main(['scale', '--batch=8,x'])
+  assert end.value.code == 2
   assert "--batch: got '8,x'" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
+from bignas_jax import annotations, errors, nested, searching, training
 from bignas_jax import config as config_lib
-from bignas_jax import errors, nested, schema, searching, training
 from bignas_jax.selection import Search
 
 WRONG = [
@@ -114,7 +114,7 @@ def test_every_number_of_a_config_has_a_range():
 
   def without_range(kind, path):
     if dataclasses.is_dataclass(kind):
-      for name, inner in schema.fields(kind).items():
+      for name, inner in annotations.fields(kind).items():
         yield from without_range(inner, f'{path}.{name}')
     elif typing.get_origin(kind) not in (typing.Annotated, typing.Literal):
       for inner in typing.get_args(kind):

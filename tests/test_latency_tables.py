@@ -281,7 +281,11 @@ def test_a_table_is_built_by_command(tmp_path, capsys):
     ('--topology=v8:1x1', '--topology'),
     ('--seed=0', "space: got 'quick'; allowed: mnist"),
   ):
-    assert cli.status(benchmark.main, [*command, option]) == 2
+    try:
+      status = cli.status(benchmark.main, [*command, option])
+    except SystemExit as ended:
+      status = ended.code
+    assert status == 2
     message = capsys.readouterr().err
     assert text in message and message.count('\n') == 1
 

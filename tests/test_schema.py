@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import hypothesis
 import hypothesis.strategies as st
@@ -89,6 +89,73 @@ def test_numbers_of_numpy_are_numbers():
   found = schema.check(value)
   assert found == Inner(steps=3, share=0.5, sizes=(8, 9))
   assert type(found.steps) is int and type(found.share) is float
+
+
+def test_arrays_are_tuples_and_sets_are_nothing():
+  assert schema.check(Inner(sizes=np.array([8, 9]))).sizes == (8, 9)
+  with pytest.raises(errors.UserError, match=r'^sizes: .* a tuple'):
+    schema.check(Inner(sizes={8, 9}))
+
+
+def test_the_place_in_a_file_is_named():
+  with pytest.raises(
+    errors.UserError, match=r'^run\.json: inner\.steps: got 0'
+  ):
+    schema.convert(Outer, {'inner': {'steps': 0}}, 'run.json:')
+
+
+def test_what_has_no_end_is_refused():
+  endless = []
+  endless.append(endless)
+  with pytest.raises(errors.UserError, match='lists in lists'):
+    schema.convert(tuple[Any, ...], endless, 'sizes')
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+  """One that checks itself."""
+
+  size: int
+
+  def __post_init__(self):
+    if self.size % 8:
+      raise errors.UserError('own.size', self.size, 'a multiple of 8')
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+  """As that of an export."""
+
+  formats: dict[str, Inner] = dataclasses.field(default_factory=dict)
+  own: Own = Own(8)
+
+
+def test_values_of_a_dict_are_named():
+  right = schema.convert(Receipt, {'formats': {'a': {'steps': 1}}})
+  assert right == Receipt({'a': Inner(steps=1)})
+  for wrong, words in (
+    ({'a': {'steps': 1}, 'b.c': {'steps': 'x'}}, 'formats.b.c.steps: got'),
+    ({'a': {}, 'b': []}, 'formats.b: got'),
+    ({'a': {'step': 1}}, r'formats.a.step: .*mean steps'),
+    ([], 'formats: got .* a JSON object, each value an Inner'),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      schema.convert(Receipt, {'formats': wrong})
+
+
+def test_other_fields_may_be_left_out():
+  value = {'version': math.nan, 'formats': {'a': {'step': 1}}}
+  with pytest.raises(errors.UserError, match='version: got'):
+    schema.convert(Receipt, value)
+  found = schema.convert(Receipt, value, others=True)
+  assert found == Receipt({'a': Inner()})
+
+
+def test_what_a_dataclass_says_of_itself_is_told_with_its_place():
+  with pytest.raises(errors.UserError, match=r'^own.size: got 7'):
+    schema.convert(Receipt, {'own': {'size': 7}})
+  with pytest.raises(errors.UserError, match=r'^a\.json: own: own.size: got 7'):
+    schema.convert(Receipt, {'own': {'size': 7}}, 'a.json:')
 
 
 _ANYTHING = st.recursive(

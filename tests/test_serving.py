@@ -405,9 +405,9 @@ def test_an_artifact_of_another_child_is_not_served(service, package, tmp_path):
 @pytest.mark.parametrize(
   ('option', 'words'),
   [
-    ('--port=80', 'allowed: 1024 to 65535'),
-    ('--max_batch=0', 'allowed: at least 1'),
-    ('--wait_ms=nan', 'allowed: 0 to 10000'),
+    ('--port=80', 'allowed: 1024 <= whole number <= 65535'),
+    ('--max_batch=0', 'allowed: a whole number >= 1'),
+    ('--wait_ms=nan', 'allowed: 0 <= number <= 10000'),
     ('--host=example.org', 'invalid choice'),
     ('--allow_origin=example.org', 'such as https://example.org'),
   ],

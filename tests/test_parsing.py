@@ -1,0 +1,84 @@
+"""Values of options and overrides from their text."""
+
+from typing import Any, Literal
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from bignas_jax import cli, errors, parsing, schema
+
+
+@pytest.mark.parametrize(
+  ('kind', 'text', 'value'),
+  [
+    (schema.Natural, '3', 3),
+    (float, '3', 3.0),
+    (bool, 'True', True),
+    (bool, 'false', False),
+    (str, '3', '3'),
+    (Literal['sum', 'mean'], 'mean', 'mean'),
+    (float | None, 'None', None),
+    (tuple[int, ...], '[1, 2]', (1, 2)),
+    (tuple[tuple[str, str], ...], "(('a', 'b'),)", (('a', 'b'),)),
+  ],
+)
+def test_text_becomes_a_typed_value(kind, text, value):
+  found = parsing.value(kind, text, '--x')
+  assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'text', 'allowed'),
+  [
+    (schema.Natural, '0', 'a whole number >= 1'),
+    (schema.Natural, '2.5', 'a whole number >= 1'),
+    (schema.Natural, 'true', 'a whole number >= 1'),
+    (schema.Natural, '9' * 5000, 'a whole number >= 1'),
+    (schema.AtLeastZero, 'nan', 'a number >= 0'),
+    (schema.AtLeastZero, '1e999', 'a finite number'),
+    (schema.AtLeastZero, '(', 'a number >= 0'),
+    (float, '{[]}', 'a finite number'),
+    (bool, '1', 'True or False'),
+    (Literal['sum', 'mean'], 'meen', 'did you mean mean'),
+    (tuple[int, ...], '{1, 2}', 'like (1, 2)'),
+    (tuple[str, ...], 'macs', "like ('a', 'b')"),
+  ],
+)
+def test_other_text_is_refused_with_what_is_allowed(kind, text, allowed):
+  with pytest.raises(errors.UserError) as refused:
+    parsing.value(kind, text, '--x')
+  assert str(refused.value).startswith('--x: got')
+  assert allowed in str(refused.value)
+
+
+_KINDS: list[Any] = [
+  *(schema.Natural, schema.Share, bool, str, Literal['a', 'b'], int | None),
+  *(tuple[int, ...], tuple[tuple[str, str], ...]),
+]
+
+
+@hypothesis.given(st.sampled_from(_KINDS), st.text(max_size=12))
+def test_any_text_is_a_value_or_one_line(kind, text):
+  try:
+    found = parsing.value(kind, text, '--x')
+  except errors.UserError as error:
+    assert '\n' not in str(error)
+  else:
+    assert schema.convert(kind, found) == found
+
+
+def test_an_options_number_is_one_line_and_status_2(capsys):
+  parser = cli.parser('x', 'Is tried.')
+  parser.add_argument('--images', type=cli.number(schema.Natural))
+  parser.add_argument('--batch', type=cli.numbers(schema.Natural))
+  found = parser.parse_args(['--images=3', '--batch=1,8'])
+  assert (found.images, found.batch) == (3, [1, 8])
+  for option in ('--images=0', '--images=nan', '--batch=1,', '--batch=2.5'):
+    with pytest.raises(SystemExit) as ended:
+      parser.parse_args([option])
+    told = capsys.readouterr().err
+    name = option.partition('=')[0]
+    assert ended.value.code == 2 and told.count('\n') == 1
+    assert f'argument {name}: got' in told
+    assert 'allowed: a whole number >= 1' in told
