@@ -2,17 +2,19 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, sampling
+from bignas_jax import errors, sampling, schema
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
 Costs = Mapping[str, float]  # of a child, by name (`footprint.NAMES`)
 Cost = Callable[[Arch], Costs]
 
+_BOUND: Any = schema.AtLeastZero
 _ENUMERATED = 5_000  # children of a space that are all looked at
 _STARTS = 24  # of descents, in bigger spaces
 
@@ -24,10 +26,14 @@ class Limits:
   Attributes:
     least: lower bounds.
     most: upper bounds.
+    known: costs that must be known, though they are not limited. What is not
+      known is infinite, such as latencies at a resolution that a table lacks;
+      it keeps no limit.
   """
 
   least: Costs = dataclasses.field(default_factory=dict)
   most: Costs = dataclasses.field(default_factory=dict)
+  known: tuple[str, ...] = ()
 
   def fit(self, costs: Costs) -> bool:
     """Whether these costs keep all limits."""
@@ -35,6 +41,9 @@ class Limits:
 
   def excess(self, costs: Costs) -> float:
     """By how much costs break the limits: the sum of relative differences."""
+    names = itertools.chain(self.least, self.most, self.known)
+    if any(math.isinf(costs[name]) for name in names):
+      return math.inf
     over = (_over(costs[name], most) for name, most in self.most.items())
     under = (_over(least, costs[name]) for name, least in self.least.items())
     return sum(over) + sum(under)
@@ -58,9 +67,17 @@ class Limits:
     return least | {f'max_{name}': value for name, value in self.most.items()}
 
 
-def from_dict(fields: Mapping[str, float | None]) -> Limits:
-  """The inverse of `Limits.to_dict`; None: no limit."""
-  given = {k: v for k, v in fields.items() if v is not None}
+def from_dict(fields: Mapping[str, Any]) -> Limits:
+  """The inverse of `Limits.to_dict`; None: no limit.
+
+  Raises:
+    UserError: a limit is not a finite number, or below 0.
+  """
+  given = {
+    field: schema.convert(_BOUND, schema.plain(value), f'--{field}')
+    for field, value in fields.items()
+    if value is not None
+  }
   split = {k: k.partition('_')[::2] for k in given}
   ends: dict[str, dict[str, float]] = {'min': {}, 'max': {}}
   for field, (end, name) in split.items():
@@ -93,7 +110,7 @@ def feasible(
     if least > most:
       raise errors.UserError(f'--min_{name}', least, f'a number <= {most:g}')
   excess = lambda arch: limits.excess(cost(arch))  # noqa: E731
-  best, least = None, float('inf')
+  best, least = None, math.inf
   for arch in itertools.chain(hints, _candidates(space, excess)):
     value = excess(arch)
     if best is None or value < least:

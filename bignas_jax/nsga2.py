@@ -48,12 +48,14 @@ def objectives(
   archs: list[Arch],
 ) -> np.ndarray:
   """[children, objectives]: the errors first, then the costs."""
-  return np.array(
+  found = np.array(
     [
       [1 - scored[a], *(problem.costs(a)[name] for name in settings.objectives)]
       for a in archs
     ]
   )
+  assert np.isfinite(found).all(), 'a child of unknown costs was evaluated'
+  return found
 
 
 def ranks(points: np.ndarray) -> np.ndarray:

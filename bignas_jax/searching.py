@@ -168,6 +168,8 @@ def checked(
   """
   costs = footprint.of(space, table and functools.partial(_predicted, table))
   strategies.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
+  if strategy == 'nsga2':  # which compares children by these
+    limits = dataclasses.replace(limits, known=settings.objectives)
   hints = [table.least()[1], table.most()[1]] if table else []
   start = limits_lib.feasible(space, costs, limits, hints)
   about = None

@@ -1,6 +1,7 @@
 """Limits on costs: what fits, what no child can keep, and what is nearest."""
 
 import functools
+import math
 
 import hypothesis
 import hypothesis.strategies as st
@@ -97,3 +98,45 @@ def test_no_limits_fit_everything():
   costs = costs_of('tiny')
   child = limits.feasible(tiny.SPACE, costs, Limits())
   assert Limits().fit(costs(child))
+
+
+@pytest.mark.parametrize(
+  'value',
+  [*map(float, ('nan', 'inf', '-inf')), -1, '5', True, [1], 10**400],
+)
+@pytest.mark.parametrize('field', ['max_macs', 'min_latency_ms'])
+def test_what_is_no_finite_number_is_no_limit(field, value):
+  with pytest.raises(errors.UserError, match=f'^--{field}: got') as refused:
+    limits.from_dict({field: value})
+  assert 'number' in str(refused.value) and '\n' not in str(refused.value)
+
+
+def test_numbers_of_any_kind_are_one_limit():
+  found = [
+    limits.from_dict({'max_macs': kind(5)}).to_dict()
+    for kind in (int, float, np.int64, np.float32)
+  ]
+  assert found == [{'max_macs': 5.0}] * 4
+  assert all(type(f['max_macs']) is float for f in found)
+
+
+@pytest.mark.parametrize(
+  'asked',
+  [
+    Limits(least={'latency_ms': 1.0}),
+    Limits(most={'latency_ms': 1e300}),
+    Limits(known=('latency_ms',)),
+  ],
+)
+def test_an_unknown_cost_keeps_no_limit(asked):
+  """Nor does a child of that cost begin a search."""
+  space, costs = tiny.SPACE, costs_of('tiny')
+
+  def with_latency(arch):
+    known = arch.resolution == 12
+    return {**costs(arch), 'latency_ms': 2.0 if known else math.inf}
+
+  assert not asked.fit({'latency_ms': math.inf})
+  assert asked.fit({'latency_ms': 2.0})
+  assert limits.feasible(space, with_latency, asked).resolution == 12
+  assert asked.known == () or asked.to_dict() == {}

@@ -223,3 +223,31 @@ def test_a_full_disk_is_one_line_and_the_archive_stays(run, capsys):
   found = searched(capsys, run, '--strategy=random', '--evaluations=11')
   assert found['looked_up'] == 9
   assert archive(run).startswith(before)
+
+
+@pytest.mark.parametrize(
+  ('option', 'words'),
+  [
+    ('--max_macs=nan', '--max_macs: got nan; allowed: a number >= 0'),
+    ('--max_macs=inf', '--max_macs: got inf; allowed: a finite number'),
+    ('--min_params=-1', '--min_params: got -1.0'),
+    ('--max_macs=many', '--max_macs'),
+    ('--min_macs=1e999', '--min_macs: got inf'),
+    ('--evaluations=0', 'search.evaluations: got 0'),
+    ('--evaluations=2.5', '--evaluations'),
+    ('--seed=-1', 'search.seed: got -1'),
+    ('--objectives=macs,', "search.objectives: got ''"),
+    ('--objectives=latency_ms', '--latency_table'),
+    ('--latency_table=nowhere.json', 'nowhere.json'),
+  ],
+)
+def test_what_cannot_be_asked_is_one_line(trained, capsys, option, words):
+  capsys.readouterr()
+  try:
+    found = status(trained, option)
+  except SystemExit as done:
+    found = done.code
+  told = capsys.readouterr()
+  assert found == 2 and told.out == ''
+  assert told.err.count('\n') == 1 and words in told.err
+  assert not (trained / 'search').exists()

@@ -223,6 +223,30 @@ def test_nsga2_finds_the_front_of_two_objectives():
     assert found > 0.9 * whole
 
 
+def test_nsga2_leaves_children_of_unknown_costs_out():
+  """At one resolution the latency is not known."""
+  limits = Limits(known=('latency_ms',))
+
+  def costs(arch):
+    known = arch.resolution != 28
+    found = COSTS(arch)
+    return {**found, 'latency_ms': found['macs'] / 1e6 if known else np.inf}
+
+  score = _Recorder(_smooth)
+  nsga2.search(
+    Problem(
+      space=SPACE,
+      score=score,
+      costs=costs,
+      fits=lambda arch: limits.fit(costs(arch)),
+      start=limits_lib.feasible(SPACE, costs, limits),
+    ),
+    Search(evaluations=60, objectives=('latency_ms', 'params')),
+  )
+  assert len(score.asked) == 60
+  assert 28 not in {arch.resolution for arch in score.asked}
+
+
 def _hypervolume(archs):
   """Under the front's staircase, above the worst score, up to the dearest."""
   worst, end = _smooth(arch_lib.smallest(SPACE)), arch_lib.biggest(SPACE)
