@@ -4,8 +4,9 @@ Children that the error is reported of take no part in making the table: other
 children, as few, decide the three numbers of its fit.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -18,12 +19,15 @@ from bignas_jax import (
   benchmarking_child,
   errors,
   estimating_parts,
+  files,
   latency,
   latency_tables,
+  locks,
   metrics,
   pieces,
   process,
   runtimes,
+  storage,
   timing,
 )
 from bignas_jax.arch import Arch
@@ -112,6 +116,7 @@ def table(
       'device': benchmarking_child.device(runtime),
       'threads': process.cores(),
       'statistic': statistic,
+      'rounds': rounds,
       'versions': runtimes.versions(runtime),
     }
   sizes = tuple(sorted(set(resolutions)))
@@ -148,8 +153,25 @@ def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
     the `median_error` and `p90_error`, relative, and the rank correlation.
 
   Raises:
-    UserError: another table is there, or children are too few.
+    UserError: something else is there, nothing can be written, another process
+      builds it, or children are too few.
   """
+  files.check_file(path, '--out')
+  with _alone(path):
+    return _build(path, wanted, measure)
+
+
+@contextlib.contextmanager
+def _alone(path: epath.Path) -> Iterator[None]:
+  """Keeps other processes from building the same table."""
+  if not storage.in_bucket(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  allowed = f'a place where no other process builds {path.name}'
+  with locks.hold(path.parent / f'.{path.name}.lock', '--out', allowed):
+    yield
+
+
+def _build(path: epath.Path, wanted: Wanted, measure: Measure):
   space = wanted.space
   fitted, evaluated = children(wanted)
   found = _kept(path, wanted)
@@ -259,6 +281,8 @@ def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
     return {}
   fields, _ = latency_tables.read(path, wanted.space)
   for key, value in wanted.about.items():
+    if key == 'rounds' and key not in fields:
+      continue  # older tables do not say
     if fields.get(key) != value:
       allowed = f'{value!r}, as here and now, or another --out'
       raise errors.UserError(f'{path}: {key}', fields.get(key), allowed)

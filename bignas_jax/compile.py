@@ -6,7 +6,15 @@ from typing import Any
 import jax
 from etils import epath
 
-from bignas_jax import cli, compiling, files, overrides, starting
+from bignas_jax import (
+  cli,
+  compiling,
+  errors,
+  files,
+  overrides,
+  starting,
+  storage,
+)
 from bignas_jax import config as config_lib
 
 
@@ -25,14 +33,18 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--topology', required=True, help='such as v3:8x8, v5e:4x4 or v5p:2x2x1'
   )
   parser.add_argument(
-    '--out', type=epath.Path, help='a file for the result, JSON'
+    '--out', type=cli.path, help='a file for the result, JSON'
   )
   config, options = overrides.parse(parser, arguments)
   config = starting.resolve(config)
   config = config_lib.check(config)
+  if options.out is not None:
+    _check_out(options.out)
   jax.config.update('jax_platforms', 'cpu')
   result = compiling.plan(config, options.topology)
   if options.out is not None:
+    if not storage.in_bucket(options.out):
+      options.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(options.out, result)
   if not result['fits']:
     raise cli.Failed(
@@ -41,6 +53,14 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       result,
     )
   return result
+
+
+def _check_out(path: epath.Path) -> None:
+  """Raises UserError: nothing can be written there, or it is not ours."""
+  files.check_file(path, '--out')
+  if path.exists() and not {'topology', 'programs'} <= {*files.read_json(path)}:
+    allowed = 'a new file, or an older result of this command'
+    raise errors.UserError('--out', str(path), allowed)
 
 
 if __name__ == '__main__':

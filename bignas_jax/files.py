@@ -112,6 +112,20 @@ def check_writable(path: os.PathLike, field: str) -> None:
     raise errors.UserError(field, str(path), allowed) from None
 
 
+def check_file(path: os.PathLike, field: str) -> None:
+  """Checks, before any work, that a file can be written, or written anew.
+
+  Raises:
+    UserError: a directory or a device is there, or nothing can be written;
+      names the field.
+  """
+  if storage.in_bucket(path):
+    return
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise errors.UserError(field, str(path), 'a file, or a new name for one')
+  check_writable(path, field)
+
+
 def no_room(error: BaseException) -> bool:
   """Whether an error, of the system or of TensorStore, is of a full disk."""
   return _number(error) in _NO_ROOM

@@ -3,17 +3,28 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 
-from bignas_jax import errors, files, latency
+from bignas_jax import errors, files, latency, schema
 from bignas_jax.latency import Fit, Part, Table
 from bignas_jax.space import Space
 
 FORMAT = 1
+_MS: Any = schema.AtLeastZero
+# What a file says of how its parts were measured.
+_ABOUT: dict[str, Any] = {
+  'runtime': str,
+  'batch': schema.Natural,
+  'device': str,
+  'versions': dict,
+  'estimate': bool,
+  'statistic': Literal['least', 'median'],
+  'threads': schema.Natural,
+}
+_NOT_ALWAYS = ('statistic', 'threads')  # a compiler's word has none
 
 
 def digest(space: Space) -> str:
@@ -66,16 +77,17 @@ def load(path: epath.Path, space: Space) -> Table:
       lacks a part, which is named.
   """
   found, resolutions = read(path, space)
+  about = {
+    key: schema.convert(kind, found.get(key), f'{path}: {key}')
+    for key, kind in _ABOUT.items()
+    if key in found or key not in _NOT_ALWAYS
+  }
   fit: Any = found.get('fit')
   try:
-    network_ms, part_ms, scale = (_ms(fit[f]) for f in Fit._fields)
-    about = {
-      key: found[key]
-      for key in ('runtime', 'batch', 'device', 'versions', 'estimate')
-    }
-    if 'statistic' in found:  # a compiler's word has none
-      about['statistic'] = found['statistic']
-  except (KeyError, TypeError, ValueError):
+    network_ms, part_ms, scale = (
+      schema.convert(float, fit[name]) for name in Fit._fields
+    )
+  except (KeyError, TypeError, errors.UserError):
     again = 'a finished table; run `benchmark table` again'
     raise errors.UserError(f'{path}: fit', fit, again) from None
   measured = known(found, space, resolutions)
@@ -111,7 +123,9 @@ def read(
     )
   resolutions = found.get('resolutions')
   right = isinstance(resolutions, list) and bool(resolutions)
-  if not right or any(r not in space.resolution for r in resolutions):
+  if not right or any(
+    type(r) is not int or r not in space.resolution for r in resolutions
+  ):
     allowed = f'a list of some of {", ".join(map(str, space.resolution))}'
     raise errors.UserError(f'{path}: resolutions', resolutions, allowed)
   return found, tuple(resolutions)
@@ -132,16 +146,5 @@ def known(
   for part in latency.all_parts(space, resolutions):
     called = latency.name(space, part)
     if called in there:
-      try:
-        found[part] = _ms(there[called])
-      except (TypeError, ValueError):
-        raise errors.UserError(
-          f'parts_ms: {called}', there[called], 'milliseconds'
-        ) from None
+      found[part] = schema.convert(_MS, there[called], f'parts_ms: {called}')
   return found
-
-
-def _ms(value: Any) -> float:
-  if isinstance(value, bool) or not math.isfinite(value):
-    raise ValueError(value)
-  return float(value)

@@ -148,6 +148,20 @@ def test_bad_topologies(tmp_path, capsys):
   assert '--topology' in capsys.readouterr().err
 
 
+def test_the_result_has_a_place_before_anything_is_compiled(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(compiling, 'plan', None)
+  mine = tmp_path / 'mine.json'
+  mine.write_text('{"mine": 1}')
+  for place in (tmp_path, '/proc/out.json', '/dev/null', mine):
+    capsys.readouterr()
+    assert run(tmp_path, '--topology=v3:2x2', f'--out={place}')[0] == 2
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1 and f"--out: got '{place}'" in told
+  assert mine.read_text() == '{"mine": 1}'
+
+
 def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
   result = {'fits': False, 'largest_batch_size': 24}
   monkeypatch.setattr(compiling, 'plan', lambda *_: result)

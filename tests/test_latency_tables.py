@@ -179,6 +179,50 @@ def test_parts_that_are_there_are_kept(tmp_path, monkeypatch):
     benchmarking_table.build(path, other, weights)
 
 
+def measured_before(wanted):
+  raise AssertionError('something was measured')
+
+
+@pytest.mark.parametrize('content', [b'mine', b'', b'{"format": 1}', b'[]'])
+def test_what_is_no_table_is_left_alone(tmp_path, content):
+  path = epath.Path(tmp_path / 'table.json')
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError) as refused:
+    benchmarking_table.build(path, wanted(), measured_before)
+  assert str(path) in str(refused.value) and '\n' not in str(refused.value)
+  assert path.read_bytes() == content
+
+
+def test_places_are_looked_at_before_parts_are_measured(tmp_path):
+  for place in (tmp_path, '/proc/table.json', '/dev/null'):
+    with pytest.raises(errors.UserError, match=f'^--out: got .*{place}'):
+      benchmarking_table.build(epath.Path(place), wanted(), measured_before)
+  new = epath.Path(tmp_path / 'a' / 'b' / 'table.json')
+  assert benchmarking_table.build(new, wanted(), weights)['out'] == str(new)
+
+
+def test_one_process_at_a_time_builds_a_table(tmp_path):
+  path = epath.Path(tmp_path / 'table.json')
+
+  def measure(pieces):
+    with pytest.raises(errors.UserError, match=r'--out.*builds table\.json'):
+      benchmarking_table.build(path, wanted(), measured_before)
+    return weights(pieces)
+
+  benchmarking_table.build(path, wanted(), measure)
+  benchmarking_table.build(path, wanted(), weights)
+
+
+def test_parts_of_fewer_rounds_are_not_kept(tmp_path):
+  path = epath.Path(tmp_path / 'table.json')
+  benchmarking_table.build(path, wanted(), weights)  # says nothing of rounds
+  more = wanted(about=ABOUT | {'rounds': 31})
+  assert benchmarking_table.build(path, more, weights)['kept'] > 0
+  other = wanted(about=ABOUT | {'rounds': 5})
+  with pytest.raises(errors.UserError, match='rounds: got 31; allowed: 5'):
+    benchmarking_table.build(path, other, measured_before)
+
+
 def test_programs_take_turns():
   calls = []
   runs = {name: (lambda name=name: calls.append(name)) for name in 'ab'}

@@ -166,6 +166,14 @@ def test_two_searches_of_one_run_are_refused(run, capsys):
   assert os.listdir(run / 'search') == ['.lock']
 
 
+def test_a_place_that_cannot_be_written_is_refused_at_once(run, capsys):
+  (run / 'search').symlink_to('/proc/search')
+  assert status(run) == 2
+  told = capsys.readouterr().err
+  assert told.count('\n') == 1
+  assert 'workdir: got' in told and 'written to' in told
+
+
 def test_each_question_has_its_answer(run, capsys, interrupted):
   """Another question in between, and a search goes on where it was."""
   learning = '--strategy=predictor', '--evaluations=5', '--max_macs=13e3'
