@@ -1,10 +1,11 @@
 """The archive of evaluated children: whole lines, or none; never a riddle."""
 
-import multiprocessing
-import resource
+import subprocess
+import sys
 
 import hypothesis
 import pytest
+import tiny
 from etils import epath
 from hypothesis import strategies as st
 
@@ -184,30 +185,30 @@ def test_a_directory_of_that_name_is_named(path):
   assert 'directory' in refused(path)
 
 
-def _append_without_room(path, room, pipe):
-  """In a process of its own: the limit is the process's."""
-  resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-  archive = opened(path)
-  try:
-    archive.append(ENTRIES[2])
-  except OSError as error:
-    pipe.send((error.errno, error.filename, len(archive.entries)))
-  else:
-    pipe.send(None)
+# In a process of its own: the limit is the process's.
+_APPEND_WITHOUT_ROOM = """
+import resource, sys
+import test_archive
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+archive = test_archive.opened(sys.argv[1])
+before = len(archive.entries)
+try:
+  archive.append(test_archive.ENTRIES[2])
+except OSError as error:
+  assert error.errno and error.filename == sys.argv[1]
+  assert len(archive.entries) == before
+  sys.exit(9)
+"""
 
 
 @pytest.mark.parametrize('there', [0, 2])
 def test_a_full_disk_leaves_what_was_there(path, there):
   before = b''.join(written(path, ENTRIES[:there])) if there else b''
-  context = multiprocessing.get_context('fork')
-  ours, theirs = context.Pipe()
-  child = context.Process(
-    target=_append_without_room, args=(path, len(before) + 30, theirs)
+  room = str(len(before) + 30)
+  done = subprocess.run(
+    [sys.executable, '-c', _APPEND_WITHOUT_ROOM, path, room],
+    env=tiny.environment(),
+    check=False,
   )
-  child.start()
-  assert ours.poll(60)
-  number, name, entries = ours.recv()
-  child.join()
-  assert name == str(path) and number
-  assert entries == there
+  assert done.returncode == 9
   assert (path.read_bytes() if path.exists() else b'') == before
