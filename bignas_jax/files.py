@@ -80,9 +80,10 @@ def read_json(path: os.PathLike, kind: type = dict) -> Any:
   Raises:
     UserError: the file cannot be read, is not JSON, or not of that kind.
   """
+  text = read_text(path)
   try:
-    value = json.loads(read_text(path))
-  except (json.JSONDecodeError, RecursionError) as error:
+    value = json.loads(text)
+  except (ValueError, RecursionError) as error:  # also of a number too long
     raise errors.UserError(str(path), str(error), 'valid JSON') from None
   if not isinstance(value, kind):
     raise errors.UserError(str(path), value, _NAMES[kind])

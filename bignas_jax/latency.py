@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors
+from bignas_jax import contents, errors
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -235,7 +235,7 @@ def _one_of(resolutions: Sequence[int]) -> str:
   return f'a resolution of the latency table: {known}'
 
 
-def measured_ms(found: dict[str, Any] | None, table: Table) -> float | None:
+def measured_ms(found: contents.Measured | None, table: Table) -> float | None:
   """What a child took where, and as, the table was measured.
 
   Args:
@@ -247,7 +247,7 @@ def measured_ms(found: dict[str, Any] | None, table: Table) -> float | None:
     measured in another way.
   """
   names = 'device', 'runtime', 'batch'
-  for row in (found or {}).get('rows', []):
-    if all(row.get(name) == table.about[name] for name in names):
-      return row.get(f'{table.about.get("statistic")}_ms')
+  for row in (found and found.rows) or ():
+    if all(getattr(row, name) == table.about[name] for name in names):
+      return getattr(row, f'{table.about.get("statistic")}_ms', None)
   return None

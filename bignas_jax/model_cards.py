@@ -4,10 +4,9 @@ Numbers are those of its `child.json`; only costs a block are counted here.
 """
 
 import shlex
-from typing import Any
 
 from bignas_jax import config as config_lib
-from bignas_jax import counting, page, plots
+from bignas_jax import contents, counting, page, plots
 from bignas_jax.records import ChildFile, Run
 
 
@@ -26,9 +25,9 @@ def section(run: Run) -> str:
 
 def _card(run: Run, number: int, child: ChildFile) -> str:
   body = page.table([], _facts(run, child))
-  source = child.info.get('source') or {}
+  source = child.info.source or contents.Source()
   made = run.receipt.get('config_sha256') or config_lib.sha256(run.config)
-  if source.get('config_sha256') != made:
+  if source.config_sha256 != made:
     body += page.p('This child comes from a run of another config.')
   body += _exports(child) + _latencies(child)
   picture = _picture(f'blocks{number}', child)
@@ -37,27 +36,25 @@ def _card(run: Run, number: int, child: ChildFile) -> str:
 
 def _facts(run: Run, child: ChildFile) -> list[list[str]]:
   """What `child.json` says, a line a subject."""
-
-  def get(part: str, name: str) -> Any:
-    return (child.info.get(part) or {}).get(name)
-
-  difference = page.number(get('parity', 'max_abs_diff'))
-  within = page.NOTHING if difference is None else f'{difference:.1e}'
+  info, unknown = child.info, contents.Images()
+  accuracy = info.accuracy or unknown
+  calibration = info.calibration or unknown
+  parity = info.parity or unknown
+  source = info.source or contents.Source()
   size, width, depth, kernel_size, expand_ratio = page.entries(child.arch)
   whole = 'trained network' if run.is_one else 'supernet'
   facts = {
-    'cost': f'{page.integer(child.info.get("macs"))} MACs, '
-    f'{page.integer(child.info.get("params"))} parameters',
-    'accuracy': f'{page.percent(get("accuracy", "top1"))} % top-1, '
-    f'{page.percent(get("accuracy", "top5"))} % top-5 on '
-    f'{page.integer(get("accuracy", "images"))} '
-    f'{page.split(get("accuracy", "split"))} images',
-    'calibration': f'{page.integer(get("calibration", "images"))} training '
-    f'images, seed {page.integer(get("calibration", "seed"))}',
-    'parity': f'logits within {within} of the {whole}, on '
-    f'{page.integer(get("parity", "images"))} images',
-    'source': f'step {page.integer(get("source", "step"))}, bignas_jax '
-    f'{get("source", "version") or page.NOTHING}',
+    'cost': f'{page.integer(info.macs)} MACs, '
+    f'{page.integer(info.params)} parameters',
+    'accuracy': f'{page.percent(accuracy.top1)} % top-1, '
+    f'{page.percent(accuracy.top5)} % top-5 on '
+    f'{page.integer(accuracy.images)} {page.split(accuracy.split)} images',
+    'calibration': f'{page.integer(calibration.images)} training images, '
+    f'seed {page.integer(calibration.seed)}',
+    'parity': f'logits within {page.small(parity.max_abs_diff)} of the '
+    f'{whole}, on {page.integer(parity.images)} images',
+    'source': f'step {page.integer(source.step)}, bignas_jax '
+    f'{source.version or page.NOTHING}',
     'architecture': f'{size} pixels; width {width}; depth {depth}; '
     f'kernel {kernel_size}; expand {expand_ratio}',
   }
@@ -66,39 +63,41 @@ def _facts(run: Run, child: ChildFile) -> list[list[str]]:
 
 def _exports(child: ChildFile) -> str:
   """Each artifact for serving, as its receipt says."""
-  formats = (child.exports or {}).get('formats') or {}
-  reference = (child.exports or {}).get('reference') or {}
-  scale = page.number(reference.get('logits_scale'))
+  exports = child.exports or contents.Exports()
+  reference = exports.reference or contents.Images()
+  scale = page.number(reference.logits_scale)
   rows = []
-  for name, entry in formats.items():
-    difference = page.number(entry.get('max_abs_diff'))
-    shown = page.NOTHING
+  for name, entry in (exports.formats or {}).items():
+    difference = page.number(entry.max_abs_diff)
+    over_scale = page.NOTHING
     if difference is not None and scale:
-      shown = f'{difference / scale:.1e}'
-    agreement = page.Percent(entry.get('top1_agreement'))
-    rows.append([name, shown, agreement, page.Integer(entry.get('bytes'))])
+      over_scale = page.small(difference / scale)
+    agreement = page.Percent(entry.top1_agreement)
+    rows.append([name, over_scale, agreement, page.Integer(entry.bytes)])
   if not rows:
     return ''
   head = ['export', 'difference / scale of logits', 'same top-1, %', 'bytes']
   caption = (
     'Artifacts for serving, each run in its own runtime on '
-    f'{page.integer(reference.get("images"))} '
-    f'{page.split(reference.get("split"))} images and compared with the child.'
+    f'{page.integer(reference.images)} {page.split(reference.split)} images '
+    'and compared with the child.'
   )
   return page.table(head, rows, caption)
 
 
 def _latencies(child: ChildFile) -> str:
   """What it took, on which device."""
+  measured = child.measured or contents.Measured()
   rows = [
     [
-      str(row.get('device')),
-      str(row.get('runtime')),
-      page.Integer(row.get('batch')),
-      *(f'{row[k]:.3g}' for k in ('median_ms', 'p90_ms')),
-      page.Integer(row.get('images_per_s')),
+      row.device or page.NOTHING,
+      row.runtime or page.NOTHING,
+      page.Integer(row.batch),
+      page.digits(row.median_ms),
+      page.digits(row.p90_ms),
+      page.Integer(row.images_per_s),
     ]
-    for row in (child.measured or {}).get('rows', [])
+    for row in measured.rows or ()
   ]
   if not rows:
     return ''

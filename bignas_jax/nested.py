@@ -36,6 +36,21 @@ def plain(value: Any) -> Any:
   return json.loads(json.dumps(dataclasses.asdict(value)))
 
 
+def encodable(value: Any) -> Any:
+  """Returns a JSON value whose text can be written as UTF-8.
+
+  The name of a folder that is not UTF-8 has characters which cannot: they are
+  shown as escape sequences.
+  """
+  if isinstance(value, dict):
+    return {encodable(name): encodable(inner) for name, inner in value.items()}
+  if isinstance(value, list):
+    return [encodable(inner) for inner in value]
+  if isinstance(value, str):
+    return value.encode('utf-8', 'backslashreplace').decode()
+  return value
+
+
 def without(fields: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """Nested dicts, but for what lies at the dotted paths."""
   left = {}

@@ -6,13 +6,14 @@ All text goes through `text`, so that a name in a file cannot become markup.
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bignas_jax import plots
+from bignas_jax import nested, plots
 from bignas_jax.arch import Arch
 
 LOG_FROM = 30  # largest over smallest value of a curve
+_BOUND = 1e100  # of what is a number: float32 ends at 3e38
 NOTHING = '\N{EN DASH}'
 STYLE = """
 :root { color: #222; background: #fff;
@@ -76,10 +77,10 @@ class Percent(NamedTuple):
 
 
 def number(value: Any) -> float | None:
-  """A finite number or None, whatever a file held."""
+  """A number that a picture can show, or None, whatever a file held."""
   if isinstance(value, bool) or not isinstance(value, int | float):
     return None
-  return float(value) if math.isfinite(value) else None
+  return float(value) if abs(value) < _BOUND else None
 
 
 def integer(value: Any) -> str:
@@ -90,6 +91,18 @@ def integer(value: Any) -> str:
 def percent(value: Any) -> str:
   found = number(value)
   return NOTHING if found is None else f'{100 * found:.1f}'
+
+
+def digits(value: Any) -> str:
+  """12.345 as 12.3."""
+  found = number(value)
+  return NOTHING if found is None else f'{found:.3g}'
+
+
+def small(value: Any) -> str:
+  """0.0000123 as 1.2e-05."""
+  found = number(value)
+  return NOTHING if found is None else f'{found:.1e}'
 
 
 def short(value: Any) -> str:
@@ -111,7 +124,7 @@ def duration(seconds: float) -> str:
   return f'{seconds:.0f} seconds'
 
 
-def limits(best: dict[str, Any] | None) -> str:
+def limits(given: Mapping[str, Any] | None) -> str:
   """{'max_macs': 1e6} as: at most 1,000,000 MACs."""
   words = {'max': 'at most', 'min': 'at least'}
   units = {
@@ -122,10 +135,11 @@ def limits(best: dict[str, Any] | None) -> str:
     'latency_ms': 'ms',
   }
   told = []
-  for name, value in ((best or {}).get('limits') or {}).items():
+  for name, value in (given or {}).items():
     end, _, what = name.partition('_')
-    if value is not None:
-      shown = f'{value:g}' if what == 'latency_ms' else integer(value)
+    found = number(value)
+    if found is not None:
+      shown = f'{found:g}' if what == 'latency_ms' else integer(value)
       told.append(f'{words.get(end, end)} {shown} {units.get(what, what)}')
   return ', '.join(told)
 
@@ -144,7 +158,7 @@ def split(name: Any) -> str:
 
 
 def text(value: Any) -> str:
-  return html.escape(str(value))
+  return html.escape(nested.encodable(str(value)))
 
 
 def prose(words: str) -> str:

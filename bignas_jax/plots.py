@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -259,9 +260,12 @@ def _note(axes, text: str, at, coordinates, offset) -> None:
 def _svg(figure) -> str:
   text = io.StringIO()
   nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-  figure.savefig(
-    text, format='svg', metadata=nothing, facecolor='none', edgecolor='none'
-  )
+  with warnings.catch_warnings():
+    # Text stays text: what matplotlib's font lacks, the reader's may have.
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+    figure.savefig(
+      text, format='svg', metadata=nothing, facecolor='none', edgecolor='none'
+    )
   return text.getvalue()
 
 

@@ -1,6 +1,7 @@
 """What a work directory holds, without the weights, as plain records."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -8,8 +9,8 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
+  contents,
   errors,
-  files,
   latency,
   latency_tables,
   metrics,
@@ -17,6 +18,7 @@ from bignas_jax import (
   page,
   plots,
   sampling,
+  schema,
 )
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.arch import Arch
@@ -24,16 +26,18 @@ from bignas_jax.archive import Archive, Entry
 from bignas_jax.config import Config
 from bignas_jax.space import Space
 
+_MOST_STEPS = 2**53  # that a float of an axis can hold
+
 
 class ChildFile(NamedTuple):
   """One `child.json`."""
 
   name: str
-  info: dict[str, Any]
+  info: contents.Child
   arch: Arch
   space: Space  # pinned to the arch
-  exports: dict[str, Any] | None  # export.json
-  measured: dict[str, Any] | None  # latency.json, of `benchmark child`
+  exports: contents.Exports | None  # export.json
+  measured: contents.Measured | None  # latency.json, of `benchmark child`
 
 
 class Run(NamedTuple):
@@ -43,14 +47,14 @@ class Run(NamedTuple):
   config: Config
   space: Space
   receipt: dict[str, Any]  # config.json
-  card: dict[str, Any] | None  # run.json
-  lines: list[dict[str, Any]]  # metrics.jsonl
+  card: contents.Card | None  # run.json
+  lines: list[dict[str, Any]]  # metrics.jsonl, each with its step
   entries: list[Entry]  # of the step of the last search
   older: int  # entries of other steps
-  best: dict[str, Any] | None
+  best: contents.Best | None
   best_arch: Arch | None
-  calibration: dict[str, Any] | None
-  predictor: dict[str, Any] | None
+  calibration: contents.Calibration | None
+  predictor: contents.Predictor | None
   children: list[ChildFile]
   table: latency.Table | None  # predicts latencies
 
@@ -100,33 +104,33 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
   config = workdir_lib.load_config(workdir)
   space = config_lib.space(config)
   archive = Archive(workdir / 'search' / 'archive.csv', space).entries
-  best = _json(workdir / 'search' / 'best.json')
+  search = workdir / 'search'
+  best = contents.read(search / 'best.json', contents.Best)
   step = _step_searched(archive, best)
   of_step = {entry.arch: entry for entry in archive if entry.step == step}
   entries = list(of_step.values())  # a child that came twice is one
-  paths = sorted(workdir.glob('children/*/child.json'))
   return Run(
     workdir=workdir,
     config=config,
     space=space,
-    receipt=_json(workdir / 'config.json') or {},
-    card=_json(workdir / workdir_lib.CARD),
-    lines=metrics.read(workdir),
+    receipt=contents.plain(workdir / 'config.json') or {},
+    card=contents.read(workdir / workdir_lib.CARD, contents.Card),
+    lines=_lines(workdir),
     entries=entries,
     older=len({(e.step, e.arch) for e in archive if e.step != step}),
     best=best,
-    best_arch=None
-    if best is None
-    else arch_lib.from_dict(space, best.get('arch')),
-    calibration=_json(workdir / 'search' / 'calibration.json'),
-    predictor=_json(workdir / 'search' / 'predictor.json'),
-    children=[_child(p) for p in paths if p.parent.name[0] != '.'],
+    best_arch=_best_arch(search / 'best.json', space),
+    calibration=contents.read(
+      search / 'calibration.json', contents.Calibration
+    ),
+    predictor=contents.read(search / 'predictor.json', contents.Predictor),
+    children=[_child(p) for p in _packages(workdir)],
     table=None if table is None else latency_tables.load(table, space),
   )
 
 
 def _step_searched(
-  entries: list[Entry], best: dict[str, Any] | None
+  entries: list[Entry], best: contents.Best | None
 ) -> int | None:
   """Returns the step of which the last search was.
 
@@ -134,25 +138,47 @@ def _step_searched(
   back, the search was of an older one. What else a search leaves (its best,
   calibration, predictor) is of the same step.
   """
-  told = (best or {}).get('step')
+  told = None if best is None else best.step
   if any(entry.step == told for entry in entries):
     return told
   return entries[-1].step if entries else None
 
 
-def _json(path: epath.Path) -> dict[str, Any] | None:
-  return files.read_json(path) if path.is_file() else None
+def _lines(workdir: epath.Path) -> list[dict[str, Any]]:
+  """What the run has logged, of steps that have a place on an axis."""
+  lines = metrics.read(workdir)
+  for line in lines:
+    if not 0 <= line['step'] < _MOST_STEPS:
+      where = f'{workdir / "metrics.jsonl"}: step'
+      raise errors.UserError(where, line['step'], 'a whole number >= 0')
+  return lines
+
+
+def _best_arch(path: epath.Path, space: Space) -> Arch | None:
+  found = contents.plain(path)
+  if found is None:
+    return None
+  with contents.of(path):
+    return arch_lib.from_dict(space, found.get('arch'))
+
+
+def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
+  """The `child.json` of each child; hidden directories are not finished."""
+  found = sorted(workdir.glob('children/*/child.json'))
+  return [path for path in found if not path.parent.name.startswith('.')]
 
 
 def _child(path: epath.Path) -> ChildFile:
-  info = _json(path) or {}
-  try:
-    space = nested.build(Space, info['network'])
-    arch = arch_lib.from_dict(space, info['arch'])
-  except (KeyError, TypeError) as error:
-    raise errors.UserError(
-      str(path), str(error), 'a complete child.json; extract the child again'
-    ) from None
-  exports = _json(path.parent / 'export' / 'export.json')
-  measured = _json(path.parent / latency.MEASURED)
-  return ChildFile(path.parent.name, info, arch, space, exports, measured)
+  plain = contents.plain(path) or {}
+  with contents.of(path):
+    space = schema.convert(Space, plain.get('network'), 'network')
+    arch = arch_lib.from_dict(space, plain.get('arch'))
+  exports = path.parent / 'export' / 'export.json'
+  return ChildFile(
+    name=nested.encodable(path.parent.name),
+    info=contents.read(path, contents.Child) or contents.Child(),
+    arch=arch,
+    space=space,
+    exports=contents.read(exports, contents.Exports),
+    measured=contents.read(path.parent / latency.MEASURED, contents.Measured),
+  )

@@ -14,6 +14,8 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
   counting,
+  errors,
+  files,
   learning_curves,
   model_cards,
   page,
@@ -22,7 +24,6 @@ from bignas_jax import (
   run_card,
   search_results,
   sittings,
-  storage,
 )
 from bignas_jax.arch import Arch
 from bignas_jax.records import Run
@@ -41,9 +42,16 @@ def write(
     The page's path and the key results.
 
   Raises:
-    UserError: the directory is not a run's, or one of its files is damaged.
+    UserError: the directory is not a run's, one of its files is damaged, or
+      the page cannot be written.
   """
+  path = workdir / 'report.html'
   run = records.read(workdir, table)
+  if path.is_dir():
+    raise errors.UserError(
+      '--workdir', str(path), 'a file of that name, or none'
+    )
+  files.check_writable(path, '--workdir')
   results = _results(run)
   sections = (
     _head(run),
@@ -54,8 +62,7 @@ def write(
     sittings.section(run),
     _details(run),
   )
-  path = workdir / 'report.html'
-  storage.write(path, page.page(_title(run), sections))
+  files.write_text(path, page.page(_title(run), sections))
   return {'report': str(path)} | results
 
 
@@ -84,9 +91,9 @@ def _results(run: Run) -> dict[str, Any]:
   }
   if run.best is not None:
     found['best'] = {
-      'macs': run.best.get('macs'),
-      'params': run.best.get('params'),
-      'held_out_top1': page.number(run.best.get('top1')),
+      'macs': run.best.macs,
+      'params': run.best.params,
+      'held_out_top1': page.number(run.best.top1),
       'test_top1': _test_top1(run, run.best_arch),
     }
   return found
@@ -95,9 +102,9 @@ def _results(run: Run) -> dict[str, Any]:
 def _test_top1(run: Run, arch: Arch | None) -> float | None:
   """Test accuracy of an extracted child of this architecture."""
   for child in run.children:
-    accuracy = child.info.get('accuracy') or {}
-    if child.arch == arch and accuracy.get('split') == 'test':
-      return page.number(accuracy.get('top1'))
+    accuracy = child.info.accuracy
+    if child.arch == arch and accuracy and accuracy.split == 'test':
+      return page.number(accuracy.top1)
   return None
 
 
@@ -147,7 +154,7 @@ def _summary(run: Run, results: dict[str, Any]) -> str:
   best = results['best']
   if best is not None and not run.is_one:
     test, held_out = best['test_top1'], best['held_out_top1']
-    limits = page.limits(run.best)
+    limits = page.limits(run.best.limits if run.best else None)
     name = f'best of {limits}' if limits else 'best child'
     if test is None:
       what, note = 'held-out top-1', 'not extracted, so not tested yet'

@@ -47,7 +47,7 @@ def convert(
     value: of a JSON file, or of `plain`.
     field: what the value is called in a message; '' for the outermost. Of a
       file: its path and a colon.
-    others: leave out fields that no dataclass has.
+    others: leave out fields that no dataclass has, wherever they are.
 
   Raises:
     UserError: a field is missing or unknown, of another type, out of its

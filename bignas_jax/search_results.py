@@ -1,8 +1,6 @@
 """What a search found, as sections of the report."""
 
-from typing import Any
-
-from bignas_jax import latency, page, plots, presets, selection
+from bignas_jax import contents, latency, page, plots, presets, selection
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Entry
 from bignas_jax.records import Run
@@ -17,8 +15,7 @@ def pareto(run: Run) -> str:
   for entry in run.entries:
     groups.setdefault(entry.strategy, []).append(_point(entry))
   front = [_point(entry) for entry in _best_for_cost(run.entries)]
-  limits = (run.best or {}).get('limits') or {}
-  limit = page.number(limits.get('max_macs'))
+  limit = page.number(_limits(run).get('max_macs'))
   svg = plots.pareto(groups, front, _marked(run), limit and limit / 1e6)
   sizes = sorted({entry.images for entry in run.entries})
   body = page.p(
@@ -87,12 +84,11 @@ def by_latency(run: Run) -> str:
     f'predicted by a table of blocks, {said}. A child that was timed as a '
     'whole, too, has two stars.'
   )
-  limits = (run.best or {}).get('limits') or {}
   svg = plots.pareto(
     groups,
     selection.front(list(points.values())),
     _timed(run, table, points),
-    page.number(limits.get('max_latency_ms')),
+    page.number(_limits(run).get('max_latency_ms')),
     'milliseconds a batch',
   )
   caption = 'On the front, no child is both faster and better.'
@@ -117,19 +113,25 @@ def _timed(
   return marked
 
 
+def _limits(run: Run) -> dict[str, contents.Number]:
+  """Of the last search."""
+  return (run.best.limits if run.best else None) or {}
+
+
 def _choice(run: Run) -> str:
-  if run.best is None:
+  best = run.best
+  if best is None:
     return ''
-  text = f'The last search ({run.best.get("strategy", "?")}'
-  limits = page.limits(run.best)
+  text = f'The last search ({best.strategy or "?"}'
+  limits = page.limits(best.limits)
   text += f'; {limits})' if limits else '; no limits)'
-  seconds = page.number(run.best.get('seconds'))
+  seconds = page.number(best.seconds)
   if seconds is not None:
     text += f' spent {page.duration(seconds)} on evaluations and'
   return (
-    f'{text} chose a child of {page.integer(run.best.get("macs"))} MACs and '
-    f'{page.integer(run.best.get("params"))} parameters: '
-    f'{page.percent(run.best.get("top1"))} % top-1.'
+    f'{text} chose a child of {page.integer(best.macs)} MACs and '
+    f'{page.integer(best.params)} parameters: '
+    f'{page.percent(best.top1)} % top-1.'
   )
 
 
@@ -161,17 +163,18 @@ def prediction(run: Run) -> str:
   found = run.predictor
   if found is None:
     return ''
-  pairs = [_numbers(found.get(name)) for name in ('predicted', 'measured')]
-  points = [(100 * x, 100 * y) for x, y in zip(*pairs, strict=False)]
-  correlation = page.number(found.get('rank_correlation'))
+  pairs = zip(found.predicted or (), found.measured or (), strict=False)
+  known = [(x, y) for x, y in pairs if x is not None and y is not None]
+  points = [(100 * x, 100 * y) for x, y in known]
+  correlation = page.number(found.rank_correlation)
   shown = page.NOTHING if correlation is None else f'{correlation:.2f}'
-  error = page.percent(found.get('mean_abs_error'))
+  error = page.percent(found.mean_abs_error)
   body = page.p(
     'From the architecture alone, trees predict held-out top-1; what they '
     'promise most is then really evaluated. Each dot is a child predicted by '
-    f'trees that did not learn from it, one of {found.get("folds", "?")} '
+    f'trees that did not learn from it, one of {page.integer(found.folds)} '
     f'parts at a time: rank correlation {shown}, mean error {error} points '
-    f'of top-1, over {page.integer(found.get("children"))} children.'
+    f'of top-1, over {page.integer(found.children)} children.'
   )
   if points:
     svg = plots.agreement(points, 'predicted top-1, %', 'measured top-1, %')
@@ -192,7 +195,7 @@ def calibration(run: Run) -> str:
         run.command('search'),
       ),
     )
-  lender = found.get('borrowed_from', 'biggest')
+  lender = found.borrowed_from or 'biggest'
   body = page.p(
     'Children share weights, but their activations are distributed '
     'differently, so that each needs batch-norm statistics of its own. They '
@@ -205,17 +208,16 @@ def calibration(run: Run) -> str:
   return page.section(title, body + _calibrated(found, lender, guess))
 
 
-def _calibrated(found: dict[str, Any], lender: str, guess: str) -> str:
+def _calibrated(found: contents.Calibration, lender: str, guess: str) -> str:
   """A table and bars of what `calibration.json` says."""
   columns = ('calibrated', f'borrowed from {lender}', 'initial')
   rows, groups = [], {}
-  for child in found.get('children', []):
-    name, other = child.get('name', '?'), child.get('uncalibrated') or {}
-    borrowed = None if name == lender else other.get('borrowed')
-    values = (child.get('calibrated'), borrowed, other.get('initial'))
-    rows.append(
-      [name, page.Integer(child.get('macs')), *map(page.Percent, values)]
-    )
+  for child in found.children or ():
+    name = child.name or '?'
+    other = child.uncalibrated or contents.Uncalibrated()
+    borrowed = None if name == lender else other.borrowed
+    values = (child.calibrated, borrowed, other.initial)
+    rows.append([name, page.Integer(child.macs), *map(page.Percent, values)])
     numbers = [page.number(value) for value in values]
     groups[name] = {
       column: None if number is None else 100 * number
@@ -224,7 +226,7 @@ def _calibrated(found: dict[str, Any], lender: str, guess: str) -> str:
   body = page.table(
     ['child', 'MACs', *(f'{column}, %' for column in columns)],
     rows,
-    f'Top-1 on {page.split(found.get("split"))} images.',
+    f'Top-1 on {page.split(found.split)} images.',
   )
   if groups:
     body += page.figure('calibration', plots.bars(groups, 'top-1, %'), guess)
@@ -254,11 +256,6 @@ def front(run: Run) -> str:
   head = ['MACs', 'parameters', 'resolution', 'width', 'depth', 'kernel']
   head += ['expand', 'held-out top-1, %']
   return page.section(title, page.table(head, rows, caption, strong))
-
-
-def _numbers(values: Any) -> list[float]:
-  found = values if isinstance(values, list) else []
-  return [n for value in found if (n := page.number(value)) is not None]
 
 
 def _nothing(run: Run) -> str:

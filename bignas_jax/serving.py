@@ -18,7 +18,7 @@ import onnxruntime
 from fastapi import concurrency, responses, routing
 from fastapi.middleware import cors
 
-from bignas_jax import admission, augment, headers, images
+from bignas_jax import admission, augment, files, headers, images, nested
 
 TOP = 5  # classes in an answer
 MAX_BYTES = 32 * 2**20  # of a request
@@ -172,20 +172,8 @@ def names(info: dict[str, Any]) -> list[str]:
 
 
 def sendable(value: Any) -> Any:
-  """Returns a JSON value as an answer over HTTP can hold it.
-
-  Python reads NaN and infinities from JSON, which has none: they become null.
-  The name of a folder that is not UTF-8 cannot be written as UTF-8: what is
-  not is shown as an escape sequence.
-  """
-  if isinstance(value, dict):
-    return {sendable(key): sendable(each) for key, each in value.items()}
-  if isinstance(value, list):
-    return [sendable(each) for each in value]
-  if isinstance(value, str):
-    return value.encode('utf-8', 'backslashreplace').decode()
-  unknown = isinstance(value, float) and not math.isfinite(value)
-  return None if unknown else value
+  """Returns a JSON value as an answer can hold it: in UTF-8, without NaN."""
+  return nested.encodable(files.finite(value))
 
 
 def server(

@@ -1,8 +1,6 @@
 """What a run took, from its card, as a section of the report."""
 
-from typing import Any
-
-from bignas_jax import page
+from bignas_jax import contents, page
 from bignas_jax.records import Run
 
 
@@ -11,26 +9,23 @@ def section(run: Run) -> str:
   card = run.card
   if card is None:
     return ''
-  sittings = card.get('sittings') or []
   told = (
-    f'{card.get("status") or page.NOTHING}: step '
-    f'{page.integer(card.get("step"))} of {page.integer(card.get("of"))}; '
-    f'{page.integer(card.get("images"))} images in {_duration(card)}, '
-    'compiling, evaluating and saving included.'
+    f'{card.status or page.NOTHING}: step {page.integer(card.step)} of '
+    f'{page.integer(card.of)}; {page.integer(card.images)} images in '
+    f'{_duration(card.hours)}, compiling, evaluating and saving included.'
   )
   head = ['started', 'status', 'steps', 'time', 'devices', 'hosts', 'commit']
   rows = [
     [
-      str(one.get('started') or page.NOTHING),
-      str(one.get('status') or page.NOTHING),
-      f'{page.integer(one.get("first_step"))} to '
-      f'{page.integer(one.get("step"))}',
-      _duration(one),
-      f'{page.integer(one.get("devices"))} {one.get("device_kind") or ""}',
-      ' '.join(map(str, one.get('hosts') or [])),
-      _commit(one),
+      one.started or page.NOTHING,
+      one.status or page.NOTHING,
+      f'{page.integer(one.first_step)} to {page.integer(one.step)}',
+      _duration(one.hours),
+      f'{page.integer(one.devices)} {one.device_kind or ""}',
+      ' '.join(one.hosts or ()),
+      _commit(one.commit),
     ]
-    for one in sittings
+    for one in card.sittings or ()
   ]
   caption = 'Each start of the training command. A dirty commit: changed files.'
   return page.section(
@@ -38,14 +33,12 @@ def section(run: Run) -> str:
   )
 
 
-def _duration(card: dict[str, Any]) -> str:
-  hours = page.number(card.get('hours'))
-  return page.NOTHING if hours is None else page.duration(3600 * hours)
+def _duration(hours: contents.Number) -> str:
+  known = page.number(hours)
+  return page.NOTHING if known is None else page.duration(3600 * known)
 
 
-def _commit(one: dict[str, Any]) -> str:
-  found = one.get('commit')
-  if not found:
+def _commit(found: contents.Commit | None) -> str:
+  if found is None or not found.sha:
     return page.NOTHING
-  dirty = ', dirty' if found.get('dirty') else ''
-  return f'{str(found.get("sha"))[:10]}{dirty}'
+  return f'{found.sha[:10]}{", dirty" if found.dirty else ""}'
