@@ -12,11 +12,12 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
 from bignas_jax import (
   cluster,
+  contents,
+  errors,
   files,
   latency,
   machine,
   pieces,
-  placing,
   plain,
   process,
   runtimes,
@@ -52,7 +53,7 @@ def child(
   """
   cluster.refuse('benchmark child')
   if keep:
-    placing.check(directory, '--child')
+    _check_place(directory / latency.MEASURED)
   runtimes.check(names)
   loaded = child_lib.load(directory)
   piece = pieces.of_network(plain.network(loaded))
@@ -80,6 +81,18 @@ def child(
   if keep:
     files.write_json(directory / latency.MEASURED, result)
   return result
+
+
+def _check_place(path: epath.Path) -> None:
+  """Raises UserError if a result cannot be written there, or over another."""
+  if not path.parent.is_dir():
+    allowed = 'a directory that can be written to'
+    raise errors.UserError('--child', str(path.parent), allowed)
+  files.check_writable(path, '--child')
+  older = contents.read(path, contents.Measured)
+  if older is not None and older.rows is None:
+    allowed = 'a result of `benchmark child --keep`, or no such file'
+    raise errors.UserError(str(path), 'another file', allowed)
 
 
 def summary(times: Sequence[float], batch: int) -> dict[str, float]:

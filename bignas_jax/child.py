@@ -19,6 +19,7 @@ from bignas_jax import (
   errors,
   files,
   nested,
+  placing,
   receipts,
   replacing,
   slicing,
@@ -30,7 +31,8 @@ from bignas_jax.space import Space
 FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 # What other commands write beside them.
-MEASURED, RECEIPT, LOCK = 'latency.json', 'export.json', '.lock'
+MEASURED = 'latency.json'
+_RECEIPTS = (placing.RECEIPT, *placing.UNDER_WAY)
 _PACKAGE = 'a child package'
 
 Variables = dict[str, Any]
@@ -90,23 +92,21 @@ def ours(directory: epath.Path) -> set[str]:
   found = {*FILES, MEASURED}
   for name in replacing.names(directory):
     folder, _, last = name.rpartition('/')
-    if last == RECEIPT:
-      found |= {
-        f'{folder}/{n}'.strip('/') for n in _exported(directory / folder)
-      }
+    if last in _RECEIPTS:
+      exported = _exported(directory / folder, last)
+      found |= {f'{folder}/{n}'.strip('/') for n in exported}
   return found
 
 
-def _exported(directory: epath.Path) -> set[str]:
+def _exported(directory: epath.Path, receipt: str) -> set[str]:
   """Returns the names of an export's files that nobody has changed since."""
-  found = {RECEIPT, LOCK}
   try:
-    entries = files.read_json(directory / RECEIPT)['formats'].values()
-    told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
-  except (errors.UserError, AttributeError, KeyError, TypeError):
+    entries = placing.receipt(directory, receipt)['formats'].values()
+  except errors.UserError:
     return set()  # no receipt of ours
+  told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
   there = replacing.names(directory)
-  return found | {
+  return {receipt} | {
     name
     for name, sha256 in told.items()
     if name in there and receipts.digest(directory / name) == sha256

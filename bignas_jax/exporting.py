@@ -5,7 +5,7 @@ before anything is put in its place.
 """
 
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from bignas_jax import (
   counting,
   data_identity,
   errors,
-  files,
   metrics,
   placing,
   plain,
@@ -33,7 +32,6 @@ from bignas_jax import (
 )
 from bignas_jax.child import Child
 
-RECEIPT, FORMAT = 'export.json', 1
 TOLERANCE = 1e-4  # largest difference over the logits' scale
 # Two logits may each be off by that: closer ones may change places.
 _TIE = 2 * TOLERANCE
@@ -88,7 +86,8 @@ def export(
 
   Raises:
     UserError: a format's packages are missing, the child is damaged, or `out`
-      cannot be written to, or has a receipt that is none.
+      cannot be written to, or has something in the place of what would be
+      written that is not ours.
   """
   cluster.refuse('export')
   for name in names:
@@ -96,12 +95,14 @@ def export(
   if int8 and not set(names) & set(QUANTISED):
     allowed = f'with --format={" or ".join(QUANTISED)}'
     raise errors.UserError('--int8', ','.join(names), allowed)
+  placing.check_place(out, [directory])
   child = child_lib.load(directory)
   network = plain.network(child, preprocess=preprocess)
+  about = _about(directory, child, network)
   used = ('test', 'train') if int8 else ('test',)
-  opened = data_identity.of_child(child.info, data, *used)
-  _receipt_there(out)
   with placing.staging(out) as stage:
+    _check_files(out, about, names, int8)
+    opened = data_identity.of_child(child.info, data, *used)
     samples = comparing.samples(child, opened, preprocess, images)
     entries = {}
     for name in names:
@@ -110,15 +111,16 @@ def export(
       if int8:
         calibration = comparing.calibration(child, opened, preprocess)
       entries[name] = _entry(name, network, stage / name, samples, calibration)
-    receipt = _receipt(directory, child, network, samples)
+    receipt = about | _reference(samples) | {'formats': entries}
     if opened.differs:
       receipt['data_differs'] = opened.differs
     verified = all(entry['verified'] for entry in entries.values())
     if verified:
-      receipt['formats'] = _kept(out, receipt, entries) | entries
-      _install(stage, out, receipt, entries)
-    else:
-      receipt['formats'] = entries
+      _check_child(directory, about)
+      _check_files(out, about, names, int8)
+      receipt['formats'] = _kept(out, about, names) | entries
+      made = {name: entry['files'] for name, entry in entries.items()}
+      placing.install(out, stage, receipt, made)
   return receipt | {'out': str(out), 'verified': verified}
 
 
@@ -163,23 +165,17 @@ def _entry(
   return entry
 
 
-def _receipt(
-  directory: epath.Path,
-  child: Child,
-  network: plain.Network,
-  samples: comparing.Samples,
+def _about(
+  directory: epath.Path, child: Child, network: plain.Network
 ) -> dict[str, Any]:
-  """What it says of all formats together."""
-  guesses = samples.logits.argmax(-1)
+  """What a receipt says of the child, and of what goes in and comes out."""
   return {
-    'format': FORMAT,
+    'format': placing.FORMAT,
     'version': bignas_jax.__version__,
     'child': {
       'arch': arch_lib.to_dict(child.arch),
       'params': _params(network),
-      'sha256': {
-        name: receipts.digest(directory / name) for name in child_lib.FILES
-      },
+      'sha256': _digests(directory),
     },
     'input': {
       'name': 'images',
@@ -190,6 +186,13 @@ def _receipt(
       'std': list(network.std),
     },
     'output': {'name': 'logits', 'shape': ['batch', network.space.classes]},
+  }
+
+
+def _reference(samples: comparing.Samples) -> dict[str, Any]:
+  """What a receipt says of that which all formats were compared with."""
+  guesses = samples.logits.argmax(-1)
+  return {
     'reference': {
       'split': 'test',
       'images': len(guesses),
@@ -219,60 +222,36 @@ def _files(directory: pathlib.Path) -> dict[str, Any]:
   return {'files': found, 'bytes': sum(f['bytes'] for f in found.values())}
 
 
+def _digests(directory: epath.Path) -> dict[str, str]:
+  return {n: receipts.digest(directory / n) for n in child_lib.FILES}
+
+
+def _check_child(directory: epath.Path, about: dict[str, Any]) -> None:
+  """Raises UserError if the package is no longer what was exported."""
+  if _digests(directory) != about['child']['sha256']:
+    allowed = 'a child that stays as it is while it is exported'
+    raise errors.UserError('--child', str(directory), allowed)
+
+
 def _kept(
-  out: epath.Path, receipt: dict[str, Any], entries: Iterable[str]
+  out: epath.Path, about: dict[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
   """Other formats there, if they are of the same child and input."""
-  before = _receipt_there(out)
-  same = all(before.get(k) == receipt[k] for k in ('format', 'child', 'input'))
+  before = placing.earlier(out)
+  same = all(before.get(k) == about[k] for k in ('format', 'child', 'input'))
   return {
     name: entry
     for name, entry in before.get('formats', {}).items()
-    if same and name not in entries
+    if same and name not in names
   }
 
 
-def _receipt_there(out: epath.Path) -> dict[str, Any]:
-  """An earlier export's, or an empty one.
-
-  Raises:
-    UserError: a file of that name is not a receipt.
-  """
-  path = out / RECEIPT
-  if not path.is_file():
-    return {}
-  found = files.read_json(path)
-  try:
-    inside = all(
-      _inside(name) for e in found['formats'].values() for name in e['files']
-    )
-  except (AttributeError, KeyError, TypeError):
-    inside = False
-  if not inside:
-    raise errors.UserError(str(path), found, 'a receipt of an export, or none')
-  return found
-
-
-def _inside(name: str) -> bool:
-  """Whether a file lies where its receipt does: others are left alone."""
-  path = pathlib.PurePosixPath(name)
-  return not path.is_absolute() and '..' not in path.parts
-
-
-def _install(
-  stage: pathlib.Path,
-  out: epath.Path,
-  receipt: dict[str, Any],
-  entries: dict[str, Any],
+def _check_files(
+  out: epath.Path, about: dict[str, Any], names: Sequence[str], int8: bool
 ) -> None:
-  """Moves what was made to its place; without a receipt it is no export."""
-  before = _receipt_there(out).get('formats', {})
-  out.mkdir(parents=True, exist_ok=True)
-  (out / RECEIPT).unlink(missing_ok=True)
-  staying = {n for e in receipt['formats'].values() for n in e['files']}
-  for name in {n for entry in before.values() for n in entry['files']}:
-    if name not in staying:
-      (out / name).unlink(missing_ok=True)
-  for name, entry in entries.items():
-    placing.place(entry['files'], stage / name, out)
-  files.write_json(out / RECEIPT, receipt)
+  """Raises UserError if something that is not ours would be replaced."""
+  made = [FORMATS[name].NAME for name in names]
+  made += [FORMATS[n].INT8_NAME for n in names if int8 and n in QUANTISED]
+  kept = placing.names({'formats': _kept(out, about, names)})
+  older = placing.names(placing.earlier(out)) - kept
+  placing.check_files(out, made, older)

@@ -9,8 +9,12 @@ from typing import IO
 
 from bignas_jax import errors, metrics, storage
 
-# What file systems say that have no locks: Lustre without -o flock, some NFS.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# What file systems say that have no locks: Lustre without -o flock, some NFS,
+# and NFS of a directory.
+_NO_LOCKS = (
+  *(errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK),
+  errno.EBADF,
+)
 
 
 @contextlib.contextmanager
@@ -21,7 +25,8 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
   out; of the latter a warning tells.
 
   Args:
-    path: of the lock's file, in a directory that exists. The file stays.
+    path: of the lock's file, in a directory that exists: the file stays; or
+      a directory, which is its own lock.
     field: what the user said that leads here, such as `workdir`.
     allowed: what is allowed, when another process holds the lock.
 
@@ -31,11 +36,13 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
   if storage.in_bucket(path):
     yield
     return
-  with open(path, 'ab') as file:
+  is_directory = os.path.isdir(path)
+  with _opened(path, is_directory) as number:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      where = os.path.dirname(os.fspath(path))
+      where = os.fspath(path)
+      where = where if is_directory else os.path.dirname(where)
       raise errors.UserError(field, where, allowed) from None
     except OSError as error:
       if error.errno not in _NO_LOCKS:
@@ -72,3 +79,14 @@ def share(path: os.PathLike, first: Callable[[], None]) -> None:
       raise
     return
   fcntl.flock(file, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def _opened(path: os.PathLike, is_directory: bool) -> Iterator[int]:
+  """Opens a lock's file, which is made if it is missing, or a directory."""
+  flags = os.O_RDONLY if is_directory else os.O_WRONLY | os.O_CREAT
+  number = os.open(path, flags | os.O_CLOEXEC, 0o666)
+  try:
+    yield number
+  finally:
+    os.close(number)

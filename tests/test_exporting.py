@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -406,6 +407,84 @@ def test_a_target_that_cannot_be_written(package, tmp_path, capsys):
     refused(capsys, arguments, '--out', str(target), 'written to')
   assert file.read_text() == 'mine'
   assert sorted(tmp_path.iterdir()) == [closed, file]
+
+
+@pytest.fixture
+def nothing_done(monkeypatch):
+  """Fails the test if an export is begun."""
+
+  def begun(*arguments):
+    pytest.fail('it has begun to compare')
+
+  monkeypatch.setattr(comparing, 'samples', begun)
+
+
+@pytest.mark.usefixtures('nothing_done')
+@pytest.mark.parametrize(
+  'out', ['.', 'CHILD', 'link', 'dangling', 'CHILD/../a']
+)
+def test_places_that_are_no_directories_of_exports(
+  package, tmp_path, capsys, monkeypatch, out
+):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(package, 'a')
+  pathlib.Path('link').symlink_to('a')
+  pathlib.Path('dangling').symlink_to('nowhere')
+  before = everything(tmp_path)
+  out = out.replace('CHILD', str(tmp_path / 'a'))
+  refused(capsys, ['--child=a', '--format=onnx', f'--out={out}'], '--out')
+  assert everything(tmp_path) == before
+
+
+@pytest.mark.usefixtures('nothing_done')
+@pytest.mark.parametrize(
+  'name', ['model.onnx', 'model.int8.onnx', 'model.stablehlo', 'triton/notes']
+)
+def test_a_file_that_we_have_not_written(package, tmp_path, capsys, name):
+  mine = tmp_path / 'o' / name
+  mine.parent.mkdir(parents=True)
+  mine.write_text('mine')
+  arguments = [
+    '--format=onnx,stablehlo,triton',
+    '--int8',
+    f'--out={tmp_path}/o',
+  ]
+  refused(capsys, [f'--child={package}', *arguments], '--out', name)
+  assert everything(tmp_path) == {f'o/{name}': b'mine'}
+
+
+def test_one_that_has_changed_since(package, tmp_path, capsys, monkeypatch):
+  """Others stay where they are, and formats that are not exported again."""
+  arguments = [f'--child={package}', f'--out={tmp_path}/o', '--images=20']
+  assert run(capsys, *arguments, '--format=onnx')[0] == 0
+  (tmp_path / 'o/model.onnx').write_bytes(b'quantised by hand')
+  (tmp_path / 'o/notes').write_bytes(b'mine')
+  before = everything(tmp_path)
+  refused(capsys, [*arguments, '--format=onnx'], '--out', 'model.onnx')
+  assert everything(tmp_path) == before
+  assert run(capsys, *arguments, '--format=stablehlo')[0] == 0
+  after = everything(tmp_path)
+  assert before.items() - after.items() == {
+    ('o/export.json', before['o/export.json'])
+  }
+  assert set(after) == {*before, 'o/model.stablehlo'}
+
+
+def test_a_child_that_changes_meanwhile(package, tmp_path, capsys, monkeypatch):
+  child = shutil.copytree(package, tmp_path / 'child')
+
+  def load(directory):
+    (child / 'child.json').write_bytes(
+      (child / 'child.json').read_bytes() + b' '
+    )
+    return real(directory)
+
+  real = to_stablehlo.load
+  monkeypatch.setattr(to_stablehlo, 'load', load)
+  arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=20']
+  status, out, lines = run(capsys, f'--child={child}', *arguments)
+  assert (status, out) == (2, '') and 'stays as it is' in lines[-1]
+  assert not (tmp_path / 'o').exists()
 
 
 @pytest.mark.parametrize(

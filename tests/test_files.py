@@ -123,6 +123,18 @@ def test_a_lock_is_held_by_one(tmp_path):
   assert other().returncode == 0
 
 
+def test_a_directory_is_its_own_lock(tmp_path):
+  def held():
+    return locks.hold(tmp_path, '--out', 'a free one')
+
+  named = f'--out: got {str(tmp_path)!r}'
+  refused = pytest.raises(errors.UserError, match=named)
+  with held(), refused, held():
+    pass
+  with locks.hold(tmp_path, '--out', 'a free one'):
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_system_without_locks_gets_a_warning(
   tmp_path, monkeypatch, capsys
 ):

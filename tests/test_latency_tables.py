@@ -282,6 +282,16 @@ def test_what_a_child_took_is_kept_on_request(tmp_path, capsys):
   )
 
 
+@pytest.mark.parametrize('text', ['{"mine": 1}', '[1]', 'mine', ''])
+def test_another_file_in_the_place_of_what_is_kept(tmp_path, capsys, text):
+  """Before anything is measured: there is no child yet."""
+  (tmp_path / 'latency.json').write_text(text)
+  command = ['child', f'--child={tmp_path}', '--rounds=1', '--keep']
+  assert cli.status(benchmark.main, command) == 2
+  assert 'latency.json' in capsys.readouterr().err
+  assert (tmp_path / 'latency.json').read_text() == text
+
+
 @pytest.mark.parametrize('name', ['jax', 'onnx'])
 def test_a_runtime_computes_each_piece(name):
   arch = arch_lib.smallest(SPACE)
