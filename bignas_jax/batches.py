@@ -78,7 +78,7 @@ class Batches(Sequence[Batch]):
         .to_iter_dataset(none)
         .mp_prefetch(options)
       )
-      pieces = iterator
+      pieces = map(_copied, iterator)
     else:
       # Threads share one batch: the fewest images in memory. They take a few
       # at a time, since to hand over a task costs as much as a small image.
@@ -119,6 +119,16 @@ class Batches(Sequence[Batch]):
     limit = getattr(self.data, field)
     damage.check(self.source, damaged, f'data.{field}', limit, use)
     return batch
+
+
+def _copied(batch: Batch) -> Batch:
+  """The same batch in memory of this process.
+
+  Grain's lies in memory that is shared with a worker, which JAX on a CPU would
+  use as it is: what is alive when the process ends, such as the images that it
+  evaluates on, would be reported as leaked.
+  """
+  return {name: np.array(values) for name, values in batch.items()}
 
 
 def stream(
