@@ -8,7 +8,7 @@ tuple has one value describes a single network; `arch.pin` makes one.
 import dataclasses
 from typing import Literal
 
-from bignas_jax import errors
+from bignas_jax import errors, schema
 
 Choices = tuple[int, ...]
 _CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
@@ -28,7 +28,7 @@ class SqueezeExcite:
   """
 
   of: Literal['input', 'hidden'] = 'input'
-  ratio: float = 0.25
+  ratio: schema.Positive = 0.25
   rounding: Literal['floor', 'round_to_8'] = 'floor'
   activation: Literal['swish', 'relu'] = 'swish'
   gate: Literal['sigmoid', 'hard_sigmoid'] = 'sigmoid'

@@ -193,10 +193,14 @@ MNIST = Space(
 SPACES = {space.name: space for space in (BIGNAS, ATTENTIVE_NAS, MNIST)}
 
 
-def get(space: str | Space) -> Space:
-  """The space of that name; a space itself is passed through."""
+def get(space: str | Space, field: str = 'space') -> Space:
+  """The space of that name; a space itself is passed through.
+
+  Raises:
+    UserError: of `field`, where there is no such space.
+  """
   if isinstance(space, Space):
     return space
   if space not in SPACES:
-    raise errors.UserError('space', space, errors.one_of(SPACES, space))
+    raise errors.UserError(field, space, errors.one_of(SPACES, space))
   return SPACES[space]
