@@ -1,7 +1,8 @@
 """What a user did wrong, said in one line: field, value, what is allowed."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # Of data that are not where they were.
 MOVED = '(data that have moved: --data=DIRECTORY, or --config.data.directory)'
@@ -23,6 +24,15 @@ class UserError(ValueError):
     error = cls.__new__(cls, text)  # sets what str() shows
     error.field = text.partition(': ')[0]
     return error
+
+
+@contextlib.contextmanager
+def within(place: object) -> Iterator[None]:
+  """Adds the place, such as a file, to what is said of a field in it."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError.quoted(f'{place}: {error}') from None
 
 
 def one_of(names: Iterable[str], wrong: object = None) -> str:

@@ -17,6 +17,7 @@ from bignas_jax import (
   data_identity,
   errors,
   evaluation,
+  files,
   folding,
   metrics,
   presets,
@@ -55,7 +56,8 @@ def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
     raise errors.UserError(
       '--arch', 'best', f'a searched run; there is no {path}'
     )
-  return presets.parse(space, path.read_text())
+  with errors.within(path):
+    return arch_lib.from_dict(space, files.read_json(path).get('arch'))
 
 
 def extract(

@@ -48,45 +48,65 @@ def finite(value: Any) -> Any:
   return value
 
 
-def read_bytes(path: os.PathLike) -> bytes:
+def read_bytes(path: os.PathLike, at_most: int | None = None) -> bytes:
   """Returns what is in a file.
 
+  Args:
+    path: of the file.
+    at_most: bytes that it may have; None: any number.
+
   Raises:
-    UserError: it cannot be read; says why.
+    UserError: it cannot be read, says why; or it is too large.
   """
   try:
-    return epath.Path(path).read_bytes()
+    with epath.Path(path).open('rb') as file:
+      found = file.read() if at_most is None else file.read(at_most + 1)
   except OSError as error:
     why = error.strerror or type(error).__name__
     raise errors.UserError(str(path), why, 'a file that can be read') from None
+  if at_most is not None and len(found) > at_most:
+    more, allowed = f'more than {at_most:,} bytes', 'a smaller file'
+    raise errors.UserError(str(path), more, allowed)
+  return found
 
 
-def read_text(path: os.PathLike) -> str:
-  """Returns the text in a file.
+def read_text(path: os.PathLike, at_most: int | None = None) -> str:
+  """Returns the text in a file; see `read_bytes`.
 
   Raises:
-    UserError: it cannot be read, or is not UTF-8.
+    UserError: it cannot be read, is too large, or is not UTF-8.
   """
   try:
-    return read_bytes(path).decode()
+    return read_bytes(path, at_most).decode()
   except UnicodeDecodeError as error:
     why = f'byte {error.start} is no UTF-8'
     raise errors.UserError(str(path), why, 'a text file') from None
 
 
-def read_json(path: os.PathLike, kind: type = dict) -> Any:
-  """Returns a JSON object, or a list.
+def read_json(
+  path: os.PathLike, kind: type = dict, at_most: int | None = None
+) -> Any:
+  """Returns a JSON object, or a list; see `read_bytes`.
 
   Raises:
-    UserError: the file cannot be read, is not JSON, or not of that kind.
+    UserError: the file cannot be read, is too large, is not JSON, or not of
+      that kind.
   """
-  text = read_text(path)
+  return parse_json(read_text(path, at_most), str(path), kind)
+
+
+def parse_json(text: str, field: str, kind: type = dict) -> Any:
+  """Returns the JSON object, or the list, that a text is.
+
+  Raises:
+    UserError: it is not JSON, or not of that kind; names the field.
+  """
   try:
     value = json.loads(text)
   except (ValueError, RecursionError) as error:  # also of a number too long
-    raise errors.UserError(str(path), str(error), 'valid JSON') from None
+    raise errors.UserError(field, str(error), 'valid JSON') from None
   if not isinstance(value, kind):
-    raise errors.UserError(str(path), value, _NAMES[kind])
+    raise errors.UserError(field, value, _NAMES[kind])
   return value
 
 

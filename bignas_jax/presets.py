@@ -5,13 +5,13 @@ but for `best`, which means something in a work directory alone
 (`extraction.choose`).
 """
 
-import json
+import contextlib
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, nested, spaces
+from bignas_jax import errors, files, schema, spaces
 from bignas_jax.arch import Arch
 from bignas_jax.space import Choices, Space
 
@@ -143,6 +143,8 @@ PRESETS = {
   ),
 }
 
+_MOST_BYTES = 2**24  # of a file; a child.json of 20,000 classes has a megabyte
+
 ENDS = {'smallest': arch_lib.smallest, 'biggest': arch_lib.biggest}
 # What `parse` reads, for --help.
 WORDS = 'smallest, biggest, a preset (see `list`), JSON, or a file'
@@ -171,9 +173,8 @@ def parse(space: Space, text: str) -> Arch:
     if text in PRESETS:
       allowed += f' (a preset of space {PRESETS[text].space})'
     raise errors.UserError('arch', text, allowed)
-  if isinstance(fields, dict) and 'arch' in fields:
-    fields = fields['arch']  # search/best.json and child.json carry it so
-  return arch_lib.from_dict(space, fields)
+  with _place(text):  # search/best.json and child.json have it inside
+    return arch_lib.from_dict(space, fields.get('arch', fields))
 
 
 def space_of(text: str) -> Space:
@@ -184,24 +185,33 @@ def space_of(text: str) -> Space:
   """
   if text in PRESETS:
     return spaces.get(PRESETS[text].space)
-  fields = read(text)
-  try:
-    found = nested.build(Space, fields['network'])
-  except (KeyError, TypeError):
-    found = None
-  if not isinstance(found, Space):
+  fields = read(text) or {}
+  if 'network' not in fields:
     allowed = f'{errors.one_of(PRESETS, text)}, or a child.json'
     raise errors.UserError('arch', text, f'{allowed}; others need a space')
-  return found
+  with _place(text):
+    return schema.convert(Space, fields['network'], 'arch.network')
 
 
-def read(text: str) -> Any:
-  """What the JSON says that the text is, or is a file of; None: it is none."""
-  if not text.lstrip().startswith('{'):
-    if not os.path.isfile(text):  # False, not an error, for an odd name too
-      return None
-    text = pathlib.Path(text).read_text()
-  try:
-    return json.loads(text)
-  except json.JSONDecodeError as error:
-    raise errors.UserError('arch', text, f'valid JSON ({error})') from None
+def _is_json(text: str) -> bool:
+  return text.lstrip().startswith('{')
+
+
+def _place(text: str) -> contextlib.AbstractContextManager[None]:
+  """Names the file, if it is one, in what is said of an architecture."""
+  return contextlib.nullcontext() if _is_json(text) else errors.within(text)
+
+
+def read(text: str) -> dict[str, Any] | None:
+  """Returns the JSON object that a text is, or that the file it names holds.
+
+  None: it is neither.
+
+  Raises:
+    UserError: the file cannot be read, or it is no JSON object.
+  """
+  if _is_json(text):
+    return files.parse_json(text, 'arch')
+  if not os.path.isfile(text):  # False, not an error, for an odd name too
+    return None
+  return files.read_json(pathlib.Path(text), at_most=_MOST_BYTES)

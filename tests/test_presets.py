@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import cli, counting, errors, presets, spaces
+from bignas_jax import cli, cost, counting, errors, presets, spaces
 from bignas_jax import list as list_command
 
 MNIST = spaces.MNIST
@@ -73,6 +73,42 @@ def test_parse_refuses(text):
   assert len(str(caught.value)) < 500
   with pytest.raises(errors.UserError, match='arch'):
     presets.space_of(text)
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [
+    (b'\xff\xfe\x00', 'no UTF-8'),
+    (b'\x08\x00\x00', 'valid JSON'),
+    (b'[24]', 'a JSON object'),
+    (b'{"resolution": 24', 'valid JSON'),
+    (b'{"network": 3, "arch": 3}', 'got 3'),
+    (b'{"network": {"name": "x"}, "arch": {}}', 'got'),
+    (b'{"arch": {"resolution": 1' + b'0' * 5000 + b'}}', 'valid JSON'),
+    (b'[' * 10**5, 'valid JSON'),
+    (b' ' * (2**24 + 1), 'more than 16,777,216 bytes'),
+  ],
+  ids=lambda value: repr(value[:20]),
+)
+def test_a_file_that_holds_no_architecture_is_named(
+  tmp_path, capsys, content, reason
+):
+  path = tmp_path / 'model.safetensors'
+  path.write_bytes(content)
+  arguments = ['--space=mnist', f'--arch={path}']
+  assert cli.status(cost.main, arguments) == 2
+  told = capsys.readouterr().err
+  assert told.startswith(f'error: {path}') and told.count('\n') == 1
+  assert reason in told
+  with pytest.raises(errors.UserError, match=str(path)):
+    presets.space_of(str(path))
+
+
+def test_a_directory_and_other_things_that_are_no_file(tmp_path, capsys):
+  for text in (tmp_path, '/dev/zero', 'a\x00b', 'a\nb'):
+    assert cli.status(cost.main, ['--space=mnist', f'--arch={text}']) == 2
+    told = capsys.readouterr().err
+    assert 'or a file that holds JSON' in told and told.count('\n') == 1
 
 
 def test_parse_reads_names_and_files(tmp_path):
