@@ -76,19 +76,20 @@ def begin(directory: epath.Path, asked: Question, children: int) -> int:
   Raises:
     UserError: what was written then is damaged.
   """
-  path, known = _begun_path(directory, asked), children
-  if path.exists():
-    known = files.read_json(path).get('known')
-    if type(known) is not int or known < 0:
-      allowed = '{"known": a whole number}; delete the file to begin anew'
-      raise errors.UserError(str(path), known, allowed)
+  path = _begun_path(directory, asked)
 
-  def write() -> None:
+  def write() -> int:
+    known = children
+    if path.exists():
+      known = files.read_json(path).get('known')
+      if type(known) is not int or known < 0:
+        allowed = '{"known": a whole number}; delete the file to begin anew'
+        raise errors.UserError(str(path), known, allowed)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, {'asked': asked, 'known': known})
+    return known
 
-  cluster.once(write)  # by all: one may have read what the first has written
-  return known
+  return cluster.once(write)
 
 
 def finish(
