@@ -12,6 +12,7 @@ Each does what the command of its name does, to the same files.
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
@@ -22,12 +23,16 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   child,
+  errors,
   evaluating,
   extraction,
   footprint,
   latency_tables,
+  metrics,
   model,
+  presets,
   sampling,
+  schema,
   searching,
   sharding,
   storage,
@@ -39,6 +44,9 @@ from bignas_jax import limits as limits_lib
 from bignas_jax.arch import Arch
 from bignas_jax.evaluation import Evaluator, Score
 from bignas_jax.space import Space
+
+_WHOLE: Any = schema.Whole
+_SEED: Any = schema.Seed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,20 +76,23 @@ class Run:
 
     Args:
       which: what `--arch` takes, such as `best` or `smallest`; or the JSON
-        form as a dict.
+        form as a dict; or what `search` returned.
 
     Raises:
       UserError: the space has no such child.
     """
     if isinstance(which, str):
       return extraction.choose(self.workdir, self.space, which)
-    if isinstance(which, dict):
-      return arch_lib.from_dict(self.space, which)
-    return arch_lib.check(self.space, which)
+    if not isinstance(which, dict | Arch):
+      allowed = f'an Arch, its JSON form as a dict, best, {presets.WORDS}'
+      raise errors.UserError('arch', which, allowed)
+    fields = schema.plain(which)
+    return arch_lib.from_dict(self.space, fields.get('arch', fields))
 
   def sample(self, n: int, seed: int = 0) -> list[Arch]:
     """n uniform children; some may be equal."""
-    rng = sampling.generator(seed)
+    n = schema.convert(_WHOLE, schema.plain(n), 'n')
+    rng = sampling.generator(schema.convert(_SEED, schema.plain(seed), 'seed'))
     return [arch_lib.sample(self.space, rng) for _ in range(n)]
 
   def costs(self, which: str | dict[str, Any] | Arch) -> dict[str, float]:
@@ -98,8 +109,13 @@ class Run:
     Args:
       which: see `arch`.
       split: `held_out`, which may choose children, or `test`, which may not.
+
+    Raises:
+      UserError: there is no such child, or no such split.
     """
-    return self._evaluator(split).score(self._run.params, self.arch(which))
+    arch = self.arch(which)
+    evaluating.check_split(split)
+    return self._evaluator(split).score(self._run.params, arch)
 
   @functools.cache  # noqa: B019 (runs are few, and live as long as a notebook)
   def _evaluator(self, split: str) -> Evaluator:
@@ -110,7 +126,7 @@ class Run:
   def search(
     self,
     strategy: str = 'coarse_to_fine',
-    latency_table: str | None = None,
+    latency_table: str | os.PathLike | None = None,
     **settings: Any,
   ) -> dict[str, Any]:
     """Searches as the command does; every child goes into the run's archive.
@@ -125,24 +141,57 @@ class Run:
       The contents of `search/best.json`.
 
     Raises:
-      UserError: no child keeps the limits, or a setting is unknown.
+      UserError: no child keeps the limits, a setting is unknown or wrong, or
+        another search of this run is running.
     """
     bounds = {k: v for k, v in settings.items() if k[:4] in ('max_', 'min_')}
     changes = {k: v for k, v in settings.items() if k not in bounds}
     limits = limits_lib.from_dict(bounds)
     table = None
     if latency_table is not None:
-      table = latency_tables.load(storage.path(latency_table), self.space)
-    return searching.search(
+      path = _path(latency_table, 'latency_table')
+      table = latency_tables.load(path, self.space)
+    found = searching.search(
       self.workdir, strategy, limits, changes, table, self._data
     )
+    self._compare(found['step'])
+    return found
 
-  def extract(self, which: str | dict[str, Any] | Arch, out: str) -> 'Network':
-    """Writes a child package, checked against the supernet; and loads it."""
+  def extract(
+    self, which: str | dict[str, Any] | Arch, out: str | os.PathLike
+  ) -> 'Network':
+    """Writes a child package, checked against the supernet; and loads it.
+
+    Args:
+      which: see `arch`.
+      out: the package's directory: a new one, an empty one, or that of an
+        older package.
+
+    Raises:
+      UserError: there is no such child, or something else lies in `out`.
+    """
     text = arch_lib.to_json(self.arch(which))
-    place = storage.path(out)
-    extraction.extract(self.workdir, text, place, data=self._data)
-    return load_child(out)
+    place = _path(out, 'out')
+    made = extraction.extract(self.workdir, text, place, data=self._data)
+    self._compare(made.info['source']['step'])
+    return load_child(place)
+
+  def _compare(self, step: int) -> None:
+    """Tells where the run has gone on since it was loaded."""
+    if step != self.step:
+      metrics.say(
+        f'warning: this was of step {step}, the newest; what was loaded is of '
+        f'step {self.step}: load_run() again to evaluate the same'
+      )
+
+
+@dataclasses.dataclass
+class _Input:
+  """What a package must say of its images, for a child to run alone."""
+
+  channels: schema.Natural
+  mean: tuple[float, ...]
+  std: tuple[schema.Positive, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,9 +216,17 @@ class Network:
 
     Returns:
       float32 [batch, classes].
+
+    Raises:
+      UserError: they are no such images.
     """
-    if images.dtype != np.uint8:
-      raise TypeError(f'images are {images.dtype}, not uint8')
+    channels = self.info['input']['channels']
+    shape = getattr(images, 'shape', ())
+    right = len(shape) == 4 and shape[3] == channels and 0 not in shape[1:3]
+    if getattr(images, 'dtype', None) != np.uint8 or not right:
+      told = f'{getattr(images, "dtype", type(images).__name__)} {shape}'
+      allowed = f'an array, uint8 [batch, size, size, {channels}]'
+      raise errors.UserError('images', told, allowed)
     return self._logits(self._child.variables, jnp.asarray(images))
 
   @functools.cached_property
@@ -187,7 +244,15 @@ class Network:
     return logits
 
 
-def load_run(workdir: str, data: str = '') -> Run:
+def _path(value: Any, field: str) -> epath.Path:
+  """Raises UserError, naming the field: it is no path."""
+  text = os.fspath(value) if isinstance(value, os.PathLike) else value
+  if not isinstance(text, str):
+    raise errors.UserError(field, value, 'a path')
+  return storage.path(text, field)
+
+
+def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
   """Reads the newest checkpoint of a run.
 
   Args:
@@ -198,15 +263,28 @@ def load_run(workdir: str, data: str = '') -> Run:
     UserError: the directory is not a trained run's, or the data are not those
       that it was trained on.
   """
-  path = storage.path(workdir)
-  return Run(path, trained.load(path, data), data)
+  path, place = _path(workdir, 'workdir'), ''
+  if data != '':
+    place = os.fspath(_path(data, 'data'))
+  return Run(path, trained.load(path, place), place)
 
 
-def load_child(directory: str) -> Network:
+def load_child(directory: str | os.PathLike) -> Network:
   """Reads a child package.
 
   Raises:
     UserError: a file is missing, damaged, or does not fit the other.
   """
-  found = child.load(storage.path(directory))
+  path = _path(directory, 'child')
+  found = child.load(path)
+  place = f'{path / child.FILES[0]}: input'
+  told = found.info.get('input')
+  if not isinstance(told, dict):
+    raise errors.UserError(place, told, 'what the images are')
+  known = [field.name for field in dataclasses.fields(_Input)]
+  told = {k: v for k, v in told.items() if k in known}
+  images = schema.convert(_Input, told, place)
+  if {len(images.mean), len(images.std)} != {images.channels}:
+    allowed = f'a mean and a std for each of {images.channels} channels'
+    raise errors.UserError(place, told, allowed)
   return Network(found.arch, found.info, found)

@@ -39,7 +39,7 @@ def check(
     settings: of the strategy.
     costs: names of those that are known.
   """
-  if strategy not in STRATEGIES:
+  if not isinstance(strategy, str) or strategy not in STRATEGIES:
     allowed = errors.one_of(STRATEGIES, strategy)
     raise errors.UserError('--strategy', strategy, allowed)
   known = list(costs)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import tiny
 
+import bignas_jax
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   cli,
+  errors,
   evaluation,
   extraction,
   locks,
@@ -259,3 +261,103 @@ def test_what_cannot_be_asked_is_one_line(trained, capsys, option, words):
   assert found == 2 and told.out == ''
   assert told.err.count('\n') == 1 and words in told.err
   assert not (trained / 'search').exists()
+
+
+MISTAKES = [
+  (lambda run, _: bignas_jax.load_run(5), 'workdir: got 5; allowed: a path'),
+  (lambda run, _: bignas_jax.load_run(None), 'workdir: got None'),
+  (lambda run, _: bignas_jax.load_run(b'a'), "workdir: got b'a'"),
+  (lambda run, _: bignas_jax.load_run('no/run'), 'no/run'),
+  (lambda run, _: bignas_jax.load_run(run.workdir, data=3), 'data: got 3'),
+  (lambda run, _: bignas_jax.load_child(['a']), 'child: got'),
+  (lambda run, _: bignas_jax.load_child('no/child'), 'no/child'),
+  (lambda run, _: run.arch(None), 'arch: got None; allowed: an Arch'),
+  (lambda run, _: run.arch(7), 'arch: got 7'),
+  (lambda run, _: run.arch('bigest'), 'did you mean biggest?'),
+  (lambda run, _: run.arch('{"arch": ' * 5000), 'valid JSON'),
+  (lambda run, _: run.arch('best'), 'searched run'),
+  (lambda run, _: run.arch({'resolution': 8}), 'keys'),
+  (lambda run, _: run.arch({'arch': 3}), 'arch: got 3'),
+  (lambda run, _: run.arch(_changed(width=3)), 'arch.width: got 3'),
+  (lambda run, _: run.arch(_changed(width=(8, 8))), 'arch.width: got'),
+  (lambda run, _: run.arch(_changed(depth=('1',))), 'arch.depth'),
+  (lambda run, _: run.arch(_changed(resolution=None)), 'arch.resolution'),
+  (lambda run, _: run.sample(-1), 'n: got -1; allowed: a whole number >= 0'),
+  (lambda run, _: run.sample(2.5), 'n: got 2.5'),
+  (lambda run, _: run.sample('3'), "n: got '3'"),
+  (lambda run, _: run.sample(1, seed=-1), 'seed: got -1'),
+  (lambda run, _: run.sample(1, seed=None), 'seed: got None'),
+  (lambda run, _: run.costs({}), 'arch'),
+  (lambda run, _: run.evaluate('smallest', 'train'), 'split'),
+  (lambda run, _: run.evaluate('smallest', ['test']), 'split'),
+  (lambda run, _: run.evaluate(3.5), 'arch'),
+  (lambda run, _: run.search(None), '--strategy: got None'),
+  (lambda run, _: run.search(['random']), '--strategy'),
+  (lambda run, _: run.search('radnom'), 'did you mean random?'),
+  (lambda run, _: run.search(max_macs=float('nan')), 'max_macs: got nan'),
+  (lambda run, _: run.search(max_macs='1e6'), "max_macs: got '1e6'"),
+  (lambda run, _: run.search(max_mac=1e6), 'max_mac: got'),
+  (lambda run, _: run.search(evaluatoins=3), 'did you mean evaluations?'),
+  (lambda run, _: run.search(evaluations='3'), 'search.evaluations'),
+  (lambda run, _: run.search(evaluations=True), 'search.evaluations'),
+  (lambda run, _: run.search(seed=1.5), 'search.seed: got 1.5'),
+  (lambda run, _: run.search(objectives='macs'), 'search.objectives'),
+  (lambda run, _: run.search(objectives=[1]), 'search.objectives'),
+  (lambda run, _: run.search(latency_table=5), 'latency_table: got 5'),
+  (lambda run, _: run.search(latency_table='no/table'), 'no/table'),
+  (lambda run, _: run.extract('smallest', None), 'out: got None'),
+  (lambda run, _: run.extract('smallest', run.workdir), 'a child package'),
+  (lambda run, there: run.extract('smallest', there / 'config.json'), 'out'),
+  (lambda run, _: run.extract(None, 'no/child'), 'arch: got None'),
+]
+
+
+def _changed(**fields):
+  return dataclasses.replace(arch_lib.smallest(SPACE), **fields)
+
+
+def test_a_notebooks_mistakes_are_the_commands_errors(trained):
+  run = bignas_jax.load_run(trained)
+  before = sorted(trained.rglob('*'))
+  for mistake, words in MISTAKES:
+    with pytest.raises(errors.UserError) as caught:
+      mistake(run, trained)
+    assert words in str(caught.value) and '\n' not in str(caught.value)
+  assert sorted(trained.rglob('*')) == before
+
+
+def test_a_childs_images_are_checked(trained, tmp_path):
+  run = bignas_jax.load_run(str(trained))
+  child = run.extract(run.sample(1)[0], tmp_path / 'child')
+  right = np.zeros((2, 9, 9, 1), np.uint8)
+  assert child(right).shape == (2, 10)
+  for images in (
+    right[0],
+    right[..., 0],
+    right.astype(np.float32),
+    [[1]],
+    None,
+  ):
+    with pytest.raises(errors.UserError, match=r'images: got .*uint8 \[batch'):
+      child(images)
+  path = tmp_path / 'child' / 'child.json'
+  info = json.loads(path.read_text())
+  for wrong in (
+    None,
+    {},
+    {'channels': 1, 'mean': [0], 'std': [0]},
+    {'mean': 3},
+  ):
+    path.write_text(json.dumps(info | {'input': wrong}))
+    with pytest.raises(errors.UserError, match=r'child\.json: input'):
+      bignas_jax.load_child(tmp_path / 'child')
+
+
+def test_a_run_that_has_gone_on_is_told(run, capsys):
+  loaded = bignas_jax.load_run(run)
+  older = dataclasses.replace(loaded, _run=loaded._run._replace(step=7))
+  found = older.search('random', evaluations=1)
+  assert found['step'] == 1
+  told = capsys.readouterr().err
+  assert 'warning: this was of step 1' in told and 'of step 7' in told
+  assert loaded.arch(found) == loaded.arch('best')
