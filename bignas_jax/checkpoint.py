@@ -141,7 +141,7 @@ class _Manager(ocp.CheckpointManager):
   """One that saves when it is told to, and does not ask about signals.
 
   Orbax would ask JAX by the number of the step; training asks by the number
-  of its calls (`cluster.StopRequest`), and JAX takes both for one count.
+  of its calls (`stopping.StopRequest`), and JAX takes both for one count.
   """
 
   def reached_preemption(self, step: int) -> bool:

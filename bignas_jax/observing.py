@@ -8,7 +8,16 @@ import jax
 import numpy as np
 from etils import epath
 
-from bignas_jax import machine, metrics, process, profiling
+from bignas_jax import arch as arch_lib
+from bignas_jax import config as config_lib
+from bignas_jax import (
+  counting,
+  machine,
+  metrics,
+  process,
+  profiling,
+  programs,
+)
 from bignas_jax.config import Config
 from bignas_jax.pace import Pace
 from bignas_jax.run_card import Card
@@ -17,6 +26,27 @@ from bignas_jax.sampling import Child
 # Of a logged line, what is told to a person.
 _TOLD = ('train/loss_', 'train/top1_', 'train/grad_norm', 'lr', 'images_per_s')
 _NOT_TOLD = ('train/grad_norm_',)
+
+
+def overview(config: Config) -> str:
+  """What will be trained, in a few lines."""
+  space = config_lib.space(config)
+  lines = [f'space {space.name}: {arch_lib.count(space):,} children']
+  if arch_lib.is_one(space):
+    lines = [f'one network of space {space.name}, called biggest']
+  for role, make in programs.evaluated(config_lib.roles(config)).items():
+    arch = make(space)
+    cost = counting.cost(space, arch)
+    lines.append(
+      f'  {role:8} {arch.resolution:4} px {cost.macs / 1e6:10.2f} M MACs '
+      f'{cost.params / 1e6:8.3f} M parameters'
+    )
+  lines.append(
+    f'{config.steps} steps of {config.batch_size} images on '
+    f'{jax.device_count()} {jax.devices()[0].device_kind} device(s), '
+    f'{config.dtype}, seed {config.seed}'
+  )
+  return '\n'.join(lines)
 
 
 class Watch:

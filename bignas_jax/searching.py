@@ -28,6 +28,7 @@ from bignas_jax import (
   recovery,
   schema,
   selection,
+  stopping,
   strategies,
   trained,
   training,
@@ -237,7 +238,7 @@ def _pauses() -> Iterator[Callable[[], None]]:
   if not process.joined():
     yield lambda: None
     return
-  with cluster.StopRequest() as stop:
+  with stopping.StopRequest() as stop:
 
     def pause() -> None:
       if stop.due():

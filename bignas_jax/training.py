@@ -13,12 +13,10 @@ from typing import Any, NoReturn
 import jax
 from etils import epath
 
-from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
   cli,
   cluster,
-  counting,
   data_identity,
   evaluation,
   metrics,
@@ -31,16 +29,11 @@ from bignas_jax import (
   sharding,
   sources,
   starting,
+  stopping,
 )
-from bignas_jax import (
-  config as config_lib,
-)
-from bignas_jax import (
-  data as data_lib,
-)
-from bignas_jax import (
-  workdir as workdir_lib,
-)
+from bignas_jax import config as config_lib
+from bignas_jax import data as data_lib
+from bignas_jax import workdir as workdir_lib
 from bignas_jax.checkpoint import Checkpoints
 from bignas_jax.config import Config
 from bignas_jax.divergence import Diverged
@@ -66,7 +59,7 @@ def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
   """
   cluster.join(preemptible=True)
   config = cluster.each(lambda: _resolved(config, workdir))
-  with cluster.StopRequest() as stop:
+  with stopping.StopRequest() as stop:
     return _train(config, workdir, stop)
 
 
@@ -79,7 +72,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   cluster.same('config', name, fields)
   cluster.once(lambda: workdir_lib.check_place(workdir))
   setup, splits = cluster.each(lambda: _described(config))
-  identity = data_identity.describe(splits)
+  identity = cluster.each(lambda: data_identity.describe(splits))
   cluster.same('data.directory', config.data.directory, identity)
   claimed = _claimed(workdir, config, splits)
   with recovery.no_room_in_one_line(workdir), claimed:
@@ -131,18 +124,18 @@ class _Run:
     self.policy = config_lib.policy(config)
     self.course = recovery.Course(config, workdir)
     self.compiled: dict[str, Any] | None = None
-    metrics.say(overview(config))
+    metrics.say(observing.overview(config))
 
-  def train(self, stop: cluster.StopRequest) -> dict[str, Any]:
+  def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
     while True:
       try:
         return self._from_checkpoint(stop)
       except Diverged as trouble:
         self.course.turn_back(trouble)
-      except cluster.Stopped:
+      except stopping.Stopped:
         raise cli.Preempted('saved; to be evaluated when it goes on') from None
 
-  def _from_checkpoint(self, stop: cluster.StopRequest) -> dict[str, Any]:
+  def _from_checkpoint(self, stop: stopping.StopRequest) -> dict[str, Any]:
     """From the newest one to the end, unless something comes between."""
     config = self.config
     checkpoints = Checkpoints(
@@ -218,22 +211,22 @@ class _Run:
             self.setup, compiled, state, batch, children
           )
         watch.handed_over(done, measured)
-        stopping = stop.due() and not last
+        ending = stop.due() and not last
         course.look(done, children, measured)
         checkpoints.check()
         if last or done % config.log_every == 0:
           writer.write(done, watch.line(done, children, measured))
-        if last or done % config.checkpoint_every == 0 or stopping:
+        if last or done % config.checkpoint_every == 0 or ending:
           course.settle()
           with watch.doing('saving'):
             checkpoints.save(done, state, course.notes())
           saved = done
-        if stopping:
+        if ending:
           raise cli.Preempted(f'saved step {done} of {config.steps}')
         if last or done % config.eval_every == 0:
           try:
             values = evaluated(done, state)
-          except cluster.Stopped:
+          except stopping.Stopped:
             if saved != done:
               course.settle()
               checkpoints.save(done, state, course.notes())
@@ -241,7 +234,7 @@ class _Run:
     return state, values
 
   def evaluate(
-    self, state: State, stop: cluster.StopRequest
+    self, state: State, stop: stopping.StopRequest
   ) -> dict[str, float]:
     """Calibrated test accuracy of the children that a run is evaluated by.
 
@@ -304,24 +297,3 @@ def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
     return evaluation.Evaluator(model, calibration, evaluated, arch)
 
   return cluster.each(make)
-
-
-def overview(config: Config) -> str:
-  """What will be trained, in a few lines."""
-  space = config_lib.space(config)
-  lines = [f'space {space.name}: {arch_lib.count(space):,} children']
-  if arch_lib.is_one(space):
-    lines = [f'one network of space {space.name}, called biggest']
-  for role, make in programs.evaluated(config_lib.roles(config)).items():
-    arch = make(space)
-    cost = counting.cost(space, arch)
-    lines.append(
-      f'  {role:8} {arch.resolution:4} px {cost.macs / 1e6:10.2f} M MACs '
-      f'{cost.params / 1e6:8.3f} M parameters'
-    )
-  lines.append(
-    f'{config.steps} steps of {config.batch_size} images on '
-    f'{jax.device_count()} {jax.devices()[0].device_kind} device(s), '
-    f'{config.dtype}, seed {config.seed}'
-  )
-  return '\n'.join(lines)

@@ -19,7 +19,7 @@ LAYERS = [
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
   rollbacks extras placing timing annotations schema parsing locks
-  signals replacing headers contents""",
+  signals stopping replacing headers contents""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling
   counting optim sharding model examples folders array_records sources

@@ -13,11 +13,11 @@ import tiny
 from bignas_jax import (
   checkpoint,
   cli,
-  cluster,
   config,
   programs,
   recovery,
   rollbacks,
+  stopping,
   training,
 )
 from bignas_jax.divergence import Diverged, Watch
@@ -177,7 +177,7 @@ def _end(config_, workdir):
   return state, tiny.numbers(workdir)
 
 
-class _StopsAfter(cluster.StopRequest):
+class _StopsAfter(stopping.StopRequest):
   """As if a signal had come during step `after` of this process."""
 
   def __init__(self, after):
@@ -202,7 +202,7 @@ def test_a_run_goes_round_what_made_it_diverge(tmp_path, monkeypatch):
     for after in 3, 5:  # before trouble, and in the midst of it
       workdir = tmp_path / f'stopped{after}'
       with patch.context() as stops:
-        stops.setattr(cluster, 'StopRequest', lambda n=after: _StopsAfter(n))
+        stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
         with pytest.raises(cli.Preempted):
           training.train(_config(), workdir)
       chex.assert_trees_all_equal(_end(_config(), workdir), unbroken)

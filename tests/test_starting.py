@@ -18,7 +18,6 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   checkpoint,
   cli,
-  cluster,
   errors,
   nested,
   programs,
@@ -27,6 +26,7 @@ from bignas_jax import (
   sharding,
   slicing,
   starting,
+  stopping,
   supernet,
   training,
 )
@@ -165,7 +165,7 @@ def test_a_preset_brings_its_space_along():
 # Where it starts.
 
 
-class _StopsAfter(cluster.StopRequest):
+class _StopsAfter(stopping.StopRequest):
   """As if a signal had come during step `after`."""
 
   def __init__(self, after: int):
@@ -191,7 +191,7 @@ def test_a_stopped_run_needs_its_child_no_more(copied, tmp_path, monkeypatch):
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   wanted = training.train(config, whole)
   with monkeypatch.context() as patch:
-    patch.setattr(cluster, 'StopRequest', lambda: _StopsAfter(3))
+    patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(3))
     with pytest.raises(cli.Preempted, match='saved step 3 of 6'):
       training.train(config, stopped)
   shutil.rmtree(copied)

@@ -11,11 +11,11 @@ import tiny
 from bignas_jax import (
   checkpoint,
   cli,
-  cluster,
   errors,
   evaluation,
   metrics,
   sharding,
+  stopping,
   training,
 )
 from bignas_jax import config as config_lib
@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
   return workdir, result
 
 
-class _StopsAfter(cluster.StopRequest):
+class _StopsAfter(stopping.StopRequest):
   """As if a signal had come during step `after`."""
 
   def __init__(self, after: int):
@@ -54,7 +54,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
   whole, tmp_path, monkeypatch, after
 ):
   with monkeypatch.context() as patch:
-    patch.setattr(cluster, 'StopRequest', lambda: _StopsAfter(after))
+    patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(after))
     with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
       training.train(tiny.config(), tmp_path)
   again = tiny.config()
