@@ -12,7 +12,8 @@ class UserError(ValueError):
   """A mistake that the user can mend; commands exit with status 2 on it."""
 
   def __init__(self, field: str, value: object, allowed: str):
-    super().__init__(f'{field}: got {_short(value)}; allowed: {allowed}')
+    told = f'{field}: got {_short(value)}; allowed: {allowed}'
+    super().__init__(' '.join(told.split()))  # a field may be anybody's text
     self.field = field
 
   def __reduce__(self):

@@ -1,5 +1,6 @@
 """ImageNet in small: prepared from archives, read as the splits of a run."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -36,9 +37,8 @@ SHARD = f'{NAME}-test.array_record-00000-of-00001'
 
 
 def config(directory, **changes) -> sources.Data:
-  found = imagenet.get_config().data
-  fields = vars(found) | {'directory': str(directory), 'held_out': 6} | changes
-  return sources.Data(**fields)
+  fields = {'directory': str(directory), 'held_out': 6} | changes
+  return dataclasses.replace(imagenet.get_config().data, **fields)
 
 
 def jpeg(label: int, number: int, kind='JPEG') -> bytes:

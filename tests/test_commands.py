@@ -235,7 +235,7 @@ def _refused(capsys, name, arguments, *words):
     ('--config.layout.sizes=(2,2)', ['layout.sizes', "('data',)"]),
     ("--config.layout.rules=(('*','data'),)", ['layout.rules', 'regular']),
     ("--config.layout.rules=(('a','b'),)", ['layout.rules', "('data',)"]),
-    ("--config.layout.rules=('a',)", ['layout.rules', 'tuple']),
+    ("--config.layout.rules=('a',)", ['layout.rules', '2 values']),
     ('--config.steps', ['--config.steps=VALUE']),
     ('--stesp=3', ['--stesp']),
   ],
@@ -290,7 +290,9 @@ def test_no_run_in_the_work_directory(tmp_path, capsys, name, there):
 
 
 def test_a_run_without_checkpoints(tmp_path, capsys):
-  workdir.claim(tmp_path / 'run', tiny.config())
+  config = tiny.config()
+  splits = sources.load(config.data, config.space.channels)
+  workdir.claim(tmp_path / 'run', config, splits)
   arguments = [f'--workdir={tmp_path}/run']
   _refused(capsys, 'search', arguments, 'checkpoint')
 
@@ -385,7 +387,8 @@ def test_a_child_off_by_more_than_the_tolerance_is_not_written(
 ):
   from bignas_jax import extraction
 
-  monkeypatch.setattr(extraction, '_difference', lambda *_: 2e-4)
+  off = extraction.Parity(max_abs_diff=2e-4, logits_scale=1.0, images=1)
+  monkeypatch.setattr(extraction, '_difference', lambda *_: off)
   arguments = [f'--workdir={trained}', f'--out={tmp_path}/child']
   _refused(capsys, 'extract', arguments, '0.0002')
   assert not (tmp_path / 'child').exists()

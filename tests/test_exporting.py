@@ -364,7 +364,7 @@ def refused(capsys, arguments, *words):
     (['--format=onxn'], ['--format', 'did you mean onnx?', 'saved_model']),
     (['--format=onnx,'], ['--format', 'one of']),
     (['--format=stablehlo', '--int8'], ['--int8', 'onnx or tflite']),
-    (['--format=onnx', '--images=0'], ['--images', 'at least 1']),
+    (['--format=onnx', '--images=0'], ['--images', 'a whole number >= 1']),
     ([], ['--format']),
   ],
 )

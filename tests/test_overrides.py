@@ -84,7 +84,7 @@ def test_nothing_can_become_something():
     ('steps.x=3', ['--config.steps.x', 'nothing inside of it']),
     ('rule={"dropout": 0}', ['--config.rule:', '--config.rule.FIELD=VALUE']),
     ('space.clases=3', ['--config.space.clases', 'did you mean classes?']),
-    ('space.classes=0', ['--config.space.classes: got (0,)']),
+    ('space.classes=0', ['--config.space.classes: got 0']),
     ('space.stages[1].width=(8,)', ['--config.space.stages[1]', '[0] to [0]']),
     ('space.stages.width=(8,)', ['--config.space.stages.width', '[0] to [0]']),
     ('space.stages[0].width=(8.5,)', ['stages[0].width[0]: got 8.5']),
