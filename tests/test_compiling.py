@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 
 import jax
@@ -265,3 +266,18 @@ def test_figures_are_kept(tmp_path, monkeypatch, capsys):
   assert not any(one.pop('kept') for one in first['programs'])
   assert again == first
   assert 'compiled in' not in capsys.readouterr().err
+
+
+@needs_libtpu
+@pytest.mark.parametrize('topology', ['v3:8x8', 'v5e:4x4', 'v5p:2x2x2'])
+def test_hosts_of_a_slice_have_each_row_of_a_batch_once(topology):
+  """Whatever order the mesh has: in those of v5e and v5p, hosts take turns."""
+  for layout in None, sharding.Layout(axes=('a', 'b'), sizes=(2, -1)):
+    where = compiling.mesh(topology, layout)
+    hosts = {device.process_index for device in where.devices.flat}
+    images = 4 * where.size
+    parts = [sharding.rows(where, images, host) for host in sorted(hosts)]
+    assert sorted(itertools.chain(*parts)) == [*range(images)]
+    assert len({len(part) for part in parts}) == 1
+  # A part of a slice, for which JAX has no order.
+  assert sharding.mesh(list(where.devices.flat)[:3]).size == 3
