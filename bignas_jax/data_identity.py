@@ -6,14 +6,40 @@ decide which of them are held out. Their digests are kept in `config.json` and
 finds. The path is no part of it: data may move.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bignas_jax import errors, metrics, nested, sources
+from bignas_jax import errors, metrics, schema, sources
 
 _CLASSES = 'classes'
 _said: set[str] = set()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classes:
+  """Of the data, in the order of the labels."""
+
+  count: int
+  sha256: str
+  names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  images: int
+  sha256: str  # of what `Source.digest` says
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+  """What `describe` returns, to check what a file says."""
+
+  classes: _Classes
+  train: _Split
+  held_out: _Split
+  test: _Split
 
 
 class Opened(NamedTuple):
@@ -53,23 +79,22 @@ def differences(
   """Returns in words how two descriptions differ; nothing if they do not.
 
   Args:
-    there: of the data that something was made with. What it does not describe
-      is not compared.
+    there: of the data that something was made with.
     here: of those that are found now.
     parts: `classes` and names of splits.
   """
   found = []
   for part in parts:
-    told, now = there.get(part), here[part]
-    if not isinstance(told, dict) or told.get('sha256') == now['sha256']:
+    told, now = there[part], here[part]
+    if told['sha256'] == now['sha256']:
       continue
     if part == _CLASSES:
-      names = other_classes(told.get('names', []), now['names'])
-      text = f'{told.get("count")} there, {now["count"]} here; {names}'
-    elif told.get('images') == now['images']:
+      names = other_classes(told['names'], now['names'])
+      text = f'{told["count"]} there, {now["count"]} here; {names}'
+    elif told['images'] == now['images']:
       text = f'{now["images"]} images here, as there, but others'
     else:
-      text = f'{told.get("images")} images there, {now["images"]} here'
+      text = f'{told["images"]} images there, {now["images"]} here'
     found.append(f'{part}: {text}')
   return found
 
@@ -89,25 +114,23 @@ def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
   return ', '.join(found)
 
 
-def check(
-  told: Any, splits: sources.Splits, directory: str, whose: str
-) -> None:
+def check(told: Any, here: dict[str, Any], directory: str, whose: str) -> None:
   """Checks that these are the data that a run was made with.
 
   Args:
     told: their description in its `config.json`; None: an older version's,
       which has none. That is said, once.
-    splits: that are found.
+    here: of those that are found.
     directory: where.
     whose: the run.
 
   Raises:
     UserError: they are others; says in what they differ.
   """
-  if not isinstance(told, dict):
+  if told is None:
     _say_unknown(whose)
     return
-  here = describe(splits)
+  schema.convert(_Identity, told, f'{whose}: data', others=True)
   found = differences(told, here, list(here))
   if found:
     allowed = f'the data that {whose} was made with; ' + '; '.join(found)
@@ -132,16 +155,18 @@ def of_child(
   Raises:
     UserError: the data are not there, or others; says in what they differ.
   """
-  data = nested.build(sources.Data, info['data'])
+  data = schema.convert(sources.Data, info.get('data'), 'child.json: data')
   data = sources.placed(data, directory)
   splits = sources.load(data, info['input']['channels'])
   told = info.get('data_identity')
-  if not isinstance(told, dict):
+  if told is None:
     names = splits.train.classes
     _say_unknown(
       'this child', other_classes(info.get('class_names', names), names)
     )
     return Opened(data, splits, [])
+  field = 'child.json: data_identity'
+  schema.convert(_Identity, told, field, others=True)
   here = describe(splits)
   used = ('train', 'held_out') if split == 'held_out' else (split, *more)
   classes = differences(told, here, [_CLASSES])

@@ -14,7 +14,6 @@ from bignas_jax import (
   backend,
   cluster,
   counting,
-  data_identity,
   errors,
   evaluation,
   files,
@@ -144,7 +143,7 @@ def _verified(run: trained.Run, arch: Arch, text: str, fold: bool) -> Child:
   }
   info = _info(config, model, arch) | measured
   info['class_names'] = list(run.splits.train.classes)
-  info['data_identity'] = data_identity.describe(run.splits)
+  info['data_identity'] = run.data_identity
   return Child(arch, network, sliced, info)
 
 

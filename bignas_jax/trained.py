@@ -31,6 +31,7 @@ class Run(NamedTuple):
   step: int
   params: Any
   config_sha256: str  # as it was when the run started
+  data_identity: dict[str, Any]
 
 
 def _mesh(config: Config) -> Mesh:
@@ -55,12 +56,15 @@ def _mesh(config: Config) -> Mesh:
   return sharding.mesh(devices[:number])
 
 
-def _splits(config: Config, workdir: epath.Path) -> sources.Splits:
-  """The images that a run was trained on, and none else."""
+def _data(
+  config: Config, workdir: epath.Path
+) -> tuple[sources.Splits, dict[str, Any]]:
+  """The images that a run was trained on, and none else; what tells them."""
   splits = sources.load(config.data, config_lib.space(config).channels)
+  here = data_identity.describe(splits)
   told = workdir_lib.read(workdir).get('data')
-  data_identity.check(told, splits, config.data.directory, str(workdir))
-  return splits
+  data_identity.check(told, here, config.data.directory, str(workdir))
+  return splits, here
 
 
 def load(workdir: epath.Path, data: str = '') -> Run:
@@ -76,7 +80,7 @@ def load(workdir: epath.Path, data: str = '') -> Run:
   """
   config = workdir_lib.load_config(workdir)
   config.data = sources.placed(config.data, data)
-  splits = cluster.each(lambda: _splits(config, workdir))
+  splits, identity = cluster.each(lambda: _data(config, workdir))
   backend.keep_programs(workdir / 'compiled')
   model = config_lib.model(config, _mesh(config))
   like = sharding.described(
@@ -85,4 +89,4 @@ def load(workdir: epath.Path, data: str = '') -> Run:
   name = 'ema' if config.ema_decay > 0 else 'params'
   step, params = checkpoint.restore_params(workdir, like, name)
   sha256 = workdir_lib.config_sha256(workdir, config)
-  return Run(config, model, splits, step, params, sha256)
+  return Run(config, model, splits, step, params, sha256, identity)

@@ -14,7 +14,6 @@ from bignas_jax import (
   files,
   locks,
   nested,
-  sources,
   storage,
 )
 from bignas_jax.config import Config
@@ -35,14 +34,14 @@ def check_place(workdir: epath.Path) -> None:
 
 
 def claim(
-  workdir: epath.Path, config: Config, splits: sources.Splits | None = None
+  workdir: epath.Path, config: Config, data: dict[str, Any] | None = None
 ) -> None:
   """Makes the directory this config's, or checks that it is.
 
   Args:
     workdir: the directory.
     config: of the run.
-    splits: its data; None: they are not described, nor compared.
+    data: what `data_identity` says of its data; None: they are not compared.
 
   Raises:
     UserError: it belongs to another config; names the differing fields. Or to
@@ -61,9 +60,9 @@ def claim(
         'a directory of the same config; this one differs in '
         + '; '.join(found),
       )
-    if splits is not None:
+    if data is not None:
       where = config.data.directory
-      data_identity.check(receipt.get('data'), splits, where, str(workdir))
+      data_identity.check(receipt.get('data'), data, where, str(workdir))
     return
   workdir.mkdir(parents=True, exist_ok=True)
   text = {
@@ -72,8 +71,8 @@ def claim(
     'config_sha256': config_lib.sha256(config),
     'config': fields,
   }
-  if splits is not None:
-    text['data'] = data_identity.describe(splits)
+  if data is not None:
+    text['data'] = data
   files.write_json(path, text)
 
 

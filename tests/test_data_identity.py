@@ -84,6 +84,11 @@ def said(capsys, module, *options) -> tuple[int, str, dict]:
   return status, lines[-1] if lines else '', json.loads(out or '{}')
 
 
+def written(run: pathlib.Path) -> set[pathlib.Path]:
+  """All files of a run but for locks."""
+  return {p for p in run.rglob('*') if p.is_file() and p.name != '.lock'}
+
+
 def described(directory, **changes) -> dict:
   data = settings(directory, **changes)
   return data_identity.describe(sources.load(data, 1))
@@ -161,7 +166,6 @@ def test_differences_are_told_in_words():
     'held_out: 3 images here, as there, but others',
   ]
   assert data_identity.differences(here, here, PARTS) == []
-  assert data_identity.differences({}, here, PARTS) == []
 
 
 # What is compared.
@@ -188,7 +192,7 @@ def test_other_data_are_refused_before_anything_is_written(
     for split in 'train', 'test':
       shutil.copytree(moved / split / 'owl', moved / split / 'ant')
     words = "classes: 3 there, 4 here; 'ant' is new; train: 18 images there"
-  before = sorted((trained / 'run').rglob('*'))
+  before = written(trained / 'run')
   run, data = f'--workdir={trained / "run"}', f'--data={moved}'
   for module, *options in (
     (search, run),
@@ -207,7 +211,7 @@ def test_other_data_are_refused_before_anything_is_written(
     with pytest.raises(errors.UserError, match=words) as error:
       use()
     assert error.value.field == 'data.directory'
-  assert sorted((trained / 'run').rglob('*')) == before
+  assert written(trained / 'run') == before
   assert not (trained / 'refused').exists()
 
 
@@ -292,6 +296,27 @@ def test_a_relative_path_means_one_place(trained, tmp_path, monkeypatch):
   assert error.value.field == '--data'
 
 
+def test_a_damaged_description_is_one_line(trained, tmp_path, capsys):
+  child = shutil.copytree(trained / 'child', tmp_path / 'child')
+  info = json.loads((child / 'child.json').read_text())
+  for name, damaged in (
+    ('data_identity', {}),
+    ('data_identity', info['data_identity'] | {'test': {'images': 'many'}}),
+    ('data_identity', []),
+    ('data', info['data'] | {'held_out': None}),
+    ('data', None),
+  ):
+    (child / 'child.json').write_text(json.dumps(info | {name: damaged}))
+    status, line, _ = said(capsys, evaluate, f'--child={child}')
+    assert status == 2
+    assert line.startswith(f'error: child.json: {name}'), line
+  run = shutil.copytree(trained / 'run', tmp_path / 'run')
+  receipt = json.loads((run / 'config.json').read_text())
+  (run / 'config.json').write_text(json.dumps(receipt | {'data': {}}))
+  status, line, _ = said(capsys, evaluate, f'--workdir={run}', '--arch=biggest')
+  assert status == 2 and line.startswith(f'error: {run}: data.classes: got')
+
+
 # What was made before.
 
 
@@ -329,11 +354,11 @@ def test_a_run_of_version_0_1_0_is_still_this_configs(tmp_path):
   run = shutil.copytree(GOLDEN, tmp_path / 'run')
   before = (run / 'config.json').read_bytes()
   loaded = workdir_lib.load_config(run)
-  splits = sources.load(loaded.data, 1)
-  workdir_lib.claim(run, loaded, splits)
+  data = data_identity.describe(sources.load(loaded.data, 1))
+  workdir_lib.claim(run, loaded, data)
   assert (run / 'config.json').read_bytes() == before
   stored = json.loads(before)['config_sha256']
   assert workdir_lib.config_sha256(run, loaded) == stored
   loaded.data.held_out += 1
   with pytest.raises(errors.UserError, match='held_out'):
-    workdir_lib.claim(run, loaded, splits)
+    workdir_lib.claim(run, loaded, data)
