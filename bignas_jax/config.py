@@ -249,8 +249,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(fields: dict[str, Any]) -> Config:
-  """The inverse of `to_dict`."""
-  return nested.build(Config, fields)
+  """The inverse of `to_dict`.
+
+  Raises:
+    UserError: a field is unknown, missing, or not what it may be.
+  """
+  return schema.convert(Config, fields, 'config')
 
 
 def identity(fields: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def claim(
   fields = config_lib.to_dict(config)
   if path.exists():
     receipt = read(workdir)
-    there = config_lib.identity(receipt['config'])
+    # As this version reads it: fields that are new have their defaults.
+    before = config_lib.from_dict(receipt['config'])
+    there = config_lib.identity(config_lib.to_dict(before))
     found = nested.differences(there, config_lib.identity(fields))
     if found:
       raise errors.UserError(
