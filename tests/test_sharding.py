@@ -132,14 +132,14 @@ def test_a_trained_run_takes_the_devices_that_can_share_its_batches(
   found = evaluate.main([f'--workdir={run}', '--arch=smallest'])
   told = capsys.readouterr().err
   assert found['images'] == 1000 and found['top1'] > 0
-  assert told == (
+  assert [line for line in told.splitlines() if 'devices' in line] == [
     'using 2 of 3 devices: more cannot share calibration.batch_size 32 and '
-    'eval_batch_size 200\n'
-  )
+    'eval_batch_size 200'
+  ]
   # Of four, all.
   monkeypatch.undo()
   assert trained.load(run).model.where.size == 4
-  assert capsys.readouterr().err == ''
+  assert 'devices' not in capsys.readouterr().err
 
 
 def test_several_processes_take_all_devices_or_none(run, monkeypatch):
