@@ -74,7 +74,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   setup, splits = cluster.each(lambda: _described(config))
   identity = cluster.each(lambda: data_identity.describe(splits))
   cluster.same('data.directory', config.data.directory, identity)
-  claimed = _claimed(workdir, config, identity)
+  claimed = _claimed(workdir, config, splits)
   with recovery.no_room_in_one_line(workdir), claimed:
     backend.keep_programs(workdir / 'compiled')
     with run_card.sitting(workdir, config) as card:
@@ -91,14 +91,14 @@ def _described(config: Config) -> tuple[sandwich.Setup, sources.Splits]:
 
 @contextlib.contextmanager
 def _claimed(
-  workdir: epath.Path, config: Config, data: dict[str, Any]
+  workdir: epath.Path, config: Config, splits: sources.Splits
 ) -> Iterator[None]:
   """The run's directory, for one run of one config; the leader takes it."""
   with contextlib.ExitStack() as held:
 
     def claim():
       held.enter_context(workdir_lib.lock(workdir))
-      workdir_lib.claim(workdir, config, data)
+      workdir_lib.claim(workdir, config, splits)
 
     cluster.once(claim)
     cluster.same('workdir', str(workdir), workdir_lib.claimed(workdir))

@@ -14,6 +14,7 @@ from bignas_jax import (
   files,
   locks,
   nested,
+  sources,
   storage,
 )
 from bignas_jax.config import Config
@@ -34,14 +35,14 @@ def check_place(workdir: epath.Path) -> None:
 
 
 def claim(
-  workdir: epath.Path, config: Config, data: dict[str, Any] | None = None
+  workdir: epath.Path, config: Config, splits: sources.Splits | None = None
 ) -> None:
   """Makes the directory this config's, or checks that it is.
 
   Args:
     workdir: the directory.
     config: of the run.
-    data: what `data_identity` says of its data; None: they are not compared.
+    splits: its data; None: they are not described, nor compared.
 
   Raises:
     UserError: it belongs to another config; names the differing fields. Or to
@@ -62,9 +63,10 @@ def claim(
         'a directory of the same config; this one differs in '
         + '; '.join(found),
       )
-    if data is not None:
+    if splits is not None:
+      told, here = receipt.get('data'), data_identity.describe(splits)
       where = config.data.directory
-      data_identity.check(receipt.get('data'), data, where, str(workdir))
+      data_identity.check(told, here, where, str(workdir))
     return
   workdir.mkdir(parents=True, exist_ok=True)
   text = {
@@ -73,8 +75,8 @@ def claim(
     'config_sha256': config_lib.sha256(config),
     'config': fields,
   }
-  if data is not None:
-    text['data'] = data
+  if splits is not None:
+    text['data'] = data_identity.describe(splits)
   files.write_json(path, text)
 
 

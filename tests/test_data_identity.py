@@ -354,11 +354,11 @@ def test_a_run_of_version_0_1_0_is_still_this_configs(tmp_path):
   run = shutil.copytree(GOLDEN, tmp_path / 'run')
   before = (run / 'config.json').read_bytes()
   loaded = workdir_lib.load_config(run)
-  data = data_identity.describe(sources.load(loaded.data, 1))
-  workdir_lib.claim(run, loaded, data)
+  splits = sources.load(loaded.data, 1)
+  workdir_lib.claim(run, loaded, splits)
   assert (run / 'config.json').read_bytes() == before
   stored = json.loads(before)['config_sha256']
   assert workdir_lib.config_sha256(run, loaded) == stored
   loaded.data.held_out += 1
   with pytest.raises(errors.UserError, match='held_out'):
-    workdir_lib.claim(run, loaded, data)
+    workdir_lib.claim(run, loaded, splits)
