@@ -1,23 +1,29 @@
 """Searches of real files, on scores that are known in advance."""
 
+import functools
 import json
 import math
+import pathlib
+import tempfile
 
+import hypothesis
 import numpy as np
 import pytest
 from etils import epath
+from hypothesis import strategies as st
 
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   evaluation,
   latency,
   latency_tables,
-  limits,
   questions,
   searching,
   spaces,
+  strategies,
 )
 from bignas_jax.archive import Archive
+from bignas_jax.limits import Limits
 from bignas_jax.scoring import Basis
 from bignas_jax.selection import Search
 
@@ -25,9 +31,12 @@ SPACE = spaces.MNIST
 BASIS = Basis(step=9, calibration_images=64)
 
 
-def task(strategy, table=None, bounds=None, **settings):
-  asked = limits.from_dict(bounds or {})
-  return searching.checked(SPACE, strategy, Search(**settings), asked, table)
+def task(strategy, table=None, **settings):
+  free = Limits()
+  return searching.checked(SPACE, strategy, Search(**settings), free, table)
+
+
+quick_task = functools.cache(task)  # the same costs for all examples
 
 
 def score(arch):
@@ -60,6 +69,90 @@ def table(tmp_path_factory):
     path, SPACE, (32,), about | {'estimate': False}, times, latency.Fit()
   )
   return latency_tables.load(path, SPACE)
+
+
+SETTINGS = {
+  'evaluations': 10,
+  'population': 6,
+  'mutants': 4,
+  'candidates': 8,
+  'depth_presets': 2,
+  'kernel_presets': 1,
+}
+
+
+class Killed(BaseException):
+  """Ends a search as a signal does."""
+
+
+def dying(after):
+  """An evaluation of which only so many succeed."""
+  left = iter(range(after))
+
+  def evaluate(arch):
+    if next(left, None) is None:
+      raise Killed
+    return score(arch)
+
+  return evaluate
+
+
+@functools.cache
+def uninterrupted(strategy):
+  """The archive and the answer, where another search has been before."""
+  with tempfile.TemporaryDirectory() as directory:
+    search(directory, quick_task('random', evaluations=5, seed=7))
+    found = search(directory, quick_task(strategy, **SETTINGS))
+    return pathlib.Path(directory, 'archive.csv').read_bytes(), found
+
+
+def plain(found, *left_out):
+  """An answer without what tells of the sittings that it took."""
+  names = ('seconds', 'looked_up', *left_out)
+  return {name: value for name, value in found.items() if name not in names}
+
+
+@pytest.mark.parametrize('strategy', strategies.STRATEGIES)
+@hypothesis.settings(max_examples=6)
+@hypothesis.given(
+  kills=st.lists(
+    st.tuples(
+      st.integers(0, 6),  # children until it is killed
+      st.integers(0, 60),  # bytes of the last line that were not written
+      st.booleans(),  # whether another question is asked then
+    ),
+    min_size=1,
+    max_size=4,
+  )
+)
+def test_a_search_that_is_killed_anywhere_ends_as_if_it_had_not(
+  strategy, kills
+):
+  archive, wanted = uninterrupted(strategy)
+  what, others = quick_task(strategy, **SETTINGS), 0
+  with tempfile.TemporaryDirectory() as directory:
+    search(directory, quick_task('random', evaluations=5, seed=7))
+    path = pathlib.Path(directory, 'archive.csv')
+    for after, cut, other in kills:
+      before = path.read_bytes()
+      try:
+        found = search(directory, what, dying(after))
+        break
+      except Killed:
+        content = path.read_bytes()
+        path.write_bytes(content[: max(len(before), len(content) - cut)])
+      if other:
+        others += 1
+        search(directory, quick_task('random', evaluations=4, seed=10 + others))
+    else:
+      found = search(directory, what)
+    if not others:
+      assert path.read_bytes() == archive
+      assert plain(found) == plain(wanted)
+    assert plain(found, 'order') == plain(wanted, 'order')
+    best = json.loads(pathlib.Path(directory, 'best.json').read_text())
+    assert best == json.loads(json.dumps(found))
+    assert not list(pathlib.Path(directory, 'begun').iterdir())
 
 
 def archived(directory):
