@@ -18,10 +18,10 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   errors,
   files,
-  nested,
   placing,
   receipts,
   replacing,
+  schema,
   slicing,
   supernet,
 )
@@ -34,8 +34,38 @@ FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 MEASURED = 'latency.json'
 _RECEIPTS = (placing.RECEIPT, *placing.UNDER_WAY)
 _PACKAGE = 'a child package'
+# What safetensors says of a damaged file, and of numbers that NumPy has not.
+_UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
 
 Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Input:
+  """What `child.json` says of images; what is None need not be there."""
+
+  image_size: schema.Natural
+  mean: tuple[float, ...]
+  std: tuple[schema.Positive, ...]
+  resolution: schema.Natural | None = None
+  channels: schema.Natural | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Calibration:
+  """What `child.json` says of the images that its statistics come from."""
+
+  images: schema.Natural
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Info:
+  """What all that load a package rely on in `child.json`."""
+
+  input: _Input
+  classes: schema.Natural | None = None
+  class_names: tuple[str, ...] | None = None
+  calibration: _Calibration | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,17 +150,11 @@ def load(directory: epath.Path) -> Child:
     UserError: a file is missing, damaged, or does not fit the other.
   """
   info = _read_info(directory)
-  try:
-    space = nested.build(Space, info['network'])
-    arch = arch_lib.from_dict(space, info['arch'])
-  except (KeyError, TypeError) as error:
-    raise errors.UserError(
-      str(directory / _INFO), str(error), 'a complete child.json'
-    ) from None
+  space, arch = _described(str(directory / _INFO), info)
   path = directory / _WEIGHTS
   try:
     arrays = safetensors.numpy.load(path.read_bytes())
-  except (OSError, safetensors.SafetensorError) as error:
+  except _UNREADABLE as error:
     raise errors.UserError(
       str(path), str(error), 'undamaged weights; extract the child again'
     ) from None
@@ -140,14 +164,56 @@ def load(directory: epath.Path) -> Child:
     'params': params,
     'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
   }
-  found = {k: v.shape for k, v in _flatten(variables).items()}
-  wanted = {k: v.shape for k, v in _flatten(expected).items()}
+  found = {k: (v.shape, v.dtype) for k, v in _flatten(variables).items()}
+  wanted = {k: (v.shape, v.dtype) for k, v in _flatten(expected).items()}
   if found != wanted:
-    odd = sorted(dict(found.items() ^ wanted.items()))
+    odd = sorted(name for name, _ in found.items() ^ wanted.items())
     raise errors.UserError(
       str(path), f'other arrays: {odd[0]}', 'the arrays of its child.json'
     )
   return Child(arch, space, variables, info)
+
+
+def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
+  """Returns what a `child.json` describes.
+
+  Raises:
+    UserError: it is not complete, or says things that do not go together.
+  """
+  space = schema.convert(Space, info.get('network'), f'{path}: network')
+  try:
+    arch = arch_lib.from_dict(space, info.get('arch'))
+  except errors.UserError as error:
+    raise errors.UserError.quoted(f'{path}: {error}') from None
+  told = schema.convert(_Info, files.finite(info), f'{path}:', others=True)
+  for field, value, right in (
+    ('classes', told.classes, space.classes),
+    ('input.channels', told.input.channels, space.channels),
+    ('input.resolution', told.input.resolution, arch.resolution),
+    ('input.mean', len(told.input.mean), space.channels),
+    ('input.std', len(told.input.std), space.channels),
+  ):
+    if value not in (None, right):
+      allowed = f'{right}, as the network has it'
+      raise errors.UserError(f'{path}: {field}', value, allowed)
+  return space, arch
+
+
+def check_complete(directory: epath.Path, child: Child) -> None:
+  """Checks that a package says what is needed to show it images.
+
+  Which images, is looked at where they are opened.
+
+  Raises:
+    UserError: `child.json` does not.
+  """
+  for path in ('input.channels', 'input.resolution', 'calibration'):
+    value: Any = child.info
+    for name in path.split('.'):
+      value = value.get(name)
+    if value is None:
+      where = f'{directory / _INFO}: {path}'
+      raise errors.UserError(where, 'nothing', 'what `extract` writes')
 
 
 def sha256(directory: epath.Path) -> str:

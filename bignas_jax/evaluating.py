@@ -39,6 +39,7 @@ def evaluate_child(
   """
   cluster.refuse('evaluate --child')
   child = child_lib.load(directory)
+  child_lib.check_complete(directory, child)
   info = child.info
   check_split(split)
   opened = data_identity.of_child(info, data, split)

@@ -97,6 +97,7 @@ def export(
     raise errors.UserError('--int8', ','.join(names), allowed)
   placing.check_place(out, [directory])
   child = child_lib.load(directory)
+  child_lib.check_complete(directory, child)
   network = plain.network(child, preprocess=preprocess)
   about = _about(directory, child, network)
   used = ('test', 'train') if int8 else ('test',)

@@ -20,6 +20,7 @@ from bignas_jax import (
   folding,
   metrics,
   presets,
+  sources,
   supernet,
   trained,
   training,
@@ -86,6 +87,7 @@ def extract(
   config = workdir_lib.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
   run = trained.load(workdir, data)
+  sources.check_classes(run.splits, run.model.space.classes)
   with backend.exact_products():
     child = _verified(run, arch, text, fold)
   child_lib.save(out, child)

@@ -18,6 +18,7 @@ _TIFF = {42: (4, 'I', 'H', 'HHI'), 43: (8, 'Q', 'Q', 'HHQ')}
 _TIFF_KINDS = {3: 'H', 4: 'I', 16: 'Q'}  # SHORT, LONG, LONG8
 _TIFF_SIDES = {256: 'width', 257: 'height', 322: 'tile', 323: 'tile_height'}
 _MOST_ENTRIES = 65_536
+_PNG, _MOST_CHUNKS = b'\x89PNG\r\n\x1a\n', 1_000_000
 
 
 def pixels(data: bytes) -> int | None:
@@ -38,6 +39,26 @@ def pixels(data: bytes) -> int | None:
       except (struct.error, OverflowError):  # it ends before its size
         return None
   return None
+
+
+def is_cut(data: bytes) -> bool:
+  """Returns whether a PNG ends before its chunks do.
+
+  OpenCV reserves what a chunk's length says, up to 4 GB, before it looks
+  whether the file is that long. It takes no such PNG; other formats are not
+  looked at.
+  """
+  at = len(_PNG)
+  if not data.startswith(_PNG):
+    return False
+  for _ in range(_MOST_CHUNKS):
+    if at + 8 > len(data):
+      return True
+    length, kind = struct.unpack_from('>I4s', data, at)
+    at += 12 + length
+    if at > len(data) or kind == b'IEND':
+      return at > len(data)
+  return True
 
 
 def _png(data: bytes) -> int | None:
@@ -120,7 +141,7 @@ def _tiff(data: bytes) -> int | None:
 
 
 _FORMATS = {
-  b'\x89PNG\r\n\x1a\n': _png,
+  _PNG: _png,
   b'\xff\xd8': _jpeg,
   b'RIFF': _webp,
   b'BM': _bmp,

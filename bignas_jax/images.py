@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from bignas_jax import headers
+
 _JPEG = b'\xff\xd8'
 # Those that simplejpeg converts; OpenCV reads the others, CMYK above all.
 _SPACES = {'Gray', 'RGB', 'YCbCr'}
@@ -163,6 +165,8 @@ def region(
 
 def _opencv(data: bytes, channels: int, scale: int = 1) -> np.ndarray:
   """All pixels, by OpenCV, which turns them upright itself."""
+  if headers.is_cut(data):
+    raise Damaged('it is shorter than it says')
   try:
     image = cv2.imdecode(
       np.frombuffer(data, np.uint8), _COARSE[channels][scale]

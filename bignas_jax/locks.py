@@ -4,11 +4,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
 from bignas_jax import errors, metrics, storage
 
+_POLL_S = 0.2
 # What file systems say that have no locks: Lustre without -o flock, some NFS,
 # and NFS of a directory.
 _NO_LOCKS = (
@@ -18,7 +20,9 @@ _NO_LOCKS = (
 
 
 @contextlib.contextmanager
-def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
+def hold(
+  path: os.PathLike, field: str, allowed: str, *, wait_s: float = 0.0
+) -> Iterator[None]:
   """Holds a lock, which ends with the process at the latest.
 
   A bucket has no locks, and some file systems have none: there, nobody is kept
@@ -29,6 +33,7 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
       a directory, which is its own lock.
     field: what the user said that leads here, such as `workdir`.
     allowed: what is allowed, when another process holds the lock.
+    wait_s: seconds to wait for it before that is said.
 
   Raises:
     UserError: another process holds it.
@@ -39,7 +44,7 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
   is_directory = os.path.isdir(path)
   with _opened(path, is_directory) as number:
     try:
-      fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      _lock(number, path, wait_s)
     except BlockingIOError:
       where = os.fspath(path)
       where = where if is_directory else os.path.dirname(where)
@@ -52,6 +57,21 @@ def hold(path: os.PathLike, field: str, allowed: str) -> Iterator[None]:
         'make sure that no other process writes here'
       )
     yield
+
+
+def _lock(number: int, path: os.PathLike, wait_s: float) -> None:
+  """Locks an open file; says so if it has to wait for another process."""
+  end, told = time.monotonic() + wait_s, False
+  while True:
+    try:
+      return fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      if time.monotonic() >= end:
+        raise
+    if not told:
+      metrics.say(f'{path}: waiting for another process')
+      told = True
+    time.sleep(_POLL_S)
 
 
 _shared: list[IO] = []  # open as long as this process lives

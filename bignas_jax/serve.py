@@ -1,14 +1,16 @@
 """python -m bignas_jax.serve: a child package behind HTTP."""
 
 import argparse
+import contextlib
+import dataclasses
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from etils import epath
 
@@ -17,6 +19,7 @@ from bignas_jax import (
   errors,
   extras,
   files,
+  locks,
   metrics,
   receipts,
   schema,
@@ -26,7 +29,34 @@ from bignas_jax import (
 # Known without what makes them: this process needs no JAX.
 _INFO, _RECEIPT, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
 _NEEDED = {'input', 'data', 'classes'}  # of child.json
+_ERROR = 'error: '  # what a command's last line begins with if it fails
+_EXPORT_S = 600.0  # how long to wait for another process that exports
 _MAX_PIXELS = 2**27  # of an image; a small PNG may hold any number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Input:
+  """How images reach a child."""
+
+  image_size: schema.Natural
+  channels: Literal[1, 3]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Data:
+  """How evaluation cuts them out."""
+
+  eval_crop: schema.PositiveShare
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Served:
+  """What a service takes from `child.json`."""
+
+  input: _Input
+  data: _Data
+  classes: schema.Natural
+  class_names: tuple[str, ...] | None = None
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -38,9 +68,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   if storage.in_bucket(options.child):
     allowed = 'a directory on this machine'
     raise errors.UserError('--child', child, allowed)
-  info = _info(options.child)
+  with _readable(options.child):
+    info = _info(options.child)
   _check_free(options.host, options.port)
-  artifact = _artifact(options.child)
+  with _readable(options.child):
+    artifact = _artifact(options.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
   from bignas_jax import serving
 
@@ -52,6 +84,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     max_pixels=_MAX_PIXELS,
     origins=options.allow_origin,
   )
+  _check_free(options.host, options.port)  # exporting may have taken a while
   _end_when_told()
   metrics.say(f'http://{options.host}:{options.port}')
   server.run(
@@ -116,13 +149,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def _check_free(host: str, port: int) -> None:
   """Raises UserError if nobody can listen there."""
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  with socket.socket(family) as trial:
-    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
+  try:
+    with socket.socket(family) as trial:
+      trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
       trial.bind((host, port))
-    except OSError as error:
-      allowed = f'a port that is free ({error.strerror})'
-      raise errors.UserError('--port', port, allowed) from None
+  except OSError as error:
+    allowed = f'a port that is free ({error.strerror})'
+    raise errors.UserError('--port', port, allowed) from None
 
 
 def _end_when_told() -> None:
@@ -141,32 +174,68 @@ def _end_when_told() -> None:
     signal.signal(number, end)
 
 
+@contextlib.contextmanager
+def _readable(child: epath.Path) -> Iterator[None]:
+  """Raises UserError, naming the file, where something cannot be read."""
+  try:
+    yield
+  except OSError as error:
+    where = str(error.filename or child)
+    allowed = f'a child whose files can be read, unlike {where}'
+    reason = error.strerror or type(error).__name__
+    raise errors.UserError('--child', reason, allowed) from None
+
+
 def _info(child: epath.Path) -> dict[str, Any]:
   """Contents of `child.json`; `export` looks closer."""
   path = child / _INFO
-  if not path.is_file():
+  if not path.exists():
     raise errors.UserError('--child', str(child), f'a child package: {_INFO}')
   info = files.read_json(path)
   if not set(info) >= _NEEDED:
     raise errors.UserError(str(path), 'something else', 'a child of `extract`')
+  schema.convert(_Served, files.finite(info), f'{path}:', others=True)
   return info
 
 
 def _artifact(child: epath.Path) -> epath.Path:
   """The child's network for its service; exported, if it is not there."""
   service = child / 'service'
-  if not _fresh(child, service):
-    metrics.say(f'{service}: exporting, and comparing with the child')
-    command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
-    where = [f'--child={child}', f'--out={service}']
-    done = subprocess.run(
-      [sys.executable, *command, *where], stdout=subprocess.DEVNULL, check=False
-    )
-    if done.returncode:
-      raise errors.UserError(
-        '--child', str(child), 'one that can be exported, see above'
-      )
+  allowed = 'a child that no other process is exporting'
+  with locks.hold(child, '--child', allowed, wait_s=_EXPORT_S):
+    if not _fresh(child, service):
+      metrics.say(f'{service}: exporting, and comparing with the child')
+      _export(child, service)
   return service / _ARTIFACT
+
+
+def _export(child: epath.Path, service: epath.Path) -> None:
+  """Runs `export`, which needs JAX, in a process of its own.
+
+  Raises:
+    UserError: what that says, if it is a line; all else is passed on.
+  """
+  command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
+  where = [f'--child={child}', f'--out={service}']
+  with subprocess.Popen(
+    [sys.executable, *command, *where],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+    errors='replace',
+  ) as exporting:
+    try:
+      _, said = exporting.communicate()
+    except BaseException:
+      exporting.terminate()  # it tidies up, and this waits for it
+      raise
+  *_, last = ['', *said.splitlines()]
+  if exporting.returncode and last.startswith(_ERROR):
+    raise errors.UserError.quoted(last.removeprefix(_ERROR))
+  print(said, end='', file=sys.stderr, flush=True)
+  if exporting.returncode:
+    allowed = 'one that can be exported, see above'
+    raise errors.UserError('--child', str(child), allowed)
 
 
 def _fresh(child: epath.Path, service: epath.Path) -> bool:

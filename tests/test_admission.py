@@ -93,6 +93,22 @@ def test_a_header_that_never_ends_is_given_up():
   assert time.monotonic() - begin < 5
 
 
+def test_a_png_that_is_cut_takes_no_memory():
+  """OpenCV reserves 4 GB for a chunk that says so, and then finds no bytes."""
+  whole = opencv('.png')
+  assert not headers.is_cut(whole) and not headers.is_cut(whole + b'more')
+  assert not any(headers.is_cut(d) for d in (b'', b'\xff\xd8', b'GIF89a'))
+  for end in range(8, len(whole)):
+    assert headers.is_cut(whole[:end])
+  at = whole.index(b'IDAT') - 4
+  for length in (2**31 - 1, 2**32 - 1):
+    longer = whole[:at] + struct.pack('>I', length) + whole[at + 4 :]
+    with pytest.raises(images.Damaged, match='shorter than it says'):
+      images.open_image(longer, 3)
+  none = whole[:33] + struct.pack('>I4sI', 0, b'tEXt', 0) * 100_000
+  assert headers.is_cut(none)
+
+
 def test_a_tile_counts_that_is_larger_than_its_image():
   sides = {256: WIDTH, 257: HEIGHT, 322: 16_384, 323: 16_384}
   entries = [struct.pack('<HHII', tag, 4, 1, n) for tag, n in sides.items()]

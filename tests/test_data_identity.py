@@ -336,6 +336,7 @@ def test_older_runs_and_children_are_taken_as_they_are(
     assert cli.status(extract.main, list(options)) == 0
   told = capsys.readouterr().err
   assert told.count('did not describe its data: they are not') == 1
+  assert told.count('outputs 3 to 9 stand for nothing') == 2, 'of ten'
   info = json.loads((out / 'child.json').read_text())
   assert info['source']['config_sha256'] == 'made of other fields'
   del info['data_identity']

@@ -16,6 +16,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 import tiny
 from etils import epath
 
@@ -519,6 +520,62 @@ def test_a_damaged_package(package, tmp_path, capsys):
   (child / 'model.safetensors').write_bytes(whole[:-8])
   refused(capsys, arguments, 'model.safetensors', 'undamaged')
   assert not (child / 'export').exists()
+
+
+# By path in `child.json`: what may stand there in its place.
+_FIELDS = {
+  'format': (True,),  # which is 1 in Python
+  'network': (),
+  'network.name': ('x',),
+  'network.classes': (),
+  'network.stages': (),
+  'arch': (),
+  'arch.width': (),
+  'input': (),
+  'input.image_size': (),
+  'input.mean': (),
+  'input.std': (),
+  'input.channels': (),
+  'input.resolution': (),
+  'classes': (None,),
+  'class_names': ([], None),
+  'calibration': (),
+  'calibration.images': (),
+  'data': (),
+  'data.name': (),
+  'data.eval_crop': (),
+}
+
+
+@pytest.mark.parametrize('field', _FIELDS)
+def test_a_field_of_another_type(package, tmp_path, capsys, field):
+  child = shutil.copytree(package, tmp_path / 'child')
+  right = json.loads((child / 'child.json').read_text())
+  *outer, last = field.split('.')
+  arguments = [f'--child={child}', '--format=stablehlo', '--images=5']
+  for wrong in (None, 'x', -3, 1.5, True, [], ['a', 5], {}, {'b': 'c'}):
+    if wrong in _FIELDS[field]:
+      continue
+    changed = json.loads(json.dumps(right))
+    inner = changed
+    for name in outer:
+      inner = inner[name]
+    inner[last] = wrong
+    (child / 'child.json').write_text(json.dumps(changed))
+    refused(capsys, arguments, 'child.json')
+  assert set(everything(child)) == {'child.json', 'model.safetensors'}
+
+
+def test_weights_of_another_type(package, tmp_path, capsys):
+  child = shutil.copytree(package, tmp_path / 'child')
+  path = child / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(path)
+  half = {k: v.astype(np.float16) for k, v in arrays.items()}
+  path.write_bytes(safetensors.numpy.save(half))
+  arguments = [f'--child={child}', '--format=onnx']
+  refused(capsys, arguments, 'model.safetensors', 'other arrays')
+  path.write_bytes(path.read_bytes().replace(b'"F16"', b'"F8X"'))
+  refused(capsys, arguments, 'model.safetensors', 'undamaged')
 
 
 def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):

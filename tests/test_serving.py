@@ -31,6 +31,7 @@ from etils import epath
 from bignas_jax import (
   admission,
   augment,
+  cli,
   images,
   serve,
   serving,
@@ -61,13 +62,17 @@ def package(tmp_path_factory):
   return where
 
 
+def free_port():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
 class Service:
   """`launch/serve.sh` with a child, until the test is over."""
 
   def __init__(self, package, log, *options):
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      self.port = free.getsockname()[1]
+    self.port = free_port()
     self.address = f'http://127.0.0.1:{self.port}'
     self.log = log.open('w+')
     self.process = subprocess.Popen(
@@ -384,8 +389,6 @@ def test_sigterm_ends_it(package, tmp_path):
 
 
 def run(capsys, *arguments):
-  from bignas_jax import cli
-
   status = cli.status(serve.main, list(map(str, arguments)))
   return status, capsys.readouterr().err
 
@@ -441,6 +444,92 @@ def test_no_child_no_service(tmp_path, capsys):
   (tmp_path / 'child.json').write_text('{}')
   status, err = run(capsys, f'--child={tmp_path}')
   assert status == 2 and 'a child of `extract`' in err
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[:-9])
+
+
+def _becomes_a_file(path):
+  shutil.rmtree(path)
+  path.write_text('mine')
+
+
+def _changed(path):
+  path.write_bytes(path.read_bytes() + b'by hand')
+
+
+@pytest.fixture
+def copied(service, package, tmp_path):
+  del service  # which has exported
+  return pathlib.Path(shutil.copytree(package, tmp_path / 'child'))
+
+
+@pytest.mark.parametrize(
+  ('name', 'damage'),
+  [
+    ('child.json', _cut),
+    ('service/export.json', _cut),
+    ('model.safetensors', _cut),
+    ('service', _becomes_a_file),
+    ('service/model.onnx', _changed),
+  ],
+)
+def test_a_damaged_child_is_one_line(copied, capfd, name, damage):
+  """Also where it is another process, which exports, that finds it."""
+  damage(copied / name)
+  before = sorted(copied.rglob('*'))
+  arguments = [f'--child={copied}', f'--port={free_port()}']
+  assert cli.status(serve.main, arguments) == 2
+  out, err = capfd.readouterr()
+  *said, last = err.splitlines()
+  assert out == '' and last.startswith('error: ')
+  assert name.split('/')[-1] in last
+  assert said in (
+    [],
+    [f'{copied}/service: exporting, and comparing with the child'],
+  )
+  assert sorted(copied.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+  ('field', 'wrong'),
+  [
+    ('classes', 0),
+    ('classes', '10'),
+    ('class_names', 'cat'),
+    ('class_names', [5]),
+    ('input', {}),
+    ('input', {'image_size': 8, 'channels': 2}),
+    ('input', {'image_size': 8.5, 'channels': 1}),
+    ('data', {'eval_crop': 0}),
+    ('data', {'eval_crop': float('nan')}),
+    ('data', []),
+  ],
+)
+def test_what_a_service_needs_is_checked_first(copied, capsys, field, wrong):
+  info = json.loads((copied / 'child.json').read_text())
+  (copied / 'child.json').write_text(json.dumps(info | {field: wrong}))
+  status, err = run(capsys, f'--child={copied}')
+  assert status == 2 and err.count('\n') == 1
+  assert f'child.json: {field}' in err
+
+
+@pytest.mark.slow
+def test_two_services_begin_at_once(copied, tmp_path):
+  """One exports, both answer."""
+  shutil.rmtree(copied / 'service')
+  both = [Service(copied, tmp_path / str(i)) for i in range(2)]
+  encoded = picture(1)
+  answers = [one.wait().predict(encoded) for one in both]
+  for status, answer in answers:
+    assert status == 200
+    check(answer, expected(copied, encoded))
+  for one in both:
+    assert one.stop()[0] == 0
+  logs = [(tmp_path / str(i)).read_text() for i in range(2)]
+  assert sum('exporting' in log for log in logs) == 1
+  assert sum('waiting for another process' in log for log in logs) == 1
 
 
 # Other servers: their containers are not here, what they are given is.
