@@ -6,15 +6,17 @@ readable, and differs from every other question's.
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from bignas_jax import cluster, errors, files, locks, storage
+from bignas_jax import cluster, errors, files, locks, metrics, storage
 
 _READABLE = 120  # characters of a name, so that it is one on every file system
+_WEIGHTS = 'weights.json'
 Question = dict[str, Any]
 
 
@@ -59,6 +61,44 @@ def alone(directory: epath.Path) -> Iterator[None]:
 
     cluster.once(enter)
     yield
+
+
+def set_aside_others(
+  directory: epath.Path, archive: epath.Path, step: int, weights: str
+) -> bool:
+  """Renames an archive whose children of this step had other weights.
+
+  A run that goes back comes to a step twice, with other weights; so may one
+  whose checkpoints were removed. The leader does this.
+
+  Args:
+    directory: of the run's searches; a file there says the weights of each
+      step that was searched.
+    archive: of the run.
+    step: of the supernet.
+    weights: a digest of its parameters.
+
+  Returns:
+    Whether there is no archive any more.
+  """
+  path = directory / _WEIGHTS
+  told = files.read_json(path) if path.exists() else {}
+  other = told.get(str(step), weights) != weights and archive.exists()
+  if other:
+    aside = next(
+      place
+      for number in itertools.count(1)
+      if not (place := directory / f'archive.{number}.csv').exists()
+    )
+    archive.rename(aside)
+    told = {}
+    metrics.say(
+      f'warning: step {step} has other weights than when it was searched; '
+      f'the archive is {aside} now, and children are evaluated again'
+    )
+  if told.get(str(step)) != weights:
+    files.write_json(path, told | {str(step): weights})
+  return other
 
 
 def begin(directory: epath.Path, asked: Question, children: int) -> int:

@@ -74,14 +74,20 @@ class Task(NamedTuple):
   def fits(self, arch: Arch) -> bool:
     return self.limits.fit(self.costs(arch))
 
-  def question(self, step: int) -> Question:
-    """Returns all that decides the answer, asked of the supernet of a step."""
+  def question(self, step: int, weights: str) -> Question:
+    """Returns all that decides the answer.
+
+    Args:
+      step: of the supernet.
+      weights: a digest of its parameters.
+    """
     return {
       'strategy': self.strategy,
       'limits': self.limits.to_dict(),
       'settings': nested.plain(self.settings),
       'latency': self.latency,
       'step': step,
+      'weights': weights,
     }
 
 
@@ -125,9 +131,15 @@ def search(
     questions.alone(directory),
     _pauses() as pause,
   ):
-    archive = Archive(directory / 'archive.csv', task.space)
+    path = directory / 'archive.csv'
+    archive = Archive(path, task.space)
     run = trained.load(workdir, data)
-    asked = task.question(run.step)
+    config, weights = run.config, trained.weights(run)
+    if cluster.once(
+      lambda: questions.set_aside_others(directory, path, run.step, weights)
+    ):
+      archive = Archive(path, task.space)
+    asked = task.question(run.step, weights)
     # Processes that look up different children evaluate different ones.
     cluster.same('search', asked, (asked, archive.entries))
     before = questions.begin(directory, asked, len(archive.entries))

@@ -1,8 +1,10 @@
 """A trained supernet, read back from its work directory."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
@@ -32,6 +34,16 @@ class Run(NamedTuple):
   params: Any
   config_sha256: str  # as it was when the run started
   data_identity: dict[str, Any]
+
+
+def weights(run: Run) -> str:
+  """Returns a digest of the parameters, the same wherever they are read."""
+  found = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(run.params):
+    array = np.asarray(leaf.addressable_data(0))  # replicated: all of it
+    found.update(f'{path} {array.shape} {array.dtype}'.encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
 
 
 def _mesh(config: Config) -> Mesh:

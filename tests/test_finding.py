@@ -48,7 +48,8 @@ def score(arch):
 def search(directory, what, evaluate=score):
   """As `searching.search` does; the answer."""
   directory = epath.Path(directory)
-  archive, asked = Archive(directory / 'archive.csv', SPACE), what.question(9)
+  asked = what.question(9, weights='some')
+  archive = Archive(directory / 'archive.csv', SPACE)
   before = questions.begin(directory, asked, len(archive.entries))
   found = searching.find(
     what, archive, before, evaluate, BASIS, pause=lambda: None

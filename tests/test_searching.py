@@ -8,6 +8,7 @@ import resource
 import shutil
 
 import cv2
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -25,6 +26,7 @@ from bignas_jax import (
   sources,
   training,
 )
+from bignas_jax import trained as trained_lib
 from bignas_jax.selection import Search
 from bignas_jax.sources import Data
 
@@ -361,3 +363,24 @@ def test_a_run_that_has_gone_on_is_told(run, capsys):
   told = capsys.readouterr().err
   assert 'warning: this was of step 1' in told and 'of step 7' in told
   assert loaded.arch(found) == loaded.arch('best')
+
+
+def test_other_weights_of_a_step_are_searched_anew(run, capsys, monkeypatch):
+  """As after a rollback; what was found of the older ones is kept."""
+  asked = '--strategy=random', '--evaluations=3'
+  searched(capsys, run, *asked)
+  before, load = archive(run), trained_lib.load
+
+  def trained_again(*arguments):
+    found = load(*arguments)
+    params = jax.tree.map(lambda leaf: 2 * leaf, found.params)
+    return found._replace(params=params)
+
+  monkeypatch.setattr(trained_lib, 'load', trained_again)
+  assert status(run, *asked) == 0
+  told = capsys.readouterr()
+  assert told.err.count('step 1 has other weights') == 1
+  assert json.loads(told.out)['looked_up'] == 0
+  assert (run / 'search' / 'archive.1.csv').read_text() == before
+  assert searched(capsys, run, *asked)['looked_up'] == 3
+  assert len([*(run / 'search' / 'results').iterdir()]) == 2
