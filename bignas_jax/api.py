@@ -185,15 +185,6 @@ class Run:
       )
 
 
-@dataclasses.dataclass
-class _Input:
-  """What a package must say of its images, for a child to run alone."""
-
-  channels: schema.Natural
-  mean: tuple[float, ...]
-  std: tuple[schema.Positive, ...]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
   """A child on its own.
@@ -277,14 +268,4 @@ def load_child(directory: str | os.PathLike) -> Network:
   """
   path = _path(directory, 'child')
   found = child.load(path)
-  place = f'{path / child.FILES[0]}: input'
-  told = found.info.get('input')
-  if not isinstance(told, dict):
-    raise errors.UserError(place, told, 'what the images are')
-  known = [field.name for field in dataclasses.fields(_Input)]
-  told = {k: v for k, v in told.items() if k in known}
-  images = schema.convert(_Input, told, place)
-  if {len(images.mean), len(images.std)} != {images.channels}:
-    allowed = f'a mean and a std for each of {images.channels} channels'
-    raise errors.UserError(place, told, allowed)
   return Network(found.arch, found.info, found)

@@ -286,7 +286,8 @@ def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
     if fields.get(key) != value:
       allowed = f'{value!r}, as here and now, or another --out'
       raise errors.UserError(f'{path}: {key}', fields.get(key), allowed)
-  return latency_tables.known(fields, wanted.space, wanted.resolutions)
+  with errors.within(path):
+    return latency_tables.known(fields, wanted.space, wanted.resolutions)
 
 
 def _write(path, wanted: Wanted, found, fit, more=None) -> None:

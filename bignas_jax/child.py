@@ -23,6 +23,7 @@ from bignas_jax import (
   replacing,
   schema,
   slicing,
+  stored,
   supernet,
 )
 from bignas_jax.arch import Arch
@@ -56,6 +57,7 @@ class _Calibration:
   """What `child.json` says of the images that its statistics come from."""
 
   images: schema.Natural
+  seed: schema.Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ def load(directory: epath.Path) -> Child:
     UserError: a file is missing, damaged, or does not fit the other.
   """
   info = _read_info(directory)
+  stored.check_format(info, FORMAT, str(directory / _INFO))
   space, arch = _described(str(directory / _INFO), info)
   path = directory / _WEIGHTS
   try:
@@ -180,11 +183,10 @@ def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
   Raises:
     UserError: it is not complete, or says things that do not go together.
   """
-  space = schema.convert(Space, info.get('network'), f'{path}: network')
-  try:
+  network, version = info.get('network'), stored.version_of(info)
+  space = stored.convert(Space, network, f'{path}: network', version)
+  with errors.within(path):
     arch = arch_lib.from_dict(space, info.get('arch'))
-  except errors.UserError as error:
-    raise errors.UserError.quoted(f'{path}: {error}') from None
   told = schema.convert(_Info, files.finite(info), f'{path}:', others=True)
   for field, value, right in (
     ('classes', told.classes, space.classes),
@@ -227,12 +229,7 @@ def _read_info(directory: epath.Path) -> dict[str, Any]:
     raise errors.UserError(
       'child', str(directory), f'a child package, with {_INFO} in it'
     )
-  info = files.read_json(path)
-  if info.get('format') != FORMAT:
-    raise errors.UserError(
-      str(path), 'another format', f'a JSON object of format {FORMAT}'
-    )
-  return info
+  return files.read_json(path)
 
 
 def header_bytes(variables: Variables) -> int:

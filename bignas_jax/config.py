@@ -245,16 +245,7 @@ def to_dict(config: Config) -> dict[str, Any]:
   named = dataclasses.replace(
     config, space=space(config), classes=0, image_size=size
   )
-  return nested.plain(named)
-
-
-def from_dict(fields: dict[str, Any]) -> Config:
-  """The inverse of `to_dict`.
-
-  Raises:
-    UserError: a field is unknown, missing, or not what it may be.
-  """
-  return schema.convert(Config, fields, 'config')
+  return schema.plain(named)
 
 
 def identity(fields: dict[str, Any]) -> dict[str, Any]:

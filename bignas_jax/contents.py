@@ -5,14 +5,12 @@ anything. What is missing or null is None, and shown as unknown; what has
 another type than here is an error that names the file and the field.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from etils import epath
 
-from bignas_jax import errors, files, nested, schema
+from bignas_jax import files, nested, schema
 
 T = TypeVar('T')
 Number = int | float | None
@@ -200,12 +198,3 @@ def plain(path: epath.Path) -> dict[str, Any] | None:
     UserError: it cannot be read, or is no JSON object.
   """
   return nested.encodable(files.read_json(path)) if path.exists() else None
-
-
-@contextlib.contextmanager
-def of(path: epath.Path) -> Iterator[None]:
-  """Adds to an error's field the file that it is in."""
-  try:
-    yield
-  except errors.UserError as error:
-    raise errors.UserError.quoted(f'{path}: {error}') from None

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bignas_jax import errors, metrics, schema, sources
+from bignas_jax import errors, metrics, schema, sources, stored
 
 _CLASSES = 'classes'
 _said: set[str] = set()
@@ -155,7 +155,9 @@ def of_child(
   Raises:
     UserError: the data are not there, or others; says in what they differ.
   """
-  data = schema.convert(sources.Data, info.get('data'), 'child.json: data')
+  version = stored.version_of(info)
+  told = info.get('data')
+  data = stored.convert(sources.Data, told, 'child.json: data', version)
   data = sources.placed(data, directory)
   splits = sources.load(data, info['input']['channels'])
   told = info.get('data_identity')

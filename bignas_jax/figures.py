@@ -16,7 +16,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from bignas_jax import backend, files, metrics
+from bignas_jax import backend, files, metrics, schema
 
 # Less than half the time to compile, for the same memory and, within 2 %, the
 # same estimates (docs/performance.md).
@@ -60,7 +60,8 @@ def find(name: str, lowered: Any, where: Mesh) -> Figures:
   key = _key(lowered, where)
   path = directory() / f'{key}.json'
   if path.exists():
-    found = Figures(**files.read_json(path) | {'kept': True})
+    there = files.read_json(path) | {'kept': True}
+    found = schema.convert(Figures, there, f'{path}:')
   else:
     found = _compile(lowered)
     path.parent.mkdir(parents=True, exist_ok=True)

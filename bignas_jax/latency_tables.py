@@ -90,7 +90,8 @@ def load(path: epath.Path, space: Space) -> Table:
   except (KeyError, TypeError, errors.UserError):
     again = 'a finished table; run `benchmark table` again'
     raise errors.UserError(f'{path}: fit', fit, again) from None
-  measured = known(found, space, resolutions)
+  with errors.within(path):
+    measured = known(found, space, resolutions)
   for part in latency.all_parts(space, resolutions):
     if part not in measured:
       raise errors.UserError(

@@ -1,9 +1,5 @@
-"""Nested dataclasses and their JSON form: reach into, rebuild, compare."""
+"""Nested dataclasses and dicts: reach into, leave out, compare."""
 
-import dataclasses
-import json
-import types
-import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,27 +9,6 @@ def get(value: Any, path: str) -> Any:
   for name in path.split('.'):
     value = getattr(value, name)
   return value
-
-
-def build(kind: Any, value: Any) -> Any:
-  """A value of the annotated type (nested dataclasses) from its JSON form."""
-  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-    if not isinstance(value, dict):
-      return value
-    hints = typing.get_type_hints(kind)
-    return kind(**{k: build(hints[k], v) for k, v in value.items()})
-  arguments = typing.get_args(kind)
-  if isinstance(kind, types.UnionType) and isinstance(value, dict):
-    inner = next(filter(dataclasses.is_dataclass, arguments), None)
-    return value if inner is None else build(inner, value)
-  if typing.get_origin(kind) is tuple:
-    return tuple(build(arguments[0], item) for item in value)
-  return value
-
-
-def plain(value: Any) -> Any:
-  """A dataclass as what its JSON form is read as: dicts, lists, numbers."""
-  return json.loads(json.dumps(dataclasses.asdict(value)))
 
 
 def encodable(value: Any) -> Any:

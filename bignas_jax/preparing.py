@@ -3,6 +3,7 @@
 Neither TensorFlow nor TensorFlow Datasets is needed.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -13,7 +14,15 @@ from typing import Any
 
 import grain
 
-from bignas_jax import array_records, errors, files, shards, tars
+from bignas_jax import (
+  array_records,
+  errors,
+  files,
+  parsing,
+  schema,
+  shards,
+  tars,
+)
 from bignas_jax.shards import NAME, Part
 
 # As many images a file as TFDS puts in each of its 1,024: about 140 MB.
@@ -142,13 +151,30 @@ def _tfrecord_files(
   return found
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Split:
+  """What is read of a split: TFDS writes numbers of images as text."""
+
+  name: str = ''
+  shardLengths: tuple[str | int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Told:
+  """What is read of TFDS's `dataset_info.json`."""
+
+  splits: tuple[_Split, ...] = ()
+
+
 def _lengths(info: dict[str, Any]) -> dict[tuple[str, int, int], int]:
   """Images of each file, as far as `dataset_info.json` says."""
   found = {}
-  for split in info.get('splits', []):
-    lengths = split.get('shardLengths', [])
-    for index, images in enumerate(lengths):
-      found[split.get('name'), index, len(lengths)] = int(images)
+  told = schema.convert(_Told, info, f'{shards.TEXTS[2]}:', others=True)
+  for split in told.splits:
+    for index, images in enumerate(split.shardLengths):
+      field = f'{shards.TEXTS[2]}: shardLengths'
+      number = parsing.value(schema.Whole, str(images), field)
+      found[split.name, index, len(split.shardLengths)] = number
   return found
 
 

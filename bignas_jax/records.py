@@ -158,7 +158,7 @@ def _best_arch(path: epath.Path, space: Space) -> Arch | None:
   found = contents.plain(path)
   if found is None:
     return None
-  with contents.of(path):
+  with errors.within(path):
     return arch_lib.from_dict(space, found.get('arch'))
 
 
@@ -170,7 +170,7 @@ def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
 
 def _child(path: epath.Path) -> ChildFile:
   plain = contents.plain(path) or {}
-  with contents.of(path):
+  with errors.within(path):
     space = schema.convert(Space, plain.get('network'), 'network')
     arch = arch_lib.from_dict(space, plain.get('arch'))
   exports = path.parent / 'export' / 'export.json'

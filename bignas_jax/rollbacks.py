@@ -6,22 +6,24 @@ nothing was skipped. With the seed, this list says what every step trains on,
 so a resumed run goes the same way as an uninterrupted one.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 
-from bignas_jax import errors, files
+from bignas_jax import files, schema
 
 NAME = 'rollbacks.json'
 
 
-class Rollback(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rollback:
   """One of them."""
 
-  at: int  # the step where trouble was seen
-  to: int  # the step that the run went back to
-  draw: int  # the first draw after `to`
+  at: schema.Natural  # the step where trouble was seen
+  to: schema.Whole  # the step that the run went back to
+  draw: schema.Whole  # the first draw after `to`
   reason: str
 
 
@@ -34,14 +36,7 @@ def read(workdir: epath.Path) -> tuple[Rollback, ...]:
   path = workdir / NAME
   if not path.is_file():
     return ()
-  try:
-    return of_json(files.read_json(path, list))
-  except (TypeError, ValueError) as error:
-    if isinstance(error, errors.UserError):
-      raise
-    raise errors.UserError(
-      str(path), str(error), 'a list of rollbacks'
-    ) from None
+  return of_json(files.read_json(path, list), str(path))
 
 
 def write(workdir: epath.Path, rollbacks: Sequence[Rollback]) -> None:
@@ -49,11 +44,16 @@ def write(workdir: epath.Path, rollbacks: Sequence[Rollback]) -> None:
 
 
 def to_json(rollbacks: Sequence[Rollback]) -> list[dict[str, Any]]:
-  return [one._asdict() for one in rollbacks]
+  return schema.plain(list(rollbacks))
 
 
-def of_json(value: list[dict[str, Any]]) -> tuple[Rollback, ...]:
-  return tuple(Rollback(**one) for one in value)
+def of_json(value: Any, place: str = NAME) -> tuple[Rollback, ...]:
+  """The inverse of `to_json`.
+
+  Raises:
+    UserError: it is no list of rollbacks; names the place and the field.
+  """
+  return schema.convert(tuple[Rollback, ...], value, place)
 
 
 def draw(rollbacks: Sequence[Rollback], step: int) -> int:

@@ -5,6 +5,7 @@ the training command.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import pathlib
@@ -19,7 +20,7 @@ import jax
 from etils import epath
 
 import bignas_jax
-from bignas_jax import cli, cluster, errors, files, machine, process
+from bignas_jax import cli, cluster, files, machine, process, schema
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
 
@@ -131,19 +132,32 @@ def _card(
   }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sitting:
+  """What is read of an earlier sitting; the rest is kept as it stands."""
+
+  status: str
+  started: str
+  seen: str
+  hours: schema.AtLeastZero
+  devices: schema.Natural
+  first_step: schema.Whole | None = None
+  step: schema.Whole | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Told:
+  """What is read of a card."""
+
+  sittings: tuple[_Sitting, ...]
+
+
 def _sittings(path: epath.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
-  sittings = files.read_json(path).get('sittings')
-  if not isinstance(sittings, list) or not all(map(_is_one, sittings)):
-    raise errors.UserError(
-      f'{path}: sittings', sittings, 'a list of objects, or no such file'
-    )
-  return sittings
-
-
-def _is_one(sitting: Any) -> bool:
-  return isinstance(sitting, dict) and 'status' in sitting
+  found = files.read_json(path)
+  schema.convert(_Told, found, f'{path}:', others=True)
+  return found['sittings']
 
 
 def _closed(one: dict[str, Any]) -> dict[str, Any]:

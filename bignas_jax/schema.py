@@ -186,8 +186,11 @@ def _joined(field: str, name: str) -> str:
 
 def _within(path: str, error: errors.UserError) -> errors.UserError:
   """Returns what a dataclass says of itself, with the place where it is."""
-  if not path or error.field.startswith(path):
+  if not path:
     return error
+  name = error.field.partition('.')[0]  # such as `space` of `space.width`
+  if re.search(rf'(^|[. ]){re.escape(name)}$', path):
+    return errors.UserError.quoted(path.removesuffix(name) + str(error))
   return errors.UserError.quoted(f'{path.rstrip(":")}: {error}')
 
 

@@ -20,7 +20,6 @@ from bignas_jax import (
   latency,
   latency_tables,
   metrics,
-  nested,
   plots,
   predictor,
   process,
@@ -84,7 +83,7 @@ class Task(NamedTuple):
     return {
       'strategy': self.strategy,
       'limits': self.limits.to_dict(),
-      'settings': nested.plain(self.settings),
+      'settings': schema.plain(self.settings),
       'latency': self.latency,
       'step': step,
       'weights': weights,

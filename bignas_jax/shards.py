@@ -6,6 +6,7 @@ on where it was, and only there.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from bignas_jax import (
   locks,
   metrics,
   nested,
+  schema,
   storage,
 )
 
@@ -131,8 +133,7 @@ def _begin(
     for name, part in parts.items()
   }
   if (out / RECEIPT).is_file():
-    receipt = files.read_json(out / RECEIPT)
-    before = receipt.get('files', {})
+    before = _receipt(out)
     for name in _there(out):
       if name in texts:
         _check_text(out / name, texts[name])
@@ -141,6 +142,29 @@ def _begin(
         made[name] = before[name]
   _write_receipt(out, made)
   return made
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Made:
+  """What is read of a file in a receipt."""
+
+  images: schema.Whole | None = None
+  made_of: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Receipt:
+  """What is read of a receipt."""
+
+  files: dict[str, _Made] = dataclasses.field(default_factory=dict)
+
+
+def _receipt(out: pathlib.Path) -> dict[str, Any]:
+  """What the receipt of a directory says of its files."""
+  path = out / RECEIPT
+  found = files.read_json(path)
+  schema.convert(_Receipt, found, f'{path}:', others=True)
+  return found.get('files', {})
 
 
 def _write_receipt(out: pathlib.Path, made: dict[str, Any]) -> None:

@@ -41,6 +41,20 @@ class _Taken(NamedTuple):
   sha256: str  # of weights, or ''
 
 
+@dataclasses.dataclass(frozen=True)
+class _Input:
+  """Of what `child.json` says of images."""
+
+  image_size: schema.Whole = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+  """What is read of the file that `arch` names, but for the architecture."""
+
+  input: _Input = _Input()
+
+
 def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """The config with `space` and `init_sha256` as they follow from the rest.
 
@@ -85,8 +99,8 @@ def _read(config: Config) -> _Taken:
   if not config.init_from:
     space = space or presets.space_of(config.arch)
     arch, info = presets.parse(space, config.arch), presets.read(config.arch)
-    size = (info or {}).get('input', {}).get('image_size', 0)
-    return _Taken(space, arch, size, '')
+    told = schema.convert(_Told, info or {}, 'arch', others=True)
+    return _Taken(space, arch, told.input.image_size, '')
   child, sha256 = _load(config)
   space = space or child.space
   _check_fits(config, child, space)
@@ -113,7 +127,7 @@ def _check_fits(config: Config, child: Child, space: Space) -> None:
 
 def _described(space: Space) -> dict[str, Any]:
   """All of a network's shape but for its name and its classes."""
-  return nested.without(nested.plain(space), ('name', 'classes'))
+  return nested.without(schema.plain(space), ('name', 'classes'))
 
 
 def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _data(
   """The images that a run was trained on, and none else; what tells them."""
   splits = sources.load(config.data, config_lib.space(config).channels)
   here = data_identity.describe(splits)
-  told = workdir_lib.read(workdir).get('data')
+  told = workdir_lib.read(workdir).data
   data_identity.check(told, here, config.data.directory, str(workdir))
   return splits, here
 

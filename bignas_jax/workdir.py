@@ -1,6 +1,7 @@
 """The directory of a run: which config it belongs to, where things lie."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,33 @@ from bignas_jax import (
   files,
   locks,
   nested,
+  schema,
   sources,
   storage,
+  stored,
 )
 from bignas_jax.config import Config
 
 _CONFIG = 'config.json'
 CARD = 'run.json'
+FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Receipt:
+  """What `config.json` says.
+
+  Attributes:
+    version: of this package, which wrote it.
+    config_sha256: as that version computed it.
+    config: of the run, in full.
+    data: their description (`data_identity`); None: there is none.
+  """
+
+  version: str
+  config_sha256: str
+  config: dict[str, Any]
+  data: dict[str, Any] | None = None
 
 
 def check_place(workdir: epath.Path) -> None:
@@ -52,10 +73,10 @@ def claim(
   fields = config_lib.to_dict(config)
   if path.exists():
     receipt = read(workdir)
-    # As this version reads it: fields that are new have their defaults.
-    before = config_lib.from_dict(receipt['config'])
-    there = config_lib.identity(config_lib.to_dict(before))
-    found = nested.differences(there, config_lib.identity(fields))
+    there = config_lib.to_dict(_config(workdir, receipt))
+    found = nested.differences(
+      config_lib.identity(there), config_lib.identity(fields)
+    )
     if found:
       raise errors.UserError(
         'workdir',
@@ -64,12 +85,13 @@ def claim(
         + '; '.join(found),
       )
     if splits is not None:
-      told, here = receipt.get('data'), data_identity.describe(splits)
+      told, here = receipt.data, data_identity.describe(splits)
       where = config.data.directory
       data_identity.check(told, here, where, str(workdir))
     return
   workdir.mkdir(parents=True, exist_ok=True)
   text = {
+    'format': FORMAT,
     'version': bignas_jax.__version__,
     'seed': config.seed,
     'config_sha256': config_lib.sha256(config),
@@ -83,16 +105,23 @@ def claim(
 def claimed(workdir: epath.Path) -> str | None:
   """What says whose the directory is, or None: nobody has claimed it."""
   path = workdir / _CONFIG
-  return path.read_text() if path.is_file() else None
+  return files.read_text(path) if path.is_file() else None
 
 
 def load_config(workdir: epath.Path) -> Config:
   """The config of a run that has been started.
 
   Raises:
-    UserError: there is none, or its file is damaged.
+    UserError: there is none, its file is damaged, or this version does not
+      know what is in it.
   """
-  return config_lib.from_dict(read(workdir)['config'])
+  return _config(workdir, read(workdir))
+
+
+def _config(workdir: epath.Path, told: Receipt) -> Config:
+  """What a file means, whichever version wrote it."""
+  place = f'{workdir / _CONFIG}: config'
+  return stored.convert(Config, told.config, place, told.version)
 
 
 def config_sha256(workdir: epath.Path, config: Config) -> str:
@@ -100,15 +129,16 @@ def config_sha256(workdir: epath.Path, config: Config) -> str:
 
   A later version may leave out other fields of what it is made of.
   """
-  there = read(workdir) if claimed(workdir) is not None else {}
-  return there.get('config_sha256', config_lib.sha256(config))
+  if claimed(workdir) is None:
+    return config_lib.sha256(config)
+  return read(workdir).config_sha256
 
 
-def read(workdir: epath.Path) -> dict[str, Any]:
+def read(workdir: epath.Path) -> Receipt:
   """What `config.json` says.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: there is none, it is damaged, or of a newer format.
   """
   path = workdir / _CONFIG
   if not path.is_file():
@@ -116,9 +146,8 @@ def read(workdir: epath.Path) -> dict[str, Any]:
       'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
     )
   found = files.read_json(path)
-  if not isinstance(found.get('config'), dict):
-    raise errors.UserError(str(path), found, 'a JSON object with a config')
-  return found
+  stored.check_format(found, FORMAT, str(path))
+  return schema.convert(Receipt, found, f'{path}:', others=True)
 
 
 @contextlib.contextmanager

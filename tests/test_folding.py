@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, folding, nested, supernet
+from bignas_jax import errors, folding, schema, supernet
 
 
 def child(space, arch, dtype):
@@ -64,7 +64,7 @@ def test_a_folded_space_goes_through_json():
     arch_lib.pin(networks.BIGNAS, arch), bn_epsilon=None
   )
   fields = json.loads(json.dumps(dataclasses.asdict(space)))
-  assert nested.build(type(space), fields) == space
+  assert schema.convert(type(space), fields) == space
 
 
 def test_arrays_need_not_be_jax():

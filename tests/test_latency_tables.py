@@ -247,6 +247,9 @@ def a_child(path):
       'mean': [0.5],
       'std': [0.25],
     },
+    'classes': 10,
+    'calibration': {'images': 8, 'seed': 0},
+    'data': {},
     'macs': 7,
   }
   variables = {'params': piece.params, 'batch_stats': {}}

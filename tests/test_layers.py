@@ -18,7 +18,7 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing timing annotations schema parsing locks
+  rollbacks extras placing timing annotations schema stored parsing locks
   signals stopping replacing headers contents""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling

@@ -154,8 +154,12 @@ def test_other_fields_may_be_left_out():
 def test_what_a_dataclass_says_of_itself_is_told_with_its_place():
   with pytest.raises(errors.UserError, match=r'^own.size: got 7'):
     schema.convert(Receipt, {'own': {'size': 7}})
-  with pytest.raises(errors.UserError, match=r'^a\.json: own: own.size: got 7'):
+  with pytest.raises(errors.UserError, match=r'^a\.json: own.size: got 7'):
     schema.convert(Receipt, {'own': {'size': 7}}, 'a.json:')
+  with pytest.raises(errors.UserError, match=r'^a\.json: own.size: got 7'):
+    schema.convert(Own, {'size': 7}, 'a.json: own')
+  with pytest.raises(errors.UserError, match=r'^a\.json: own.size: got 7'):
+    schema.convert(Own, {'size': 7}, 'a.json:')
 
 
 _ANYTHING = st.recursive(

@@ -54,8 +54,19 @@ def package(tmp_path_factory):
     'params': params,
     'batch_stats': jax.tree.map(jnp.ones_like, norms),
   }
-  pixels = {'mean': [0.13], 'std': [0.31], 'image_size': 12}
-  info = {'arch': arch_lib.to_dict(ARCH), 'input': pixels}
+  info = {
+    'arch': arch_lib.to_dict(ARCH),
+    'input': {
+      'resolution': ARCH.resolution,
+      'channels': 1,
+      'mean': [0.13],
+      'std': [0.31],
+      'image_size': 12,
+    },
+    'classes': 10,
+    'calibration': {'images': 8, 'seed': 0},
+    'data': {},
+  }
   child_lib.save(directory, child_lib.Child(ARCH, space, variables, info))
   return directory
 
