@@ -235,7 +235,7 @@ def test_names_are_text_and_never_markup(copied, capsys):
   config = json.loads(path.read_text())
   config['version'] = EVIL
   config['config']['space']['name'] = EVIL
-  config['config']['data']['name'] = EVIL
+  config['config']['data']['directory'] = EVIL
   path.write_text(json.dumps(config))
   folder = copied / 'children' / EVIL.replace('/', '|').replace('\n', '\udcfe')
   (copied / 'children/best').rename(folder)
