@@ -6,12 +6,25 @@ every array by hand (leading channels, centre of a kernel, first blocks) and
 runs the blocks one after the other. It is the independent witness that the
 elastic program and the sliced child are held against.
 
-On NumPy arrays it runs at once, in float64; on JAX's it has gradients.
+It runs on NumPy arrays in float64, an operation at a time, and nothing of it is
+compiled; `gradient` differentiates it with autograd.
 """
 
+import autograd
+import autograd.numpy as np
 import jax
-import numpy as np
-from jax import lax
+
+
+def gradient(loss, params):
+  """Returns a loss and its gradient by every entry of a tree of arrays."""
+  flat, structure = jax.tree.flatten(params)
+
+  def of_arrays(*arrays):
+    return loss(jax.tree.unflatten(structure, arrays))
+
+  differentiate = autograd.value_and_grad(of_arrays, [*range(len(flat))])
+  value, grads = differentiate(*(np.asarray(a, np.float64) for a in flat))
+  return value, jax.tree.unflatten(structure, grads)
 
 
 def child(space, arch, params, images, stats=None):
@@ -154,33 +167,39 @@ def round_to_8(v):
 
 
 def convolve(x, kernel, stride=1, padding='same', *, depthwise=False):
-  """A convolution; `same` is XLA's own reading of TensorFlow's rule."""
-  size, strides = kernel.shape[:2], (stride, stride)
-  around = [(n // 2, n // 2) for n in size]
-  if padding == 'same':
-    around = lax.padtype_to_pads(x.shape[1:3], size, strides, 'SAME')
-  if not isinstance(kernel, np.ndarray):
-    return lax.conv_general_dilated(
-      x,
-      kernel,
-      strides,
-      around,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      feature_group_count=x.shape[-1] if depthwise else 1,
-    )
-  x = np.pad(x, [(0, 0), *around, (0, 0)])
-  seen = np.lib.stride_tricks.sliding_window_view(x, size, (1, 2))
-  seen = seen[:, ::stride, ::stride]
-  if depthwise:
-    return np.einsum('bhwcij,ijc->bhwc', seen, kernel[:, :, 0])
-  return np.einsum('bhwcij,ijcd->bhwd', seen, kernel, optimize=True)
+  """A convolution, as a sum over the entries of its window."""
+  size = kernel.shape[0]
+  around = [paddings(n, size, stride, padding) for n in x.shape[1:3]]
+  height, width = (
+    (n + sum(pad) - size) // stride + 1
+    for n, pad in zip(x.shape[1:3], around, strict=True)
+  )
+  if size > 1:
+    x = np.pad(x, [(0, 0), *around, (0, 0)], 'constant')
+  y = 0
+  for i in range(size):
+    for j in range(size):
+      rows = slice(i, i + stride * (height - 1) + 1, stride)
+      columns = slice(j, j + stride * (width - 1) + 1, stride)
+      seen, entry = x[:, rows, columns], kernel[i, j]
+      y = y + (seen * entry[0] if depthwise else seen @ entry)
+  return y
+
+
+def paddings(n, size, stride, padding):
+  """Zeros before and after an axis; `same` is TensorFlow's rule."""
+  if padding != 'same':
+    return size // 2, size // 2
+  missing = max((-(-n // stride) - 1) * stride + size - n, 0)
+  return missing // 2, missing - missing // 2
 
 
 def pool(x):
   """2x2 means; a lone last row or column is averaged with itself."""
-  odd = [(0, n % 2) for n in x.shape[1:3]]
-  pad = x.__array_namespace__().pad
-  x = pad(x, [(0, 0), *odd, (0, 0)], mode='edge')
+  if x.shape[1] % 2:
+    x = np.concatenate([x, x[:, -1:]], 1)
+  if x.shape[2] % 2:
+    x = np.concatenate([x, x[:, :, -1:]], 2)
   return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
 
 
@@ -189,7 +208,7 @@ def swish(x):
 
 
 def sigmoid(x):
-  return 0.5 + 0.5 * x.__array_namespace__().tanh(x / 2)  # never overflows
+  return 0.5 + 0.5 * np.tanh(x / 2)  # never overflows
 
 
 def relu(x):

@@ -45,11 +45,11 @@ get_config = test_cluster.{name}
 
 
 def run_config():
-  space = dataclasses.replace(
-    tiny.SPACE, resolution=(8,), train_resolution=(8,)
-  )
   return tiny.config(
-    space=space, steps=STEPS, eval_every=STEPS, checkpoint_every=STEPS
+    space=tiny.QUICK_TWO,
+    steps=STEPS,
+    eval_every=STEPS,
+    checkpoint_every=STEPS,
   )
 
 
@@ -191,12 +191,15 @@ def train(directory, processes, devices, name='run_config'):
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-  return train(tmp_path_factory.mktemp('alone'), 1, 1)
+  """What this process trains on four devices, without a launcher."""
+  workdir = tmp_path_factory.mktemp('alone')
+  result = training.train(run_config(), workdir)
+  return result, state_of(workdir, run_config()).params
 
 
 @pytest.mark.parametrize(
   ('processes', 'devices', 'name'),
-  [(1, 4, 'run_config'), (2, 2, 'interleaved_config')],
+  [(1, 1, 'run_config'), (2, 2, 'interleaved_config')],
 )
 def test_processes_and_devices_train_what_one_does(
   alone, tmp_path, processes, devices, name

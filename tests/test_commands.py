@@ -40,7 +40,7 @@ def _command(name):
   return importlib.import_module(f'bignas_jax.{name}').main
 
 
-def _config(directory, changes=''):
+def _config(directory, changes='space=tiny.QUICK_TWO'):
   path = directory / 'config.py'
   path.write_text(_CONFIG.format(changes=changes))
   return path
@@ -318,10 +318,10 @@ def test_best_before_a_search(trained, tmp_path, capsys):
 
 def test_architecture_outside_its_space(trained, tmp_path, capsys):
   best = json.loads((trained / 'search' / 'best.json').read_text())['arch']
-  best['kernel_size'] = [7]
+  best['width'][1] = 12
   arguments = [f'--workdir={trained}', f'--out={tmp_path}/child']
   arguments.append(f'--arch={json.dumps(best)}')
-  _refused(capsys, 'extract', arguments, 'kernel_size[0]', '3, 5')
+  _refused(capsys, 'extract', arguments, 'width[1]', '8, 16')
   assert not (tmp_path / 'child').exists()
 
 
@@ -456,7 +456,7 @@ def test_a_notebooks_mistakes_are_named(trained):
 
 
 def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
-  space, about = tiny.SPACE, {'runtime': 'jax', 'batch': 1, 'device': 'a clock'}
+  space, about = tiny.QUICK_TWO, {'runtime': 'jax', 'batch': 1, 'device': 'a clock'}
   parts = latency.all_parts(space, (8, 12))
   times = {part: 0.1 * part.width_out for part in parts}
   path = tmp_path / 'table.json'

@@ -217,6 +217,7 @@ def test_nothing_but_damage_is_an_error(tmp_path):
 
 def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
   config = tiny.config(
+    space=tiny.QUICK,
     data=settings(folder, max_damaged=0.01, held_out=50, **NORMALISED),
     steps=40,  # every image comes
     eval_every=40,

@@ -42,8 +42,10 @@ LAYOUTS = {'row': sharding.Layout(), 'sharded': SHARDED}
 
 
 @functools.cache
-def _compiled(devices: int, group: int = 0, layout: str = 'row'):
-  config = tiny.config(bn_group_size=group, layout=LAYOUTS[layout])
+def _compiled(
+  devices: int, group: int = 0, layout: str = 'row', space=tiny.SPACE
+):
+  config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
   where = sharding.mesh(jax.devices()[:devices], config.layout)
   setup = config_lib.setup(config, where)
   return config, setup, programs.compile_all(programs.all_programs(setup))
@@ -61,30 +63,30 @@ def _perturbed(setup) -> sandwich.State:
   return state._replace(params=jax.tree.unflatten(tree, noisy))
 
 
-def _train(devices, steps, group=0, layout='row') -> sandwich.State:
-  config, setup, compiled = _compiled(devices, group, layout)
+def _train(devices, steps, group=0, layout='row', space=tiny.SPACE):
+  config, setup, compiled = _compiled(devices, group, layout, space)
   where, policy = setup.model.where, config_lib.policy(config)
   like = sandwich.described_state(setup)
   state = jax.device_put(_perturbed(setup), sharding.places(like))
   for step in range(steps):
     batch = sharding.put(where, _batch(step), sharding.split(where))
-    children = policy(tiny.SPACE, config.seed, step)
+    children = policy(space, config.seed, step)
     state, _ = programs.step(setup, compiled, state, batch, children)
   assert sharding.places(state) == sharding.places(like)
   return jax.device_get(state)
 
 
 def _defined_gradient(config, params, batch, children, keys):
-  """The gradient written out: one sum of losses, one derivative."""
+  """The gradient written out: one sum of losses of sliced children."""
   pixels = (batch['image'] / 255.0 - 0.13) / 0.31
 
   def logits(params, arch, **dropout):
     images = jax.image.resize(
       pixels, (16, arch.resolution, arch.resolution, 1), 'bicubic'
     )
-    indices = arch_lib.encode(tiny.SPACE, arch)
-    net = supernet.Supernet(tiny.SPACE)
-    return net.apply({'params': params}, images, indices, **dropout)
+    net = supernet.Supernet(arch_lib.pin(tiny.SPACE, arch))
+    own = supernet.slice_child(tiny.SPACE, {'params': params}, arch)
+    return net.apply(own, images, **dropout)
 
   def total(params):
     biggest, *others = children
@@ -184,16 +186,23 @@ def test_roles_are_kept_when_a_random_child_is_the_biggest():
 
 
 @pytest.mark.parametrize(
-  ('group', 'layout'), [(0, 'row'), (8, 'row'), (0, 'sharded')]
+  ('group', 'layout', 'space'),
+  [
+    (0, 'row', tiny.SPACE),
+    (8, 'row', tiny.QUICK_TWO),
+    (0, 'sharded', tiny.QUICK_TWO),
+  ],
+  ids=['whole', 'groups', 'sharded'],
 )
-def test_four_devices_train_as_one(group, layout):
-  one, four = _train(1, 4, group), _train(4, 4, group, layout)
+def test_four_devices_train_as_one(group, layout, space):
+  one = _train(1, 4, group, space=space)
+  four = _train(4, 4, group, layout, space)
   # Summation order differs, nothing else.
   chex.assert_trees_all_close(one.params, four.params, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_rule_that_matches_places_an_array():
-  _, setup, _ = _compiled(4, layout='sharded')
+  _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK_TWO)
   state = sandwich.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
   stem, whole = spec.params['stem'], sharding.REPLICATED
@@ -207,7 +216,8 @@ def test_the_first_rule_that_matches_places_an_array():
 
 
 def test_batch_norm_groups_change_the_result():
-  whole, groups = _train(1, 3), _train(1, 3, 8)
+  quick = tiny.QUICK_TWO
+  whole, groups = _train(1, 3, space=quick), _train(1, 3, 8, space=quick)
   with pytest.raises(AssertionError):
     chex.assert_trees_all_close(whole.params, groups.params, rtol=1e-3)
 

@@ -21,6 +21,10 @@ from bignas_jax import (
 from bignas_jax import config as config_lib
 
 
+def _config(**changes):
+  return tiny.config(space=tiny.QUICK_TWO, **changes)
+
+
 def _state(workdir, config):
   checkpoints = checkpoint.Checkpoints(workdir)
   setup = config_lib.setup(config)
@@ -34,7 +38,7 @@ def _state(workdir, config):
 def whole(tmp_path_factory):
   """Six steps without a break."""
   workdir = tmp_path_factory.mktemp('whole')
-  result = training.train(tiny.config(), workdir)
+  result = training.train(_config(), workdir)
   return workdir, result
 
 
@@ -56,8 +60,8 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(after))
     with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
-      training.train(tiny.config(), tmp_path)
-  again = tiny.config()
+      training.train(_config(), tmp_path)
+  again = _config()
   again.data.workers, again.data.prefetch = 3, 1
   result = training.train(again, tmp_path)
   _assert_same_run(whole, tmp_path, result)
@@ -106,15 +110,15 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
   with monkeypatch.context() as patch:
     patch.setattr(sharding, 'put', dies)
     with pytest.raises(Killed):
-      training.train(tiny.config(), tmp_path)
-  result = training.train(tiny.config(), tmp_path)
+      training.train(_config(), tmp_path)
+  result = training.train(_config(), tmp_path)
   _assert_same_run(whole, tmp_path, result)
 
 
 def _assert_same_run(whole, workdir, result):
   wanted, wanted_result = whole
   chex.assert_trees_all_equal(
-    _state(wanted, tiny.config()), _state(workdir, tiny.config())
+    _state(wanted, _config()), _state(workdir, _config())
   )
   assert result | {'workdir': ''} == wanted_result | {'workdir': ''}
   assert tiny.numbers(workdir) == tiny.numbers(wanted)
@@ -137,13 +141,13 @@ def test_metrics_have_the_promised_names(whole):
 
 def test_a_finished_run_is_evaluated_again(whole):
   workdir, result = whole
-  assert training.train(tiny.config(), workdir) == result
+  assert training.train(_config(), workdir) == result
 
 
 def test_another_config_is_refused_by_field(whole):
   workdir, _ = whole
   before = sorted(workdir.rglob('*'))
-  changed = tiny.config(seed=1, batch_size=32)
+  changed = _config(seed=1, batch_size=32)
   with pytest.raises(errors.UserError) as refused:
     training.train(changed, workdir)
   assert 'batch_size (16 there, 32 here)' in str(refused.value)
@@ -156,12 +160,12 @@ def test_a_second_run_in_the_same_directory_is_refused(whole):
 
   other = pytest.raises(errors.UserError, match='no other run')
   with workdir_lib.lock(whole[0]), other:
-    training.train(tiny.config(), whole[0])
+    training.train(_config(), whole[0])
 
 
 def test_only_parameters_are_read_for_use(whole):
   workdir, _ = whole
-  state = _state(workdir, tiny.config())
+  state = _state(workdir, _config())
   like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
   where = sharding.mesh()
   like = sharding.described(where, like.params, sharding.REPLICATED)
@@ -173,7 +177,7 @@ def test_only_parameters_are_read_for_use(whole):
 def test_averaged_parameters_are_kept_and_used(tmp_path):
   from bignas_jax import trained
 
-  config = tiny.config(ema_decay=0.5, steps=2, eval_every=2)
+  config = _config(ema_decay=0.5, steps=2, eval_every=2)
   training.train(config, tmp_path)
   state = _state(tmp_path, config)
   run = trained.load(tmp_path)
@@ -183,7 +187,7 @@ def test_averaged_parameters_are_kept_and_used(tmp_path):
 
 
 def test_bfloat16_keeps_float32_parameters(tmp_path):
-  config = tiny.config(dtype='bfloat16', steps=2, eval_every=2)
+  config = _config(dtype='bfloat16', steps=2, eval_every=2)
   training.train(config, tmp_path)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(_state(tmp_path, config))}
   assert {str(d) for d in dtypes} == {'float32', 'int32'}

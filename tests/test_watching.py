@@ -33,10 +33,16 @@ OF_SOME_MACHINES = {
 }
 
 
+def _config(**changes):
+  return tiny.config(space=tiny.QUICK_TWO, **changes)
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('watched')
-  config = tiny.config(profile=config_lib.Profile(at=(3, 4), steps=2))
+  config = tiny.config(
+    space=tiny.QUICK_TWO, profile=config_lib.Profile(at=(3, 4), steps=2)
+  )
   training.train(config, workdir)
   return workdir
 
@@ -120,7 +126,9 @@ def test_profile_names_what_ran_by_child_and_stage(profile):
 
 def test_what_is_profiled_may_change(run):
   """The rest may not; and a finished run is not profiled again."""
-  again = tiny.config(profile=config_lib.Profile(at=(5,)))
-  assert config_lib.sha256(again) == config_lib.sha256(tiny.config())
+  again = tiny.config(space=tiny.QUICK_TWO, profile=config_lib.Profile(at=(5,)))
+  assert config_lib.sha256(again) == config_lib.sha256(
+    tiny.config(space=tiny.QUICK_TWO)
+  )
   training.train(again, run)
   assert len(list(run.glob('plugins/profile/*'))) == 1
