@@ -174,10 +174,16 @@ class Stage(_Part):
     inside = indices.kernel_size, indices.expand_ratio
 
     first = describe(self.width_in, first=True)
-    params = self.param('first', blocks.init, first)
+    rest = describe(stage.width, first=False)
+    of_first, of_rest = self.param('first', blocks.init, first), None
+    if max(stage.depth) > 1:
+      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
+    if self.is_initializing():  # what it computes is not asked for
+      return ops.resize_channels(x, max(stage.width))
+
     x, moments, through = elastic_blocks.switch(
       first,
-      Through(params, probe),
+      Through(of_first, probe),
       self.stats('first'),
       x,
       Active(*widths, *inside),
@@ -185,14 +191,12 @@ class Stage(_Part):
     )
     self.report('first', moments)
     self.pass_on('first', through)
-    if max(stage.depth) == 1:
+    if of_rest is None:
       return x
 
-    rest = describe(stage.width, first=False)
-    params = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     x, moments, through = elastic_blocks.chain(
       rest,
-      Through(params, probe),
+      Through(of_rest, probe),
       self.stats('rest'),
       x,
       Active(widths[1], widths[1], *inside),
