@@ -45,7 +45,8 @@ demo: $(READY)  ## train, search, extract, evaluate, export, report: MNIST
 	$(RUN) bignas_jax.report --workdir=$(DEMO)
 
 test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
-	$(RUN) pytest --numprocesses=auto --dist=loadfile $(ARGS)
+	$(RUN) pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder \
+	  $(ARGS)
 
 # TensorFlow has an environment of its own: nothing else here needs it.
 EXPORTS := .venv/exports

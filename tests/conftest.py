@@ -38,6 +38,15 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 # by itself takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
 
+# First of all, so that no process of pytest-xdist ends alone with one.
+_LONGEST = ('supernet', 'cluster', 'training', 'measures', 'programs', 'faults')
+
+
+def pytest_collection_modifyitems(items):
+  longest = [f'test_{name}' for name in _LONGEST]
+  items.sort(key=lambda item: item.path.stem not in longest)
+
+
 # Compiling inside an example takes seconds, and a failure must repeat.
 hypothesis.settings.register_profile(
   'repeatable', deadline=None, derandomize=True

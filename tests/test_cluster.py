@@ -34,7 +34,7 @@ from bignas_jax import (
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 20
+STEPS = 8
 
 # What the configs below are called in the processes' own arguments.
 _CONFIG = """
@@ -65,17 +65,17 @@ def interleaved_config():
 
 
 def plain_config(**changes):
-  """16 steps of a network that is traced quickly."""
+  """12 steps of a network that is traced quickly."""
   return tiny.config(
     space=tiny.QUICK,
-    steps=16,
-    eval_every=16,
-    **{'checkpoint_every': 16} | changes,
+    steps=12,
+    eval_every=12,
+    **{'checkpoint_every': 12} | changes,
   )
 
 
 def kept_config():
-  return plain_config(checkpoint_every=1, keep_checkpoints=16)
+  return plain_config(checkpoint_every=1, keep_checkpoints=12)
 
 
 def slow_config():
@@ -238,7 +238,7 @@ def stopped(directory, whom, after):
   assert 'process 0 ended with status 75' in err
   assert 'process 1 ended with status 75' in err
   assert '{' not in out + others
-  said = re.search(r'^stopped: saved step (\d+) of 16$', err, re.M)
+  said = re.search(r'^stopped: saved step (\d+) of 12$', err, re.M)
   assert said and f'[1] {said[0]}' in others
   assert int(said[1]) >= after
   return int(said[1])
@@ -252,7 +252,7 @@ def test_processes_stop_at_one_step_and_resume_exactly(pair, tmp_path):
   """
   first = stopped(tmp_path, '1', after=1)
   second = stopped(tmp_path, 'launcher', after=first + 1)
-  assert first < second < 16
+  assert first < second < 12
   for step in first, second:
     chex.assert_trees_all_equal(
       state_of(tmp_path / 'run', plain_config(), step),

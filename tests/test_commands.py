@@ -456,7 +456,10 @@ def test_a_notebooks_mistakes_are_named(trained):
 
 
 def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
-  space, about = tiny.QUICK_TWO, {'runtime': 'jax', 'batch': 1, 'device': 'a clock'}
+  space, about = (
+    tiny.QUICK_TWO,
+    {'runtime': 'jax', 'batch': 1, 'device': 'a clock'},
+  )
   parts = latency.all_parts(space, (8, 12))
   times = {part: 0.1 * part.width_out for part in parts}
   path = tmp_path / 'table.json'

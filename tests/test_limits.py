@@ -34,7 +34,7 @@ COSTS = 'macs', 'params', 'activation_bytes', 'file_bytes'
   slack=st.floats(0.01, 0.1),
   chosen=st.sets(st.sampled_from(COSTS), min_size=1),
 )
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=25)
 def test_what_a_child_keeps_is_found(name, seed, slack, chosen):
   # A band around all chosen costs of a child: it may be narrow, but is there.
   costs = costs_of(name)

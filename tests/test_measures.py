@@ -22,22 +22,26 @@ from bignas_jax import (
   supernet,
 )
 
+# By the number of devices.
+SPACES = {1: tiny.SPACE, 4: tiny.QUICK_TWO}
 
-@pytest.fixture(scope='module', params=[1, 4])
+
+@pytest.fixture(scope='module', params=SPACES)
 def ran(request):
   """The children of one step one after the other, and the update."""
-  config, setup, compiled = test_programs._compiled(request.param)
+  devices, space = request.param, SPACES[request.param]
+  config, setup, compiled = test_programs._compiled(devices, space=space)
   where = setup.model.where
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
   state = sharding.put(where, state, sharding.REPLICATED)
   batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
-  children = config_lib.policy(config)(tiny.SPACE, 0, 0)
+  children = config_lib.policy(config)(space, 0, 4)  # they all differ
   gradients, softmaxes, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
     if child.role not in programs.STATIC:
-      indices = arch_lib.encode(tiny.SPACE, child.arch)
+      indices = arch_lib.encode(space, child.arch)
       indices = sharding.put(where, indices, sharding.REPLICATED)
     gradients, softmax, measured = compiled[programs.key(child)](
       state.params, state.step, batch, indices, gradients, dict(softmaxes)
@@ -48,7 +52,7 @@ def ran(request):
     of_children.append(jax.device_get(measured))
   state, of_update = compiled['update'](state, gradients)
   found = jax.device_get((state.params, of_update, softmaxes))
-  return request.param, children, params, sums, of_children, *found
+  return devices, children, params, sums, of_children, *found
 
 
 def _by_device(gradients, params):
@@ -130,15 +134,16 @@ def test_gradient_norm_of_random_children_that_are_regularised():
 
 
 def test_agreement_is_with_the_teacher(ran):
-  _, children, params, _, of_children, _, _, softmaxes = ran
+  devices, children, params, _, of_children, _, _, softmaxes = ran
+  space = SPACES[devices]
+  logits = jax.jit(supernet.Supernet(space).apply)
   pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
   teacher = softmaxes['biggest'].argmax(-1)
   assert 'agreement' not in of_children[0]
   for child, measured in list(zip(children, of_children, strict=True))[1:]:
     size = child.arch.resolution
     images = jax.image.resize(pixels, (16, size, size, 1), 'bicubic')
-    indices = arch_lib.encode(tiny.SPACE, child.arch)
-    logits = jax.jit(supernet.Supernet(tiny.SPACE).apply)
+    indices = arch_lib.encode(space, child.arch)
     choice = logits({'params': params}, images, indices).argmax(-1)
     assert measured['agreement'] == np.mean(choice == teacher)
     wanted = np.mean(choice == test_programs._batch(0)['label'])

@@ -76,7 +76,12 @@ def test_a_signal_during_an_evaluation_stops_it(tmp_path, monkeypatch, every):
     signal.raise_signal(signal.SIGTERM)
     return score(self, params, arch)
 
-  config = tiny.config(space=tiny.QUICK, eval_every=3, checkpoint_every=every)
+  config = tiny.config(
+    space=tiny.QUICK,
+    policy='alone',
+    eval_every=3,
+    checkpoint_every=every,
+  )
   with monkeypatch.context() as patch:
     patch.setattr(evaluation.Evaluator, 'score', signalled)
     for _ in range(2):
