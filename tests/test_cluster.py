@@ -34,7 +34,7 @@ from bignas_jax import (
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 8
+STEPS = 12
 
 # What the configs below are called in the processes' own arguments.
 _CONFIG = """
@@ -42,15 +42,6 @@ import test_cluster
 
 get_config = test_cluster.{name}
 """
-
-
-def run_config():
-  return tiny.config(
-    space=tiny.QUICK_TWO,
-    steps=STEPS,
-    eval_every=STEPS,
-    checkpoint_every=STEPS,
-  )
 
 
 def interleaved_config():
@@ -61,21 +52,24 @@ def interleaved_config():
     return make(*arguments, devices=[*devices[::2], *devices[1::2]], **named)
 
   jax.make_mesh = make_mesh
-  return run_config()
+  return plain_config()
 
 
 def plain_config(**changes):
-  """12 steps of a network that is traced quickly."""
+  """12 steps of a network that is traced quickly, at two resolutions."""
   return tiny.config(
-    space=tiny.QUICK,
-    steps=12,
-    eval_every=12,
-    **{'checkpoint_every': 12} | changes,
+    space=tiny.QUICK_TWO,
+    eval_every=STEPS,
+    **{'steps': STEPS, 'checkpoint_every': STEPS} | changes,
   )
 
 
 def kept_config():
-  return plain_config(checkpoint_every=1, keep_checkpoints=12)
+  return plain_config(checkpoint_every=1, keep_checkpoints=STEPS)
+
+
+def longer_config():
+  return plain_config(steps=2 * STEPS)
 
 
 def slow_config():
@@ -172,7 +166,7 @@ def state_of(workdir, config_, step=None):
   return jax.device_get(state)
 
 
-def train(directory, processes, devices, name='run_config'):
+def train(directory, processes, devices, name):
   """Runs the launcher; the metrics and the parameters."""
   started = launch(processes, devices, *main(directory, name))
   status, out, err, others = outcome(started)
@@ -184,39 +178,40 @@ def train(directory, processes, devices, name='run_config'):
   workdir = directory / 'run'
   lines = metrics.read(workdir)
   assert [line['step'] for line in lines] == [*range(1, STEPS + 1), STEPS]
-  state = state_of(workdir, run_config())
+  state = state_of(workdir, plain_config())
   assert int(state.step) == STEPS
   return result, state.params
+
+
+@pytest.fixture(scope='module')
+def paired(tmp_path_factory):
+  """Two processes without a break; there is a checkpoint of each step."""
+  directory = tmp_path_factory.mktemp('pair')
+  return directory / 'run', *train(directory, 2, 1, 'kept_config')
+
+
+@pytest.fixture(scope='module')
+def pair(paired):
+  return paired[0]
 
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
   """What this process trains on four devices, without a launcher."""
   workdir = tmp_path_factory.mktemp('alone')
-  result = training.train(run_config(), workdir)
-  return result, state_of(workdir, run_config()).params
+  result = training.train(plain_config(), workdir)
+  return result, state_of(workdir, plain_config()).params
 
 
-@pytest.mark.parametrize(
-  ('processes', 'devices', 'name'),
-  [(1, 1, 'run_config'), (2, 2, 'interleaved_config')],
-)
-def test_processes_and_devices_train_what_one_does(
-  alone, tmp_path, processes, devices, name
+def test_processes_and_devices_train_what_one_process_does(
+  alone, paired, tmp_path
 ):
-  result, params = train(tmp_path, processes, devices, name)
+  """Two processes of one device each, and of two, are one of four."""
+  interleaved = train(tmp_path, 2, 2, 'interleaved_config')
   expected, expected_params = alone
-  assert result | {'workdir': ''} == pytest.approx(expected | {'workdir': ''})
-  chex.assert_trees_all_close(params, expected_params, rtol=1e-5, atol=1e-6)
-
-
-@pytest.fixture(scope='module')
-def pair(tmp_path_factory):
-  """A run of two processes without a break; has a checkpoint of each step."""
-  directory = tmp_path_factory.mktemp('pair')
-  status, _, err, _ = outcome(launch(2, 1, *main(directory, 'kept_config')))
-  assert status == 0, err
-  return directory / 'run'
+  for result, params in paired[1:], interleaved:
+    assert result | {'workdir': ''} == pytest.approx(expected | {'workdir': ''})
+    chex.assert_trees_all_close(params, expected_params, rtol=1e-5, atol=1e-6)
 
 
 def stopped(directory, whom, after):
@@ -346,7 +341,7 @@ def one_line(text, *words):
 
 def test_what_the_first_process_finds_wrong_ends_all_of_them(pair, tmp_path):
   shutil.copytree(pair, tmp_path / 'run')
-  arguments = main(tmp_path, 'run_config')
+  arguments = main(tmp_path, 'longer_config')
   began = time.monotonic()
   status, _, err, others = outcome(launch(2, 1, *arguments))
   assert status == 2

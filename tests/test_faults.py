@@ -231,6 +231,7 @@ def test_a_few_kills_change_nothing(tmp_path):
   whole.mkdir()
   killed.mkdir()
   finish(whole, 20)
+  shutil.copytree(whole / 'run/compiled', killed / 'run/compiled')
   places = 'save', 'between'
   tally = under_kills(killed, kills=2, seed=3, steps=20, places=places)
   assert_equal_runs(whole / 'run', finish(killed, 20), 20)

@@ -22,26 +22,29 @@ from bignas_jax import (
   supernet,
 )
 
-# By the number of devices.
-SPACES = {1: tiny.SPACE, 4: tiny.QUICK_TWO}
+# With a second block, which is in a loop.
+SPACE = dataclasses.replace(
+  tiny.QUICK_TWO,
+  stages=(dataclasses.replace(tiny.QUICK.stages[0], depth=(1, 2)),),
+)
 
 
-@pytest.fixture(scope='module', params=SPACES)
+@pytest.fixture(scope='module', params=[1, 4])
 def ran(request):
   """The children of one step one after the other, and the update."""
-  devices, space = request.param, SPACES[request.param]
-  config, setup, compiled = test_programs._compiled(devices, space=space)
+  devices = request.param
+  config, setup, compiled = test_programs._compiled(devices, space=SPACE)
   where = setup.model.where
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
   state = sharding.put(where, state, sharding.REPLICATED)
   batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
-  children = config_lib.policy(config)(space, 0, 4)  # they all differ
+  children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
   gradients, softmaxes, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
     if child.role not in programs.STATIC:
-      indices = arch_lib.encode(space, child.arch)
+      indices = arch_lib.encode(SPACE, child.arch)
       indices = sharding.put(where, indices, sharding.REPLICATED)
     gradients, softmax, measured = compiled[programs.key(child)](
       state.params, state.step, batch, indices, gradients, dict(softmaxes)
@@ -134,16 +137,15 @@ def test_gradient_norm_of_random_children_that_are_regularised():
 
 
 def test_agreement_is_with_the_teacher(ran):
-  devices, children, params, _, of_children, _, _, softmaxes = ran
-  space = SPACES[devices]
-  logits = jax.jit(supernet.Supernet(space).apply)
+  _, children, params, _, of_children, _, _, softmaxes = ran
+  logits = jax.jit(supernet.Supernet(SPACE).apply)
   pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
   teacher = softmaxes['biggest'].argmax(-1)
   assert 'agreement' not in of_children[0]
   for child, measured in list(zip(children, of_children, strict=True))[1:]:
     size = child.arch.resolution
     images = jax.image.resize(pixels, (16, size, size, 1), 'bicubic')
-    indices = arch_lib.encode(space, child.arch)
+    indices = arch_lib.encode(SPACE, child.arch)
     choice = logits({'params': params}, images, indices).argmax(-1)
     assert measured['agreement'] == np.mean(choice == teacher)
     wanted = np.mean(choice == test_programs._batch(0)['label'])
@@ -168,7 +170,7 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
   devices, _, params, sums, (biggest, *_), *_ = ran
   if devices > 1:
     pytest.skip('one device says it')
-  config = tiny.config()
+  config = tiny.config(space=SPACE)
   config.rule.aggregate = 'mean'
   where = sharding.mesh(jax.devices()[:1])
   setup = config_lib.setup(config, where)
