@@ -23,15 +23,14 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   child,
+  console,
   errors,
   evaluating,
   extraction,
   footprint,
   latency_tables,
-  metrics,
   model,
   presets,
-  sampling,
   schema,
   searching,
   sharding,
@@ -92,7 +91,7 @@ class Run:
   def sample(self, n: int, seed: int = 0) -> list[Arch]:
     """n uniform children; some may be equal."""
     n = schema.convert(_WHOLE, schema.plain(n), 'n')
-    rng = sampling.generator(schema.convert(_SEED, schema.plain(seed), 'seed'))
+    rng = arch_lib.generator(schema.convert(_SEED, schema.plain(seed), 'seed'))
     return [arch_lib.sample(self.space, rng) for _ in range(n)]
 
   def costs(self, which: str | dict[str, Any] | Arch) -> dict[str, float]:
@@ -179,7 +178,7 @@ class Run:
   def _compare(self, step: int) -> None:
     """Tells where the run has gone on since it was loaded."""
     if step != self.step:
-      metrics.say(
+      console.say(
         f'warning: this was of step {step}, the newest; what was loaded is of '
         f'step {self.step}: load_run() again to evaluate the same'
       )

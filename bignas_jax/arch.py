@@ -265,3 +265,8 @@ def from_dict(space: Space, fields: Any) -> Arch:
     k: v if k == 'resolution' else tuple(v) for k, v in fields.items()
   }
   return check(space, Arch(**values))
+
+
+def generator(*path: int) -> np.random.Generator:
+  """A generator of its own for a path of numbers, such as (seed, step)."""
+  return np.random.default_rng(np.random.SeedSequence(path))

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 from etils import epath
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, files, metrics, process, schema, storage
+from bignas_jax import console, errors, files, process, schema, storage
 from bignas_jax.arch import Arch
 from bignas_jax.schema import Meta
 from bignas_jax.space import Space
@@ -94,7 +94,7 @@ class Archive:
           raise self._damaged(number, error) from None
         cut = there.pop()[1]
     if cut and process.leads():
-      metrics.say(
+      console.say(
         f'warning: {self._path}: the last line is not whole, and is left out'
       )
     if not cut and not headless and lines:

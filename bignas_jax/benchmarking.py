@@ -18,7 +18,7 @@ import optax
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
-  metrics,
+  console,
   optim,
   programs,
   rules,
@@ -182,5 +182,5 @@ def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:
       jax.block_until_ready(run())
       if number > 0:
         seconds[name].append(time.perf_counter() - began)
-    metrics.say(f'round {number} of {rounds}')
+    console.say(f'round {number} of {rounds}')
   return {name: statistics.median(values) for name, values in seconds.items()}

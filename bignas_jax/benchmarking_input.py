@@ -9,7 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bignas_jax import batches, data, folders, metrics, process, sources
+from bignas_jax import (
+  batches,
+  console,
+  data,
+  folders,
+  process,
+  sources,
+)
 from bignas_jax.sources import Data
 
 
@@ -52,7 +59,7 @@ def measure(
     if step_s is not None:
       run['waiting'] = _waiting(made, step_s, seconds)
     runs.append(run)
-    metrics.say(str(run))
+    console.say(str(run))
   result = {
     'source': settings.name,
     'images': len(source),

@@ -11,8 +11,8 @@ import jax
 from bignas_jax import (
   backend,
   benchmarking,
+  console,
   errors,
-  metrics,
   programs,
   sampling,
   sandwich,
@@ -62,7 +62,7 @@ def scale(
         )
         setup = benchmarking.describe(sized, batch, dtype, there[:number])
         rows.append(of | _measure(setup, rounds))
-        metrics.say(str(rows[-1]))
+        console.say(str(rows[-1]))
   kind = there[0].device_kind
   return {'device': kind, 'space': space.name, 'dtype': dtype, 'rows': rows}
 

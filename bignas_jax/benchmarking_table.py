@@ -17,13 +17,13 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   benchmarking_child,
+  console,
   errors,
   estimating_parts,
   files,
   latency,
   latency_tables,
   locks,
-  metrics,
   pieces,
   process,
   runtimes,
@@ -178,7 +178,7 @@ def _build(path: epath.Path, wanted: Wanted, measure: Measure):
   kept = len(found)
   _measure_parts(path, wanted, measure, found)
   every = {f'child {i}': arch for i, arch in enumerate(fitted + evaluated)}
-  metrics.say(f'{len(every)} children')
+  console.say(f'{len(every)} children')
   ms = measure(
     {called: pieces.of_child(space, arch) for called, arch in every.items()}
   )
@@ -272,7 +272,7 @@ def _measure_parts(path, wanted: Wanted, measure: Measure, found) -> None:
     ms = measure(pieces.of_parts(wanted.space, some))
     found |= {part: ms[latency.name(wanted.space, part)] for part in some}
     _write(path, wanted, found, None)
-    metrics.say(f'{len(found)} of {len(listed)} parts')
+    console.say(f'{len(found)} of {len(listed)} parts')
 
 
 def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import counting, evaluation, metrics, trained
+from bignas_jax import console, counting, evaluation, trained
 from bignas_jax.arch import Arch
 
 
@@ -53,7 +53,7 @@ def compare(
     for name, arch in named.items()
   ]
   for child in children:
-    metrics.say(
+    console.say(
       '{name}: top-1 {calibrated:.3f} calibrated, '
       '{uncalibrated[initial]:.3f} with initial statistics, '
       '{uncalibrated[borrowed]:.3f} with those of the biggest'.format(**child)

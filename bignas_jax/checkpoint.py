@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bignas_jax import cluster, errors, files, metrics, receipts, storage
+from bignas_jax import (
+  cluster,
+  console,
+  errors,
+  files,
+  receipts,
+  storage,
+)
 from bignas_jax import rollbacks as rollbacks_lib
 
 Tree = Any
@@ -197,7 +204,7 @@ def _put_in_order(workdir: epath.Path) -> None:
     if kept.exists():
       kept.rmtree()
     (directory / str(step)).rename(kept)
-    metrics.say(f'warning: moved checkpoint {step} to {kept}')
+    console.say(f'warning: moved checkpoint {step} to {kept}')
 
 
 def _remove(path: epath.Path) -> None:
@@ -214,7 +221,7 @@ def _newest(
   for step in reversed(_steps(directory)):
     wrong = receipts.damage(directory / str(step))
     if wrong is not None:
-      metrics.say(f'warning: checkpoint {step} is damaged: {wrong}')
+      console.say(f'warning: checkpoint {step} is damaged: {wrong}')
       damaged.append(step)
       continue
     notes = receipts.read(directory / str(step)) or {}

@@ -6,7 +6,6 @@ for a person go to stderr. A user's mistake is one line and status 2.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -16,44 +15,18 @@ from etils import epath
 from bignas_jax import (
   allocator,
   annotations,
+  console,
   errors,
   files,
-  metrics,
   parsing,
   process,
   signals,
   storage,
 )
 
-FAILED = 1
-USER_ERROR = 2
-PREEMPTED = 75
-
-
 # How long a command may take to end after a signal, while Python is in a call
 # that does not return, such as XLA's compiler. Kubernetes waits for 30 s.
 _GRACE_S = 5
-
-
-class Preempted(BaseException):
-  """The command was asked to stop, and what it had finished is saved.
-
-  No Exception: what handles errors does not handle this.
-  """
-
-
-def leave_preempted() -> NoReturn:
-  """Ends the process as Preempted does, at once and from any thread."""
-  metrics.say('stopped: before the first step, none lost')
-  os._exit(PREEMPTED)
-
-
-class Failed(Exception):
-  """The answer is no: the reason for a person, and the result in full."""
-
-  def __init__(self, reason: str, result: dict[str, Any]):
-    super().__init__(reason)
-    self.result = result
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     line = ' '.join(message.split())
-    self.exit(USER_ERROR, f'{self.prog}: {line} (see --help)\n')
+    self.exit(errors.USER_ERROR, f'{self.prog}: {line} (see --help)\n')
 
 
 def parser(module: str, description: str) -> Parser:
@@ -121,11 +94,11 @@ def numbers(kind: Any) -> Callable[[str], list[Any]]:
 def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
   """Runs a command with the process's arguments, and exits."""
   allocator.keep_memory()
-  ended = FAILED  # by an exception that goes on, with its traceback
+  ended = errors.FAILED  # by an exception that goes on, with its traceback
   try:
     ended = status(command, sys.argv[1:])
   finally:
-    if ended not in (0, PREEMPTED):
+    if ended not in (0, errors.PREEMPTED):
       process.leave(ended)
   sys.exit(ended)
 
@@ -138,29 +111,29 @@ def status(
   Of several processes the first prints the result.
   """
   try:
-    with signals.raised(_stopped, PREEMPTED, _GRACE_S):
+    with signals.raised(_stopped, errors.PREEMPTED, _GRACE_S):
       result = command(arguments)
   except errors.UserError as error:
-    metrics.say(f'error: {error}')
-    return USER_ERROR
-  except Preempted as event:
-    metrics.say(f'stopped: {event}')
-    return PREEMPTED
-  except Failed as answer:
-    metrics.say(f'error: {answer}')
+    console.say(f'error: {error}')
+    return errors.USER_ERROR
+  except errors.Preempted as event:
+    console.say(f'stopped: {event}')
+    return errors.PREEMPTED
+  except errors.Failed as answer:
+    console.say(f'error: {answer}')
     _print(answer.result)
-    return FAILED
+    return errors.FAILED
   except OSError as error:
     if not files.of_place(error):
       raise
-    metrics.say(f'error: {error.filename}: {error.strerror}')
-    return FAILED
+    console.say(f'error: {error.filename}: {error.strerror}')
+    return errors.FAILED
   _print(result)
   return 0
 
 
-def _stopped(name: str) -> Preempted:
-  return Preempted(f'by {name}; what was finished is kept, start again')
+def _stopped(name: str) -> errors.Preempted:
+  return errors.Preempted(f'by {name}; what was finished is kept, start again')
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sampling, selection
+from bignas_jax import selection
 from bignas_jax.arch import Arch
 from bignas_jax.selection import Problem, Search
 from bignas_jax.space import Choices, Space
@@ -21,9 +21,9 @@ def search(problem: Problem, settings: Search) -> None:
   """
   skeletons = [a for a in grid(problem.space, settings) if problem.fits(a)]
   if not skeletons:  # the grid is too coarse for a narrow range of costs
-    skeletons = selection.draw(problem, 1, sampling.generator(settings.seed))
+    skeletons = selection.draw(problem, 1, arch_lib.generator(settings.seed))
   scored = {arch: problem.score(arch) for arch in skeletons}
-  rng = sampling.generator(settings.seed, 1)
+  rng = arch_lib.generator(settings.seed, 1)
   for _ in range(settings.mutants):
     points = [(problem.costs(a)['macs'], s, a) for a, s in scored.items()]
     parents = [arch for *_, arch in selection.front(points)[::-1]]

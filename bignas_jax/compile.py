@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       options.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(options.out, result)
   if not result['fits']:
-    raise cli.Failed(
+    raise errors.Failed(
       f'a batch of {config.batch_size} does not fit {options.topology}; '
       f'the largest that would: {result["largest_batch_size"]}',
       result,

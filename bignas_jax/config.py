@@ -27,13 +27,41 @@ from bignas_jax import (
   sources,
   spaces,
 )
-from bignas_jax.divergence import Recovery
 from bignas_jax.evaluation import Calibration
 from bignas_jax.model import Model
-from bignas_jax.profiling import Profile
 from bignas_jax.schedules import Schedule
 from bignas_jax.selection import Search
 from bignas_jax.space import Space
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Recovery:
+  """What becomes of a run that diverges.
+
+  Attributes:
+    tries: rollbacks to one checkpoint before the run gives up; 0: none.
+    window: steps that the biggest child's training top-1 is averaged over; in
+      a policy without one, the first child's.
+    remains: it has collapsed when less than this fraction of its best lead
+      over chance remains; 0: never.
+  """
+
+  tries: schema.Whole = 3
+  window: schema.Natural = 30
+  remains: schema.Share = 0.2
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Profile:
+  """Which steps are profiled; the run is the same.
+
+  Attributes:
+    at: steps that a capture begins with, such as (100,).
+    steps: of a capture.
+  """
+
+  at: tuple[schema.Natural, ...] = ()
+  steps: schema.Natural = 3
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from bignas_jax import files, nested, schema
+from bignas_jax import files, latency, nested, schema
 
 T = TypeVar('T')
 Number = int | float | None
@@ -198,3 +198,21 @@ def plain(path: epath.Path) -> dict[str, Any] | None:
     UserError: it cannot be read, or is no JSON object.
   """
   return nested.encodable(files.read_json(path)) if path.exists() else None
+
+
+def measured_ms(found: Measured | None, table: latency.Table) -> float | None:
+  """What a child took where, and as, the table was measured.
+
+  Args:
+    found: contents of MEASURED.
+    table: of which device, runtime and batch.
+
+  Returns:
+    Milliseconds of a batch, the table's statistic of several; None: it was
+    measured in another way.
+  """
+  names = 'device', 'runtime', 'batch'
+  for row in (found and found.rows) or ():
+    if all(getattr(row, name) == table.about[name] for name in names):
+      return getattr(row, f'{table.about.get("statistic")}_ms', None)
+  return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import cli, counting, metrics, presets, spaces
+from bignas_jax import cli, console, counting, presets, spaces
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   arch = presets.parse(space, options.arch)
   table = counting.rows(space, arch)
   for row in table:
-    metrics.say(
+    console.say(
       f'{row.name:16} {row.resolution:4} px {row.width:5} channels '
       f'{row.cost.macs:14,} MACs {row.cost.params:12,} parameters'
     )

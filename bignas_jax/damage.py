@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bignas_jax import errors, images, metrics
+from bignas_jax import console, errors, images
 from bignas_jax.sources import Source
 
 NONE = -1
@@ -71,7 +71,7 @@ def report(
     if text not in _reported:
       _reported.add(text)
       reason = _reason(source, index)
-      metrics.say(f'damaged image {len(_reported)}: {text} ({reason})')
+      console.say(f'damaged image {len(_reported)}: {text} ({reason})')
   return found
 
 

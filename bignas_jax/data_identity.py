@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bignas_jax import errors, metrics, schema, sources, stored
+from bignas_jax import console, errors, schema, sources, stored
 
 _CLASSES = 'classes'
 _said: set[str] = set()
@@ -180,7 +180,7 @@ def of_child(
       allowed += ' (or other images, if you name them: --data=DIRECTORY)'
     raise errors.UserError('data.directory', data.directory, allowed)
   if found:
-    metrics.say(
+    console.say(
       'warning: these are not the images that the child was made with; '
       + '; '.join(found)
     )
@@ -193,4 +193,4 @@ def _say_unknown(whose: str, classes: str = '') -> None:
   if text not in _said:
     _said.add(text)
     more = f'; its classes have other names: {classes}' if classes else ''
-    metrics.say(f'{text}: they are not compared{more}')
+    console.say(f'{text}: they are not compared{more}')

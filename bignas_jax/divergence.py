@@ -5,33 +5,13 @@ biggest child, which teaches all others, falls back to chance, with finite
 losses, and does not recover.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bignas_jax import schema
-
 # Of the way from chance to perfection that the watched child must have come
 # before losing it counts as a collapse.
 _LEAST = 0.1
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Recovery:
-  """What becomes of a run that diverges.
-
-  Attributes:
-    tries: rollbacks to one checkpoint before the run gives up; 0: none.
-    window: steps that the biggest child's training top-1 is averaged over; in
-      a policy without one, the first child's.
-    remains: it has collapsed when less than this fraction of its best lead
-      over chance remains; 0: never.
-  """
-
-  tries: schema.Whole = 3
-  window: schema.Natural = 30
-  remains: schema.Share = 0.2
 
 
 class Diverged(Exception):

@@ -1,8 +1,14 @@
-"""What a user did wrong, said in one line: field, value, what is allowed."""
+"""How commands end: a mistake of the user in one line, a no, a signal."""
 
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+# Exit statuses of commands, beside 0 (docs/errors.md).
+FAILED = 1
+USER_ERROR = 2
+PREEMPTED = 75
 
 # Of data that are not where they were.
 MOVED = '(data that have moved: --data=DIRECTORY, or --config.data.directory)'
@@ -25,6 +31,21 @@ class UserError(ValueError):
     error = cls.__new__(cls, text)  # sets what str() shows
     error.field = text.partition(': ')[0]
     return error
+
+
+class Preempted(BaseException):
+  """The command was asked to stop, and what it had finished is saved.
+
+  No Exception: what handles errors does not handle this.
+  """
+
+
+class Failed(Exception):
+  """The answer is no: the reason for a person, and the result in full."""
+
+  def __init__(self, reason: str, result: dict[str, Any]):
+    super().__init__(reason)
+    self.result = result
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import chips, counting, programs, sampling
+from bignas_jax import chips, counting, programs
 from bignas_jax import config as config_lib
 from bignas_jax.arch import Arch
 from bignas_jax.config import Config
@@ -64,7 +64,7 @@ def seconds(
     found[role] = unit * _activations(space, make(space))
   if 'random' not in roles:
     return found
-  rng = sampling.generator(config.seed)
+  rng = arch_lib.generator(config.seed)
   sampled = [
     arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
   ]

@@ -8,14 +8,14 @@ within the limits.
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sampling, selection
+from bignas_jax import selection
 from bignas_jax.arch import Arch
 from bignas_jax.selection import Problem, Search
 
 
 def search(problem: Problem, settings: Search) -> None:
   """Random children, then children of the best, one at a time."""
-  rng = sampling.generator(settings.seed, 2)
+  rng = arch_lib.generator(settings.seed, 2)
   first = min(settings.population, settings.evaluations)
   scored = {
     arch: problem.score(arch) for arch in selection.draw(problem, first, rng)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from bignas_jax import cli, exporting, schema
+from bignas_jax import cli, errors, exporting, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   if not result['verified']:
     wrong = [n for n, e in result['formats'].items() if not e['verified']]
-    raise cli.Failed(
+    raise errors.Failed(
       f'{", ".join(wrong)}: not what the child computes; nothing was written',
       result,
     )

@@ -17,10 +17,10 @@ from bignas_jax import child as child_lib
 from bignas_jax import (
   cluster,
   comparing,
+  console,
   counting,
   data_identity,
   errors,
-  metrics,
   placing,
   plain,
   receipts,
@@ -142,7 +142,7 @@ def _entry(
     and found['top1_agreement'] == 1
   )
   ties = f', {found["ties"]} ties left out' if found['ties'] else ''
-  metrics.say(
+  console.say(
     f'{name}: within {found["max_abs_diff"]:.1e} of the child, top-1 the same '
     f'on {found["top1_agreement"]:.2%} of {found["images"]} images{ties}'
   )
@@ -160,7 +160,7 @@ def _entry(
       'calibration_images': sum(map(len, calibration)),
     }
     entry['files'] = sizes['files']
-    metrics.say(
+    console.say(
       f'{name}, int8: top-1 {small["top1"]:.4f}, {found["top1"]:.4f} in float32'
     )
   return entry

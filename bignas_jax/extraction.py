@@ -13,12 +13,12 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import (
   backend,
   cluster,
+  console,
   counting,
   errors,
   evaluation,
   files,
   folding,
-  metrics,
   presets,
   sources,
   supernet,
@@ -93,7 +93,7 @@ def extract(
   child_lib.save(out, child)
   whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
   difference = child.info['parity']['max_abs_diff']
-  metrics.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
+  console.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
   return child
 
 
@@ -157,7 +157,7 @@ def _as_trained(run: trained.Run, ours: Any, arch: Arch) -> dict[str, Any]:
   batches = _batches(config, run.model, run.splits, 'test')
   rounded = evaluation.Evaluator(run.model, [], batches)
   off = _difference(ours, (rounded, *ours[1:]), arch)
-  metrics.say(
+  console.say(
     f'in {config.dtype}, as it was trained, logits differ by up to '
     f'{off.max_abs_diff:.1e} of {off.logits_scale:.3g}'
   )

@@ -16,7 +16,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from bignas_jax import backend, files, metrics, schema
+from bignas_jax import backend, console, files, schema
 
 # Less than half the time to compile, for the same memory and, within 2 %, the
 # same estimates (docs/performance.md).
@@ -66,7 +66,7 @@ def find(name: str, lowered: Any, where: Mesh) -> Figures:
     found = _compile(lowered)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, dataclasses.asdict(found))
-  metrics.say(_line(name, found))
+  console.say(_line(name, found))
   return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from bignas_jax import errors, images, metrics, process, storage
+from bignas_jax import console, errors, images, process, storage
 
 # Of files that OpenCV decodes. Their contents are looked at only when they are
 # wanted: to open a million files takes as long as an epoch.
@@ -152,7 +152,7 @@ def _say(directory: Any, images: int, left_out: list[str]) -> None:
   text = f'{directory}: {len(left_out)} left out'
   if left_out and process.leads() and text not in _said:
     _said.add(text)
-    metrics.say(f'{text}, such as {left_out[0]}; {images} images are {_form()}')
+    console.say(f'{text}, such as {left_out[0]}; {images} images are {_form()}')
 
 
 def _form() -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import contents, errors
+from bignas_jax import errors
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -233,21 +233,3 @@ def _longer(arch, width, depth, kernel_size, expand_ratio) -> Arch:
 def _one_of(resolutions: Sequence[int]) -> str:
   known = ', '.join(map(str, resolutions))
   return f'a resolution of the latency table: {known}'
-
-
-def measured_ms(found: contents.Measured | None, table: Table) -> float | None:
-  """What a child took where, and as, the table was measured.
-
-  Args:
-    found: contents of MEASURED.
-    table: of which device, runtime and batch.
-
-  Returns:
-    Milliseconds of a batch, the table's statistic of several; None: it was
-    measured in another way.
-  """
-  names = 'device', 'runtime', 'batch'
-  for row in (found and found.rows) or ():
-    if all(getattr(row, name) == table.about[name] for name in names):
-      return getattr(row, f'{table.about.get("statistic")}_ms', None)
-  return None

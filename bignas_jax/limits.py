@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import errors, sampling, schema
+from bignas_jax import errors, schema
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
 
@@ -147,7 +147,7 @@ def _candidates(
     yield from arch_lib.every(space)
     return
   genes = arch_lib.genes(space)
-  rng = sampling.generator(0)
+  rng = arch_lib.generator(0)
   for end in (0, -1):
     yield _descend(space, [g.choices[end] for g in genes], excess)
   for _ in range(_STARTS):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import cli, counting, metrics, presets, spaces
+from bignas_jax import cli, console, counting, presets, spaces
 from bignas_jax.presets import Preset
 from bignas_jax.space import Space
 
@@ -35,13 +35,13 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 def _space(space: Space) -> dict[str, Any]:
   """A space and its ends, told to a person as well."""
   children = arch_lib.count(space)
-  metrics.say(f'space {space.name}: {children:,} children')
+  console.say(f'space {space.name}: {children:,} children')
   ends = {}
   for name, make in presets.ENDS.items():
     arch = make(space)
     cost = counting.cost(space, arch)
     ends[name] = cost._asdict() | {'resolution': arch.resolution}
-    metrics.say(f'  {name:18}{_told(arch.resolution, cost)}')
+    console.say(f'  {name:18}{_told(arch.resolution, cost)}')
   return {
     'name': space.name,
     'children': children,
@@ -53,7 +53,7 @@ def _preset(name: str, preset: Preset) -> dict[str, Any]:
   """A preset with its counted and its published numbers, told as well."""
   arch, space = preset.arch, spaces.get(preset.space)
   cost = counting.cost(space, arch)
-  metrics.say(
+  console.say(
     f'{name:20}{_told(arch.resolution, cost)} '
     f'{100 * preset.top1:.1f} % top-1 on ImageNet ({preset.source})'
   )

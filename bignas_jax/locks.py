@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from bignas_jax import errors, metrics, storage
+from bignas_jax import console, errors, storage
 
 _POLL_S = 0.2
 # What file systems say that have no locks: Lustre without -o flock, some NFS,
@@ -52,7 +52,7 @@ def hold(
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise
-      metrics.say(
+      console.say(
         f'warning: {path}: this file system has no locks ({error.strerror}); '
         'make sure that no other process writes here'
       )
@@ -69,7 +69,7 @@ def _lock(number: int, path: os.PathLike, wait_s: float) -> None:
       if time.monotonic() >= end:
         raise
     if not told:
-      metrics.say(f'{path}: waiting for another process')
+      console.say(f'{path}: waiting for another process')
       told = True
     time.sleep(_POLL_S)
 

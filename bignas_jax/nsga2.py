@@ -8,14 +8,14 @@ their own. Objectives are numbers to make small.
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sampling, selection
+from bignas_jax import selection
 from bignas_jax.arch import Arch
 from bignas_jax.selection import Problem, Search
 
 
 def search(problem: Problem, settings: Search) -> None:
   """Raises accuracy and lowers `settings.objectives`, in generations."""
-  rng = sampling.generator(settings.seed, 3)
+  rng = arch_lib.generator(settings.seed, 3)
   size = min(settings.population, settings.evaluations)
   population = selection.draw(problem, size, rng)
   scored = {arch: problem.score(arch) for arch in population}

@@ -11,9 +11,9 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
+  console,
   counting,
   machine,
-  metrics,
   process,
   profiling,
   programs,
@@ -64,7 +64,7 @@ class Watch:
     self,
     config: Config,
     workdir: epath.Path,
-    progress: metrics.Progress,
+    progress: console.Progress,
     card: Card,
     start: int,
   ):

@@ -17,10 +17,10 @@ from typing import Any
 from etils import epath
 
 from bignas_jax import (
+  console,
   errors,
   files,
   locks,
-  metrics,
   receipts,
   replacing,
   storage,
@@ -222,7 +222,7 @@ def _name_older(out: epath.Path) -> None:
   """Says which directories exports have left that were killed."""
   for path in sorted(out.glob('.export.*.new')):
     if path.is_dir():
-      metrics.say(f'warning: {path} is of an export that was killed; remove it')
+      console.say(f'warning: {path} is of an export that was killed; remove it')
 
 
 def install(

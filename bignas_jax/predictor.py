@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sampling, selection
+from bignas_jax import selection
 from bignas_jax.arch import Arch
 from bignas_jax.selection import Problem, Search
 from bignas_jax.space import Space
@@ -24,7 +24,7 @@ def search(problem: Problem, settings: Search) -> None:
   It learns from `problem.known` too. Of `settings.candidates` for each child
   to evaluate, half are drawn uniformly, half are mutants of the best.
   """
-  rng = sampling.generator(settings.seed, 4)
+  rng = arch_lib.generator(settings.seed, 4)
   first = min(settings.population, settings.evaluations)
   scored = {
     arch: problem.score(arch) for arch in selection.draw(problem, first, rng)

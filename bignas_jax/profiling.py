@@ -4,25 +4,8 @@ A profile holds the time of every operation, and the programs that they are
 of, whose operations are named by child and part: `biggest/.../stage1`.
 """
 
-import dataclasses
-
 import jax
 from etils import epath
-
-from bignas_jax import schema
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Profile:
-  """Which steps are profiled; the run is the same.
-
-  Attributes:
-    at: steps that a capture begins with, such as (100,).
-    steps: of a capture.
-  """
-
-  at: tuple[schema.Natural, ...] = ()
-  steps: schema.Natural = 3
 
 
 class Profiler:

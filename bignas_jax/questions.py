@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from bignas_jax import cluster, errors, files, locks, metrics, storage
+from bignas_jax import cluster, console, errors, files, locks, storage
 
 _READABLE = 120  # characters of a name, so that it is one on every file system
 _WEIGHTS = 'weights.json'
@@ -92,7 +92,7 @@ def set_aside_others(
     )
     archive.rename(aside)
     told = {}
-    metrics.say(
+    console.say(
       f'warning: step {step} has other weights than when it was searched; '
       f'the archive is {aside} now, and children are evaluated again'
     )

@@ -16,10 +16,11 @@ import jax
 from etils import epath
 
 from bignas_jax import (
-  cli,
   cluster,
+  console,
   data,
   divergence,
+  errors,
   files,
   metrics,
   rollbacks,
@@ -139,7 +140,7 @@ class Course:
     self._rollbacks = (*self._rollbacks, new)
     cluster.once(lambda: rollbacks.write(self._workdir, self._rollbacks))
     self._check()
-    metrics.say(f'warning: {trouble}; going back to step {to}')
+    console.say(f'warning: {trouble}; going back to step {to}')
 
   def _check(self) -> None:
     """Raises Failed if the last rollback was one too many."""
@@ -149,7 +150,7 @@ class Course:
     tried = [one for one in self._rollbacks if one.to >= last.to]
     if len(tried) <= self._config.recovery.tries:
       return
-    raise cli.Failed(
+    raise errors.Failed(
       f'training diverged {_times(len(tried))} after step {last.to}, the last '
       f'time since {last.reason} at step {last.at}; what was saved until step '
       f'{last.to} is intact: {_ADVICE}',
@@ -233,7 +234,7 @@ def no_room_in_one_line(
     text = str(error)
     if isinstance(error, OSError):
       text = f'no room for {error.filename or workdir}: {files.reason(error)}'
-    raise cli.Failed(
+    raise errors.Failed(
       f'{text}; make room and start again, {again}',
       {'workdir': str(workdir)},
     ) from error

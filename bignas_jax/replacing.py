@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from bignas_jax import errors, files, metrics, storage
+from bignas_jax import console, errors, files, storage
 
 _AT_FDCWD, _EXCHANGE = -100, 2  # renameat2(2)
 _SWAP = 2  # renamex_np(2), of macOS
@@ -88,7 +88,7 @@ def replace(
     _remove(fresh, {*contents, *ours(epath.Path(fresh))})
   storage.sync(target.parent)
   if beside := sorted({n.split('/')[0] for n in older} - set(contents)):
-    metrics.say(f'{out}: removed with the older one: {", ".join(beside)}')
+    console.say(f'{out}: removed with the older one: {", ".join(beside)}')
 
 
 def names(directory: epath.Path, prefix: str = '') -> set[str]:
@@ -154,6 +154,6 @@ def _remove(directory: pathlib.Path, known: set[str]) -> None:
   inside = [pathlib.Path(path) for path, *_ in os.walk(directory)]
   for path in sorted(inside, reverse=True):
     if any(path.iterdir()):
-      metrics.say(f'warning: {path} stays, it holds what we have not written')
+      console.say(f'warning: {path} stays, it holds what we have not written')
       return
     path.rmdir()

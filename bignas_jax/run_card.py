@@ -20,7 +20,7 @@ import jax
 from etils import epath
 
 import bignas_jax
-from bignas_jax import cli, cluster, files, machine, process, schema
+from bignas_jax import cluster, errors, files, machine, process, schema
 from bignas_jax import workdir as workdir_lib
 from bignas_jax.config import Config
 
@@ -42,7 +42,7 @@ def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
   card = Card(workdir, config, hosts)
   try:
     yield card
-  except cli.Preempted:
+  except errors.Preempted:
     card.end('preempted')
     raise
   except BaseException:

@@ -7,8 +7,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from bignas_jax import arch as arch_lib
 from bignas_jax.arch import Arch
 from bignas_jax.space import Space
@@ -38,7 +36,7 @@ class Sandwich:
   random_children: int = 2
 
   def __call__(self, space: Space, seed: int, step: int) -> list[Child]:
-    rng = generator(seed, step)
+    rng = arch_lib.generator(seed, step)
     children = [
       Child('biggest', arch_lib.biggest(space)),
       Child('smallest', arch_lib.smallest(space)),
@@ -58,8 +56,3 @@ def alone(space: Space, seed: int, step: int) -> list[Child]:
 def roles(policy: Policy, space: Space) -> tuple[str, ...]:
   """Of the children of a step, in their order."""
   return tuple(child.role for child in policy(space, 0, 0))
-
-
-def generator(*path: int) -> np.random.Generator:
-  """A generator of its own for a path of numbers, such as (seed, step)."""
-  return np.random.default_rng(np.random.SeedSequence(path))

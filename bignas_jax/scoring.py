@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from bignas_jax import counting, metrics
+from bignas_jax import console, counting
 from bignas_jax.arch import Arch
 from bignas_jax.archive import Archive, Entry
 from bignas_jax.evaluation import Score
@@ -57,7 +57,7 @@ class Scorer:
     archive: Archive,
     basis: Basis,
     strategy: str,
-    progress: metrics.Progress,
+    progress: console.Progress,
     pause: Callable[[], None],
   ):
     self._space, self._evaluate = space, evaluate

@@ -100,7 +100,7 @@ def _timed(
 ) -> dict[str, plots.Points]:
   """Children with names, where they are predicted and where they were timed."""
   timed = {
-    child.arch: latency.measured_ms(child.measured, table)
+    child.arch: contents.measured_ms(child.measured, table)
     for child in run.children
   }
   marked: dict[str, plots.Points] = {}

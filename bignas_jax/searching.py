@@ -12,14 +12,13 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   calibrating,
-  cli,
   cluster,
+  console,
   errors,
   files,
   footprint,
   latency,
   latency_tables,
-  metrics,
   plots,
   predictor,
   process,
@@ -213,7 +212,7 @@ def find(
   """
   space, strategy, settings = task.space, task.strategy, task.settings
   expected = strategies.planned(strategy, space, task.fits, settings)
-  with metrics.Progress(strategy, expected) as bar:
+  with console.Progress(strategy, expected) as bar:
     scorer = Scorer(space, evaluate, archive, basis, strategy, bar, pause)
     known = scorer.known(archive.entries[:before])
     for arch in strategies.published(space):
@@ -253,7 +252,7 @@ def _pauses() -> Iterator[Callable[[], None]]:
 
     def pause() -> None:
       if stop.due():
-        raise cli.Preempted('all evaluated children are kept, start again')
+        raise errors.Preempted('all evaluated children are kept, start again')
 
     yield pause
 

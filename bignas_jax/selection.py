@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from bignas_jax import arch as arch_lib
-from bignas_jax import sampling, schema
+from bignas_jax import schema
 from bignas_jax.arch import Arch
 from bignas_jax.limits import Costs
 from bignas_jax.space import Space
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
 
 def random(problem: Problem, settings: Search) -> None:
   """Uniformly drawn children that fit."""
-  rng = sampling.generator(settings.seed)
+  rng = arch_lib.generator(settings.seed)
   for arch in draw(problem, settings.evaluations, rng):
     problem.score(arch)
 

@@ -16,11 +16,11 @@ from etils import epath
 
 from bignas_jax import (
   cli,
+  console,
   errors,
   extras,
   files,
   locks,
-  metrics,
   receipts,
   schema,
   storage,
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   _check_free(options.host, options.port)  # exporting may have taken a while
   _end_when_told()
-  metrics.say(f'http://{options.host}:{options.port}')
+  console.say(f'http://{options.host}:{options.port}')
   server.run(
     host=options.host,
     port=options.port,
@@ -204,7 +204,7 @@ def _artifact(child: epath.Path) -> epath.Path:
   allowed = 'a child that no other process is exporting'
   with locks.hold(child, '--child', allowed, wait_s=_EXPORT_S):
     if not _fresh(child, service):
-      metrics.say(f'{service}: exporting, and comparing with the child')
+      console.say(f'{service}: exporting, and comparing with the child')
       _export(child, service)
   return service / _ARTIFACT
 

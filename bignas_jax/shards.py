@@ -21,10 +21,10 @@ from etils import epath
 import bignas_jax
 from bignas_jax import (
   array_records,
+  console,
   errors,
   files,
   locks,
-  metrics,
   nested,
   schema,
   storage,
@@ -113,7 +113,7 @@ def prepare(
           if made[name]['images'] is None:
             made[name]['images'] = images
             _write_receipt(out, made)
-          metrics.say(f'{split}: {done + 1} of {len(jobs)} files')
+          console.say(f'{split}: {done + 1} of {len(jobs)} files')
       except BaseException:
         pool.shutdown(cancel_futures=True)
         raise

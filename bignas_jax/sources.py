@@ -13,10 +13,10 @@ import numpy as np
 
 from bignas_jax import (
   array_records,
+  console,
   errors,
   folders,
   images,
-  metrics,
   schema,
 )
 
@@ -226,7 +226,7 @@ def check_classes(splits: Splits, classes: int) -> None:
       'space.classes', classes, f'at least {needed}, the classes of the data'
     )
   if classes > needed:
-    metrics.say(
+    console.say(
       f'warning: space.classes is {classes}, the data have {needed} classes: '
       f'outputs {needed} to {classes - 1} stand for nothing'
     )

@@ -15,9 +15,9 @@ from bignas_jax import arch as arch_lib
 from bignas_jax import child as child_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
+  console,
   data_identity,
   errors,
-  metrics,
   nested,
   presets,
   schema,
@@ -154,21 +154,21 @@ def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
       f'the child that the run was started with, sha256 {config.init_sha256}',
     )
   params = dict(child.variables['params'])
-  metrics.say(f'starting with the weights of {config.init_from}')
+  console.say(f'starting with the weights of {config.init_from}')
   ours, theirs = config_lib.space(config).classes, child.space.classes
   if ours != theirs:
     del params['classifier']
-    metrics.say(f'a fresh classifier: {ours} classes, the child has {theirs}')
+    console.say(f'a fresh classifier: {ours} classes, the child has {theirs}')
   elif classes and 'class_names' in child.info:
     changed = data_identity.other_classes(child.info['class_names'], classes)
     if changed:
-      metrics.say(
+      console.say(
         f'warning: the classifier is for classes of other names: {changed}'
       )
   for name in 'mean', 'std':
     there, here = child.info['input'][name], list(getattr(config.data, name))
     if there != here:
-      metrics.say(f'warning: data.{name} is {here}, the child had {there}')
+      console.say(f'warning: data.{name} is {here}, the child had {there}')
   return params
 
 

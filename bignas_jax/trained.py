@@ -12,8 +12,8 @@ from bignas_jax import (
   backend,
   checkpoint,
   cluster,
+  console,
   data_identity,
-  metrics,
   sharding,
   sources,
   supernet,
@@ -62,7 +62,7 @@ def _mesh(config: Config) -> Mesh:
   )
   if number < len(devices):
     sizes = ' and '.join(f'{one.field} {one.images}' for one in used)
-    metrics.say(
+    console.say(
       f'using {number} of {len(devices)} devices: more cannot share {sizes}'
     )
   return sharding.mesh(devices[:number])

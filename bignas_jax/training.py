@@ -15,9 +15,10 @@ from etils import epath
 
 from bignas_jax import (
   backend,
-  cli,
   cluster,
+  console,
   data_identity,
+  errors,
   evaluation,
   metrics,
   observing,
@@ -124,7 +125,7 @@ class _Run:
     self.policy = config_lib.policy(config)
     self.course = recovery.Course(config, workdir)
     self.compiled: dict[str, Any] | None = None
-    metrics.say(observing.overview(config))
+    console.say(observing.overview(config))
 
   def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
     while True:
@@ -133,7 +134,9 @@ class _Run:
       except Diverged as trouble:
         self.course.turn_back(trouble)
       except stopping.Stopped:
-        raise cli.Preempted('saved; to be evaluated when it goes on') from None
+        raise errors.Preempted(
+          'saved; to be evaluated when it goes on'
+        ) from None
 
   def _from_checkpoint(self, stop: stopping.StopRequest) -> dict[str, Any]:
     """From the newest one to the end, unless something comes between."""
@@ -163,14 +166,14 @@ class _Run:
     try:
       self.card.end('preempted')
     finally:
-      cli.leave_preempted()
+      console.leave_preempted()
 
   def compile(self) -> dict[str, Any]:
     began = time.monotonic()
-    with metrics.busy('compiling'):
+    with console.busy('compiling'):
       compiled = programs.compile_all(programs.all_programs(self.setup))
     took = time.monotonic() - began
-    metrics.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    console.say(f'compiled {len(compiled)} programs in {took:.0f} s')
     return compiled
 
   def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
@@ -184,8 +187,8 @@ class _Run:
     start, compiled = int(state.step), self.compiled
     assert compiled is not None
     if stop.due():
-      raise cli.Preempted(f'at step {start} of {config.steps}, none lost')
-    progress = metrics.Progress('train', config.steps, start)
+      raise errors.Preempted(f'at step {start} of {config.steps}, none lost')
+    progress = console.Progress('train', config.steps, start)
     watch = observing.Watch(config, self.workdir, progress, self.card, start)
 
     def evaluated(done, state):
@@ -222,7 +225,7 @@ class _Run:
             checkpoints.save(done, state, course.notes())
           saved = done
         if ending:
-          raise cli.Preempted(f'saved step {done} of {config.steps}')
+          raise errors.Preempted(f'saved step {done} of {config.steps}')
         if last or done % config.eval_every == 0:
           try:
             values = evaluated(done, state)
@@ -270,7 +273,7 @@ def restore_or_init(
   like = sandwich.described_state(setup)
   step = checkpoints.latest()
   if step is not None:
-    metrics.say(f'resuming from step {step}')
+    console.say(f'resuming from step {step}')
     return checkpoints.restore(step, like)
   init = sandwich.init_state(setup)
   given = cluster.each(weights)

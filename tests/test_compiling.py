@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
   result = {'fits': False, 'largest_batch_size': 24}
   monkeypatch.setattr(compiling, 'plan', lambda *_: result)
   status, out = run(tmp_path, '--topology=v3:2x2')
-  assert status == cli.FAILED == 1
+  assert status == errors.FAILED == 1
   assert json.loads(out.read_text()) == result
   printed = capsys.readouterr()
   assert json.loads(printed.out) == result
@@ -203,7 +203,7 @@ def test_a_batch_that_does_not_fit(tmp_path, capsys, monkeypatch):
   monkeypatch.setitem(chips.CHIPS, 'v3', small)
   status, out = run(tmp_path, '--topology=v3:2x2', '--config.batch_size=4096')
   result = json.loads(out.read_text())
-  assert status == cli.FAILED and not result['fits']
+  assert status == errors.FAILED and not result['fits']
   worst = max(program['peak_bytes'] for program in result['programs'])
   assert worst > small.hbm_bytes
   largest = result['largest_batch_size']

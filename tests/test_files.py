@@ -153,7 +153,7 @@ def test_an_error_of_a_place_is_one_line_of_a_command(tmp_path, capsys):
     del arguments
     (tmp_path / 'missing' / 'file').write_text('')
 
-  assert cli.status(command, []) == cli.FAILED
+  assert cli.status(command, []) == errors.FAILED
   assert capsys.readouterr().err.count('\n') == 1
 
 

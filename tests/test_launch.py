@@ -12,7 +12,7 @@ import time
 import pytest
 import yaml
 
-from bignas_jax import cli, overrides
+from bignas_jax import errors, overrides
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'launch'
@@ -372,8 +372,8 @@ def test_the_jobset_starts_anew_after_all_but_a_users_error(jobset):
         return rule['action'] == 'FailJob'
     return False
 
-  assert [s for s in range(256) if ends_all(s)] == [cli.USER_ERROR]
-  assert cli.PREEMPTED in [
+  assert [s for s in range(256) if ends_all(s)] == [errors.USER_ERROR]
+  assert errors.PREEMPTED in [
     status
     for rule in job['podFailurePolicy']['rules']
     for status in rule.get('onExitCodes', {}).get('values', [])

@@ -18,8 +18,8 @@ LAYERS = [
   """errors process nested allocator backend cluster space ops norm depthwise
   elastic slicing losses schedules images augment pixels policies metrics
   storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing timing annotations schema stored parsing locks
-  signals stopping replacing headers contents""",
+  rollbacks extras placing timing console annotations schema stored parsing
+  locks signals stopping replacing headers""",
   # 1: architectures, the network, and the owners of a dependency
   """arch spaces presets blocks elastic_blocks supernet folding sampling
   counting optim sharding model examples folders array_records sources
@@ -28,7 +28,8 @@ LAYERS = [
   # 2: rules and search algorithms, which get functions
   """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
   strategies archive questions measures tars shards preparing comparing
-  to_stablehlo to_onnx to_saved_model to_tflite to_triton pieces runtimes""",
+  to_stablehlo to_onnx to_saved_model to_tflite to_triton pieces runtimes
+  contents""",
   # 3: programs over a model
   'sandwich programs evaluation',
   # 4: the config, and what is read with it

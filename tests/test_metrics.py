@@ -8,7 +8,7 @@ import sys
 import pytest
 from etils import epath
 
-from bignas_jax import errors, metrics, process
+from bignas_jax import console, errors, metrics, process
 
 
 class _Terminal(io.StringIO):
@@ -26,9 +26,9 @@ def _terminal(monkeypatch):
 
 
 def _train():
-  with metrics.busy('compiling'):
+  with console.busy('compiling'):
     pass
-  with metrics.Progress('train', 8, 2) as progress:
+  with console.Progress('train', 8, 2) as progress:
     assert progress.left_s() is None, 'no speed is known yet'
     for done in range(3, 6):
       progress.advance(done)

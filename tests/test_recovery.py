@@ -12,8 +12,8 @@ import tiny
 
 from bignas_jax import (
   checkpoint,
-  cli,
   config,
+  errors,
   programs,
   recovery,
   rollbacks,
@@ -203,7 +203,7 @@ def test_a_run_goes_round_what_made_it_diverge(tmp_path, monkeypatch):
       workdir = tmp_path / f'stopped{after}'
       with patch.context() as stops:
         stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
-        with pytest.raises(cli.Preempted):
+        with pytest.raises(errors.Preempted):
           training.train(_config(), workdir)
       chex.assert_trees_all_equal(_end(_config(), workdir), unbroken)
       assert rollbacks.read(workdir) == went
@@ -235,7 +235,9 @@ def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):
   config_ = _config(recovery=config.Recovery(tries=2))
   with monkeypatch.context() as patch:
     _poisoned(patch, range(5, 100), _nan)
-    with pytest.raises(cli.Failed, match='diverged 3 times after step 4') as no:
+    with pytest.raises(
+      errors.Failed, match='diverged 3 times after step 4'
+    ) as no:
       training.train(config_, tmp_path)
   assert 'schedule.peak' in str(no.value)
   assert no.value.result['step'] == 4
@@ -243,7 +245,7 @@ def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):
   steps = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
   assert max(steps) == 4
   before = sorted(tmp_path.rglob('*'))
-  with pytest.raises(cli.Failed, match='diverged 3 times'):  # at once
+  with pytest.raises(errors.Failed, match='diverged 3 times'):  # at once
     training.train(config_, tmp_path)
   assert sorted(tmp_path.rglob('*')) == before
 

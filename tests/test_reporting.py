@@ -17,6 +17,7 @@ from etils import epath
 from bignas_jax import arch as arch_lib
 from bignas_jax import config as config_lib
 from bignas_jax import (
+  contents,
   counting,
   errors,
   files,
@@ -433,7 +434,7 @@ def test_accuracy_against_latency(started, tmp_path):
   assert 'extracted as fast: timed' in page.text
   assert ['Abacus 2', 'onnx', '4', '12.3', '13.4', '325'] in page.rows
   child = records.read(epath.Path(started)).children[0]
-  assert latency.measured_ms(child.measured, table) == 11.9
+  assert contents.measured_ms(child.measured, table) == 11.9
   assert best.arch.resolution in (28, 32)
 
 

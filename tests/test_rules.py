@@ -21,7 +21,6 @@ from bignas_jax import (
   metrics,
   programs,
   rules,
-  sampling,
   sandwich,
   sharding,
   training,
@@ -286,7 +285,7 @@ def test_a_run_without_a_biggest_child(tmp_path, monkeypatch):
   """It is watched by its first child, and evaluated at both ends."""
 
   def uniform(space, seed, step):
-    rng = sampling.generator(seed, step)
+    rng = arch_lib.generator(seed, step)
     archs = [arch_lib.sample(space, rng, training=True) for _ in range(2)]
     return [Child('random', arch) for arch in archs]
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 import tiny
 
-from bignas_jax import cli, cluster, errors, machine, process, run_card
+from bignas_jax import cluster, errors, machine, process, run_card
 from bignas_jax import config as config_lib
 
 CONFIG = tiny.config()
@@ -60,7 +60,7 @@ def test_a_run_in_one_sitting(tmp_path, clock):
 
 @pytest.mark.parametrize(
   ('error', 'status'),
-  [(cli.Preempted('x'), 'preempted'), (ValueError('y'), 'failed')],
+  [(errors.Preempted('x'), 'preempted'), (ValueError('y'), 'failed')],
 )
 def test_hours_add_up_over_sittings(tmp_path, clock, error, status):
   with pytest.raises(type(error)):

@@ -110,7 +110,7 @@ class Interrupted:
     def score(evaluator, params, arch):
       if interrupted.left is not None:
         if interrupted.left == 0:
-          raise cli.Preempted('here')
+          raise errors.Preempted('here')
         interrupted.left -= 1
       return interrupted._score(evaluator, params, arch)
 
@@ -140,7 +140,7 @@ def test_children_scored_without_a_damaged_image_are_known(
 ):
   asked = '--strategy=random', '--evaluations=5'
   interrupted.left = 3
-  assert status(run, *asked) == cli.PREEMPTED
+  assert status(run, *asked) == errors.PREEMPTED
   begun = archive(run)
   assert begun.count('\n') == 1 + 3
   interrupted.left = None
@@ -182,7 +182,7 @@ def test_each_question_has_its_answer(run, capsys, interrupted):
   """Another question in between, and a search goes on where it was."""
   learning = '--strategy=predictor', '--evaluations=5', '--max_macs=13e3'
   interrupted.left = 3
-  assert status(run, *learning) == cli.PREEMPTED
+  assert status(run, *learning) == errors.PREEMPTED
   (begun,) = (run / 'search' / 'begun').iterdir()
   interrupted.left = None
   between = searched(capsys, run, '--strategy=random', '--evaluations=4')
@@ -227,7 +227,7 @@ def test_a_full_disk_is_one_line_and_the_archive_stays(run, capsys):
     found = status(run, '--strategy=random', '--evaluations=11')
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert found == cli.FAILED
+  assert found == errors.FAILED
   told = capsys.readouterr()
   assert told.err.count('\n') == 1
   assert 'no room for' in told.err and 'archive.csv' in told.err

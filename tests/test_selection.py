@@ -17,7 +17,6 @@ from bignas_jax import (
   nsga2,
   predictor,
   presets,
-  sampling,
   schema,
   selection,
   spaces,
@@ -257,7 +256,7 @@ def _hypervolume(archs):
 
 
 def test_predictor_learns_what_was_known_before():
-  drawn = selection.draw(problem(_near), 100, sampling.generator(9))
+  drawn = selection.draw(problem(_near), 100, arch_lib.generator(9))
   settings = Search(evaluations=10, population=3)
   best = []
   for known in ({}, {arch: _near(arch) for arch in drawn}):
@@ -268,7 +267,7 @@ def test_predictor_learns_what_was_known_before():
 
 
 def test_quality_of_predictions_is_that_of_children_not_learnt_from():
-  archs = selection.draw(problem(_smooth), 120, sampling.generator(3))
+  archs = selection.draw(problem(_smooth), 120, arch_lib.generator(3))
   found = predictor.quality(SPACE, {arch: _smooth(arch) for arch in archs})
   assert found['children'] == 120 and found['rank_correlation'] > 0.8
   rng = np.random.default_rng(0)

@@ -17,7 +17,6 @@ from autograd.scipy import special
 from bignas_jax import arch as arch_lib
 from bignas_jax import (
   checkpoint,
-  cli,
   errors,
   nested,
   programs,
@@ -208,7 +207,7 @@ def test_a_stopped_run_needs_its_child_no_more(copied, tmp_path, monkeypatch):
   wanted = training.train(config, whole)
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(3))
-    with pytest.raises(cli.Preempted, match='saved step 3 of 6'):
+    with pytest.raises(errors.Preempted, match='saved step 3 of 6'):
       training.train(config, stopped)
   shutil.rmtree(copied)
   result = training.train(config, stopped)

@@ -10,7 +10,6 @@ import tiny
 
 from bignas_jax import (
   checkpoint,
-  cli,
   errors,
   evaluation,
   metrics,
@@ -59,7 +58,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
 ):
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(after))
-    with pytest.raises(cli.Preempted, match=f'saved step {after} of 6'):
+    with pytest.raises(errors.Preempted, match=f'saved step {after} of 6'):
       training.train(_config(), tmp_path)
   again = _config()
   again.data.workers, again.data.prefetch = 3, 1
@@ -85,7 +84,7 @@ def test_a_signal_during_an_evaluation_stops_it(tmp_path, monkeypatch, every):
   with monkeypatch.context() as patch:
     patch.setattr(evaluation.Evaluator, 'score', signalled)
     for _ in range(2):
-      with pytest.raises(cli.Preempted, match='to be evaluated'):
+      with pytest.raises(errors.Preempted, match='to be evaluated'):
         training.train(config, tmp_path)
       assert checkpoint.Checkpoints(tmp_path).latest() == 3
   training.train(config, tmp_path)
