@@ -20,29 +20,20 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  child,
-  console,
-  errors,
-  evaluating,
-  extraction,
-  footprint,
-  latency_tables,
-  model,
-  presets,
-  schema,
-  searching,
-  sharding,
-  storage,
-  supernet,
-  trained,
-  training,
-)
-from bignas_jax import limits as limits_lib
-from bignas_jax.arch import Arch
-from bignas_jax.evaluation import Evaluator, Score
-from bignas_jax.space import Space
+from bignas_jax.deploy import package
+from bignas_jax.runs import restore
+from bignas_jax.selection import accuracy, child_costs, extraction
+from bignas_jax.selection import search as search_lib
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency_tables, presets
+from bignas_jax.spaces import limits as limits_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import model, network
+from bignas_jax.supernet.evaluation import Evaluator, Score
+from bignas_jax.system import console, mesh, storage
+from bignas_jax.training import loop
+from bignas_jax.values import errors, schema
 
 _WHOLE: Any = schema.Whole
 _SEED: Any = schema.Seed
@@ -59,7 +50,7 @@ class Run:
   """
 
   workdir: epath.Path
-  _run: trained.Run
+  _run: restore.Run
   _data: str = ''  # where its data are now
 
   @property
@@ -95,8 +86,8 @@ class Run:
     return [arch_lib.sample(self.space, rng) for _ in range(n)]
 
   def costs(self, which: str | dict[str, Any] | Arch) -> dict[str, float]:
-    """Costs by name (`footprint.NAMES`), without running the child."""
-    return dict(footprint.of(self.space)(self.arch(which)))
+    """Costs by name (`child_costs.NAMES`), without running the child."""
+    return dict(child_costs.of(self.space)(self.arch(which)))
 
   def evaluate(
     self, which: str | dict[str, Any] | Arch, split: str = 'held_out'
@@ -113,14 +104,14 @@ class Run:
       UserError: there is no such child, or no such split.
     """
     arch = self.arch(which)
-    evaluating.check_split(split)
+    accuracy.check_split(split)
     return self._evaluator(split).score(self._run.params, arch)
 
   @functools.cache  # noqa: B019 (runs are few, and live as long as a notebook)
   def _evaluator(self, split: str) -> Evaluator:
     run = self._run
-    images = evaluating.choose_split(run.splits, split)
-    return training.evaluator(run.config, run.model, run.splits, images)
+    images = accuracy.choose_split(run.splits, split)
+    return loop.evaluator(run.config, run.model, run.splits, images)
 
   def search(
     self,
@@ -131,10 +122,10 @@ class Run:
     """Searches as the command does; every child goes into the run's archive.
 
     Args:
-      strategy: one of `strategies.STRATEGIES`.
+      strategy: one of `table.STRATEGIES`.
       latency_table: a file of `benchmark table`, for limits on latency.
       **settings: limits such as `max_macs=1e6`, and fields of
-        `selection.Search` such as `evaluations=64`.
+        `problem.Search` such as `evaluations=64`.
 
     Returns:
       The contents of `search/best.json`.
@@ -150,7 +141,7 @@ class Run:
     if latency_table is not None:
       path = _path(latency_table, 'latency_table')
       table = latency_tables.load(path, self.space)
-    found = searching.search(
+    found = search_lib.search(
       self.workdir, strategy, limits, changes, table, self._data
     )
     self._compare(found['step'])
@@ -195,7 +186,7 @@ class Network:
 
   arch: Arch
   info: dict[str, Any]
-  _child: child.Child
+  _child: package.Child
 
   def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:
     """Logits.
@@ -222,10 +213,10 @@ class Network:
   @functools.cached_property
   def _logits(self) -> Any:
     told, space = self.info['input'], self._child.space
-    where = sharding.mesh(jax.devices()[:1])
+    where = mesh.mesh(jax.devices()[:1])
     mean, std = tuple(told['mean']), tuple(told['std'])
     alone = model.Model(space=space, where=where, mean=mean, std=std)
-    net = supernet.Supernet(space)
+    net = network.Supernet(space)
 
     @jax.jit
     def logits(variables, pixels):
@@ -256,7 +247,7 @@ def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
   path, place = _path(workdir, 'workdir'), ''
   if data != '':
     place = os.fspath(_path(data, 'data'))
-  return Run(path, trained.load(path, place), place)
+  return Run(path, restore.load(path, place), place)
 
 
 def load_child(directory: str | os.PathLike) -> Network:
@@ -266,5 +257,5 @@ def load_child(directory: str | os.PathLike) -> Network:
     UserError: a file is missing, damaged, or does not fit the other.
   """
   path = _path(directory, 'child')
-  found = child.load(path)
+  found = package.load(path)
   return Network(found.arch, found.info, found)

@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import (
-  benchmarking,
-  benchmarking_child,
-  benchmarking_input,
-  benchmarking_scale,
-  benchmarking_table,
-  cli,
-  overrides,
-  runtimes,
-  schema,
-  sources,
-  spaces,
-  starting,
+from bignas_jax import cli
+from bignas_jax.data import sources
+from bignas_jax.perf import (
+  child_latency,
+  engines,
+  input_rate,
+  latency_table,
+  scaling,
+  step_time,
 )
-from bignas_jax import config as config_lib
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import overrides, warm_start
+from bignas_jax.spaces import zoo
+from bignas_jax.values import schema
 
 _COUNT, _COUNTS = cli.number(schema.Natural), cli.numbers(schema.Natural)
 _ABOVE_0 = cli.number(schema.Positive)
@@ -42,8 +41,8 @@ def _step(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument('--batch', type=_COUNT, default=8, help='images')
   parser.add_argument('--resolution', type=_COUNT, default=32, help='pixels')
   options = parser.parse_args(arguments)
-  return benchmarking.step(
-    spaces.get(options.space),
+  return step_time.step(
+    zoo.get(options.space),
     batch=options.batch,
     resolution=options.resolution,
     dtype=options.dtype,
@@ -60,8 +59,8 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
   ):
     parser.add_argument(name, type=_COUNTS, default=default, help=what)
   options = parser.parse_args(arguments)
-  return benchmarking_scale.scale(
-    spaces.get(options.space),
+  return scaling.scale(
+    zoo.get(options.space),
     devices=options.devices,
     batches=options.batch,
     resolutions=options.resolution,
@@ -73,7 +72,7 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
 def _step_parser(name: str, description: str) -> cli.Parser:
   parser = cli.parser(f'benchmark {name}', description)
   parser.add_argument(
-    '--space', default='mnist', help=f'one of {", ".join(spaces.SPACES)}'
+    '--space', default='mnist', help=f'one of {", ".join(zoo.SPACES)}'
   )
   parser.add_argument(
     '--dtype', default='float32', choices=['float32', 'bfloat16']
@@ -110,7 +109,7 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   )
   if any(a.split('=')[0] == '--config' for a in arguments):
     config, options = overrides.parse(parser, arguments)
-    config = starting.resolve(config)
+    config = warm_start.resolve(config)
     data, channels = config.data, config_lib.space(config).channels
     resolution = config_lib.image_size(config)
   else:
@@ -129,7 +128,7 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   step_s = options.step_s
   if options.images_per_s:
     step_s = options.batch / options.images_per_s
-  return benchmarking_input.measure(
+  return input_rate.measure(
     data,
     channels=channels,
     batch=options.batch,
@@ -156,7 +155,7 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--runtime',
     default='jax',
-    help=f'one or more of {",".join(runtimes.RUNTIMES)}',
+    help=f'one or more of {",".join(engines.RUNTIMES)}',
   )
   parser.add_argument(
     '--rounds', type=_COUNT, default=31, help='visits to each'
@@ -167,7 +166,7 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
     help='also write CHILD/latency.json, which the report shows',
   )
   options = parser.parse_args(arguments)
-  return benchmarking_child.child(
+  return child_latency.child(
     options.child,
     batches=options.batch,
     names=options.runtime.split(','),
@@ -183,7 +182,7 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     'of its predictions. Parts that the file holds already are kept.',
   )
   parser.add_argument(
-    '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
+    '--space', required=True, help=f'one of {", ".join(zoo.SPACES)}'
   )
   parser.add_argument(
     '--resolutions',
@@ -195,7 +194,7 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   )
   parser.add_argument('--batch', type=_COUNT, default=1, help='images')
   parser.add_argument(
-    '--runtime', default='jax', help=f'one of {", ".join(runtimes.RUNTIMES)}'
+    '--runtime', default='jax', help=f'one of {", ".join(engines.RUNTIMES)}'
   )
   parser.add_argument(
     '--rounds', type=_COUNT, default=31, help='visits to each'
@@ -203,7 +202,7 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--statistic',
     default='least',
-    choices=list(benchmarking_table.STATISTICS),
+    choices=list(latency_table.STATISTICS),
     help='of the times of each: on a machine that does nothing else, or now',
   )
   parser.add_argument(
@@ -221,9 +220,9 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     'one of its devices',
   )
   options = parser.parse_args(arguments)
-  space = spaces.get(options.space)
+  space = zoo.get(options.space)
   resolutions = options.resolutions or list(space.resolution)
-  return benchmarking_table.table(
+  return latency_table.table(
     space,
     options.out,
     resolutions=resolutions,

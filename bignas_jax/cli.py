@@ -12,17 +12,15 @@ from typing import Any, NoReturn
 
 from etils import epath
 
-from bignas_jax import (
+from bignas_jax.system import (
   allocator,
-  annotations,
   console,
-  errors,
   files,
-  parsing,
   process,
   signals,
   storage,
 )
+from bignas_jax.values import annotations, errors, parsing
 
 # How long a command may take to end after a signal, while Python is in a call
 # that does not return, such as XLA's compiler. Kubernetes waits for 30 s.

@@ -6,16 +6,12 @@ from typing import Any
 import jax
 from etils import epath
 
-from bignas_jax import (
-  cli,
-  compiling,
-  errors,
-  files,
-  overrides,
-  starting,
-  storage,
-)
-from bignas_jax import config as config_lib
+from bignas_jax import cli
+from bignas_jax.perf import plan
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import overrides, warm_start
+from bignas_jax.system import files, storage
+from bignas_jax.values import errors
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -36,12 +32,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--out', type=cli.path, help='a file for the result, JSON'
   )
   config, options = overrides.parse(parser, arguments)
-  config = starting.resolve(config)
+  config = warm_start.resolve(config)
   config = config_lib.check(config)
   if options.out is not None:
     _check_out(options.out)
   jax.config.update('jax_platforms', 'cpu')
-  result = compiling.plan(config, options.topology)
+  result = plan.plan(config, options.topology)
   if options.out is not None:
     if not storage.in_bucket(options.out):
       options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import cli, console, counting, presets, spaces
+from bignas_jax import cli
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.system import console
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Counts; returns multiply-adds, parameters and activations."""
   parser = cli.parser('cost', 'Multiply-adds and parameters of a child.')
   parser.add_argument(
-    '--space', required=True, help=f'one of {", ".join(spaces.SPACES)}'
+    '--space', required=True, help=f'one of {", ".join(zoo.SPACES)}'
   )
   parser.add_argument('--arch', required=True, help=presets.WORDS)
   options = parser.parse_args(arguments)
-  space = spaces.get(options.space)
+  space = zoo.get(options.space)
   arch = presets.parse(space, options.arch)
   table = counting.rows(space, arch)
   for row in table:

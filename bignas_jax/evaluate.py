@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, evaluating, presets
+from bignas_jax import cli
+from bignas_jax.selection import accuracy
+from bignas_jax.spaces import presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -21,13 +23,13 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     help=f'with --workdir: best, {presets.WORDS}',
   )
   parser.add_argument(
-    '--split', default='test', help=f'one of {", ".join(evaluating.SPLITS)}'
+    '--split', default='test', help=f'one of {", ".join(accuracy.SPLITS)}'
   )
   cli.add_data(parser)
   options = parser.parse_args(arguments)
   if options.child is not None:
-    return evaluating.evaluate_child(options.child, options.split, options.data)
-  return evaluating.evaluate_in_supernet(
+    return accuracy.evaluate_child(options.child, options.split, options.data)
+  return accuracy.evaluate_in_supernet(
     options.workdir, options.arch, options.split, options.data
   )
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 
-from bignas_jax import cli, errors, exporting, schema
+from bignas_jax import cli
+from bignas_jax.deploy import export
+from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--format',
     required=True,
-    help=f'one or more of {",".join(exporting.FORMATS)}',
+    help=f'one or more of {",".join(export.FORMATS)}',
   )
   parser.add_argument(
     '--out', type=cli.path, help='a directory; CHILD/export if not given'
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--int8',
     action='store_true',
     help='also write int8 artifacts, calibrated on training images '
-    f'({", ".join(exporting.QUANTISED)})',
+    f'({", ".join(export.QUANTISED)})',
   )
   parser.add_argument(
     '--images',
@@ -50,10 +52,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   cli.add_data(parser)
   options = parser.parse_args(arguments)
-  names = exporting.parse(options.format)
+  names = export.parse(options.format)
   # Artifacts are for other machines, and compared in float32 throughout.
   jax.config.update('jax_platforms', 'cpu')
-  result = exporting.export(
+  result = export.export(
     options.child,
     names,
     options.out or options.child / 'export',

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, extraction, presets
+from bignas_jax import cli
+from bignas_jax.selection import extraction
+from bignas_jax.spaces import presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:

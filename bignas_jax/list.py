@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import cli, console, counting, presets, spaces
-from bignas_jax.presets import Preset
-from bignas_jax.space import Space
+from bignas_jax import cli
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.spaces.presets import Preset
+from bignas_jax.spaces.space import Space
+from bignas_jax.system import console
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -16,12 +18,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'Spaces, and presets: published networks that every --arch takes by name.',
   )
   parser.add_argument(
-    '--space', help=f'one of {", ".join(spaces.SPACES)}; otherwise all'
+    '--space', help=f'one of {", ".join(zoo.SPACES)}; otherwise all'
   )
   options = parser.parse_args(arguments)
-  wanted = list(spaces.SPACES.values())
+  wanted = list(zoo.SPACES.values())
   if options.space is not None:
-    wanted = [spaces.get(options.space)]
+    wanted = [zoo.get(options.space)]
   return {
     'spaces': [_space(space) for space in wanted],
     'presets': [
@@ -51,7 +53,7 @@ def _space(space: Space) -> dict[str, Any]:
 
 def _preset(name: str, preset: Preset) -> dict[str, Any]:
   """A preset with its counted and its published numbers, told as well."""
-  arch, space = preset.arch, spaces.get(preset.space)
+  arch, space = preset.arch, zoo.get(preset.space)
   cost = counting.cost(space, arch)
   console.say(
     f'{name:20}{_told(arch.resolution, cost)} '

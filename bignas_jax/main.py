@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, overrides, training
+from bignas_jax import cli
+from bignas_jax.runs import overrides
+from bignas_jax.training import loop
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     '--workdir', required=True, type=cli.path, help='the run goes here'
   )
   config, options = overrides.parse(parser, arguments)
-  return training.train(config, options.workdir)
+  return loop.train(config, options.workdir)
 
 
 if __name__ == '__main__':

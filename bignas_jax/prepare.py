@@ -4,7 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, errors, preparing, schema
+from bignas_jax import cli
+from bignas_jax.data import prepare_imagenet
+from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -31,11 +33,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     raise errors.UserError('--workers', options.workers, 'a number >= 1')
   tars = [options.train, options.val, options.devkit]
   if options.tfrecords and not any(tars):
-    images = preparing.from_tfrecords(
+    images = prepare_imagenet.from_tfrecords(
       options.tfrecords, options.out, options.workers
     )
   elif all(tars) and not options.tfrecords:
-    images = preparing.from_tars(
+    images = prepare_imagenet.from_tars(
       options.train, options.val, options.devkit, options.out
     )
   else:

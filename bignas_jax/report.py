@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import cli, cluster, reporting
+from bignas_jax import cli
+from bignas_jax.reporting import report
+from bignas_jax.system import cluster
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
   options = parser.parse_args(arguments)
   cluster.refuse('report')
-  return reporting.write(options.workdir, options.latency_table)
+  return report.write(options.workdir, options.latency_table)
 
 
 if __name__ == '__main__':

@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bignas_jax import (
-  cli,
-  footprint,
-  latency_tables,
-  limits,
-  schema,
-  searching,
-  strategies,
-)
-from bignas_jax import config as config_lib
-from bignas_jax import workdir as workdir_lib
+from bignas_jax import cli
+from bignas_jax.runs import config, directory
+from bignas_jax.selection import child_costs, search
+from bignas_jax.spaces import latency_tables, limits
+from bignas_jax.strategies import table as table_lib
+from bignas_jax.values import schema
 
 _CHANGES = 'evaluations', 'seed', 'objectives'
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
@@ -30,12 +25,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   parser.add_argument(
     '--strategy',
     default='coarse_to_fine',
-    help=f'one of {", ".join(strategies.STRATEGIES)}',
+    help=f'one of {", ".join(table_lib.STRATEGIES)}',
   )
-  bounds = [f'{end}_{name}' for name in footprint.NAMES for end in _ENDS]
+  bounds = [f'{end}_{name}' for name in child_costs.NAMES for end in _ENDS]
   for bound in bounds:
     end, _, name = bound.partition('_')
-    what = f'{_ENDS[end]} {footprint.NAMES[name]}'
+    what = f'{_ENDS[end]} {child_costs.NAMES[name]}'
     parser.add_argument(f'--{bound}', type=float, metavar='X', help=what)
   instead = "in place of the config's"
   for name, kind in (('evaluations', schema.Natural), ('seed', schema.Seed)):
@@ -56,10 +51,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   options = parser.parse_args(arguments)
   table = None
   if options.latency_table is not None:
-    space = config_lib.space(workdir_lib.load_config(options.workdir))
+    space = config.space(directory.load_config(options.workdir))
     table = latency_tables.load(options.latency_table, space)
   given = vars(options)
-  return searching.search(
+  return search.search(
     options.workdir,
     options.strategy,
     limits.from_dict({bound: given[bound] for bound in bounds}),

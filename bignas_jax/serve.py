@@ -14,17 +14,10 @@ from typing import Annotated, Any, Literal
 
 from etils import epath
 
-from bignas_jax import (
-  cli,
-  console,
-  errors,
-  extras,
-  files,
-  locks,
-  receipts,
-  schema,
-  storage,
-)
+from bignas_jax import cli
+from bignas_jax.system import console, extras, files, locks, storage
+from bignas_jax.system import digests as digests_lib
+from bignas_jax.values import errors, schema
 
 # Known without what makes them: this process needs no JAX.
 _INFO, _RECEIPT, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
@@ -74,9 +67,9 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   with _readable(options.child):
     artifact = _artifact(options.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
-  from bignas_jax import serving
+  from bignas_jax.deploy import server as server_lib
 
-  server = serving.server(
+  server = server_lib.server(
     str(artifact),
     info,
     max_batch_size=options.max_batch,
@@ -251,7 +244,7 @@ def _fresh(child: epath.Path, service: epath.Path) -> bool:
       digests[service / name] = told['sha256']
     known = receipt['format'] == 1 and receipt['input']['preprocess'] is True
     return known and all(
-      path.is_file() and receipts.digest(path) == sha256
+      path.is_file() and digests_lib.digest(path) == sha256
       for path, sha256 in digests.items()
     )
   except (KeyError, TypeError, AttributeError):

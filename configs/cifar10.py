@@ -12,11 +12,11 @@ On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster
 
 import dataclasses
 
-from bignas_jax.config import Calibration, Config, Schedule, Search
-from bignas_jax.optim import Optimizer
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
-from bignas_jax.spaces import MNIST
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs.config import Calibration, Config, Schedule, Search
+from bignas_jax.spaces.zoo import MNIST
 
 SPACE = dataclasses.replace(
   MNIST,

@@ -14,10 +14,10 @@ classifier. For a child of configs/imagenet.py: that file's `data`,
 hundredth of its peak, and dropout.
 """
 
-from bignas_jax.config import Calibration, Config, Schedule
-from bignas_jax.optim import Optimizer
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs.config import Calibration, Config, Schedule
 
 
 def get_config() -> Config:

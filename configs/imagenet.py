@@ -9,10 +9,10 @@ arXiv:2003.11142, section 4. Sources of each value are named where the paper
 is silent: E: EfficientNet's, R: agreed on by reimplementations.
 """
 
-from bignas_jax.config import Calibration, Config, Schedule, Search
-from bignas_jax.optim import Optimizer
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 
 
 def get_config() -> Config:

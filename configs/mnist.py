@@ -5,10 +5,10 @@
 trains it, searches it, extracts a child and writes a report.
 """
 
-from bignas_jax.config import Calibration, Config, Schedule, Search
-from bignas_jax.optim import Optimizer
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 
 
 def get_config() -> Config:

@@ -14,10 +14,10 @@ network on ImageNet needs no file of its own:
     --config.arch=bignas_s --workdir=DIR --config.data.directory=IMAGENET
 """
 
-from bignas_jax.config import Calibration, Config, Schedule
-from bignas_jax.optim import Optimizer
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs.config import Calibration, Config, Schedule
 
 
 def get_config() -> Config:

@@ -19,10 +19,12 @@ import jax
 import numpy as np
 import tiny
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import evaluation, programs, sandwich, sharding
-from bignas_jax.config import Config
+from bignas_jax.methods import programs, step
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import evaluation
+from bignas_jax.system import mesh
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'fingerprints.json'
 CONFIGS = {
@@ -34,14 +36,14 @@ CONFIGS = {
 def of(name: str) -> dict[str, str]:
   """Returns the fingerprints of a config's programs, by the program's name."""
   config = CONFIGS[name]()
-  setup = config_lib.setup(config, sharding.mesh(jax.devices()[:4]))
+  setup = config_lib.setup(config, mesh.mesh(jax.devices()[:4]))
   lowered = {
     program: lower()
     for program, lower in programs.lowering(
       programs.all_programs(setup)
     ).items()
   }
-  lowered['init'] = jax.jit(sandwich.init_state(setup)).lower()
+  lowered['init'] = jax.jit(step.init_state(setup)).lower()
   if name == 'tiny':
     lowered |= _evaluation(config, setup)
   return {
@@ -50,7 +52,7 @@ def of(name: str) -> dict[str, str]:
   }
 
 
-def _evaluation(config: Config, setup: sandwich.Setup) -> dict:
+def _evaluation(config: Config, setup: step.Setup) -> dict:
   """Returns the lowered programs of evaluation, elastic and of a child."""
   size, child = setup.model.image_size, arch_lib.smallest(setup.model.space)
   images = np.zeros((config.calibration.batch_size, size, size, 1), np.uint8)

@@ -8,23 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import tiny
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import child as child_lib
-from bignas_jax import counting, slicing, spaces, supernet
+from bignas_jax.deploy import package
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, zoo
+from bignas_jax.supernet import network, slicing
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
 # of the input, one head convolution, TensorFlow's padding ...
 BIGNAS = dataclasses.replace(
-  spaces.BIGNAS,
+  zoo.BIGNAS,
   name='little_bignas',
   resolution=(18,),
   train_resolution=(18,),
   stem_width=(8, 16),
   stages=(
-    dataclasses.replace(spaces.BIGNAS.stages[0], width=(16, 24)),
-    dataclasses.replace(
-      spaces.BIGNAS.stages[3], width=(16, 24, 32), depth=(1, 2)
-    ),
+    dataclasses.replace(zoo.BIGNAS.stages[0], width=(16, 24)),
+    dataclasses.replace(zoo.BIGNAS.stages[3], width=(16, 24, 32), depth=(1, 2)),
   ),
   head_width=(24, 40),
   classes=7,
@@ -32,20 +31,20 @@ BIGNAS = dataclasses.replace(
 # ... and three expand ratios, squeeze of the hidden width or none, two head
 # convolutions, symmetric padding.
 ATTENTIVE = dataclasses.replace(
-  spaces.ATTENTIVE_NAS,
+  zoo.ATTENTIVE_NAS,
   name='little_attentive_nas',
   resolution=(18,),
   train_resolution=(18,),
   stem_width=(8, 16),
   stages=(
     dataclasses.replace(
-      spaces.ATTENTIVE_NAS.stages[4],
+      zoo.ATTENTIVE_NAS.stages[4],
       width=(16, 24),
       depth=(1, 2, 3),
       kernel_size=(3,),
     ),
     dataclasses.replace(
-      spaces.ATTENTIVE_NAS.stages[1],
+      zoo.ATTENTIVE_NAS.stages[1],
       width=(16, 24),
       depth=(1,),
       expand_ratio=(6,),
@@ -74,12 +73,12 @@ def random_params(space, seed=0):
       return x / np.sqrt(shape.shape[-2])
     return 0.3 * x + (kind == 'scale')
 
-  return jax.tree_util.tree_map_with_path(draw, supernet.shapes(space))
+  return jax.tree_util.tree_map_with_path(draw, network.shapes(space))
 
 
 def random_stats(space, seed=1):
   rng = np.random.default_rng(seed)
-  shapes = slicing.norm_shapes(supernet.shapes(space), ('mean', 'var'))
+  shapes = slicing.norm_shapes(network.shapes(space), ('mean', 'var'))
   draw = {
     'mean': lambda s: rng.normal(size=s.shape) / 3,
     'var': lambda s: rng.uniform(0.3, 2, s.shape),
@@ -132,9 +131,9 @@ def random_child(space, seed=0):
     'params': random_params(space),
     'batch_stats': random_stats(space),
   }
-  own = supernet.slice_child(space, variables, arch)
+  own = network.slice_child(space, variables, arch)
   cost = counting.cost(space, arch)
-  return child_lib.Child(
+  return package.Child(
     arch,
     arch_lib.pin(space, arch),
     jax.tree.map(lambda a: np.asarray(a, np.float32), own),

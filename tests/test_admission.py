@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from bignas_jax import admission, headers, images
+from bignas_jax.data import decode, headers
+from bignas_jax.deploy import admission
 
 # Sizes of images, by their headers.
 
@@ -60,7 +61,7 @@ KNOWN = {
 @pytest.mark.parametrize('name', KNOWN)
 def test_a_header_says_what_decoding_makes(name):
   assert headers.pixels(KNOWN[name]) == HEIGHT * WIDTH
-  decoded = images.decode(images.open_image(KNOWN[name], 3))
+  decoded = decode.decode(decode.open_image(KNOWN[name], 3))
   assert decoded.shape == (HEIGHT, WIDTH, 3)
 
 
@@ -103,8 +104,8 @@ def test_a_png_that_is_cut_takes_no_memory():
   at = whole.index(b'IDAT') - 4
   for length in (2**31 - 1, 2**32 - 1):
     longer = whole[:at] + struct.pack('>I', length) + whole[at + 4 :]
-    with pytest.raises(images.Damaged, match='shorter than it says'):
-      images.open_image(longer, 3)
+    with pytest.raises(decode.Damaged, match='shorter than it says'):
+      decode.open_image(longer, 3)
   none = whole[:33] + struct.pack('>I4sI', 0, b'tEXt', 0) * 100_000
   assert headers.is_cut(none)
 

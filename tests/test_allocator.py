@@ -8,7 +8,7 @@ import pytest
 
 _SCRIPT = """
 import resource, sys, threading
-from bignas_jax import allocator
+from bignas_jax.system import allocator
 
 def faults():
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -12,12 +12,14 @@ import pytest
 import scipy.stats
 from hypothesis import strategies as st
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import errors, presets, sampling, spaces
-from bignas_jax.arch import Arch
+from bignas_jax.methods import sampling
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import presets, zoo
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.values import errors
 
-SPACES = list(spaces.SPACES.values())
-MNIST = spaces.MNIST
+SPACES = list(zoo.SPACES.values())
+MNIST = zoo.MNIST
 by_space = pytest.mark.parametrize('space', SPACES, ids=lambda s: s.name)
 
 BIGNAS_S = {
@@ -45,7 +47,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def test_the_contracts_example():
-  arch = arch_lib.from_dict(spaces.BIGNAS, BIGNAS_S)
+  arch = arch_lib.from_dict(zoo.BIGNAS, BIGNAS_S)
   assert arch == Arch(
     resolution=192,
     width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
@@ -145,13 +147,13 @@ def test_count_is_the_size_of_the_set():
 
 def test_counts_by_hand():
   # resolutions x widths (stem, stages, head) x depths x kernels x expands
-  assert arch_lib.count(spaces.BIGNAS) == (
+  assert arch_lib.count(zoo.BIGNAS) == (
     5
     * (2 * 2 * 2 * 2 * 2 * 3 * 4 * 5 * 17)
     * (2 * 2 * 2 * 3 * 5 * 5 * 2)
     * 2**5
   )
-  assert arch_lib.count(spaces.ATTENTIVE_NAS) == (
+  assert arch_lib.count(zoo.ATTENTIVE_NAS) == (
     4 * (2 * 2**4 * 3 * 4 * 2 * 2) * (2 * 3 * 4 * 4 * 6 * 6 * 2) * 2**7 * 3**4
   )
 
@@ -329,6 +331,6 @@ def test_the_sandwich_is_a_function_of_seed_and_step(space, seed, step):
 
 def test_other_seeds_and_steps_give_other_children():
   paths = itertools.product(range(8), range(8))
-  drawn = [sampling.Sandwich()(spaces.BIGNAS, *path)[2:] for path in paths]
+  drawn = [sampling.Sandwich()(zoo.BIGNAS, *path)[2:] for path in paths]
   every = [child.arch for children in drawn for child in children]
   assert len(set(every)) == len(every) == 128

@@ -9,15 +9,16 @@ import tiny
 from etils import epath
 from hypothesis import strategies as st
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import archive, errors, spaces
-from bignas_jax.archive import Archive, Entry
+from bignas_jax.runs import archive
+from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.spaces import arch, zoo
+from bignas_jax.values import errors
 
-SPACE = spaces.MNIST
-CHILD = arch_lib.smallest(SPACE)
+SPACE = zoo.MNIST
+CHILD = arch.smallest(SPACE)
 ENTRIES = [
   Entry(CHILD, 3, 2, 0.5, 499, 512, 0, 'random', 10),
-  Entry(arch_lib.biggest(SPACE), 30, 20, 0.625, 500, 512, 1, 'nsga2', 20),
+  Entry(arch.biggest(SPACE), 30, 20, 0.625, 500, 512, 1, 'nsga2', 20),
   Entry(CHILD, 3, 2, 0.1 + 0.2, 500, 512, 12345, 'a, "b"', 123),
 ]
 
@@ -109,7 +110,7 @@ def test_other_columns_stay_and_ours_are_found_in_any_order(path):
   path.parent.mkdir()
   names = ['note', *reversed(Entry._fields)]
   cells = dict(zip(Entry._fields, ENTRIES[0], strict=True))
-  cells |= {'note': 'a "note", mine', 'arch': arch_lib.to_json(CHILD)}
+  cells |= {'note': 'a "note", mine', 'arch': arch.to_json(CHILD)}
   lines = [archive._line(names), archive._line(cells[name] for name in names)]
   path.write_bytes(b''.join(lines).replace(b'\r', b''))
   found = opened(path)
@@ -146,7 +147,7 @@ def test_blank_lines_are_none(path):
 )
 def test_a_damaged_line_is_named(path, name, value, words):
   lines = written(path)
-  cells = {**ENTRIES[1]._asdict(), 'arch': arch_lib.to_json(CHILD), name: value}
+  cells = {**ENTRIES[1]._asdict(), 'arch': arch.to_json(CHILD), name: value}
   lines[2] = archive._line(cells.values())
   path.write_bytes(b''.join(lines))
   told = refused(path)
@@ -163,7 +164,7 @@ def test_bytes_that_are_no_text_are_named_by_line(path):
 
 def test_children_of_another_space_are_named_though_they_come_last(path):
   lines = written(path)
-  other = arch_lib.to_json(arch_lib.smallest(spaces.BIGNAS))
+  other = arch.to_json(arch.smallest(zoo.BIGNAS))
   cells = {**ENTRIES[1]._asdict(), 'arch': other}
   path.write_bytes(b''.join(lines[:2]) + archive._line(cells.values()))
   told = refused(path)

@@ -16,17 +16,16 @@ import pytest
 import scipy.io
 from array_record.python import array_record_module
 
-from bignas_jax import (
+from bignas_jax import cli, prepare
+from bignas_jax.data import (
   array_records,
-  cli,
-  data,
-  errors,
-  examples,
-  images,
-  prepare,
-  preparing,
+  decode,
+  pipeline,
+  prepare_imagenet,
   sources,
+  tf_examples,
 )
+from bignas_jax.values import errors
 from configs import imagenet
 
 CLASSES = ('n01440764', 'n01443537', 'n15075141')
@@ -105,7 +104,7 @@ def prepared(archives, tmp_path_factory) -> pathlib.Path:
   """TFDS's layout: DIRECTORY/imagenet2012/VERSION."""
   root = tmp_path_factory.mktemp('prepared')
   out = root / 'imagenet2012' / '5.1.0'
-  counts = preparing.from_tars(**archives, out=out, per_shard=4)
+  counts = prepare_imagenet.from_tars(**archives, out=out, per_shard=4)
   assert counts == {'train': TRAIN * 3, 'validation': VAL * 3}
   return root
 
@@ -133,9 +132,9 @@ def test_archives_become_the_splits_of_the_papers_config(prepared):
       else:
         assert name.startswith(CLASSES[label])
         number = int(name.split('_')[1].split('.')[0])
-      expected = images.open_image(jpeg(label, number), 3)
+      expected = decode.open_image(jpeg(label, number), 3)
       np.testing.assert_array_equal(
-        images.decode(image), images.decode(expected)
+        decode.decode(image), decode.decode(expected)
       )
   assert not set(names(splits.train)) & set(names(splits.held_out))
 
@@ -163,14 +162,14 @@ def test_batches_of_records_do_not_depend_on_who_makes_them(prepared):
   made = []
   for workers, prefetch in ((1, 0), (1, 2), (3, 4)):
     splits = sources.load(config(prepared, workers=workers), channels=3)
-    batches = data.train_batches(
+    batches = pipeline.train_batches(
       splits.train,
       config(prepared, workers=workers),
       batch_size=4,
       resolution=16,
       seed=3,
     )
-    stream = data.stream(batches, 2, prefetch)
+    stream = pipeline.stream(batches, 2, prefetch)
     made.append([next(stream) for _ in range(6)])
     carried = pickle.loads(pickle.dumps(batches))
     made.append([carried[step] for step in range(2, 8)])
@@ -199,7 +198,7 @@ def tfrecords(tmp_path) -> pathlib.Path:
       for _ in range(4 + i):
         label = -1 if split == 'test' else number % 3
         records.append(
-          examples.encode(f'{number}.JPEG', jpeg(number % 3, number), label)
+          tf_examples.encode(f'{number}.JPEG', jpeg(number % 3, number), label)
         )
         number += 1
       name = f'imagenet2012-{split}.tfrecord-{i:05}-of-{shards:05}'
@@ -240,7 +239,7 @@ def test_a_truncated_tfrecord_is_named_and_leaves_nothing(tfrecords, tmp_path):
   path.write_bytes(path.read_bytes()[:-100])
   out = tmp_path / 'out'
   with pytest.raises(errors.UserError, match=path.name):
-    preparing.from_tfrecords(tfrecords, out)
+    prepare_imagenet.from_tfrecords(tfrecords, out)
   assert not (out / path.name.replace('tfrecord', 'array_record')).exists()
 
 
@@ -261,7 +260,7 @@ def test_a_truncated_tfrecord_is_named_and_leaves_nothing(tfrecords, tmp_path):
   ],
 )
 def test_incomplete_files_are_named(archives, tmp_path, break_it, text):
-  preparing.from_tars(**archives, out=tmp_path, per_shard=4)
+  prepare_imagenet.from_tars(**archives, out=tmp_path, per_shard=4)
   break_it(tmp_path)
   with pytest.raises(errors.UserError, match=text) as error:
     sources.load(config(tmp_path), channels=3)
@@ -294,13 +293,13 @@ def test_one_bad_record_is_damaged(tmp_path):
   name = array_records.shard('imagenet2012', 'train', 0, 1)
   path = tmp_path / name
   records = [
-    examples.encode('a.JPEG', jpeg(0, 0), 0),
+    tf_examples.encode('a.JPEG', jpeg(0, 0), 0),
     b'\xff\xffno example',
-    examples.encode('b.JPEG', jpeg(0, 1), 2),
-    examples.encode('c.JPEG', jpeg(0, 2), -1),
-    examples.encode('?.JPEG', jpeg(0, 3), 1).replace(b'?', b'\xff'),
-    examples.encode('d.JPEG', jpeg(0, 4), 1),
-    examples.encode('e.JPEG', jpeg(0, 5), 1),
+    tf_examples.encode('b.JPEG', jpeg(0, 1), 2),
+    tf_examples.encode('c.JPEG', jpeg(0, 2), -1),
+    tf_examples.encode('?.JPEG', jpeg(0, 3), 1).replace(b'?', b'\xff'),
+    tf_examples.encode('d.JPEG', jpeg(0, 4), 1),
+    tf_examples.encode('e.JPEG', jpeg(0, 5), 1),
   ]
   writer = array_record_module.ArrayRecordWriter(
     str(path), 'group_size:1,uncompressed'
@@ -324,12 +323,12 @@ def test_one_bad_record_is_damaged(tmp_path):
     (3, 'label -1'),
     (5, 'hash mismatch'),
   ):
-    with pytest.raises(images.Damaged, match=text):
+    with pytest.raises(decode.Damaged, match=text):
       train[index]
   assert [train[i][1] for i in (0, 4, 6)] == [0, 1, 1]
   # All of a file may go.
   path.with_name(other).unlink()
-  with pytest.raises(images.Damaged, match='No such file'):
+  with pytest.raises(decode.Damaged, match='No such file'):
     test[0]
 
 
@@ -453,12 +452,12 @@ def test_a_directory_goes_on_with_its_own_archives_only(
     tmp_path / 'other.tar',
   )
   out = tmp_path / 'out'
-  preparing.from_tars(**archives, out=out, per_shard=4)
+  prepare_imagenet.from_tars(**archives, out=out, per_shard=4)
   whole = files_of(out)
   lost = shard(out, 'train', 3)
   lost.unlink()
   lost.with_name(lost.name + '.new').write_bytes(b'of a run that was killed')
-  counts = preparing.from_tars(**archives, out=out, per_shard=4)
+  counts = prepare_imagenet.from_tars(**archives, out=out, per_shard=4)
   assert counts == {'train': TRAIN * 3, 'validation': VAL * 3}
   assert files_of(out) == whole
   # Of other images, of as many a file, of other archives that are moved.
@@ -467,30 +466,32 @@ def test_a_directory_goes_on_with_its_own_archives_only(
     ({'per_shard': 3}, 'no other files of this kind'),
   ):
     with pytest.raises(errors.UserError, match=text) as error:
-      preparing.from_tars(**archives | {'out': out, 'per_shard': 4} | changes)
+      prepare_imagenet.from_tars(
+        **archives | {'out': out, 'per_shard': 4} | changes
+      )
     assert error.value.field == '--out'
     assert files_of(out) == whole
   moved = tmp_path / 'moved.tar'
   moved.write_bytes(archives['train'].read_bytes())
   paths = archives | {'train': moved}
-  assert preparing.from_tars(**paths, out=out, per_shard=4) == counts
+  assert prepare_imagenet.from_tars(**paths, out=out, per_shard=4) == counts
   # A file of more images is whole in itself, but not ours.
   few = shard(out, 'validation', 0)
   train = shard(out, 'train', 1).read_bytes()
   few.write_bytes(train)
   with pytest.raises(errors.UserError, match=f'{few.name}: 4 images.*3 images'):
-    preparing.from_tars(**archives, out=out, per_shard=4)
+    prepare_imagenet.from_tars(**archives, out=out, per_shard=4)
   assert few.read_bytes() == train
   cut(few)
   with pytest.raises(errors.UserError, match=f'{few.name}.*a whole ArrayRec'):
-    preparing.from_tars(**archives, out=out, per_shard=4)
+    prepare_imagenet.from_tars(**archives, out=out, per_shard=4)
 
 
 @pytest.mark.parametrize('name', ['label.labels.txt', SHARD])
 def test_files_without_a_receipt_are_left_alone(archives, tmp_path, name):
   (tmp_path / name).write_text('mine')
   with pytest.raises(errors.UserError, match=f'prepared.json.*{name}') as error:
-    preparing.from_tars(**archives, out=tmp_path)
+    prepare_imagenet.from_tars(**archives, out=tmp_path)
   assert error.value.field == '--out'
   assert files_of(tmp_path) == {name: b'mine'}
 
@@ -519,7 +520,7 @@ def test_a_place_without_room_is_one_line(archives, tmp_path, capsys):
 def test_tfrecords_are_all_there_and_as_many_as_they_say(tfrecords, tmp_path):
   def refused(text):
     with pytest.raises(errors.UserError, match=text) as error:
-      preparing.from_tfrecords(tfrecords, tmp_path / 'out')
+      prepare_imagenet.from_tfrecords(tfrecords, tmp_path / 'out')
     assert error.value.field == '--tfrecords'
 
   (split,) = tfrecords.glob('*validation*')

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 
-from bignas_jax import backend, process
+from bignas_jax.system import process, xla
 
 
 def test_what_cannot_be_compiled_is_said_at_once(monkeypatch):
@@ -28,7 +28,7 @@ def test_what_cannot_be_compiled_is_said_at_once(monkeypatch):
   lower = {name: lambda name=name: name for name in names}
   try:
     with pytest.raises(ValueError, match='wrong does not fit'):
-      backend.compile_all(lower, finish)
+      xla.compile_all(lower, finish)
     assert 'last' not in begun
   finally:
     go_on.set()
@@ -47,7 +47,7 @@ def test_what_cannot_be_traced_stops_the_rest():
   try:
     with pytest.raises(TypeError, match='no such shape'):
       lower = {'slow': lambda: 1, 'wrong': untraceable, 'last': lambda: 1}
-      backend.compile_all(lower, finish)
+      xla.compile_all(lower, finish)
     assert begun in ([], ['slow'])
   finally:
     go_on.set()
@@ -55,7 +55,7 @@ def test_what_cannot_be_traced_stops_the_rest():
 
 def test_results_keep_their_names():
   lower = {name: lambda name=name: 2 * name for name in range(20)}
-  found = backend.compile_all(lower, lambda name, lowered: (name, lowered))
+  found = xla.compile_all(lower, lambda name, lowered: (name, lowered))
   assert found == {name: (name, 2 * name) for name in range(20)}
 
 
@@ -74,7 +74,7 @@ def place(monkeypatch):
 
   def keep(directory):
     jax.config.update('jax_compilation_cache_dir', None)
-    backend.keep_programs(epath.Path(directory))
+    xla.keep_programs(epath.Path(directory))
     compilation_cache.reset_cache()
 
   yield keep

@@ -3,11 +3,13 @@
 import pytest
 import tiny
 
-from bignas_jax import benchmark, benchmarking, benchmarking_scale, errors
+from bignas_jax import benchmark
+from bignas_jax.perf import scaling, step_time
+from bignas_jax.values import errors
 
 
 def test_a_step_and_its_children():
-  result = benchmarking.step(
+  result = step_time.step(
     tiny.QUICK, batch=4, resolution=8, dtype='float32', rounds=1
   )
   assert result['programs'] == 4 and result['retraces'] == 0
@@ -24,9 +26,7 @@ def test_a_step_and_its_children():
 
 def scale(**changes):
   sizes = {'devices': [1], 'batches': [4], 'resolutions': [8]} | changes
-  return benchmarking_scale.scale(
-    tiny.QUICK, **sizes, dtype='float32', rounds=1
-  )
+  return scaling.scale(tiny.QUICK, **sizes, dtype='float32', rounds=1)
 
 
 def test_each_combination_is_a_row():

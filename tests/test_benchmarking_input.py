@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from bignas_jax import benchmark, benchmarking_input, cli
+from bignas_jax import benchmark, cli
+from bignas_jax.perf import input_rate
 
 SHORT = ['--batch=4', '--seconds=0.3']
 
@@ -67,10 +68,10 @@ def test_waiting_is_the_part_of_a_step_that_input_takes(monkeypatch):
     while True:
       yield time.sleep(0.03)
 
-  monkeypatch.setattr(benchmarking_input.batches, 'stream', slow)
+  monkeypatch.setattr(input_rate.loader, 'stream', slow)
   made = None
-  assert benchmarking_input._waiting(made, 1e-3, 0.1) > 0.9
-  assert 0.4 < benchmarking_input._waiting(made, 0.03, 0.3) < 0.6
+  assert input_rate._waiting(made, 1e-3, 0.1) > 0.9
+  assert 0.4 < input_rate._waiting(made, 0.03, 0.3) < 0.6
 
 
 def test_without_tensorflow_the_comparison_is_left_out(

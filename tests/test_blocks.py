@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_jax import blocks, spaces
-from bignas_jax.norm import Pooling
-from bignas_jax.space import Stage
+from bignas_jax.spaces import zoo
+from bignas_jax.spaces.space import Stage
+from bignas_jax.supernet import mbconv
+from bignas_jax.supernet.batch_norm import Pooling
 
 
 def of(stage, width_in):
-  return blocks.Block(stage, width_in, True, 'same', 1e-3, Pooling())
+  return mbconv.Block(stage, width_in, True, 'same', 1e-3, Pooling())
 
 
 choices = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True).map(
@@ -41,7 +42,7 @@ def test_each_child_runs_the_first_variant_that_holds_it(widths, ratios):
   assert sum(computed) <= 1.05 * sum(needed)
   for variant, size in zip(variants, sizes, strict=True):
     assert max(variant.hidden()) == size
-    assert blocks.shapes(variant)['project']['kernel'].shape[0] == size
+    assert mbconv.shapes(variant)['project']['kernel'].shape[0] == size
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,12 @@ def test_each_child_runs_the_first_variant_that_holds_it(widths, ratios):
   ],
 )
 def test_sizes_of_bignas(stage, width_in, sizes):
-  block = of(spaces.BIGNAS.stages[stage], width_in)
+  block = of(zoo.BIGNAS.stages[stage], width_in)
   assert [v.most_hidden for v in block.variants()] == sizes
 
 
 def _few_by_trying_all(hidden):
-  """What `blocks._few` means, written out."""
+  """What `mbconv._few` means, written out."""
   *smaller, most = sorted(set(hidden))
 
   def computed(sizes):
@@ -83,7 +84,7 @@ def _few_by_trying_all(hidden):
 )
 @settings(max_examples=300)
 def test_the_fewest_sizes_are_those_that_trying_all_finds(hidden):
-  assert blocks._few(tuple(hidden)) == _few_by_trying_all(hidden)
+  assert mbconv._few(tuple(hidden)) == _few_by_trying_all(hidden)
 
 
 def test_the_sizes_of_many_widths_are_found_at_once():

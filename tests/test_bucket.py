@@ -14,7 +14,9 @@ import sys
 import pytest
 import tiny
 
-from bignas_jax import errors, report, storage
+from bignas_jax import report
+from bignas_jax.system import storage
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -41,7 +43,8 @@ _EXPORT = """
 import sys
 import test_exporting, tiny
 from etils import epath
-from bignas_jax import child, cli, export
+from bignas_jax import cli, export
+from bignas_jax.deploy import package as child
 where = epath.Path(sys.argv[1])
 child.save(where, test_exporting.random_child(tiny.QUICK))
 for _ in range(2):
@@ -68,7 +71,7 @@ print(json.dumps({
 _FOLDER = """
 import sys, cv2, numpy as np
 from etils import epath
-from bignas_jax import sources
+from bignas_jax.data import sources
 root, images = epath.Path(sys.argv[1]), {}
 for split in 'train', 'test':
   for name in 'cat', 'dog':

@@ -14,18 +14,13 @@ import test_recovery
 import tiny
 from jax._src import compilation_cache
 
-from bignas_jax import (
-  backend,
-  checkpoint,
-  config,
-  errors,
-  files,
-  receipts,
-  rollbacks,
-  sandwich,
-  training,
-)
-from bignas_jax.rollbacks import Rollback
+from bignas_jax.methods import step as step_lib
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config, rollbacks
+from bignas_jax.runs.rollbacks import Rollback
+from bignas_jax.system import digests, files, xla
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -38,7 +33,7 @@ def _tree(step):
 def saved(tmp_path_factory):
   """Three checkpoints of a small tree."""
   workdir = tmp_path_factory.mktemp('saved')
-  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
   for step in 1, 2, 3:
     checkpoints.save(step, _tree(step), {'lucky': step})
   checkpoints.close()
@@ -53,7 +48,7 @@ def copy(saved, tmp_path):
 
 def _restored(workdir):
   """What training would go on from: (step, tree)."""
-  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
   step = checkpoints.latest()
   like = jax.eval_shape(lambda: _tree(0))
   tree = None if step is None else checkpoints.restore(step, like)
@@ -64,7 +59,7 @@ def _restored(workdir):
 def _params(workdir):
   """What searching would use."""
   like = jax.eval_shape(lambda: _tree(0)['params'])
-  return checkpoint.restore_params(workdir, like, 'params')
+  return checkpoints_lib.restore_params(workdir, like, 'params')
 
 
 def _biggest(directory):
@@ -96,10 +91,10 @@ DAMAGE = {
   'garbage': lambda d: (d / 'default' / '_METADATA').write_bytes(b'\0\xff{'),
   'no contents': lambda d: shutil.rmtree(d / 'default'),
   'empty directory': _empty,
-  'missing receipt': lambda d: (d / receipts.NAME).unlink(),
-  'empty receipt': lambda d: (d / receipts.NAME).write_text(''),
-  'other receipt': lambda d: (d / receipts.NAME).write_text('[1, 2]'),
-  'damaged receipt': lambda d: _flip(d / receipts.NAME),
+  'missing receipt': lambda d: (d / digests.NAME).unlink(),
+  'empty receipt': lambda d: (d / digests.NAME).write_text(''),
+  'other receipt': lambda d: (d / digests.NAME).write_text('[1, 2]'),
+  'damaged receipt': lambda d: _flip(d / digests.NAME),
 }
 
 
@@ -131,20 +126,20 @@ def test_every_damage_is_passed_over_together(copy):
 def test_a_bit_flipped_in_any_file_is_noticed_or_harmless(copy):
   """Orbax alone restores some of these as other numbers."""
   directory, rng = copy / 'checkpoints' / '3', random.Random(0)
-  unreceipted = {receipts.NAME, '_CHECKPOINT_METADATA', 'commit_success.txt'}
+  unreceipted = {digests.NAME, '_CHECKPOINT_METADATA', 'commit_success.txt'}
   seen = 0
   for path in sorted(p for p in directory.rglob('*') if p.is_file()):
     whole = path.read_bytes()
     if not whole:
       continue
     _flip(path, rng.random())
-    noticed = receipts.damage(directory)
+    noticed = digests.damage(directory)
     if path.parent != directory or path.name not in unreceipted:
       assert noticed, path
     seen += bool(noticed)
     path.write_bytes(whole)
   assert seen >= 5
-  assert receipts.damage(directory) is None
+  assert digests.damage(directory) is None
   # What no receipt covers, nothing reads.
   (directory / '_CHECKPOINT_METADATA').write_bytes(b'\0')
   assert _restored(copy)[0] == 3
@@ -160,7 +155,7 @@ def test_what_was_left_half_done_is_removed(copy):
 
 def test_old_checkpoints_that_are_half_removed_are_in_nobodys_way(copy):
   _empty(copy / 'checkpoints' / '1')
-  checkpoints = checkpoint.Checkpoints(copy, keep=2)
+  checkpoints = checkpoints_lib.Checkpoints(copy, keep=2)
   assert checkpoints.latest() == 3
   checkpoints.save(4, _tree(4))
   checkpoints.close()
@@ -169,13 +164,13 @@ def test_old_checkpoints_that_are_half_removed_are_in_nobodys_way(copy):
 
 
 def test_notes_are_saved_with_the_state(saved):
-  checkpoints = checkpoint.Checkpoints(saved)
+  checkpoints = checkpoints_lib.Checkpoints(saved)
   assert checkpoints.notes(2) == {'lucky': 2}
   checkpoints.close()
 
 
 def test_signals_do_not_push_out_scheduled_checkpoints(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, every=10)
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path, keep=2, every=10)
   for step in 10, 20, 23, 27, 30, 31:
     checkpoints.save(step, _tree(step))
   checkpoints.close()
@@ -192,7 +187,7 @@ def test_checkpoints_that_were_taken_back_do_not_count(copy):
 
 def test_a_list_of_rollbacks_that_lost_some_is_refused(tmp_path):
   went = [Rollback(3, 0, 3, 'a test')]
-  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   notes = {'rollbacks': rollbacks.to_json(went)}
   checkpoints.save(1, _tree(1), notes)
   checkpoints.close()
@@ -200,7 +195,7 @@ def test_a_list_of_rollbacks_that_lost_some_is_refused(tmp_path):
     if content is not None:
       (tmp_path / rollbacks.NAME).write_text(content)
     with pytest.raises(errors.UserError, match=rollbacks.NAME):
-      checkpoint.Checkpoints(tmp_path)
+      checkpoints_lib.Checkpoints(tmp_path)
   rollbacks.write(tmp_path, went)
   assert _restored(tmp_path)[0] == 1
 
@@ -209,7 +204,7 @@ def test_a_list_of_rollbacks_that_lost_some_is_refused(tmp_path):
 def test_a_damaged_config_is_the_users_to_mend(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
   with pytest.raises(errors.UserError, match=r'config\.json: '):
-    training.train(tiny.config(), tmp_path)
+    loop.train(tiny.config(), tmp_path)
 
 
 def test_programs_that_a_kill_tore_are_dropped(tmp_path):
@@ -222,7 +217,7 @@ def test_programs_that_a_kill_tore_are_dropped(tmp_path):
   before = jax.config.values[name]
   jax.config.update(name, None)
   try:
-    backend.keep_programs(tmp_path)
+    xla.keep_programs(tmp_path)
     assert jax.config.values[name] == str(tmp_path)
   finally:
     jax.config.update(name, before)
@@ -235,7 +230,8 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 import pathlib
 import test_recovery
-from bignas_jax import cli, training
+from bignas_jax import cli
+from bignas_jax.training import loop as training
 sys.exit(cli.status(
   lambda _: training.train(test_recovery.CONFIG, pathlib.Path(sys.argv[1])),
   [],
@@ -245,8 +241,8 @@ sys.exit(cli.status(
 
 def test_a_full_disk_ends_the_run_with_one_line(tmp_path):
   """No file can grow to what the biggest one of a checkpoint needs."""
-  state = jax.jit(sandwich.init_state(config.setup(test_recovery.CONFIG)))()
-  checkpoints = checkpoint.Checkpoints(tmp_path / 'room')
+  state = jax.jit(step_lib.init_state(config.setup(test_recovery.CONFIG)))()
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path / 'room')
   checkpoints.save(2, state)
   checkpoints.close()
   size = _biggest(tmp_path / 'room' / 'checkpoints' / '2').stat().st_size

@@ -17,21 +17,15 @@ import pytest
 import tiny
 from jax.experimental import multihost_utils
 
-from bignas_jax import (
-  checkpoint,
-  cluster,
-  config,
-  errors,
-  evaluate,
-  metrics,
-  process,
-  programs,
-  sandwich,
-  search,
-  sharding,
-  sources,
-  training,
-)
+from bignas_jax import evaluate, search
+from bignas_jax.data import sources
+from bignas_jax.methods import programs
+from bignas_jax.methods import step as step_lib
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config, metrics
+from bignas_jax.system import cluster, mesh, process
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 12
@@ -114,7 +108,7 @@ def failing_config():
     def fails(*_):
       raise OSError('the disk of process 1 is gone')
 
-    training.restore_or_init = fails
+    loop.restore_or_init = fails
   return plain_config()
 
 
@@ -158,9 +152,12 @@ def outcome(pod, timeout=300):
 
 def state_of(workdir, config_, step=None):
   """A checkpoint; the newest one, if no step is named."""
-  setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
-  shapes = jax.eval_shape(sandwich.init_state(setup))
-  like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
+  setup, checkpoints = (
+    config.setup(config_),
+    checkpoints_lib.Checkpoints(workdir),
+  )
+  shapes = jax.eval_shape(step_lib.init_state(setup))
+  like = mesh.described(setup.model.where, shapes, mesh.REPLICATED)
   state = checkpoints.restore(step or checkpoints.latest(), like)
   checkpoints.close()
   return jax.device_get(state)
@@ -199,7 +196,7 @@ def pair(paired):
 def alone(tmp_path_factory):
   """What this process trains on four devices, without a launcher."""
   workdir = tmp_path_factory.mktemp('alone')
-  result = training.train(plain_config(), workdir)
+  result = loop.train(plain_config(), workdir)
   return result, state_of(workdir, plain_config()).params
 
 
@@ -268,7 +265,7 @@ def test_checkpoints_do_not_ask_about_signals(tmp_path, monkeypatch):
 
   name = 'reached_preemption_sync_point'
   monkeypatch.setattr(multihost_utils, name, asked)
-  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   checkpoints.save(1, {'weight': jax.numpy.zeros(2)})
   checkpoints.close()
   assert (tmp_path / 'checkpoints' / '1').is_dir()
@@ -287,7 +284,8 @@ for main in search.main, evaluate.main:
 # Process 1 is asked to stop while it evaluates its first child.
 _STOPPED = """
 import os, signal, time
-from bignas_jax import cli, evaluation, search
+from bignas_jax import cli, search
+from bignas_jax.supernet import evaluation
 score, calls = evaluation.Evaluator.score, []
 def slow(*arguments):
   calls.append(arguments)
@@ -373,7 +371,8 @@ def test_images_missing_on_one_host_are_the_reason_that_all_give(tmp_path):
 _AGREE = """
 import sys
 import jax
-from bignas_jax import cluster, errors
+from bignas_jax.system import cluster
+from bignas_jax.values import errors
 cluster.join()
 number = jax.process_index()
 told = cluster.once(lambda: {'text': 'é' * 5000, 'whose': number})

@@ -13,19 +13,14 @@ import safetensors.numpy
 import tiny
 
 import bignas_jax
-from bignas_jax import child as child_lib
-from bignas_jax import (
-  cli,
-  counting,
-  data,
-  errors,
-  latency,
-  latency_tables,
-  sources,
-  supernet,
-  workdir,
-)
-from bignas_jax.arch import from_dict
+from bignas_jax import cli
+from bignas_jax.data import pipeline, sources
+from bignas_jax.deploy import package
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.spaces import counting, latency, latency_tables
+from bignas_jax.spaces.arch import from_dict
+from bignas_jax.supernet import network
+from bignas_jax.values import errors
 
 _CONFIG = """
 import tiny
@@ -73,7 +68,7 @@ def test_result_is_one_json_object_on_the_last_line(trained, capsys):
 
 
 def test_child_package_keeps_its_contract(trained):
-  child = child_lib.load(trained / 'children' / 'best')
+  child = package.load(trained / 'children' / 'best')
   info = child.info
   assert info['format'] == 1 and info['space'] == 'tiny'
   assert info['macs'] <= 40000
@@ -98,8 +93,8 @@ def test_a_folded_child_is_the_same_child(trained, tmp_path, capsys):
   arguments = [f'--workdir={trained}', f'--out={tmp_path}/child', '--fold']
   assert cli.status(_command('extract'), arguments) == 0
   capsys.readouterr()
-  kept = child_lib.load(trained / 'children' / 'best').info
-  info = child_lib.load(tmp_path / 'child').info
+  kept = package.load(trained / 'children' / 'best').info
+  info = package.load(tmp_path / 'child').info
   assert (kept['batch_norm'], info['batch_norm']) == ('kept', 'folded')
   same = ('arch', 'params', 'macs', 'accuracy')
   assert [info[k] for k in same] == [kept[k] for k in same]
@@ -137,7 +132,7 @@ def test_a_child_is_tuned_on_its_own(trained, tmp_path, capsys):
   ):
     assert cli.status(_command(name), arguments) == 0, name
   capsys.readouterr()
-  before, after = map(child_lib.load, (child, run / 'children' / 'best'))
+  before, after = map(package.load, (child, run / 'children' / 'best'))
   chex.assert_trees_all_equal(
     after.variables['params'], before.variables['params']
   )
@@ -147,7 +142,7 @@ def test_a_child_is_tuned_on_its_own(trained, tmp_path, capsys):
     size=(8, before.arch.resolution, before.arch.resolution, 1)
   )
   logits = [
-    supernet.Supernet(c.space).apply(c.variables, images.astype(np.float32))
+    network.Supernet(c.space).apply(c.variables, images.astype(np.float32))
     for c in (before, after)
   ]
   np.testing.assert_allclose(*logits, atol=1e-4)
@@ -292,7 +287,7 @@ def test_no_run_in_the_work_directory(tmp_path, capsys, name, there):
 def test_a_run_without_checkpoints(tmp_path, capsys):
   config = tiny.config()
   splits = sources.load(config.data, config.space.channels)
-  workdir.claim(tmp_path / 'run', config, splits)
+  directory_lib.claim(tmp_path / 'run', config, splits)
   arguments = [f'--workdir={tmp_path}/run']
   _refused(capsys, 'search', arguments, 'checkpoint')
 
@@ -385,7 +380,7 @@ def test_damaged_child(trained, tmp_path, capsys, damage, words):
 def test_a_child_off_by_more_than_the_tolerance_is_not_written(
   trained, tmp_path, capsys, monkeypatch
 ):
-  from bignas_jax import extraction
+  from bignas_jax.selection import extraction
 
   off = extraction.Parity(max_abs_diff=2e-4, logits_scale=1.0, images=1)
   monkeypatch.setattr(extraction, '_difference', lambda *_: off)
@@ -399,7 +394,8 @@ def test_a_child_needs_no_supernet(trained):
   child = trained / 'children' / 'best'
   program = f"""
 import pathlib, numpy as np
-from bignas_jax import child, supernet
+from bignas_jax.deploy import package as child
+from bignas_jax.supernet import network as supernet
 c = child.load(pathlib.Path({str(child)!r}))
 net = supernet.Supernet(c.space)
 size = c.info['input']['resolution']
@@ -413,7 +409,7 @@ print(logits.shape)
 
 
 def test_arch_of_child_is_its_space(trained):
-  child = child_lib.load(trained / 'children' / 'best')
+  child = package.load(trained / 'children' / 'best')
   assert from_dict(child.space, child.info['arch']) == child.arch
 
 
@@ -429,10 +425,10 @@ def test_the_same_from_a_notebook(trained, tmp_path):
   child = run.extract(found['arch'], str(tmp_path / 'child'))
   test = bignas_jax.load_child(str(tmp_path / 'child')).info['accuracy']
   assert run.evaluate(child.arch, 'test').top1 == test['top1']
-  config = workdir.load_config(directory)
+  config = directory_lib.load_config(directory)
   images = sources.load(config.data, 1).test
   size = child.info['input']['image_size']
-  batches = data.eval_batches(
+  batches = pipeline.eval_batches(
     images, config.data, batch_size=200, resolution=size
   )
   right = [

@@ -10,23 +10,13 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import (
-  arch as arch_lib,
-)
-from bignas_jax import (
-  chips,
-  cli,
-  compile,
-  compiling,
-  counting,
-  errors,
-  estimating,
-  figures,
-  programs,
-  sharding,
-  spaces,
-)
-from bignas_jax import config as config_lib
+from bignas_jax import cli, compile
+from bignas_jax.methods import programs
+from bignas_jax.perf import chips, compiler_reports, estimates, plan
+from bignas_jax.runs import config as config_lib
+from bignas_jax.spaces import arch, counting, zoo
+from bignas_jax.system import mesh
+from bignas_jax.values import errors
 
 V3 = chips.CHIPS['v3']
 needs_libtpu = pytest.mark.skipif(
@@ -41,57 +31,57 @@ def test_unknown_chips(topology):
 
 
 def found(seconds=0.0, flops=0.0, moved=0.0):
-  return figures.Figures(1.0, 2**30, flops, moved, seconds)
+  return compiler_reports.Figures(1.0, 2**30, flops, moved, seconds)
 
 
 def test_seconds_are_the_compilers_or_the_rooflines():
-  assert estimating.of_program(found(0.5, 1e15), V3) == 0.5
+  assert estimates.of_program(found(0.5, 1e15), V3) == 0.5
   # Where the compiler's are unusable, they are negative.
-  assert estimating.of_program(found(-1, 61.5e12, 45e9), V3) == 1
-  assert estimating.of_program(found(-1, 61.5e12, 900e9), V3) == 2
+  assert estimates.of_program(found(-1, 61.5e12, 45e9), V3) == 1
+  assert estimates.of_program(found(-1, 61.5e12, 900e9), V3) == 2
 
 
 def test_children_take_the_biggests_time_by_their_activations():
   """Blocks past the second are in a loop, which the compiler counts once."""
-  space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
+  space = dataclasses.replace(zoo.MNIST, train_resolution=(28,))
   config = tiny.config(space=space, recompute=True)
-  biggest = arch_lib.biggest(space)
+  biggest = arch.biggest(space)
   rows = counting.rows(space, biggest)
   (third,) = [row for row in rows if row.name == 'stage2.block3']
   whole = counting.total(rows).activations
   once = whole - third.cost.activations
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimating.seconds(config, V3, took)
+  seconds = estimates.seconds(config, V3, took)
   assert seconds['update'] == 0.25
   assert seconds['biggest'] == pytest.approx(3 * whole / once)
-  smallest = counting.cost(space, arch_lib.smallest(space)).activations
+  smallest = counting.cost(space, arch.smallest(space)).activations
   assert seconds['smallest'] == pytest.approx(3 * smallest / once)
   assert seconds['smallest'] < seconds['random@28'] < seconds['biggest']
   step = seconds['biggest'] + seconds['smallest'] + 2 * seconds['random@28']
-  assert estimating.step_seconds(config, seconds) == pytest.approx(step + 0.25)
+  assert estimates.step_seconds(config, seconds) == pytest.approx(step + 0.25)
 
 
 def test_a_network_alone_takes_its_own_time():
-  space = arch_lib.pin(tiny.SPACE, arch_lib.smallest(tiny.SPACE))
+  space = arch.pin(tiny.SPACE, arch.smallest(tiny.SPACE))
   config = tiny.config(space=space, policy='alone')
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimating.seconds(config, V3, took)
+  seconds = estimates.seconds(config, V3, took)
   assert seconds == {'biggest': 3.0, 'update': 0.25}
-  assert estimating.step_seconds(config, seconds) == 3.25
+  assert estimates.step_seconds(config, seconds) == 3.25
   # So do a sandwich's two ends, without anything in between.
   two = tiny.config(random_children=0)
-  seconds = estimating.seconds(two, V3, took)
+  seconds = estimates.seconds(two, V3, took)
   assert set(seconds) == {'biggest', 'smallest', 'update'}
-  assert estimating.step_seconds(two, seconds) == sum(seconds.values())
+  assert estimates.step_seconds(two, seconds) == sum(seconds.values())
 
 
 def test_random_children_alone_compute_twice():
-  space = dataclasses.replace(spaces.MNIST, train_resolution=(28,))
+  space = dataclasses.replace(zoo.MNIST, train_resolution=(28,))
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimating.seconds(tiny.config(space=space), V3, took)
+  seconds = estimates.seconds(tiny.config(space=space), V3, took)
   assert seconds['biggest'] == pytest.approx(3)
   again = tiny.config(space=space, recompute=True)
-  expected = estimating.seconds(again, V3, took)
+  expected = estimates.seconds(again, V3, took)
   by_both = [s['random@28'] / s['biggest'] for s in (seconds, expected)]
   assert by_both[0] == pytest.approx(4 / 3 * by_both[1])
 
@@ -108,7 +98,7 @@ def test_activations_by_hand():
     stages=(stage,),
     head_width=(16,),
   )
-  found = counting.cost(space, arch_lib.smallest(space)).activations
+  found = counting.cost(space, arch.smallest(space)).activations
   stem, expand = 4 * 4 * 8, 4 * 4 * 16
   depthwise, project, head = 2 * 2 * 16, 2 * 2 * 8, 2 * 2 * 16
   assert found == stem + expand + depthwise + project + head + 10
@@ -117,19 +107,19 @@ def test_activations_by_hand():
 def test_the_state_and_a_copy_of_it_lie_beside_each_program():
   """A save copies the state; the next step may run before it is on the disk."""
   config = tiny.config(space=tiny.QUICK, ema_decay=0.5)
-  setup = config_lib.setup(config, sharding.mesh(jax.devices()[:2]))
+  setup = config_lib.setup(config, mesh.mesh(jax.devices()[:2]))
   listed = programs.all_programs(setup)
   state, _ = listed[-1].arguments
   size = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
   params = size(state.params)
   assert size(state.ema) == params and size(state.opt_state) >= 2 * params
-  beside = compiling._bystanders(listed)
+  beside = plan._bystanders(listed)
   assert set(beside) == {program.name for program in listed}
   for program in listed:
     mine = {id(leaf) for leaf in jax.tree.leaves(program.arguments)}
     rest = [leaf for leaf in jax.tree.leaves(state) if id(leaf) not in mine]
     assert beside[program.name] == size(rest) + size(state), program.name
-  said = ' '.join(estimating.ASSUMPTIONS)
+  said = ' '.join(estimates.ASSUMPTIONS)
   assert 'a copy of the state, which is being saved' in said
 
 
@@ -152,7 +142,7 @@ def test_bad_topologies(tmp_path, capsys):
 def test_the_result_has_a_place_before_anything_is_compiled(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(compiling, 'plan', None)
+  monkeypatch.setattr(plan, 'plan', None)
   mine = tmp_path / 'mine.json'
   mine.write_text('{"mine": 1}')
   for place in (tmp_path, '/proc/out.json', '/dev/null', mine):
@@ -165,7 +155,7 @@ def test_the_result_has_a_place_before_anything_is_compiled(
 
 def test_what_does_not_fit_is_status_1(tmp_path, monkeypatch, capsys):
   result = {'fits': False, 'largest_batch_size': 24}
-  monkeypatch.setattr(compiling, 'plan', lambda *_: result)
+  monkeypatch.setattr(plan, 'plan', lambda *_: result)
   status, out = run(tmp_path, '--topology=v3:2x2')
   assert status == errors.FAILED == 1
   assert json.loads(out.read_text()) == result
@@ -185,15 +175,15 @@ def test_the_largest_batch_is_found_along_the_line(fixed):
     used = fixed + 10 * images
     return used if used <= 1000 else None
 
-  assert compiling._aim(peak, 1000, range(1, 512)) == (1000 - fixed) // 10
+  assert plan._aim(peak, 1000, range(1, 512)) == (1000 - fixed) // 10
   assert len(asked) <= 6
   # Where groups of images allow fewer numbers, the largest of those.
-  assert compiling._aim(peak, 1000, [*range(1, 8), 16, 32, 48, 64, 96]) == (
+  assert plan._aim(peak, 1000, [*range(1, 8), 16, 32, 48, 64, 96]) == (
     96 if not fixed else 64
   )
-  assert compiling._aim(peak, 1000, [4, 300]) == 4
+  assert plan._aim(peak, 1000, [4, 300]) == 4
   for possible in range(1, 512), [], [1], [3, 4]:
-    assert compiling._aim(lambda images: None, 1000, possible) == 0
+    assert plan._aim(lambda images: None, 1000, possible) == 0
 
 
 @needs_libtpu
@@ -232,34 +222,34 @@ def test_a_tiny_run_on_v3(tmp_path):
 def test_a_program_is_compiled_once_for_a_topology(tmp_path, monkeypatch):
   compiled = []
   monkeypatch.setattr(
-    figures, 'directory', lambda: epath.Path(tmp_path, 'kept')
+    compiler_reports, 'directory', lambda: epath.Path(tmp_path, 'kept')
   )
-  monkeypatch.setattr(figures.metadata, 'version', lambda _: '1.0')
+  monkeypatch.setattr(compiler_reports.metadata, 'version', lambda _: '1.0')
   monkeypatch.setattr(
-    figures, '_compile', lambda one: compiled.append(one) or found(2.0)
+    compiler_reports, '_compile', lambda one: compiled.append(one) or found(2.0)
   )
   one, other = (jax.jit(lambda x, n=n: x + n).lower(1.0) for n in (1, 2))
-  small, big = (sharding.mesh(jax.devices()[:n]) for n in (1, 2))
-  assert figures.find('a', one, small) == found(2.0)
+  small, big = (mesh.mesh(jax.devices()[:n]) for n in (1, 2))
+  assert compiler_reports.find('a', one, small) == found(2.0)
   kept = dataclasses.replace(found(2.0), kept=True)
-  assert figures.find('b', one, small) == kept
+  assert compiler_reports.find('b', one, small) == kept
   assert compiled == [one]
-  figures.find('a', other, small)
-  figures.find('a', one, big)
-  monkeypatch.setattr(figures.metadata, 'version', lambda _: '1.1')
-  figures.find('a', one, small)
+  compiler_reports.find('a', other, small)
+  compiler_reports.find('a', one, big)
+  monkeypatch.setattr(compiler_reports.metadata, 'version', lambda _: '1.1')
+  compiler_reports.find('a', one, small)
   assert compiled == [one, other, one, one]
 
 
 @needs_libtpu
 def test_figures_are_kept(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(
-    figures, 'directory', lambda: epath.Path(tmp_path, 'kept')
+    compiler_reports, 'directory', lambda: epath.Path(tmp_path, 'kept')
   )
   status, out = run(tmp_path, '--topology=v3:2x2')
   first, printed = json.loads(out.read_text()), capsys.readouterr().err
   assert status == 0 and 'compiled in' in printed and 'known' not in printed
-  monkeypatch.setattr(figures, '_compile', None)
+  monkeypatch.setattr(compiler_reports, '_compile', None)
   assert run(tmp_path, '--topology=v3:2x2')[0] == 0
   again = json.loads(out.read_text())
   assert all(one.pop('kept') for one in again['programs'])
@@ -272,12 +262,12 @@ def test_figures_are_kept(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('topology', ['v3:8x8', 'v5e:4x4', 'v5p:2x2x2'])
 def test_hosts_of_a_slice_have_each_row_of_a_batch_once(topology):
   """Whatever order the mesh has: in those of v5e and v5p, hosts take turns."""
-  for layout in None, sharding.Layout(axes=('a', 'b'), sizes=(2, -1)):
-    where = compiling.mesh(topology, layout)
+  for layout in None, mesh.Layout(axes=('a', 'b'), sizes=(2, -1)):
+    where = plan.mesh(topology, layout)
     hosts = {device.process_index for device in where.devices.flat}
     images = 4 * where.size
-    parts = [sharding.rows(where, images, host) for host in sorted(hosts)]
+    parts = [mesh.rows(where, images, host) for host in sorted(hosts)]
     assert sorted(itertools.chain(*parts)) == [*range(images)]
     assert len({len(part) for part in parts}) == 1
   # A part of a slice, for which JAX has no order.
-  assert sharding.mesh(list(where.devices.flat)[:3]).size == 3
+  assert mesh.mesh(list(where.devices.flat)[:3]).size == 3

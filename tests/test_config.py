@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
-from bignas_jax import annotations, errors, nested, searching, training
-from bignas_jax import config as config_lib
-from bignas_jax.selection import Search
+from bignas_jax.runs import config as config_lib
+from bignas_jax.selection import search
+from bignas_jax.strategies.problem import Search
+from bignas_jax.training import loop
+from bignas_jax.values import annotations, errors, structs
 
 WRONG = [
   ('steps', 11.25, 'a whole number >= 1'),
@@ -65,7 +67,9 @@ def _changed(field, value):
   """A tiny config with one field changed."""
   config = tiny.config()
   *outer, last = field.split('.')
-  setattr(nested.get(config, '.'.join(outer)) if outer else config, last, value)
+  setattr(
+    structs.get(config, '.'.join(outer)) if outer else config, last, value
+  )
   return config
 
 
@@ -74,7 +78,7 @@ def test_a_wrong_field_is_named_and_nothing_written(
   tmp_path, field, value, allowed
 ):
   with pytest.raises(errors.UserError) as refused:
-    training.train(_changed(field, value), tmp_path / 'run')
+    loop.train(_changed(field, value), tmp_path / 'run')
   line = str(refused.value)
   assert line.startswith(field) and allowed in line and '\n' not in line
   assert not (tmp_path / 'run').exists()
@@ -143,14 +147,14 @@ def test_a_file_in_place_of_the_work_directory(tmp_path):
   path.write_text('mine')
   for workdir in (path, path / 'inside'):
     with pytest.raises(errors.UserError, match='workdir'):
-      training.train(tiny.config(), workdir)
+      loop.train(tiny.config(), workdir)
   assert path.read_text() == 'mine'
 
 
 def test_settings_of_a_search_are_checked_as_the_configs_are():
   changes = {'evaluations': 3, 'objectives': ['macs', 'params']}
-  found = searching._changed(Search(), changes)
+  found = search._changed(Search(), changes)
   assert found.objectives == ('macs', 'params')
   for name, value in (('evaluations', 2.5), ('seed', None), ('evals', 3)):
     with pytest.raises(errors.UserError, match=f'^search.{name}'):
-      searching._changed(Search(), {name: value})
+      search._changed(Search(), {name: value})

@@ -19,17 +19,12 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import (
-  annotations,
-  errors,
-  nested,
-  programs,
-  rules,
-  starting,
-  training,
-)
-from bignas_jax import config as config_lib
-from bignas_jax.config import Config
+from bignas_jax.methods import loss_graph, programs
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import warm_start
+from bignas_jax.runs.config import Config
+from bignas_jax.training import loop
+from bignas_jax.values import annotations, errors, structs
 
 _SPAN = 4  # of whole numbers above the least one that is right
 _ALONE = dataclasses.replace(
@@ -42,14 +37,14 @@ _ALONE = dataclasses.replace(
 
 
 @st.composite
-def _edges(draw) -> list[rules.Edge]:
+def _edges(draw) -> list[loss_graph.Edge]:
   """A loss graph: each role learns from the label or from earlier ones."""
   earlier, found = ['label'], []
   for student in 'biggest', 'smallest', 'random':
     some = st.lists(st.sampled_from(earlier), min_size=1, unique=True)
     for teacher in draw(some):
       weight = draw(st.floats(0.1, 2))
-      edge = rules.Edge(student=student, teacher=teacher, weight=weight)
+      edge = loss_graph.Edge(student=student, teacher=teacher, weight=weight)
       found.append(edge)
     earlier.append(student)
   return found
@@ -115,7 +110,7 @@ def _changed(changes: dict[str, Any]) -> Config:
   config = _base()
   for path, value in changes.items():
     outer, _, last = path.rpartition('.')
-    setattr(nested.get(config, outer) if outer else config, last, value)
+    setattr(structs.get(config, outer) if outer else config, last, value)
   return config
 
 
@@ -170,7 +165,7 @@ def _right_changes(draw) -> dict[str, Any]:
 def _described(changes: dict[str, Any]) -> Any:
   """What the programs of such a config depend on; None: it is refused."""
   try:
-    config = config_lib.check(starting.resolve(_changed(changes)))
+    config = config_lib.check(warm_start.resolve(_changed(changes)))
     return config_lib.setup(config)
   except errors.UserError as error:
     assert '\n' not in str(error)
@@ -190,7 +185,7 @@ def _trained(changes: dict[str, Any]) -> str:
   """How it went: `trained`, or why not, in one line."""
   directory = pathlib.Path(tempfile.mkdtemp())
   try:
-    result = training.train(_changed(changes), epath.Path(directory / 'run'))
+    result = loop.train(_changed(changes), epath.Path(directory / 'run'))
     assert result['step'] == 2
     return 'trained'
   except errors.UserError as error:
@@ -307,7 +302,7 @@ def _assert_refused(changes: dict[str, Any], path: str) -> None:
   with tempfile.TemporaryDirectory() as name:
     run = epath.Path(name) / 'run'
     with pytest.raises(errors.UserError) as refused:
-      training.train(_changed(changes), run)
+      loop.train(_changed(changes), run)
     line = str(refused.value)
     assert '\n' not in line and len(line) < 600
     assert line.startswith(path), line

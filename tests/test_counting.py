@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import counting, presets, slicing, spaces, supernet
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.supernet import network, slicing
 
-BIGNAS, ATTENTIVE = spaces.BIGNAS, spaces.ATTENTIVE_NAS
+BIGNAS, ATTENTIVE = zoo.BIGNAS, zoo.ATTENTIVE_NAS
 NETWORKS = {
   'bignas smallest': (BIGNAS, arch_lib.smallest(BIGNAS)),
   'bignas biggest': (BIGNAS, arch_lib.biggest(BIGNAS)),
 } | {
-  name: (spaces.get(preset.space), preset.arch)
+  name: (zoo.get(preset.space), preset.arch)
   for name, preset in presets.PRESETS.items()
 }
 
@@ -66,7 +67,7 @@ def drawn(space, n, seed=0):
 
 
 BUILT = [
-  *((spaces.MNIST, arch) for arch in drawn(spaces.MNIST, 3)),
+  *((zoo.MNIST, arch) for arch in drawn(zoo.MNIST, 3)),
   *((BIGNAS, arch) for arch in drawn(BIGNAS, 1)),
   *((ATTENTIVE, arch) for arch in drawn(ATTENTIVE, 2)),
   NETWORKS['bignas_s'],
@@ -81,7 +82,7 @@ BUILT = [
 def test_the_built_child_has_these_costs(space, arch):
   """Its arrays' sizes, and the products in the program that runs it."""
   pinned = arch_lib.pin(space, arch)
-  params = supernet.shapes(pinned)
+  params = network.shapes(pinned)
   sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
   cost = counting.cost(space, arch)
   assert cost.params == sum(sizes)
@@ -89,8 +90,8 @@ def test_the_built_child_has_these_costs(space, arch):
 
   stats = slicing.norm_shapes(params, ('mean', 'var'))
   variables = {'params': params, 'batch_stats': stats}
-  images = supernet.images_like(pinned, arch.resolution)
-  program = jax.make_jaxpr(supernet.Supernet(pinned).apply)(variables, images)
+  images = network.images_like(pinned, arch.resolution)
+  program = jax.make_jaxpr(network.Supernet(pinned).apply)(variables, images)
   assert cost.macs == multiply_adds(program.jaxpr)
 
 
@@ -149,11 +150,11 @@ def test_the_witness_counts():
   assert multiply_adds(jaxpr) == 7 * 3 * 5 * 5 + 5 * 5 * 12 * 3 * 3 * 2
 
 
-@pytest.mark.parametrize('space', spaces.SPACES.values(), ids=lambda s: s.name)
+@pytest.mark.parametrize('space', zoo.SPACES.values(), ids=lambda s: s.name)
 def test_the_supernet_is_its_biggest_child_and_no_more(space):
   """But for shortcuts that only narrower children use."""
-  params = supernet.shapes(space)
-  child = supernet.shapes(arch_lib.pin(space, arch_lib.biggest(space)))
+  params = network.shapes(space)
+  child = network.shapes(arch_lib.pin(space, arch_lib.biggest(space)))
   sizes = {path: leaf.shape for path, leaf in flat(params)}
   largest = {path: leaf.shape for path, leaf in flat(child)}
   assert largest.items() <= sizes.items()
@@ -173,7 +174,7 @@ def flat(tree):
 
 def test_odd_sizes_round_up():
   space = dataclasses.replace(
-    spaces.MNIST, resolution=(28,), train_resolution=(28,)
+    zoo.MNIST, resolution=(28,), train_resolution=(28,)
   )
   arch = arch_lib.biggest(space)
   rows = counting.rows(space, arch)

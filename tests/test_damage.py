@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from bignas_jax import damage, data, errors, folders, images, sources, training
-from bignas_jax.folders import FileSource
+from bignas_jax.data import damage, decode, folders, pipeline, sources
+from bignas_jax.data.folders import FileSource
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 from tests import tiny
 
 IMAGES, DAMAGED = 500, (3, 40, 41, 120, 121, 300, 499)
@@ -78,10 +80,10 @@ def numbers(batch) -> list[int]:
 @pytest.mark.parametrize('workers', [1, 3])
 def test_training_replaces_and_names_each_once(folder, capsys, workers):
   train, _ = folders.read(str(folder), 1)
-  batches = data.train_batches(
+  batches = pipeline.train_batches(
     train, settings(workers=workers), batch_size=50, resolution=8, seed=0
   )
-  stream = data.stream(batches)
+  stream = pipeline.stream(batches)
   seen: list[int] = []
   for _ in range(3 * IMAGES // 50):  # three epochs
     batch = next(stream)
@@ -100,9 +102,9 @@ def test_training_replaces_and_names_each_once(folder, capsys, workers):
 
 def test_labels_go_with_the_image_that_was_used(folder):
   train, _ = folders.read(str(folder), 1)
-  made, label, damaged = damage.first_whole(train, 499, images.decode)
+  made, label, damaged = damage.first_whole(train, 499, decode.decode)
   assert (int(made.mean()), label, damaged) == (0, 0, 499)
-  made, label, damaged = damage.first_whole(train, 498, images.decode)
+  made, label, damaged = damage.first_whole(train, 498, decode.decode)
   assert (int(made.mean()), label, damaged) == (248, 9, damage.NONE)
 
 
@@ -111,7 +113,7 @@ def test_what_replaces_an_image_depends_on_its_index_alone(folder):
   train, _ = folders.read(str(folder), 1)
 
   def batches(**changes):
-    return data.train_batches(
+    return pipeline.train_batches(
       train, settings(), resolution=8, **{'seed': 1, 'batch_size': 60} | changes
     )
 
@@ -123,14 +125,14 @@ def test_what_replaces_an_image_depends_on_its_index_alone(folder):
       for name in ('image', 'label'):
         part = expected[step][name][rows]
         np.testing.assert_array_equal(half[step][name], part)
-  rest = data.stream(whole, 4)
+  rest = pipeline.stream(whole, 4)
   for batch in expected[4:]:
     np.testing.assert_array_equal(next(rest)['image'], batch['image'])
 
 
 def test_evaluation_leaves_damaged_images_out_and_says_so(folder, capsys):
   _, test = folders.read(str(folder), 1)
-  batches = data.eval_batches(
+  batches = pipeline.eval_batches(
     test, settings(max_damaged=0.01), batch_size=30, resolution=8
   )
   found = list(batches)
@@ -146,7 +148,7 @@ def test_evaluation_leaves_damaged_images_out_and_says_so(folder, capsys):
 def test_too_many_damaged_images_fail_an_evaluation(folder, capsys):
   train, test = folders.read(str(folder), 1)
   for source, limit, found in ((test, 0.009, 1), (train, 0.0139, 7)):
-    batches = data.eval_batches(
+    batches = pipeline.eval_batches(
       source, settings(max_damaged=limit), batch_size=30, resolution=8
     )
     with pytest.raises(errors.UserError, match='damaged') as error:
@@ -154,7 +156,7 @@ def test_too_many_damaged_images_fail_an_evaluation(folder, capsys):
     assert error.value.field == 'data.max_damaged'
     assert f'where {found} of {len(source)}' in str(error.value)
   assert '007' in named(capsys.readouterr().err)
-  at_limit = data.eval_batches(
+  at_limit = pipeline.eval_batches(
     train, settings(max_damaged=0.014), batch_size=30, resolution=8
   )
   assert sum(int(batch['mask'].sum()) for batch in at_limit) == 493
@@ -166,12 +168,12 @@ def test_too_many_damaged_images_end_a_training(folder, capsys):
 
   def batches_until_the_end(worker, workers, limit=0.01):
     how = settings(worker=worker, workers=workers, max_replaced=limit)
-    batches = data.train_batches(
+    batches = pipeline.train_batches(
       train, how, batch_size=25, resolution=8, seed=0
     )
     seen = 0
     try:
-      for _ in itertools.islice(data.stream(batches), 60):  # three epochs
+      for _ in itertools.islice(pipeline.stream(batches), 60):  # three epochs
         seen += 1
     except errors.UserError as error:
       assert error.field == 'data.max_replaced'
@@ -196,7 +198,7 @@ def test_a_file_that_goes_while_it_is_read_is_damaged(tmp_path, capsys):
   paths[4].symlink_to('/proc/self/mem')
   source = FileSource(tuple(map(str, paths)), (0,) * 20, ('a', 'b'), 1)
   paths[11].unlink()
-  batches = data.eval_batches(
+  batches = pipeline.eval_batches(
     source, settings(max_damaged=0.1), batch_size=20, resolution=8
   )
   assert np.flatnonzero(~batches[0]['mask']).tolist() == [4, 11]
@@ -212,7 +214,7 @@ def test_nothing_but_damage_is_an_error(tmp_path):
     paths[-1].write_bytes(b'no image')
   source = FileSource(tuple(map(str, paths)), (0,) * 120, ('a',), 1)
   with pytest.raises(errors.UserError, match=r'5\.jpg.*can decode.*100'):
-    damage.first_whole(source, 5, images.decode)
+    damage.first_whole(source, 5, decode.decode)
 
 
 def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
@@ -224,7 +226,7 @@ def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
     checkpoint_every=40,
     log_every=40,
   )
-  result = training.train(config, tmp_path / 'run')
+  result = loop.train(config, tmp_path / 'run')
   assert result['step'] == 40
   found = named(capsys.readouterr().err)
   assert found == sorted([*(f'{i:03}' for i in DAMAGED), '007'])
@@ -234,7 +236,7 @@ def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
     config, data=settings(folder, held_out=50, **NORMALISED)
   )
   with pytest.raises(errors.UserError, match='1 of 100 images'):
-    training.train(strict, tmp_path / 'strict')
+    loop.train(strict, tmp_path / 'strict')
 
 
 def test_processes_do_as_threads_do(folder, capsys):
@@ -242,10 +244,10 @@ def test_processes_do_as_threads_do(folder, capsys):
 
   def stream(source, worker, start):
     how = settings(worker=worker, workers=2)
-    batches = data.train_batches(
+    batches = pipeline.train_batches(
       source, how, batch_size=50, resolution=8, seed=5
     )
-    return data.stream(batches, start)
+    return pipeline.stream(batches, start)
 
   expected = list(itertools.islice(stream(train, 'thread', 3), 10))
   capsys.readouterr()
@@ -273,7 +275,9 @@ def test_a_mistake_in_a_process_is_the_users(tmp_path):
   path.write_bytes(b'no image')
   source = FileSource((str(path),), (0,), ('a',), 1)
   how = settings(worker='process', workers=1)
-  batches = data.train_batches(source, how, batch_size=2, resolution=8, seed=0)
+  batches = pipeline.train_batches(
+    source, how, batch_size=2, resolution=8, seed=0
+  )
   with pytest.raises(errors.UserError, match=r'no\.jpg') as error:
-    next(data.stream(batches))
+    next(pipeline.stream(batches))
   assert error.value.field == 'data.directory'

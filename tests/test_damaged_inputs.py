@@ -21,7 +21,7 @@ from bignas_jax import cli
 GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0'
 _CONFIG = """
 import tiny
-from bignas_jax.config import Calibration
+from bignas_jax.runs.config import Calibration
 
 
 def get_config():

@@ -9,8 +9,11 @@ import pytest
 import test_reporting
 from etils import epath
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import cli, contents, errors, files, records, report
+from bignas_jax import cli, report
+from bignas_jax.reporting import contents, run_files
+from bignas_jax.spaces import arch
+from bignas_jax.system import files
+from bignas_jax.values import errors
 
 # What the report reads, beside `config.json`.
 JSON = {
@@ -80,12 +83,12 @@ def told(workdir, capsys):
 
 
 def read(workdir, name):
-  """As `records.read` reads a file, but no other."""
+  """As `run_files.read` reads a file, but no other."""
   path = epath.Path(workdir / name)
   if name == 'search/best.json':
-    records._best_arch(path, test_reporting._SPACE)
+    run_files._best_arch(path, test_reporting._SPACE)
   if name == 'children/best/child.json':
-    records._child(path)
+    run_files._child(path)
   contents.read(path, JSON[name])
 
 
@@ -112,7 +115,7 @@ DAMAGE = {
 def test_a_damaged_file_is_named(copied, name, damage):
   DAMAGE[damage](copied / name)
   try:
-    records.read(epath.Path(copied))
+    run_files.read(epath.Path(copied))
   except errors.UserError as error:
     assert name in str(error) and '\n' not in str(error)
   else:  # of lines that are added, the last may be missing
@@ -195,7 +198,7 @@ def test_a_step_without_a_place_is_named(copied, step):
   path = copied / 'metrics.jsonl'
   path.write_text(f'{{"step": 20, "lr": 0.1}}\n{{"step": {step}}}\n')
   with pytest.raises(errors.UserError, match=r'metrics\.jsonl: step: got'):
-    records.read(epath.Path(copied))
+    run_files.read(epath.Path(copied))
 
 
 def test_a_logged_value_may_be_anything(copied, capsys):
@@ -263,10 +266,10 @@ def test_a_page_that_cannot_be_written_is_said_before(copied, capsys):
 def test_a_hidden_directory_is_no_child(copied):
   """Of a command that was killed while it wrote."""
   shutil.copytree(copied / 'children/best', copied / 'children/.best.12.new')
-  found = records.read(epath.Path(copied)).children
+  found = run_files.read(epath.Path(copied)).children
   assert [child.name for child in found] == ['best']
   assert found[0].arch in [
-    arch_lib.from_dict(
+    arch.from_dict(
       found[0].space,
       json.loads((copied / 'search/best.json').read_text())['arch'],
     )

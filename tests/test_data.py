@@ -15,8 +15,9 @@ import PIL.Image
 import pytest
 import tiny
 
-from bignas_jax import augment, errors, folders, images, sources, training
-from bignas_jax import data as data_lib
+from bignas_jax.data import decode, folders, pipeline, sources, transforms
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 
 def mnist(**kwargs) -> sources.Data:
@@ -45,7 +46,7 @@ def numbered(images: int) -> sources.ArraySource:
 
 
 def batches(source, seed=0, batch_size=4, how='none', resolution=8):
-  return data_lib.train_batches(
+  return pipeline.train_batches(
     source,
     mnist(augment=how),
     batch_size=batch_size,
@@ -172,7 +173,7 @@ def test_training_batches_may_be_small_or_exceed_the_source(batch_size):
   dataset = batches(numbered(3), batch_size=batch_size)
   far = 10**8
   assert dataset[far]['image'].shape == (batch_size, 8, 8, 1)
-  assert next(data_lib.stream(dataset, far))['label'].shape == (batch_size,)
+  assert next(pipeline.stream(dataset, far))['label'].shape == (batch_size,)
   assert collections.Counter(labels(dataset, range(6))).keys() == {0, 1, 2}
 
 
@@ -182,25 +183,25 @@ def test_training_batches_may_be_small_or_exceed_the_source(batch_size):
 @pytest.mark.parametrize('prefetch', [0, 1, 5])
 def test_a_stream_from_k_is_the_stream_from_0_without_k(splits, prefetch):
   dataset = batches(splits.train, how='affine')
-  whole = list(itertools.islice(data_lib.stream(dataset), 8))
+  whole = list(itertools.islice(pipeline.stream(dataset), 8))
   for step, batch in enumerate(whole):
     assert_same(batch, dataset[step])
-  rest = data_lib.stream(dataset, 5, prefetch)
+  rest = pipeline.stream(dataset, 5, prefetch)
   for expected, batch in zip(whole[5:], rest, strict=False):
     assert_same(batch, expected)
 
 
 def test_a_stream_of_a_finite_dataset_ends():
   dataset = batches(numbered(10))[:6]
-  assert len(list(data_lib.stream(dataset))) == 6
-  assert len(list(data_lib.stream(dataset, 4))) == 2
-  assert list(data_lib.stream(dataset, 6)) == []
+  assert len(list(pipeline.stream(dataset))) == 6
+  assert len(list(pipeline.stream(dataset, 4))) == 2
+  assert list(pipeline.stream(dataset, 6)) == []
 
 
 @pytest.mark.parametrize('how', ['close', 'drop'])
 def test_threads_end_with_the_stream(how):
   before = set(threading.enumerate())
-  stream = data_lib.stream(batches(numbered(10)), prefetch=8)
+  stream = pipeline.stream(batches(numbered(10)), prefetch=8)
   next(stream)
   assert set(threading.enumerate()) - before
   if how == 'close':
@@ -220,7 +221,7 @@ def test_an_error_in_a_thread_reaches_the_one_who_asked(tmp_path):
     (str(tmp_path / 'broken.png'),), (0,), ('a',), channels=3
   )
   with pytest.raises(errors.UserError, match=r'broken\.png') as error:
-    next(data_lib.stream(batches(source)))
+    next(pipeline.stream(batches(source)))
   assert error.value.field == 'data.directory'
 
 
@@ -229,7 +230,7 @@ def test_an_error_in_a_thread_reaches_the_one_who_asked(tmp_path):
 
 def test_calibration_is_a_fixed_set_that_training_does_not_see():
   def calibration(seed):
-    return data_lib.calibration_batches(
+    return pipeline.calibration_batches(
       numbered(40),
       mnist(augment='none'),
       images=30,
@@ -251,7 +252,7 @@ def test_calibration_is_a_fixed_set_that_training_does_not_see():
 
 
 def test_calibration_images_are_augmented(splits):
-  batch = data_lib.calibration_batches(
+  batch = pipeline.calibration_batches(
     sources.ArraySource(
       splits.train.images[:1], splits.train.labels[:1], splits.train.classes
     ),
@@ -265,7 +266,7 @@ def test_calibration_images_are_augmented(splits):
 
 
 def test_evaluation_sees_each_image_once_and_masks_the_filling():
-  found = data_lib.eval_batches(
+  found = pipeline.eval_batches(
     numbered(10), mnist(), batch_size=4, resolution=8
   )
   assert len(found) == 3
@@ -292,7 +293,7 @@ def test_evaluation_sees_each_image_once_and_masks_the_filling():
 
 
 def test_evaluation_does_not_augment(splits):
-  batch = data_lib.eval_batches(
+  batch = pipeline.eval_batches(
     splits.test, mnist(), batch_size=8, resolution=28
   )[0]
   np.testing.assert_array_equal(batch['image'], splits.test.images[:8])
@@ -303,12 +304,12 @@ def test_evaluation_cuts_out_the_centre():
   source.images[0, 2:6, 2:6] = 200
   sizes = {'batch_size': 1, 'resolution': 4}
   whole, middle = (mnist(augment='none', eval_crop=crop) for crop in (1, 0.5))
-  seen = data_lib.eval_batches(source, middle, **sizes)[0]['image']
+  seen = pipeline.eval_batches(source, middle, **sizes)[0]['image']
   assert (seen == 200).all()
   # Training without augmentation sees the same.
-  trained = data_lib.train_batches(source, middle, seed=0, **sizes)
+  trained = pipeline.train_batches(source, middle, seed=0, **sizes)
   assert (trained[0]['image'] == 200).all()
-  seen = data_lib.eval_batches(source, whole, **sizes)[0]['image']
+  seen = pipeline.eval_batches(source, whole, **sizes)[0]['image']
   assert (seen != 200).any()
 
 
@@ -320,7 +321,7 @@ def test_boxes_are_no_smaller_than_asked_for():
   seen = {}
   for area in (0.08, 1.0):
     data = mnist(augment='crop', min_crop_area=area)
-    batch = data_lib.train_batches(source, data, seed=0, **sizes)[0]
+    batch = pipeline.train_batches(source, data, seed=0, **sizes)[0]
     seen[area] = {image.tobytes() for image in batch['image']}
   assert seen[1.0] == {pixels.tobytes(), pixels[:, :, ::-1].tobytes()}
   assert len(seen[0.08]) > 10
@@ -363,7 +364,7 @@ def test_a_folder_is_read_in_rgb(pictures):
   ]
   for index in range(6):
     image, label = splits.test[index]
-    image = images.decode(image)
+    image = decode.decode(image)
     assert image.dtype == np.uint8
     assert image.shape == (20 + index % 3, 30, 3)
     gray = index in (0, 3)
@@ -376,7 +377,7 @@ def test_a_folder_is_read_in_rgb(pictures):
 def test_a_folder_is_read_in_gray(pictures):
   data = folder(pictures, mean=(0.5,), std=(0.2,))
   splits = sources.load(data, channels=1)
-  image = images.decode(splits.test[1][0])
+  image = decode.decode(splits.test[1][0])
   assert image.shape == (21, 30, 1)
   assert abs(int(image[0, 0, 0]) - 76) <= 3  # luma of pure red
   assert batches(splits.train, how='affine')[0]['image'].shape == (4, 8, 8, 1)
@@ -429,7 +430,7 @@ def test_files_with_the_suffix_of_an_image_are_taken(pictures, capsys):
   names = [path.rsplit('/', 1)[1] for path in found.paths[: -len(train) // 2]]
   assert names == sorted(names)
   for index in range(len(found)):
-    images.decode(found[index][0])
+    decode.decode(found[index][0])
   (said,) = capsys.readouterr().err.splitlines()
   assert '/train: 6 left out, such as LICENSE; 50 images are CLASS' in said
   folders.read(str(pictures), 3)
@@ -515,7 +516,7 @@ def test_too_few_classes_in_the_space_are_an_error(splits, capsys):
 def test_evaluating_on_nothing_held_out_is_an_error(splits):
   nothing = sources.load(mnist(held_out=0), channels=1).held_out
   with pytest.raises(errors.UserError, match='at least 1') as error:
-    data_lib.eval_batches(
+    pipeline.eval_batches(
       nothing, mnist(held_out=0), batch_size=4, resolution=8
     )
   assert error.value.field == 'data.held_out'
@@ -539,7 +540,7 @@ def test_a_single_class_is_refused_before_anything_is_written(
   gray = folder(pictures, mean=(0.5,), std=(0.25,))
   config = tiny.config(data=gray, space=tiny.QUICK, classes=classes)
   with pytest.raises(errors.UserError, match=text) as error:
-    training.train(config, tmp_path / 'run')
+    loop.train(config, tmp_path / 'run')
   assert error.value.field == 'data.directory'
   assert 'is there a folder too many?' in str(error.value)
   assert not (tmp_path / 'run').exists()
@@ -615,10 +616,10 @@ def test_transforms_return_squares_of_bytes(shape, channels, size):
   before = image.copy()
   rng = np.random.default_rng(0)
   for out in (
-    augment.affine(rng, image, size),
-    augment.random_resized_crop(rng, image, size),
-    augment.centre(image, size),
-    augment.centre(image, size, crop=0.875),
+    transforms.affine(rng, image, size),
+    transforms.random_resized_crop(rng, image, size),
+    transforms.centre(image, size),
+    transforms.centre(image, size, crop=0.875),
   ):
     assert out.shape == (size, size, channels) and out.dtype == np.uint8
     assert out.flags.c_contiguous
@@ -627,29 +628,29 @@ def test_transforms_return_squares_of_bytes(shape, channels, size):
 
 def test_an_affine_map_that_does_nothing_returns_the_image():
   image, rng = noise(28, 28, 3), np.random.default_rng(0)
-  out = augment.affine(rng, image, 28, **STILL)
+  out = transforms.affine(rng, image, 28, **STILL)
   np.testing.assert_array_equal(out, image)
 
 
 @pytest.mark.parametrize('shape', [(28, 28), (40, 60), (150, 100)])
 def test_an_affine_map_that_does_nothing_resizes_as_evaluation_does(shape):
   image, rng = smooth(*shape), np.random.default_rng(0)
-  out = augment.affine(rng, image, 32, **STILL).astype(int)
-  expected = augment.centre(image, 32).astype(int)
+  out = transforms.affine(rng, image, 32, **STILL).astype(int)
+  expected = transforms.centre(image, 32).astype(int)
   # The border differs: beyond the image there is nothing.
   assert np.abs(out - expected)[2:-2, 2:-2].max() <= 2
 
 
 def test_an_affine_map_turns_zooms_and_shifts():
   image, rng = noise(8, 8), Highest()
-  turned = augment.affine(rng, image, 8, **STILL | {'rotate': 90})
+  turned = transforms.affine(rng, image, 8, **STILL | {'rotate': 90})
   np.testing.assert_array_equal(turned, np.rot90(image, -1))
-  shifted = augment.affine(rng, image, 8, **STILL | {'translate': 0.25})
+  shifted = transforms.affine(rng, image, 8, **STILL | {'translate': 0.25})
   np.testing.assert_array_equal(shifted[2:, 2:], image[:-2, :-2])
   assert not shifted[:2].any() and not shifted[:, :2].any()
   square = np.zeros((32, 32, 1), np.uint8)
   square[12:20, 12:20] = 255
-  large = augment.affine(rng, square, 32, **STILL | {'scale': (1, 2)})
+  large = transforms.affine(rng, square, 32, **STILL | {'scale': (1, 2)})
   assert (large > 127).sum() == pytest.approx(256, abs=8)
   assert (large[9:23, 9:23] > 127).all()
 
@@ -657,7 +658,7 @@ def test_an_affine_map_turns_zooms_and_shifts():
 def test_an_affine_map_shears_along_the_horizontal():
   image = np.zeros((33, 33, 1), np.uint8)
   image[:, 16] = 255
-  out = augment.affine(Highest(), image, 33, **STILL | {'shear': 45})
+  out = transforms.affine(Highest(), image, 33, **STILL | {'shear': 45})
   for row in range(2, 31):
     assert int(out[row, :, 0].argmax()) == row
 
@@ -666,11 +667,11 @@ def test_shrinking_does_not_alias():
   """Noise averages to even gray, in training as in evaluation."""
   image = noise(256, 256)
   rng = np.random.default_rng(0)
-  box = augment.random_resized_crop(rng, image, 16, scale=(0.9, 1))
+  box = transforms.random_resized_crop(rng, image, 16, scale=(0.9, 1))
   for out in (
-    augment.affine(rng, image, 16, **STILL)[2:-2, 2:-2],
+    transforms.affine(rng, image, 16, **STILL)[2:-2, 2:-2],
     box,
-    augment.centre(image, 16),
+    transforms.centre(image, 16),
   ):
     assert np.abs(out.astype(int) - 128).max() <= 30
 
@@ -678,11 +679,11 @@ def test_shrinking_does_not_alias():
 def test_a_crop_of_everything_is_the_resized_image():
   image = noise(24, 24, 3)
   whole = {'scale': (1, 1), 'ratio': (1, 1)}
-  straight = augment.random_resized_crop(Highest(0.9), image, 32, **whole)
-  np.testing.assert_array_equal(straight, augment.centre(image, 32))
-  mirrored = augment.random_resized_crop(Highest(0.1), image, 32, **whole)
+  straight = transforms.random_resized_crop(Highest(0.9), image, 32, **whole)
+  np.testing.assert_array_equal(straight, transforms.centre(image, 32))
+  mirrored = transforms.random_resized_crop(Highest(0.1), image, 32, **whole)
   np.testing.assert_array_equal(mirrored, straight[:, ::-1])
-  unflipped = augment.random_resized_crop(
+  unflipped = transforms.random_resized_crop(
     Highest(0.1), image, 32, **whole, flip=False
   )
   np.testing.assert_array_equal(unflipped, straight)
@@ -690,7 +691,7 @@ def test_a_crop_of_everything_is_the_resized_image():
 
 def test_a_crop_takes_the_box_it_drew():
   image = noise(16, 16)
-  out = augment.random_resized_crop(
+  out = transforms.random_resized_crop(
     Highest(), image, 8, scale=(0.1, 0.25), ratio=(0.5, 1)
   )
   np.testing.assert_array_equal(out, image[8:, 8:])
@@ -698,7 +699,7 @@ def test_a_crop_takes_the_box_it_drew():
 
 def test_a_crop_that_cannot_fit_is_the_middle():
   image = noise(10, 100)
-  out = augment.random_resized_crop(
+  out = transforms.random_resized_crop(
     Highest(), image, 10, scale=(1, 1), ratio=(1, 1)
   )
   np.testing.assert_array_equal(out, image[:, 45:55])
@@ -711,7 +712,7 @@ def test_crops_have_the_areas_and_ratios_asked_for():
   rng = np.random.default_rng(0)
   flips, areas, ratios = 0, [], []
   for _ in range(400):
-    out = augment.random_resized_crop(rng, image, 20).astype(int)
+    out = transforms.random_resized_crop(rng, image, 20).astype(int)
     height = (out[18, 10, 0] - out[1, 10, 0]) / 17 * 20
     width = (out[10, 18, 1] - out[10, 1, 1]) / 17 * 20
     flips += width < 0
@@ -725,9 +726,9 @@ def test_crops_have_the_areas_and_ratios_asked_for():
 
 def test_evaluation_crops_the_middle_of_the_short_side():
   image = noise(20, 30)
-  np.testing.assert_array_equal(augment.centre(image, 20), image[:, 5:25])
+  np.testing.assert_array_equal(transforms.centre(image, 20), image[:, 5:25])
   np.testing.assert_array_equal(
-    augment.centre(image, 10, crop=0.5), image[5:15, 10:20]
+    transforms.centre(image, 10, crop=0.5), image[5:15, 10:20]
   )
 
 

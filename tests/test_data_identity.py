@@ -10,19 +10,11 @@ import pytest
 import tiny
 
 import bignas_jax
-from bignas_jax import (
-  cli,
-  data_identity,
-  errors,
-  evaluate,
-  export,
-  extract,
-  folders,
-  search,
-  sources,
-  training,
-)
-from bignas_jax import workdir as workdir_lib
+from bignas_jax import cli, evaluate, export, extract, search
+from bignas_jax.data import folders, identity, sources
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0'
 PARTS = ('classes', 'train', 'held_out', 'test')
@@ -64,7 +56,7 @@ def images(root: pathlib.Path) -> pathlib.Path:
 def trained(tmp_path_factory):
   """A run, its child, and where their images lie."""
   root = tmp_path_factory.mktemp('trained')
-  training.train(config(images(root / 'data')), root / 'run')
+  loop.train(config(images(root / 'data')), root / 'run')
   command = [f'--workdir={root / "run"}', f'--out={root / "child"}']
   assert cli.status(extract.main, command) == 0
   return root
@@ -91,7 +83,7 @@ def written(run: pathlib.Path) -> set[pathlib.Path]:
 
 def described(directory, **changes) -> dict:
   data = settings(directory, **changes)
-  return data_identity.describe(sources.load(data, 1))
+  return identity.describe(sources.load(data, 1))
 
 
 # What it is.
@@ -160,12 +152,12 @@ def test_differences_are_told_in_words():
     'held_out': {'images': 3, 'sha256': 'z'},
     'test': {'images': 4, 'sha256': 'd'},
   }
-  assert data_identity.differences(there, here, PARTS) == [
+  assert identity.differences(there, here, PARTS) == [
     "classes: 2 there, 3 here; 'ant' is new",
     'train: 12 images there, 11 here',
     'held_out: 3 images here, as there, but others',
   ]
-  assert data_identity.differences(here, here, PARTS) == []
+  assert identity.differences(here, here, PARTS) == []
 
 
 # What is compared.
@@ -205,7 +197,7 @@ def test_other_data_are_refused_before_anything_is_written(
     assert line.startswith(f"error: data.directory: got '{moved}'; allowed: ")
     assert words in line
   for use in (
-    lambda: training.train(config(moved), trained / 'run'),
+    lambda: loop.train(config(moved), trained / 'run'),
     lambda: bignas_jax.load_run(str(trained / 'run'), str(moved)),
   ):
     with pytest.raises(errors.UserError, match=words) as error:
@@ -229,7 +221,7 @@ def test_data_that_have_moved_are_found(trained, moved, capsys, monkeypatch):
     ):
       status, line, _ = said(capsys, module, *options)
       assert status == 2 and '--data=DIRECTORY' in line
-    result = training.train(config(moved), trained / 'run')
+    result = loop.train(config(moved), trained / 'run')
     assert result['step'] == 2
     status, _, found = said(capsys, evaluate, child, f'--data={moved}')
     assert status == 0
@@ -284,11 +276,11 @@ def test_a_relative_path_means_one_place(trained, tmp_path, monkeypatch):
   images_of_others = images(tmp_path / 'there' / 'data')
   (images_of_others / 'train' / 'cat' / '0.png').unlink()
   monkeypatch.chdir(tmp_path / 'here')
-  stored = training.starting.resolve(config('data')).data.directory
+  stored = loop.warm_start.resolve(config('data')).data.directory
   assert stored == str(tmp_path / 'here' / 'data')
   monkeypatch.chdir(tmp_path / 'there')
   with pytest.raises(errors.UserError, match='18 images there, 17 here'):
-    training.train(config('data'), trained / 'run')
+    loop.train(config('data'), trained / 'run')
   for path in '', 'gs://bucket/data':
     assert sources.placed(settings(path)).directory == path
   with pytest.raises(errors.UserError, match='nothing, for mnist5k') as error:
@@ -324,7 +316,7 @@ def test_older_runs_and_children_are_taken_as_they_are(
   trained, tmp_path, capsys, monkeypatch
 ):
   """It is said once, and whether class names, which children have, differ."""
-  monkeypatch.setattr(data_identity, '_said', set())
+  monkeypatch.setattr(identity, '_said', set())
   run = shutil.copytree(trained / 'run', tmp_path / 'run')
   receipt = json.loads((run / 'config.json').read_text())
   del receipt['data']
@@ -346,7 +338,7 @@ def test_older_runs_and_children_are_taken_as_they_are(
   assert told.count('did not describe its data: they are not') == 1
   info['class_names'][0] = 'ant'
   (out / 'child.json').write_text(json.dumps(info))
-  monkeypatch.setattr(data_identity, '_said', set())
+  monkeypatch.setattr(identity, '_said', set())
   assert cli.status(evaluate.main, [f'--child={out}']) == 0
   assert "'cat' is new, 'ant' is missing" in capsys.readouterr().err
 
@@ -354,12 +346,12 @@ def test_older_runs_and_children_are_taken_as_they_are(
 def test_a_run_of_version_0_1_0_is_still_this_configs(tmp_path):
   run = shutil.copytree(GOLDEN, tmp_path / 'run')
   before = (run / 'config.json').read_bytes()
-  loaded = workdir_lib.load_config(run)
+  loaded = directory_lib.load_config(run)
   splits = sources.load(loaded.data, 1)
-  workdir_lib.claim(run, loaded, splits)
+  directory_lib.claim(run, loaded, splits)
   assert (run / 'config.json').read_bytes() == before
   stored = json.loads(before)['config_sha256']
-  assert workdir_lib.config_sha256(run, loaded) == stored
+  assert directory_lib.config_sha256(run, loaded) == stored
   loaded.data.held_out += 1
   with pytest.raises(errors.UserError, match='held_out'):
-    workdir_lib.claim(run, loaded, splits)
+    directory_lib.claim(run, loaded, splits)

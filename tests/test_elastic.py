@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bignas_jax import elastic
-from bignas_jax.elastic import Branch, Through
+from bignas_jax.supernet import branches as branches_lib
+from bignas_jax.supernet.branches import Branch, Through
 
 SIZES = 2, 4, 6
 STACK = 3
@@ -81,7 +81,9 @@ def assert_is_plain(found, size, turns, params, sums):
 def test_a_switch_is_the_chosen_branch(chosen):
   run = jax.jit(
     lambda chosen: both_ways(
-      lambda through, x: elastic.switch(chosen, BRANCHES, through, x, CONSTANT),
+      lambda through, x: branches_lib.switch(
+        chosen, BRANCHES, through, x, CONSTANT
+      ),
       first_of(PARAMS),
       first_of(SUMS),
     )
@@ -99,7 +101,7 @@ def test_a_chain_is_the_chosen_branch_as_often(chosen, turns):
   @jax.jit
   def run(chosen, turns):
     def function(through, x):
-      return elastic.chain(chosen, BRANCHES, turns, through, x, CONSTANT)
+      return branches_lib.chain(chosen, BRANCHES, turns, through, x, CONSTANT)
 
     return both_ways(function, PARAMS, SUMS)
 
@@ -110,7 +112,7 @@ def test_a_chain_is_the_chosen_branch_as_often(chosen, turns):
 
 def test_one_branch_needs_no_choice():
   def function(through, x):
-    return elastic.switch(0, BRANCHES[-1:], through, x, CONSTANT)
+    return branches_lib.switch(0, BRANCHES[-1:], through, x, CONSTANT)
 
   program = jax.jit(
     lambda: both_ways(function, first_of(PARAMS), first_of(SUMS))
@@ -130,7 +132,7 @@ def test_sums_are_added_to_in_place():
   def run(params, sums, chosen, turns):
     def function(through, x):
       sizes = [branch(size) for size in (wide // 2, wide)]
-      return elastic.chain(chosen, sizes, turns, through, x, CONSTANT)
+      return branches_lib.chain(chosen, sizes, turns, through, x, CONSTANT)
 
     return both_ways(function, params, sums)[2]
 
@@ -149,7 +151,7 @@ def test_branches_not_taken_compute_nothing():
 
   def run(chosen):
     def function(through, x):
-      return elastic.switch(chosen, BRANCHES, through, x, CONSTANT)
+      return branches_lib.switch(chosen, BRANCHES, through, x, CONSTANT)
 
     return both_ways(function, first_of(PARAMS), first_of(SUMS))
 
@@ -168,7 +170,7 @@ def test_a_branch_is_told_what_it_remembered():
 
   def function(through, x):
     one = branch(6)._replace(compute=tell)
-    return elastic.switch(0, [one], through, x, CONSTANT)
+    return branches_lib.switch(0, [one], through, x, CONSTANT)
 
   both_ways(function, first_of(PARAMS), first_of(SUMS))
   assert told[0] is None
@@ -189,7 +191,7 @@ def test_each_block_of_a_chain_is_told_its_own(chosen):
   def run(chosen):
     def function(through, x):
       branches = [one._replace(compute=check) for one in BRANCHES]
-      return elastic.chain(chosen, branches, None, through, x, CONSTANT)
+      return branches_lib.chain(chosen, branches, None, through, x, CONSTANT)
 
     return both_ways(function, PARAMS, SUMS)
 
@@ -202,9 +204,9 @@ def test_what_is_remembered_is_not_differentiated(blocks):
   def total(x, weight):
     through = Through(PARAMS if blocks > 1 else first_of(PARAMS), 0.0)
     if blocks > 1:
-      y, seen, _ = elastic.chain(1, BRANCHES, None, through, x, CONSTANT)
+      y, seen, _ = branches_lib.chain(1, BRANCHES, None, through, x, CONSTANT)
     else:
-      y, seen, _ = elastic.switch(1, BRANCHES, through, x, CONSTANT)
+      y, seen, _ = branches_lib.switch(1, BRANCHES, through, x, CONSTANT)
     return y.sum() + weight * seen['h'].sum()
 
   grads = [jax.grad(total)(X, weight) for weight in (0.0, 1.0)]
@@ -217,7 +219,7 @@ def test_what_is_recalled_is_not_computed_but_differentiated():
   known = jnp.full((2, 2), 7.0)
 
   def total(known, *operands):
-    return elastic.recall(jnp.matmul, known, *operands).sum()
+    return branches_lib.recall(jnp.matmul, known, *operands).sum()
 
   arguments = known, x, kernel
   value, grads = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments)

@@ -10,9 +10,10 @@ import pytest
 import tiny
 from hypothesis.extra import numpy as arrays
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import evaluation, sharding, supernet
+from bignas_jax.runs import config
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import evaluation, network
+from bignas_jax.system import mesh
 
 SPACE = tiny.SPACE
 CHILD = arch_lib.biggest(SPACE)
@@ -30,13 +31,13 @@ def images(seed: int, size: int = 16):
 
 @functools.cache
 def model(devices: int = 1):
-  where = sharding.mesh(jax.devices()[:devices])
-  return config_lib.model(tiny.config(), where)
+  where = mesh.mesh(jax.devices()[:devices])
+  return config.model(tiny.config(), where)
 
 
 @functools.cache
 def params():
-  made = jax.jit(lambda: supernet.init(SPACE, jax.random.key(0)))()
+  made = jax.jit(lambda: network.init(SPACE, jax.random.key(0)))()
   rng = np.random.default_rng(1)
   return jax.tree.map(
     lambda p: np.asarray(p + 0.2 * rng.normal(size=p.shape), np.float32), made
@@ -62,7 +63,7 @@ def test_statistics_of_one_batch_are_that_batchs(arch):
   stats = one.calibrate(params(), arch)
   found = one.logits(params(), stats, next(iter(one.split)), arch)
   pixels = model().images(batch['image'], arch.resolution)
-  net = supernet.Supernet(SPACE)
+  net = network.Supernet(SPACE)
   indices = arch_lib.encode(SPACE, arch)
   # Batch statistics are taken over a mesh axis; here there is none.
   expected = jax.jit(net.apply)({'params': params()}, pixels, indices)
@@ -89,7 +90,7 @@ def test_a_child_alone_has_its_part_of_the_statistics(arch):
   in_supernet = evaluator(batches)
   stats = in_supernet.calibrate(params(), arch)
   variables = {'params': params(), 'batch_stats': stats}
-  own = supernet.slice_child(SPACE, variables, arch)
+  own = network.slice_child(SPACE, variables, arch)
   alone = evaluator(batches, arch=arch)
   close(alone.calibrate(own['params'], arch), own['batch_stats'])
   assert alone.score(own['params'], arch) == in_supernet.score(params(), arch)

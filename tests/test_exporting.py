@@ -20,22 +20,15 @@ import safetensors.numpy
 import tiny
 from etils import epath
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import child as child_lib
-from bignas_jax import (
-  cli,
-  comparing,
-  counting,
-  export,
-  exporting,
-  folding,
-  plain,
-  slicing,
-  spaces,
-  supernet,
-  to_onnx,
-  to_stablehlo,
-)
+from bignas_jax import cli, export
+from bignas_jax.deploy import export as export_lib
+from bignas_jax.deploy import folding, graph, parity, stablehlo
+from bignas_jax.deploy import onnx as onnx_lib
+from bignas_jax.deploy import package as package_lib
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, zoo
+from bignas_jax.supernet import network as network_lib
+from bignas_jax.supernet import slicing
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'serving.md'
 HAS_TENSORFLOW = all(
@@ -56,7 +49,7 @@ def package(tmp_path_factory):
   children = (networks.random_child(tiny.SPACE, seed) for seed in seeds)
   child = next(c for c in children if c.arch.resolution == 10)
   where = epath.Path(tmp_path_factory.mktemp('package')) / 'child'
-  child_lib.save(where, child)
+  package_lib.save(where, child)
   return where
 
 
@@ -74,14 +67,14 @@ def test_a_plain_network_is_the_child(name):
   images = networks.random_images(space, 18)[0]
   with jax.enable_x64(True):
     variables = networks.cast(variables, 'float64')
-    program = jax.jit(supernet.Supernet(space, 'float64').apply)
+    program = jax.jit(network_lib.Supernet(space, 'float64').apply)
     for arch in networks.archs_of(space, 2, seed=5):
       expected = program(variables, images, arch_lib.encode(space, arch))
-      own = supernet.slice_child(space, variables, arch)
+      own = network_lib.slice_child(space, variables, arch)
       folded, own = folding.fold(arch_lib.pin(space, arch), own)
       shape = images.shape[1:]
-      network = plain.Network(folded, own['params'], shape, 'float32', (), ())
-      found = jax.jit(to_stablehlo.function(network))(images)
+      network = graph.Network(folded, own['params'], shape, 'float32', (), ())
+      found = jax.jit(stablehlo.function(network))(images)
       assert found.dtype == np.float64
       networks.assert_close(found, expected, 1e-10)
 
@@ -91,8 +84,8 @@ def expected_logits(name, seed):
   """A child, images, and what it says of them, in float32."""
   child = networks.random_child(networks.LITTLE[name], seed)
   images = networks.random_images(child.space, 18, 5)[0].astype(np.float32)
-  network = plain.network(child)
-  logits = jax.jit(to_stablehlo.function(network))(images)
+  network = graph.network(child)
+  logits = jax.jit(stablehlo.function(network))(images)
   return network, images, np.asarray(logits)
 
 
@@ -102,7 +95,7 @@ def test_graphs_of_random_children(tmp_path, space, names):
   for seed in (0, 1):
     network, images, expected = expected_logits(space, seed)
     for name in names.split(','):
-      made, where = exporting.FORMATS[name], tmp_path / f'{name}{seed}'
+      made, where = export_lib.FORMATS[name], tmp_path / f'{name}{seed}'
       where.mkdir()
       made.write(network, where)
       run = made.load(where)
@@ -114,8 +107,8 @@ def test_graphs_of_random_children(tmp_path, space, names):
 @pytest.mark.parametrize('space', networks.LITTLE)
 def test_an_onnx_graph_has_a_conv_for_each_convolution(tmp_path, space):
   network, _, _ = expected_logits(space, 0)
-  to_onnx.write(network, tmp_path)
-  nodes = onnx.load(tmp_path / to_onnx.NAME).graph.node
+  onnx_lib.write(network, tmp_path)
+  nodes = onnx.load(tmp_path / onnx_lib.NAME).graph.node
   kinds = [node.op_type for node in nodes]
   convs = dense = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(network.params):
@@ -149,13 +142,13 @@ def test_stablehlo_needs_nothing_of_ours(tmp_path):
   child = networks.random_child(tiny.SPACE)
   size = child.arch.resolution
   images = networks.random_images(tiny.SPACE, size, 5)[0].astype(np.float32)
-  net = supernet.Supernet(child.space)
+  net = network_lib.Supernet(child.space)
   logits = np.asarray(jax.jit(net.apply)(child.variables, images))
-  to_stablehlo.write(plain.network(child), tmp_path)
+  stablehlo.write(graph.network(child), tmp_path)
   np.savez(tmp_path / 'a.npz', images=images, logits=logits)
   kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
   done = subprocess.run(
-    [sys.executable, '-c', _ALONE, to_stablehlo.NAME, 'a.npz'],
+    [sys.executable, '-c', _ALONE, stablehlo.NAME, 'a.npz'],
     cwd=tmp_path,
     env=kept,
     capture_output=True,
@@ -234,7 +227,7 @@ def check_clients(directory, names):
   (directory / 'o').rename(directory / 'export')
   kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
   for name in names:
-    made = exporting.FORMATS[name]
+    made = export_lib.FORMATS[name]
     (client,) = (c for c in clients if f'export/{made.NAME}' in c)
     logits = made.load(directory / 'export')(images)
     done = subprocess.run(
@@ -249,7 +242,7 @@ def check_clients(directory, names):
 
 def test_formats_of_one_child_gather(package, tmp_path, capsys):
   other = tmp_path / 'other'
-  child_lib.save(epath.Path(other), networks.random_child(tiny.QUICK))
+  package_lib.save(epath.Path(other), networks.random_child(tiny.QUICK))
   where = f'--out={tmp_path}/o'
   for arguments, formats, files in (
     ([f'--child={package}', '--format=onnx', '--int8'], {'onnx'}, 2),
@@ -291,8 +284,8 @@ def test_what_differs_is_not_written(package, tmp_path, capsys, monkeypatch):
     right = load(*arguments)
     return lambda images: right(images) + 0.1
 
-  load = to_stablehlo.load
-  monkeypatch.setattr(to_stablehlo, 'load', off)
+  load = stablehlo.load
+  monkeypatch.setattr(stablehlo, 'load', off)
   arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=20']
   status, out, lines = run(capsys, f'--child={package}', *arguments)
   assert status == 1
@@ -319,9 +312,9 @@ def test_a_tie_may_be_decided_in_another_way(tmp_path, capsys, monkeypatch):
   for array in classifier.values():
     array[..., 1] = array[..., 0]
   classifier['bias'][:2] += 9  # they are the highest
-  child_lib.save(epath.Path(tmp_path / 'child'), child)
-  load = to_stablehlo.load
-  monkeypatch.setattr(to_stablehlo, 'load', rounded)
+  package_lib.save(epath.Path(tmp_path / 'child'), child)
+  load = stablehlo.load
+  monkeypatch.setattr(stablehlo, 'load', rounded)
   arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=50']
   status, out, lines = run(capsys, f'--child={tmp_path}/child', *arguments)
   assert status == 0, lines
@@ -332,10 +325,10 @@ def test_a_tie_may_be_decided_in_another_way(tmp_path, capsys, monkeypatch):
 
 def test_agreement_is_of_all_images_that_are_no_ties():
   child = np.array([[1.0, 0.9, 0.0], [1.0, 0.5, 0.0], [0.0, 0.4, 2.0]])
-  samples = comparing.Samples([np.zeros(3)], child, np.array([1, 0, 1]))
+  samples = parity.Samples([np.zeros(3)], child, np.array([1, 0, 1]))
 
   def compared(logits, tie):
-    return comparing.compare(lambda images: np.array(logits), samples, tie)
+    return parity.compare(lambda images: np.array(logits), samples, tie)
 
   flipped = child[:, [1, 0, 2]]  # all but the last image's
   for tie, ties, agreement in ((0, 0, 1 / 3), (0.2, 1, 1 / 2), (0.6, 2, 1)):
@@ -344,12 +337,12 @@ def test_agreement_is_of_all_images_that_are_no_ties():
     assert found['top1'] == 1 / 3, 'of all images'
   assert compared(child, 9)['ties'] == 3
   assert compared(child, 9)['top1_agreement'] == 1
-  nothing = comparing.Samples([np.zeros(1)], np.zeros((1, 2)), np.zeros(1))
+  nothing = parity.Samples([np.zeros(1)], np.zeros((1, 2)), np.zeros(1))
   for off, over in ((0.0, 0.0), (1.0, float('inf'))):
-    found = comparing.compare(lambda x, off=off: np.full((1, 2), off), nothing)
+    found = parity.compare(lambda x, off=off: np.full((1, 2), off), nothing)
     assert found['max_diff_over_scale'] == over
-  one_class = comparing.Samples([np.zeros(1)], np.ones((1, 1)), np.zeros(1))
-  assert comparing.compare(lambda x: np.ones((1, 1)), one_class)['ties'] == 0
+  one_class = parity.Samples([np.zeros(1)], np.ones((1, 1)), np.zeros(1))
+  assert parity.compare(lambda x: np.ones((1, 1)), one_class)['ties'] == 0
 
 
 def refused(capsys, arguments, *words):
@@ -417,7 +410,7 @@ def nothing_done(monkeypatch):
   def begun(*arguments):
     pytest.fail('it has begun to compare')
 
-  monkeypatch.setattr(comparing, 'samples', begun)
+  monkeypatch.setattr(parity, 'samples', begun)
 
 
 @pytest.mark.usefixtures('nothing_done')
@@ -480,8 +473,8 @@ def test_a_child_that_changes_meanwhile(package, tmp_path, capsys, monkeypatch):
     )
     return real(directory)
 
-  real = to_stablehlo.load
-  monkeypatch.setattr(to_stablehlo, 'load', load)
+  real = stablehlo.load
+  monkeypatch.setattr(stablehlo, 'load', load)
   arguments = ['--format=stablehlo', f'--out={tmp_path}/o', '--images=20']
   status, out, lines = run(capsys, f'--child={child}', *arguments)
   assert (status, out) == (2, '') and 'stays as it is' in lines[-1]
@@ -504,7 +497,7 @@ def test_a_full_disk(package, tmp_path, capsys, monkeypatch):
   def full(network, directory):
     raise OSError(28, os.strerror(28))
 
-  monkeypatch.setattr(to_stablehlo, 'write', full)
+  monkeypatch.setattr(stablehlo, 'write', full)
   arguments = [f'--child={package}', '--format=stablehlo', '--images=20']
   refused(capsys, [*arguments, f'--out={tmp_path}/o'], '--out', 'No space')
   assert list(tmp_path.iterdir()) == []
@@ -580,8 +573,8 @@ def test_weights_of_another_type(package, tmp_path, capsys):
 
 def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):
   """Within a tenth; statistics, or biases for them, and the header included."""
-  arch = arch_lib.smallest(spaces.BIGNAS)
-  shapes = supernet.shapes(arch_lib.pin(spaces.BIGNAS, arch))
+  arch = arch_lib.smallest(zoo.BIGNAS)
+  shapes = network_lib.shapes(arch_lib.pin(zoo.BIGNAS, arch))
   variables = {
     'params': jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes),
     'batch_stats': jax.tree.map(
@@ -589,12 +582,12 @@ def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):
       slicing.norm_shapes(shapes, ('mean', 'var')),
     ),
   }
-  space = arch_lib.pin(spaces.BIGNAS, arch)
+  space = arch_lib.pin(zoo.BIGNAS, arch)
   params = counting.cost(space, arch).params
   for fold in (False, True):
     where = epath.Path(tmp_path) / str(fold)
     if fold:
       space, variables = folding.fold(space, variables)
-    child_lib.save(where, child_lib.Child(arch, space, variables, {}))
+    package_lib.save(where, package_lib.Child(arch, space, variables, {}))
     size = (where / 'model.safetensors').stat().length
     assert size <= 1.1 * 4 * params

@@ -23,17 +23,13 @@ import pytest
 import test_cluster
 import tiny
 
-from bignas_jax import (
-  checkpoint,
-  config,
-  errors,
-  programs,
-  receipts,
-  rollbacks,
-  sandwich,
-  sharding,
-  workdir,
-)
+from bignas_jax.methods import programs
+from bignas_jax.methods import step as step_lib
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config, rollbacks
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.system import digests, mesh
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG = """
@@ -173,7 +169,7 @@ def newest_whole(run):
   found = [
     int(path.name)
     for path in run.glob('checkpoints/*')
-    if path.name.isdecimal() and receipts.damage(path) is None
+    if path.name.isdecimal() and digests.damage(path) is None
   ]
   return max(found, default=0)
 
@@ -205,10 +201,10 @@ def finish(directory, steps):
 
 def state_of(run, steps):
   config_ = dataclasses.replace(run_config(), steps=steps)
-  setup = config.setup(config_, sharding.mesh(jax.devices()[:1]))
-  shapes = jax.eval_shape(sandwich.init_state(setup))
-  like = sharding.described(setup.model.where, shapes, sharding.REPLICATED)
-  checkpoints = checkpoint.Checkpoints(run, 2, 5)
+  setup = config.setup(config_, mesh.mesh(jax.devices()[:1]))
+  shapes = jax.eval_shape(step_lib.init_state(setup))
+  like = mesh.described(setup.model.where, shapes, mesh.REPLICATED)
+  checkpoints = checkpoints_lib.Checkpoints(run, 2, 5)
   state = checkpoints.restore(checkpoints.latest(), like)
   checkpoints.close()
   assert int(state.step) == steps
@@ -245,7 +241,7 @@ def test_sigterm_does_not_wait_for_a_compilation(tmp_path):
     assert sitting.wait_until(lambda s=sitting: '20 steps of' in s.log())
     time.sleep(0.5)
     refused = pytest.raises(errors.UserError, match='no other run is using')
-    with refused, workdir.lock(sitting.workdir):
+    with refused, directory_lib.lock(sitting.workdir):
       pass
     sent = time.monotonic()
     sitting.process.send_signal(how)
@@ -254,7 +250,7 @@ def test_sigterm_does_not_wait_for_a_compilation(tmp_path):
     card = json.loads((sitting.workdir / 'run.json').read_text())
     ended = 'preempted' if how == signal.SIGTERM else 'running'
     assert card['status'] == card['sittings'][-1]['status'] == ended
-    with workdir.lock(sitting.workdir):
+    with directory_lib.lock(sitting.workdir):
       pass
   assert 'stopped' not in sitting.log()
 

@@ -9,13 +9,15 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import cli, errors, files, locks, storage
+from bignas_jax import cli
+from bignas_jax.system import files, locks, storage
+from bignas_jax.values import errors
 
 # In processes of their own: JAX warns when a process that has it is forked.
 _WRITE_OFTEN = """
 import sys
 from etils import epath
-from bignas_jax import files
+from bignas_jax.system import files
 for _ in range(50):
   files.write_text(epath.Path(sys.argv[1]), sys.argv[2] * 50_000)
 """
@@ -104,7 +106,9 @@ def test_a_file_is_wanted_and_no_directory(tmp_path):
 
 def test_a_lock_is_held_by_one(tmp_path):
   code = (
-    'import sys\nfrom bignas_jax import errors, locks\n'
+    'import sys\n'
+    'from bignas_jax.system import locks\n'
+    'from bignas_jax.values import errors\n'
     'try:\n  with locks.hold(sys.argv[1], "workdir", "a free one"): pass\n'
     'except errors.UserError as error: sys.exit(str(error))'
   )

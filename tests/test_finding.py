@@ -12,28 +12,24 @@ import pytest
 from etils import epath
 from hypothesis import strategies as st
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  evaluation,
-  latency,
-  latency_tables,
-  questions,
-  searching,
-  spaces,
-  strategies,
-)
-from bignas_jax.archive import Archive
-from bignas_jax.limits import Limits
-from bignas_jax.scoring import Basis
-from bignas_jax.selection import Search
+from bignas_jax.runs.archive import Archive
+from bignas_jax.selection import questions
+from bignas_jax.selection import search as search_lib
+from bignas_jax.selection.scorer import Basis
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency, latency_tables, zoo
+from bignas_jax.spaces.limits import Limits
+from bignas_jax.strategies import table as table_lib
+from bignas_jax.strategies.problem import Search
+from bignas_jax.supernet import evaluation
 
-SPACE = spaces.MNIST
+SPACE = zoo.MNIST
 BASIS = Basis(step=9, calibration_images=64)
 
 
 def task(strategy, table=None, **settings):
   free = Limits()
-  return searching.checked(SPACE, strategy, Search(**settings), free, table)
+  return search_lib.checked(SPACE, strategy, Search(**settings), free, table)
 
 
 quick_task = functools.cache(task)  # the same costs for all examples
@@ -46,15 +42,15 @@ def score(arch):
 
 
 def search(directory, what, evaluate=score):
-  """As `searching.search` does; the answer."""
+  """As `search.search` does; the answer."""
   directory = epath.Path(directory)
   asked = what.question(9, weights='some')
   archive = Archive(directory / 'archive.csv', SPACE)
   before = questions.begin(directory, asked, len(archive.entries))
-  found = searching.find(
+  found = search_lib.find(
     what, archive, before, evaluate, BASIS, pause=lambda: None
   )
-  result = searching.answer(what, found, asked)
+  result = search_lib.answer(what, found, asked)
   questions.finish(directory, asked, result)
   return result
 
@@ -113,7 +109,7 @@ def plain(found, *left_out):
   return {name: value for name, value in found.items() if name not in names}
 
 
-@pytest.mark.parametrize('strategy', strategies.STRATEGIES)
+@pytest.mark.parametrize('strategy', table_lib.STRATEGIES)
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(
   kills=st.lists(

@@ -8,8 +8,10 @@ import networks
 import numpy as np
 import pytest
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import errors, folding, schema, supernet
+from bignas_jax.deploy import folding
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import network
+from bignas_jax.values import errors, schema
 
 
 def child(space, arch, dtype):
@@ -18,12 +20,12 @@ def child(space, arch, dtype):
     'params': networks.random_params(space),
     'batch_stats': networks.random_stats(space),
   }
-  own = supernet.slice_child(space, variables, arch)
+  own = network.slice_child(space, variables, arch)
   return arch_lib.pin(space, arch), networks.cast(own, dtype)
 
 
 def logits(space, variables, images, dtype):
-  net = supernet.Supernet(space, dtype)
+  net = network.Supernet(space, dtype)
   return jax.jit(net.apply)(networks.cast(variables, dtype), images)
 
 
@@ -48,7 +50,7 @@ def test_nothing_of_a_batch_norm_is_left_but_its_bias(name):
   paths = jax.tree_util.tree_leaves_with_path(variables)
   assert not [p for p, _ in paths if p[-1].key in ('scale', 'mean', 'var')]
   shapes = jax.tree.map(lambda a: (a.shape, a.dtype), variables['params'])
-  like = jax.tree.map(lambda a: (a.shape, a.dtype), supernet.shapes(folded))
+  like = jax.tree.map(lambda a: (a.shape, a.dtype), network.shapes(folded))
   assert shapes == like
   assert folding.fold(folded, variables) == (folded, variables)
 

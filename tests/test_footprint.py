@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import tiny
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import child as child_lib
-from bignas_jax import counting, footprint, slicing, spaces, supernet
+from bignas_jax.deploy import package
+from bignas_jax.selection import child_costs
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, zoo
+from bignas_jax.supernet import network, slicing
 
-SPACES = tiny.SPACE, *spaces.SPACES.values()
+SPACES = tiny.SPACE, *zoo.SPACES.values()
 
 
 def ends_and_some(space, n=1):
@@ -23,20 +25,20 @@ def ends_and_some(space, n=1):
 
 @pytest.mark.parametrize('space', SPACES, ids=lambda space: space.name)
 def test_file_is_no_bigger_than_promised(space, tmp_path):
-  costs = footprint.of(space)
+  costs = child_costs.of(space)
   for arch in ends_and_some(space):
     pinned = arch_lib.pin(space, arch)
-    params = supernet.shapes(pinned)
+    params = network.shapes(pinned)
     shapes = {
       'params': params,
       'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
     }
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes)
-    child_lib.save(tmp_path / 'child', child_lib.Child(arch, pinned, zeros, {}))
+    package.save(tmp_path / 'child', package.Child(arch, pinned, zeros, {}))
     size = (tmp_path / 'child' / 'model.safetensors').stat().st_size
     total = counting.cost(space, arch)
     arrays = 4 * (total.params + total.statistics)
-    assert size == arrays + child_lib.header_bytes(shapes)
+    assert size == arrays + package.header_bytes(shapes)
     assert size <= costs(arch)['file_bytes']
 
 
@@ -57,7 +59,7 @@ def test_peak_activations_of_a_network_counted_by_hand():
 
 @pytest.mark.parametrize('space', SPACES, ids=lambda space: space.name)
 def test_costs_grow_with_every_decision(space):
-  costs = footprint.of(space)
+  costs = child_costs.of(space)
   for arch in ends_and_some(space):
     here, values = costs(arch), arch_lib.read(arch)
     for i, gene in enumerate(arch_lib.genes(space)):
@@ -69,6 +71,6 @@ def test_costs_grow_with_every_decision(space):
 
 
 def test_latency_is_a_cost_where_it_is_known():
-  costs = footprint.of(tiny.SPACE, lambda arch: float(arch.resolution))
+  costs = child_costs.of(tiny.SPACE, lambda arch: float(arch.resolution))
   found = costs(arch_lib.smallest(tiny.SPACE))
-  assert found['latency_ms'] == 8 and set(found) == set(footprint.NAMES)
+  assert found['latency_ms'] == 8 and set(found) == set(child_costs.NAMES)

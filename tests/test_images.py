@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from bignas_jax import augment, images
+from bignas_jax.data import decode as decode_lib
+from bignas_jax.data import transforms
 
 
 def picture(height=60, width=90) -> np.ndarray:
@@ -66,8 +67,8 @@ def test_any_kind_of_image_is_decoded(name):
   """As OpenCV does to the bit; Pillow's CMYK, palette and luma differ a bit."""
   data = KINDS[name]
   for channels, flag in ((3, cv2.IMREAD_COLOR), (1, cv2.IMREAD_GRAYSCALE)):
-    opened = images.open_image(data, channels)
-    out = images.decode(opened)
+    opened = decode_lib.open_image(data, channels)
+    out = decode_lib.decode(opened)
     assert out.dtype == np.uint8 and out.shape == opened.shape
     assert out.shape[2] == channels and out.flags.c_contiguous
     np.testing.assert_array_equal(out, opencv(data, flag))
@@ -85,14 +86,14 @@ def test_cameras_may_be_held_in_any_way(orientation, order):
     (1, cv2.IMREAD_COLOR),
     (2, cv2.IMREAD_REDUCED_COLOR_2),
   ):
-    opened = images.open_image(data, 3)
-    assert isinstance(opened, images.Jpeg)
-    out = images.decode(opened, scale)
+    opened = decode_lib.open_image(data, 3)
+    assert isinstance(opened, decode_lib.Jpeg)
+    out = decode_lib.decode(opened, scale)
     if scale == 1:
       assert out.shape == opened.shape
     np.testing.assert_array_equal(out, opencv(data, flag))
   # Not only equal to OpenCV's: turned.
-  flat = images.decode(images.open_image(encoded(picture()), 3))
+  flat = decode_lib.decode(decode_lib.open_image(encoded(picture()), 3))
   assert (out.shape[0] > out.shape[1]) == (orientation >= 5)
   same = out.shape == flat.shape and (out == flat).all()
   assert not same or orientation == 1
@@ -107,19 +108,19 @@ def test_broken_exif_data_turn_nothing():
     turned(picture(), 9),
     turned(picture(), 0),
   ):
-    opened = images.open_image(broken, 3)
+    opened = decode_lib.open_image(broken, 3)
     assert opened.shape == (60, 90, 3)
-    assert images.decode(opened).shape == (60, 90, 3)
+    assert decode_lib.decode(opened).shape == (60, 90, 3)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP'])
 def test_a_part_of_an_image_is_damaged(kind):
   data = encoded(picture(), kind)
   for cut in (0, 1, 2, 10, 100, len(data) // 2, len(data) - 12):
-    with pytest.raises(images.Damaged):
-      images.decode(images.open_image(data[:cut], 3))
-  with pytest.raises(images.Damaged):
-    images.decode(images.open_image(b'<html>not found</html>', 3))
+    with pytest.raises(decode_lib.Damaged):
+      decode_lib.decode(decode_lib.open_image(data[:cut], 3))
+  with pytest.raises(decode_lib.Damaged):
+    decode_lib.decode(decode_lib.open_image(b'<html>not found</html>', 3))
 
 
 def test_what_opencv_forgives_is_not_damaged(capfd):
@@ -127,32 +128,32 @@ def test_what_opencv_forgives_is_not_damaged(capfd):
   data = encoded(picture(375, 500))
   middle = len(data) // 2
   hole = data[:middle] + bytes(20) + data[middle + 20 :]
-  out = images.decode(images.open_image(hole, 3))
+  out = decode_lib.decode(decode_lib.open_image(hole, 3))
   np.testing.assert_array_equal(out, opencv(hole))
 
 
 @pytest.mark.parametrize('scale', [1, 2, 4, 8])
 def test_a_region_is_decoded_no_finer_than_needed(scale, monkeypatch):
   image = picture(480, 640)
-  opened = images.open_image(encoded(image, quality=98), 3)
-  scales, whole = [], images.decode
+  opened = decode_lib.open_image(encoded(image, quality=98), 3)
+  scales, whole = [], decode_lib.decode
 
   def decode(image, scale=1):
     scales.append(scale)
     return whole(image, scale)
 
-  monkeypatch.setattr(images, 'decode', decode)
+  monkeypatch.setattr(decode_lib, 'decode', decode)
   box = 40, 80, 400, 240  # top, left, height, width
   size = 240 // scale
-  region = images.region(opened, *box, size)
+  region = decode_lib.region(opened, *box, size)
   assert scales == [scale]
   assert region.shape == (400 // scale, 240 // scale, 3)
-  expected = images.region(image, *box, size)
+  expected = decode_lib.region(image, *box, size)
   expected = cv2.resize(
     expected, region.shape[1::-1], interpolation=cv2.INTER_AREA
   )
   assert np.abs(region.astype(int) - expected).mean() < 1.5
-  images.region(opened, *box, size + 1)
+  decode_lib.region(opened, *box, size + 1)
   assert scales[-1] == max(1, scale // 2)
 
 
@@ -160,15 +161,16 @@ def test_a_region_is_decoded_no_finer_than_needed(scale, monkeypatch):
 def test_a_crop_is_the_same_decoded_or_not(size):
   """Coarse decoding moves edges by less than a pixel of the result."""
   data = encoded(picture(700, 500), quality=98)
-  opened = images.open_image(data, 3)
+  opened = decode_lib.open_image(data, 3)
   for seed in range(5):
     one, two = (
-      augment.random_resized_crop(np.random.default_rng(seed), image, size)
-      for image in (opened, images.decode(opened))
+      transforms.random_resized_crop(np.random.default_rng(seed), image, size)
+      for image in (opened, decode_lib.decode(opened))
     )
     assert np.abs(one.astype(int) - two).mean() < 2.5
   one, two = (
-    augment.centre(image, size) for image in (opened, images.decode(opened))
+    transforms.centre(image, size)
+    for image in (opened, decode_lib.decode(opened))
   )
   assert np.abs(one.astype(int) - two).mean() < 2
 
@@ -178,14 +180,14 @@ def test_resizing_is_antialiased_as_pillows(side):
   """Noise, all of whose detail is too fine for the result, becomes as even."""
   rng = np.random.RandomState(0)
   image = rng.randint(0, 256, (side, side, 3), np.uint8)
-  out = augment.centre(image, 100)
+  out = transforms.centre(image, 100)
   pil = PIL.Image.fromarray(image)
   expected = pil.resize((100, 100), PIL.Image.Resampling.BILINEAR)
   ratio = out.std() / np.asarray(expected).std()
   # Averages of areas, from a ratio of 2 on, are as wide but not as smooth.
   assert 0.8 < ratio < (1.3 if side < 200 else 1.5)
   smooth = picture(side, side)
-  difference = augment.centre(smooth, 100).astype(int) - np.asarray(
+  difference = transforms.centre(smooth, 100).astype(int) - np.asarray(
     PIL.Image.fromarray(smooth).resize(
       (100, 100), PIL.Image.Resampling.BILINEAR
     )
@@ -196,5 +198,5 @@ def test_resizing_is_antialiased_as_pillows(side):
 def test_an_axis_that_shrinks_is_antialiased_beside_one_that_grows():
   rows = np.zeros((190, 50, 1), np.uint8)
   rows[::2] = 255  # finer than 100 rows can show
-  out = augment._resize(rows, 100, 100)
+  out = transforms._resize(rows, 100, 100)
   assert out.std() < 40 < cv2.resize(rows, (100, 100)).std()

@@ -12,10 +12,11 @@ import tiny
 from etils import epath
 from hypothesis import strategies as st
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import counting, errors, latency, latency_tables, spaces
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, latency, latency_tables, zoo
+from bignas_jax.values import errors
 
-SPACES = list(spaces.SPACES.values())
+SPACES = list(zoo.SPACES.values())
 ABOUT = {
   'runtime': 'jax',
   'batch': 1,
@@ -92,7 +93,7 @@ def test_names_tell_parts_apart(space):
 
 
 def test_a_prediction_is_the_sum_of_its_parts(tmp_path):
-  space = spaces.MNIST
+  space = zoo.MNIST
   ms = write(tmp_path / 'table.json', space)
   table = latency_tables.load(epath.Path(tmp_path / 'table.json'), space)
   rng = np.random.default_rng(1)
@@ -158,7 +159,7 @@ def test_what_is_no_table_of_the_space_is_refused(tmp_path):
   assert 'valid JSON' in refused(path)
   path.write_text('{}')
   assert 'format: got None' in refused(path)
-  write(path, spaces.MNIST)
+  write(path, zoo.MNIST)
   assert "space: got 'mnist'; allowed: tiny" in refused(path)
   write(path, fit=None)
   assert 'fit: got None; allowed: a finished table' in refused(path)

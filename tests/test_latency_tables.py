@@ -12,23 +12,20 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  benchmark,
-  benchmarking_table,
-  cli,
-  errors,
-  estimating_parts,
-  latency,
-  latency_tables,
-  pieces,
-  process,
-  runtimes,
+from bignas_jax import benchmark, cli
+from bignas_jax.deploy import package, stablehlo
+from bignas_jax.perf import (
+  engines,
+  latency_table,
+  part_estimates,
   timing,
-  to_stablehlo,
+  workloads,
 )
-from bignas_jax import child as child_lib
-from bignas_jax.benchmarking_table import Wanted
+from bignas_jax.perf.latency_table import Wanted
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency, latency_tables
+from bignas_jax.system import process
+from bignas_jax.values import errors
 
 SPACE = dataclasses.replace(
   tiny.SPACE, resolution=(8, 10), train_resolution=(8, 10)
@@ -62,10 +59,10 @@ def test_parts_one_after_the_other_are_the_child(name):
   space = networks.LITTLE[name]
   rng = np.random.default_rng(0)
   arch = arch_lib.biggest(space)
-  child = pieces.of_child(space, arch)
+  child = workloads.of_child(space, arch)
   weights = blocks_of(child, arch)
-  parts = [pieces.of_part(space, p) for p in latency.parts(space, arch)]
-  library = to_stablehlo.Jax()
+  parts = [workloads.of_part(space, p) for p in latency.parts(space, arch)]
+  library = stablehlo.Jax()
 
   def whole(images):
     return child.run(library, child.params, images)
@@ -101,7 +98,7 @@ def wanted(**changes):
 
 def test_what_adds_up_is_predicted(tmp_path):
   path = epath.Path(tmp_path / 'table.json')
-  result = benchmarking_table.build(path, wanted(), weights)
+  result = latency_table.build(path, wanted(), weights)
   assert result['median_error'] < 1e-9 and result['rank_correlation'] > 0.99
   assert result['fit']['scale'] == pytest.approx(1)
   table = latency_tables.load(path, SPACE)
@@ -109,7 +106,7 @@ def test_what_adds_up_is_predicted(tmp_path):
   for row in result['children']:
     arch = arch_lib.from_dict(SPACE, row['arch'])
     assert table.predict(arch) == row['predicted_ms']
-    child = weights({0: pieces.of_child(SPACE, arch)})[0]
+    child = weights({0: workloads.of_child(SPACE, arch)})[0]
     assert row['measured_ms'] == child
   ends = table.least(), table.most()
   assert (result['least_ms'], result['most_ms']) == (ends[0][0], ends[1][0])
@@ -128,28 +125,28 @@ def test_overheads_of_parts_and_networks_are_found(tmp_path):
     }
 
   path = epath.Path(tmp_path / 'table.json')
-  result = benchmarking_table.build(path, wanted(), measure)
+  result = latency_table.build(path, wanted(), measure)
   assert result['median_error'] < 1e-9
   fit = [result['fit'][name] for name in latency.Fit._fields]
   np.testing.assert_allclose(fit, [3, -1, 0.5], rtol=1e-6)
 
 
 def test_children_that_are_evaluated_took_no_part():
-  fitted, evaluated = benchmarking_table.children(wanted())
+  fitted, evaluated = latency_table.children(wanted())
   assert (len(set(fitted)), len(set(evaluated))) == (6, 5)
   assert not {*fitted} & {*evaluated}
   assert {a.resolution for a in fitted + evaluated} == {8, 10}
-  other = benchmarking_table.children(wanted(seed=1))
+  other = latency_table.children(wanted(seed=1))
   assert other != (fitted, evaluated)
-  fewer, _ = benchmarking_table.children(wanted(resolutions=(8,)))
+  fewer, _ = latency_table.children(wanted(resolutions=(8,)))
   assert {a.resolution for a in fewer} == {8}
   with pytest.raises(errors.UserError, match=r'--children: got 50; .*at most'):
-    benchmarking_table.children(wanted(resolutions=(8,), children=50))
+    latency_table.children(wanted(resolutions=(8,), children=50))
 
 
 def test_parts_that_are_there_are_kept(tmp_path, monkeypatch):
   """A build that was killed goes on; a wider one measures what is new."""
-  monkeypatch.setattr(benchmarking_table, '_AT_ONCE', 5)
+  monkeypatch.setattr(latency_table, '_AT_ONCE', 5)
   path = epath.Path(tmp_path / 'table.json')
   seen = []
 
@@ -160,14 +157,14 @@ def test_parts_that_are_there_are_kept(tmp_path, monkeypatch):
     return weights(wanted)
 
   with pytest.raises(KeyboardInterrupt):
-    benchmarking_table.build(path, wanted(resolutions=(8,)), measure)
+    latency_table.build(path, wanted(resolutions=(8,)), measure)
   with pytest.raises(errors.UserError, match='a finished table'):
     latency_tables.load(path, SPACE)
-  result = benchmarking_table.build(path, wanted(resolutions=(8,)), weights)
+  result = latency_table.build(path, wanted(resolutions=(8,)), weights)
   assert result['kept'] == 10
   before = json.loads(path.read_text())['parts_ms']
 
-  result = benchmarking_table.build(path, wanted(), weights)
+  result = latency_table.build(path, wanted(), weights)
   assert result['kept'] == len(before) < result['parts']
   after = json.loads(path.read_text())['parts_ms']
   assert before.items() <= after.items()
@@ -176,7 +173,7 @@ def test_parts_that_are_there_are_kept(tmp_path, monkeypatch):
   with pytest.raises(
     errors.UserError, match=r"device: got 'a device'; allowed"
   ):
-    benchmarking_table.build(path, other, weights)
+    latency_table.build(path, other, weights)
 
 
 def measured_before(wanted):
@@ -188,7 +185,7 @@ def test_what_is_no_table_is_left_alone(tmp_path, content):
   path = epath.Path(tmp_path / 'table.json')
   path.write_bytes(content)
   with pytest.raises(errors.UserError) as refused:
-    benchmarking_table.build(path, wanted(), measured_before)
+    latency_table.build(path, wanted(), measured_before)
   assert str(path) in str(refused.value) and '\n' not in str(refused.value)
   assert path.read_bytes() == content
 
@@ -196,9 +193,9 @@ def test_what_is_no_table_is_left_alone(tmp_path, content):
 def test_places_are_looked_at_before_parts_are_measured(tmp_path):
   for place in (tmp_path, '/proc/table.json', '/dev/null'):
     with pytest.raises(errors.UserError, match=f'^--out: got .*{place}'):
-      benchmarking_table.build(epath.Path(place), wanted(), measured_before)
+      latency_table.build(epath.Path(place), wanted(), measured_before)
   new = epath.Path(tmp_path / 'a' / 'b' / 'table.json')
-  assert benchmarking_table.build(new, wanted(), weights)['out'] == str(new)
+  assert latency_table.build(new, wanted(), weights)['out'] == str(new)
 
 
 def test_one_process_at_a_time_builds_a_table(tmp_path):
@@ -206,21 +203,21 @@ def test_one_process_at_a_time_builds_a_table(tmp_path):
 
   def measure(pieces):
     with pytest.raises(errors.UserError, match=r'--out.*builds table\.json'):
-      benchmarking_table.build(path, wanted(), measured_before)
+      latency_table.build(path, wanted(), measured_before)
     return weights(pieces)
 
-  benchmarking_table.build(path, wanted(), measure)
-  benchmarking_table.build(path, wanted(), weights)
+  latency_table.build(path, wanted(), measure)
+  latency_table.build(path, wanted(), weights)
 
 
 def test_parts_of_fewer_rounds_are_not_kept(tmp_path):
   path = epath.Path(tmp_path / 'table.json')
-  benchmarking_table.build(path, wanted(), weights)  # says nothing of rounds
+  latency_table.build(path, wanted(), weights)  # says nothing of rounds
   more = wanted(about=ABOUT | {'rounds': 31})
-  assert benchmarking_table.build(path, more, weights)['kept'] > 0
+  assert latency_table.build(path, more, weights)['kept'] > 0
   other = wanted(about=ABOUT | {'rounds': 5})
   with pytest.raises(errors.UserError, match='rounds: got 31; allowed: 5'):
-    benchmarking_table.build(path, other, measured_before)
+    latency_table.build(path, other, measured_before)
 
 
 def test_programs_take_turns():
@@ -236,7 +233,7 @@ def test_programs_take_turns():
 
 def a_child(path):
   arch = arch_lib.smallest(SPACE)
-  piece = pieces.of_child(SPACE, arch)
+  piece = workloads.of_child(SPACE, arch)
   space = dataclasses.replace(arch_lib.pin(SPACE, arch), bn_epsilon=None)
   info = {
     'arch': arch_lib.to_dict(arch),
@@ -253,7 +250,7 @@ def a_child(path):
     'macs': 7,
   }
   variables = {'params': piece.params, 'batch_stats': {}}
-  child_lib.save(path, child_lib.Child(arch, space, variables, info))
+  package.save(path, package.Child(arch, space, variables, info))
 
 
 @pytest.mark.parametrize('names', ['jax', 'jax,onnx'])
@@ -298,9 +295,9 @@ def test_another_file_in_the_place_of_what_is_kept(tmp_path, capsys, text):
 @pytest.mark.parametrize('name', ['jax', 'onnx'])
 def test_a_runtime_computes_each_piece(name):
   arch = arch_lib.smallest(SPACE)
-  wanted = pieces.of_parts(SPACE, latency.parts(SPACE, arch)[:2])
-  wanted['child'] = pieces.of_child(SPACE, arch)
-  for called, run in runtimes.prepare(name, wanted, 2).items():
+  wanted = workloads.of_parts(SPACE, latency.parts(SPACE, arch)[:2])
+  wanted['child'] = workloads.of_child(SPACE, arch)
+  for called, run in engines.prepare(name, wanted, 2).items():
     out, piece = np.asarray(run.start()), wanted[called]
     assert np.isfinite(out).all()
     if run.repeats == 1:
@@ -312,7 +309,7 @@ def test_a_runtime_computes_each_piece(name):
 def test_a_table_is_built_by_command(tmp_path, capsys):
   out = tmp_path / 'table.json'
   space = dataclasses.replace(tiny.QUICK, name='quick')
-  result = benchmarking_table.table(
+  result = latency_table.table(
     space,
     epath.Path(out),
     resolutions=[8],
@@ -350,11 +347,11 @@ def test_a_table_is_built_by_command(tmp_path, capsys):
 @needs_libtpu
 def test_a_compilers_word_is_an_estimate(tmp_path):
   space, out = dataclasses.replace(tiny.QUICK), epath.Path(tmp_path / 'v.json')
-  part = pieces.of_part(space, latency.all_parts(space, [8])[0])
-  found = estimating_parts.milliseconds('v5e:2x2', 4, {'stem': part})
+  part = workloads.of_part(space, latency.all_parts(space, [8])[0])
+  found = part_estimates.milliseconds('v5e:2x2', 4, {'stem': part})
   assert 0 < found['stem'] < 1
   about = ABOUT | {'estimate': True}
   some = Wanted(space, (8,), about, children=1, fitted=2, seed=0)
-  result = benchmarking_table.build(out, some, weights)
+  result = latency_table.build(out, some, weights)
   assert latency_tables.load(out, space).estimate and result['estimate']
   assert 'measured' not in out.read_text() + json.dumps(result)

@@ -12,7 +12,8 @@ import time
 import pytest
 import yaml
 
-from bignas_jax import errors, overrides
+from bignas_jax.runs import overrides
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'launch'

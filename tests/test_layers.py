@@ -1,8 +1,8 @@
-"""Who may import whom: docs/design.md's rooms, enforced.
+"""Which room may import which: docs/design.md's picture, enforced.
 
-A module imports from lower layers, or from its own as long as no circle
-arises. It keeps search away from the model, and everything below the config
-from the config.
+A module imports from its own room, as long as no circle arises, and from rooms
+before it in `ROOMS`. It keeps search algorithms away from the network, and all
+that is not about a run away from the config.
 """
 
 import ast
@@ -13,68 +13,56 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 
-LAYERS = [
-  # 0: array math and values, about nothing but themselves
-  """errors process nested allocator backend cluster space ops norm depthwise
-  elastic slicing losses schedules images augment pixels policies metrics
-  storage plots chips pace profiling machine files receipts divergence
-  rollbacks extras placing timing console annotations schema stored parsing
-  locks signals stopping replacing headers""",
-  # 1: architectures, the network, and the owners of a dependency
-  """arch spaces presets blocks elastic_blocks supernet folding sampling
-  counting optim sharding model examples folders array_records sources
-  data_identity damage batches data checkpoint child page figures plain latency
-  latency_tables""",
-  # 2: rules and search algorithms, which get functions
-  """rules limits footprint selection coarse_to_fine evolution nsga2 predictor
-  strategies archive questions measures tars shards preparing comparing
-  to_stablehlo to_onnx to_saved_model to_tflite to_triton pieces runtimes
-  contents""",
-  # 3: programs over a model
-  'sandwich programs evaluation',
-  # 4: the config, and what is read with it
-  'config overrides workdir starting records',
-  # 5: what runs from a config
-  """cli run_card observing recovery training
-  trained scoring calibrating searching extraction evaluating estimating
-  exporting""",
-  # 6: reports and measurements
-  """reporting learning_curves search_results model_cards sittings
-  benchmarking benchmarking_input benchmarking_scale benchmarking_child
-  benchmarking_table compiling estimating_parts api serving admission""",
-  # 7: commands
-  """main search extract export evaluate cost list report benchmark compile
-  prepare serve""",
-]
-
-OWNERS = {
-  'flax': {'supernet'},
-  'orbax': {'checkpoint'},
-  'array_record': {'array_records', 'shards'},
-  'google': {'examples'},
-  'onnx': {'to_onnx'},
-  'onnxruntime': {'to_onnx', 'serve', 'serving'},
-  'litserve': {'serve', 'serving'},
-  'fastapi': {'serving', 'admission'},
-  'tensorflow': {'to_saved_model', 'to_tflite', 'benchmarking_input'},
-  'ai_edge_litert': {'to_tflite'},
-  'grain': {'batches', 'data', 'preparing'},
-  'simplejpeg': {'images'},
-  'matplotlib': {'plots'},
-  'optax': {'optim', 'schedules', 'sandwich', 'benchmarking'},
-  'safetensors': {'child'},
-  'sklearn': {'predictor'},
-  'tensorboardX': {'metrics'},
-  'msgspec': {'annotations', 'schema'},
-  'fcntl': {'locks'},
-}
-
-LAYER = {
-  name: number for number, names in enumerate(LAYERS) for name in names.split()
-}
-MODULES = sorted(
-  path.stem for path in PACKAGE.rglob('*.py') if path.stem != '__init__'
+# From the ground up; the commands, and what they share, stand on top.
+ROOMS = (
+  *('values', 'system', 'spaces', 'strategies', 'data', 'supernet'),
+  *('methods', 'deploy', 'runs', 'training', 'reporting', 'selection', 'perf'),
 )
+COMMANDS = {
+  *('main', 'search', 'extract', 'evaluate', 'export', 'cost', 'compile'),
+  *('benchmark', 'report', 'list', 'prepare', 'serve'),
+}
+MOST_FILES = 16
+
+# Who alone imports a third-party package.
+OWNERS = {
+  'flax': {'supernet.network'},
+  'orbax': {'runs.checkpoints'},
+  'array_record': {'data.array_records', 'data.shards'},
+  'google': {'data.tf_examples'},
+  'onnx': {'deploy.onnx'},
+  'onnxruntime': {'deploy.onnx', 'deploy.server', 'serve'},
+  'litserve': {'deploy.server', 'serve'},
+  'fastapi': {'deploy.server', 'deploy.admission'},
+  'tensorflow': {'deploy.saved_model', 'deploy.tflite', 'perf.input_rate'},
+  'ai_edge_litert': {'deploy.tflite'},
+  'grain': {'data.loader', 'data.pipeline', 'data.prepare_imagenet'},
+  'simplejpeg': {'data.decode'},
+  'matplotlib': {'reporting.plots'},
+  'optax': {
+    *('methods.optim', 'methods.schedules', 'methods.step'),
+    'perf.step_time',
+  },
+  'safetensors': {'deploy.package'},
+  'sklearn': {'strategies.predictor'},
+  'tensorboardX': {'runs.metrics'},
+  'msgspec': {'values.annotations', 'values.schema'},
+  'fcntl': {'system.locks'},
+}
+
+
+def _name(path: pathlib.Path) -> str:
+  return '.'.join(path.relative_to(PACKAGE).with_suffix('').parts)
+
+
+MODULES = sorted(
+  _name(path) for path in PACKAGE.rglob('*.py') if path.stem != '__init__'
+)
+
+
+def room_of(module: str) -> str:
+  """The room of a module, such as `spaces.arch`; '': none."""
+  return module.rpartition('.')[0]
 
 
 def imports(source: str) -> set[str]:
@@ -97,52 +85,58 @@ def imports(source: str) -> set[str]:
 
 
 def read(module: str) -> set[str]:
-  return imports((PACKAGE / f'{module}.py').read_text())
+  path = PACKAGE.joinpath(*module.split('.')).with_suffix('.py')
+  return imports(path.read_text())
 
 
 def ours(module: str) -> set[str]:
   """The package's modules that a module imports."""
-  parts = [name.split('.') for name in read(module)]
-  names = {p[1] for p in parts if p[0] == 'bignas_jax' and len(p) > 1}
-  return names & set(MODULES)
+  whole = {f'bignas_jax.{name}' for name in MODULES} & read(module)
+  return {name.removeprefix('bignas_jax.') for name in whole}
 
 
 def test_the_witness_sees_all_kinds_of_imports():
   source = (
     'import os.path, a as b\n'
-    'from bignas_jax import arch as arch_lib, ops\n'
-    'def f():\n  from bignas_jax.space import Space\n'
+    'from bignas_jax.spaces import arch as arch_lib, counting\n'
+    'def f():\n  from bignas_jax.spaces.space import Space\n'
     'extras.load(field, value, extra, "onnx.checker")\n'
   )
   assert imports(source) >= {
     'os.path',
     'a',
-    'bignas_jax.arch',
-    'bignas_jax.ops',
-    'bignas_jax.space',
+    'bignas_jax.spaces.arch',
+    'bignas_jax.spaces.counting',
+    'bignas_jax.spaces.space',
     'onnx.checker',
   }
-  assert {'arch', 'blocks', 'ops'} <= ours('supernet')
+  network = ours('supernet.network')
+  assert {'spaces.arch', 'supernet.mbconv', 'supernet.ops'} <= network
 
 
-def test_every_module_has_a_layer():
-  new = set(MODULES) - set(LAYER)
-  assert not new, (
-    f'{sorted(new)}: place it in LAYERS of {pathlib.Path(__file__).name}, in '
-    'the lowest layer above all that it imports, and in docs/design.md'
+def test_every_module_has_a_room():
+  found = {room_of(module) for module in MODULES} - {''}
+  assert found == set(ROOMS)
+  alone = {module for module in MODULES if not room_of(module)}
+  assert alone == {'api', 'cli', *COMMANDS}
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_a_room_can_be_overlooked(room):
+  """A sentence says what it is for, and there are not too many files."""
+  assert ast.get_docstring(
+    ast.parse((PACKAGE / room / '__init__.py').read_text())
   )
-
-
-def test_the_package_is_flat():
-  assert [p for p in PACKAGE.iterdir() if (p / '__init__.py').exists()] == []
+  inside = [module for module in MODULES if room_of(module) == room]
+  assert 0 < len(inside) <= MOST_FILES
 
 
 @pytest.mark.parametrize('module', MODULES)
 def test_imports_go_down(module):
-  if module not in LAYER:
-    pytest.fail(f'{module} has no layer')
-  upward = {n: LAYER[n] for n in ours(module) if LAYER[n] > LAYER[module]}
-  assert not upward, f'{module} (layer {LAYER[module]}) imports {upward}'
+  order = {room: number for number, room in enumerate((*ROOMS, ''))}
+  own = order[room_of(module)]
+  upward = {name for name in ours(module) if order[room_of(name)] > own}
+  assert not upward, f'{module} imports {upward}'
 
 
 def test_there_are_no_circles():
@@ -150,8 +144,13 @@ def test_there_are_no_circles():
   list(graphlib.TopologicalSorter(graph).static_order())
 
 
+def test_commands_import_no_command():
+  assert not {c: ours(c) & COMMANDS for c in COMMANDS if ours(c) & COMMANDS}
+
+
 def test_the_package_itself_imports_nothing_of_ours():
-  assert not {n for n in read('__init__') if n.startswith('bignas_jax')}
+  found = imports((PACKAGE / '__init__.py').read_text())
+  assert not {name for name in found if name.startswith('bignas_jax')}
 
 
 @pytest.mark.parametrize('dependency', OWNERS)
@@ -173,17 +172,26 @@ def reachable(module: str) -> set[str]:
   return found
 
 
-def test_search_algorithms_cannot_reach_the_model():
-  reached = reachable('selection')
-  assert not reached & {'model', 'supernet', 'blocks', 'ops', 'data', 'config'}
+def test_search_algorithms_cannot_reach_the_network():
+  for module in MODULES:
+    if room_of(module) == 'strategies':
+      rooms = {room_of(name) for name in reachable(module)}
+      assert rooms <= {'values', 'system', 'spaces', 'strategies'}
+
+
+def test_only_what_is_about_a_run_sees_a_config():
+  below = ROOMS[: ROOMS.index('runs')]
+  for module in MODULES:
+    if room_of(module) in below:
+      assert 'runs.config' not in reachable(module)
 
 
 def test_pure_values_need_no_jax():
   """So that `cost`, for one, answers at once, and a server is small."""
-  for start in (
-    *('counting', 'sampling', 'selection', 'spaces', 'presets'),
-    *('cost', 'list', 'latency', 'serve'),
-  ):
+  pure = [
+    m for m in MODULES if room_of(m) in ('values', 'spaces', 'strategies')
+  ]
+  for start in (*pure, 'methods.sampling', 'cost', 'list', 'serve'):
     users = {
       module
       for module in reachable(start)

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import tiny
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import errors, footprint, limits, spaces
-from bignas_jax.limits import Limits
+from bignas_jax.selection import child_costs
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import limits, zoo
+from bignas_jax.spaces.limits import Limits
+from bignas_jax.values import errors
 
-SPACES = {s.name: s for s in (tiny.SPACE, *spaces.SPACES.values())}
+SPACES = {s.name: s for s in (tiny.SPACE, *zoo.SPACES.values())}
 
 
 @functools.cache
 def costs_of(name):
-  return footprint.of(SPACES[name])
+  return child_costs.of(SPACES[name])
 
 
 def random_child(name, seed):
@@ -85,7 +87,7 @@ def test_an_impossible_set_names_one_child_that_is_near(name):
 def test_contradictory_limits_are_refused():
   asked = Limits(least={'macs': 2e6}, most={'macs': 1e6})
   with pytest.raises(errors.UserError, match=r'--min_macs.*<= 1e'):
-    limits.feasible(spaces.MNIST, costs_of('mnist'), asked)
+    limits.feasible(zoo.MNIST, costs_of('mnist'), asked)
 
 
 def test_limits_are_read_back():

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from bignas_jax import machine, process
+from bignas_jax.system import hardware, process
 
 
 def _zone(directory, name, used, top=1000):
@@ -23,7 +23,7 @@ def test_energy_of_cpus_goes_on_when_the_register_starts_over(tmp_path):
   second = _zone(tmp_path / 'intel-rapl:1', 'package-1', 0)
   part = _zone(tmp_path / 'intel-rapl:0:0', 'core', 0)
   whole = _zone(tmp_path / 'intel-rapl:2', 'psys', 0)
-  energy = machine.Energy(tmp_path)
+  energy = hardware.Energy(tmp_path)
   assert energy.joules() == {'cpu': 0}
   for counted_twice in (part, whole):
     counted_twice.write_text('500')
@@ -35,21 +35,21 @@ def test_energy_of_cpus_goes_on_when_the_register_starts_over(tmp_path):
 
 
 def test_no_register_no_figure(tmp_path):
-  assert machine.Energy(tmp_path / 'missing').joules() == {}
+  assert hardware.Energy(tmp_path / 'missing').joules() == {}
 
 
 def test_clocks_are_read_where_they_are(tmp_path):
   path = tmp_path / 'cpuinfo'
   path.write_text('cpu MHz\t\t: 1000.5\nflags\t: x\ncpu MHz\t\t: 2000.5\n')
-  assert machine.clocks(path) == {'machine/cpu_mhz': 1500.5}
-  assert machine.clocks(tmp_path / 'missing') == {}
+  assert hardware.clocks(path) == {'machine/cpu_mhz': 1500.5}
+  assert hardware.clocks(tmp_path / 'missing') == {}
 
 
 def test_peak_memory_is_what_the_kernel_counts():
   status = pathlib.Path('/proc/self/status')
   if not status.exists():
     pytest.skip('Linux shows it there')
-  found = machine.memory()['machine/host_peak_bytes']
+  found = hardware.memory()['machine/host_peak_bytes']
   (line,) = [x for x in status.read_text().splitlines() if 'VmHWM' in x]
   assert found == pytest.approx(1024 * int(line.split()[1]), rel=0.02)
 
@@ -85,17 +85,17 @@ def gpus(monkeypatch, tmp_path):
   )
   monkeypatch.setitem(sys.modules, 'pynvml', nvml)
   devices = [_Device(10), _Device(30)]
-  monkeypatch.setattr(machine.jax, 'local_devices', lambda: devices)
+  monkeypatch.setattr(hardware.jax, 'local_devices', lambda: devices)
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   return nvml, spent, tmp_path / 'missing'
 
 
 def test_gpus_are_those_of_the_run(gpus, monkeypatch):
   _, spent, missing = gpus
-  assert machine.memory()['machine/device_peak_bytes'] == 30
-  assert machine.clocks(missing) == {'machine/gpu_mhz': 900}
+  assert hardware.memory()['machine/device_peak_bytes'] == 30
+  assert hardware.clocks(missing) == {'machine/gpu_mhz': 900}
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,GPU-x')
-  energy = machine.Energy(missing)
+  energy = hardware.Energy(missing)
   spent.update({'0': 5500, '1': 9999, 'GPU-x': 8000})
   assert energy.joules() == {'gpu': 1.5}
 
@@ -107,8 +107,8 @@ def test_a_gpu_that_cannot_tell_leaves_no_figure(gpus):
     raise nvml.NVMLError('not supported')
 
   nvml.nvmlDeviceGetTotalEnergyConsumption = refuses
-  assert machine.Energy(missing).joules() == {}
-  assert machine.clocks(missing) == {'machine/gpu_mhz': 900}
+  assert hardware.Energy(missing).joules() == {}
+  assert hardware.clocks(missing) == {'machine/gpu_mhz': 900}
 
 
 def test_cores_are_counted_where_the_system_does_not_say_which(monkeypatch):

@@ -10,17 +10,17 @@ import pytest
 import test_programs
 import tiny
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import (
-  measures,
+from bignas_jax.methods import (
+  loss_graph,
   programs,
-  rules,
   sampling,
-  sandwich,
-  sharding,
-  supernet,
+  step,
+  step_metrics,
 )
+from bignas_jax.runs import config as config_lib
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import network
+from bignas_jax.system import mesh
 
 # With a second block, which is in a loop.
 SPACE = dataclasses.replace(
@@ -37,15 +37,15 @@ def ran(request):
   where = setup.model.where
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
-  state = sharding.put(where, state, sharding.REPLICATED)
-  batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
+  state = mesh.put(where, state, mesh.REPLICATED)
+  batch = mesh.put(where, test_programs._batch(0), mesh.split(where))
   children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
   gradients, softmaxes, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
     if child.role not in programs.STATIC:
       indices = arch_lib.encode(SPACE, child.arch)
-      indices = sharding.put(where, indices, sharding.REPLICATED)
+      indices = mesh.put(where, indices, mesh.REPLICATED)
     gradients, softmax, measured = compiled[programs.key(child)](
       state.params, state.step, batch, indices, gradients, dict(softmaxes)
     )
@@ -88,13 +88,13 @@ def test_gradient_norm_is_that_of_the_childs_own_gradient(ran):
 def _own_gradient(role: str, **changes):
   """Gradients of a step's only child, and what is measured of it."""
   config = tiny.config(space=tiny.QUICK, **changes)
-  where = sharding.mesh(jax.devices()[:1])
+  where = mesh.mesh(jax.devices()[:1])
   setup = config_lib.setup(config, where)
   setup = dataclasses.replace(
     setup, rule=dataclasses.replace(setup.rule, edges=_BY_THE_LABEL)
   )
   arch = programs.STATIC[role](tiny.QUICK) if role in programs.STATIC else None
-  run = sandwich.child(setup, role, 8, arch)
+  run = step.child(setup, role, 8, arch)
   batch = test_programs._batch(0)
   batch['image'] = batch['image'][:, 2:-2, 2:-2]
   indices = arch_lib.encode(tiny.QUICK, arch_lib.biggest(tiny.QUICK))
@@ -111,7 +111,7 @@ def _params():
 
 
 _BY_THE_LABEL = tuple(
-  rules.Edge(student=role, teacher='label') for role in sampling.ROLES
+  loss_graph.Edge(student=role, teacher='label') for role in sampling.ROLES
 )
 
 
@@ -121,7 +121,7 @@ _BY_THE_LABEL = tuple(
 )
 def test_gradient_norm_counts_each_parameter_once(role, weight_decay):
   """However blocks hand out their gradients: both ways agree."""
-  rule = rules.Rule(regularised=role, weight_decay=weight_decay)
+  rule = loss_graph.Rule(regularised=role, weight_decay=weight_decay)
   gradients = []
   for recompute in False, True:
     found, measured = _own_gradient(role, rule=rule, recompute=recompute)
@@ -131,14 +131,14 @@ def test_gradient_norm_counts_each_parameter_once(role, weight_decay):
 
 
 def test_gradient_norm_of_random_children_that_are_regularised():
-  rule = rules.Rule(regularised='random', weight_decay=1e-2)
+  rule = loss_graph.Rule(regularised='random', weight_decay=1e-2)
   found, measured = _own_gradient('random', rule=rule)
   np.testing.assert_allclose(measured['grad_norm'], _norm(found), rtol=1e-3)
 
 
 def test_agreement_is_with_the_teacher(ran):
   _, children, params, _, of_children, _, _, softmaxes = ran
-  logits = jax.jit(supernet.Supernet(SPACE).apply)
+  logits = jax.jit(network.Supernet(SPACE).apply)
   pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
   teacher = softmaxes['biggest'].argmax(-1)
   assert 'agreement' not in of_children[0]
@@ -172,10 +172,10 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
     pytest.skip('one device says it')
   config = tiny.config(space=SPACE)
   config.rule.aggregate = 'mean'
-  where = sharding.mesh(jax.devices()[:1])
+  where = mesh.mesh(jax.devices()[:1])
   setup = config_lib.setup(config, where)
   first = programs.all_programs(setup)[0]
-  batch = sharding.put(where, test_programs._batch(0), sharding.split(where))
+  batch = mesh.put(where, test_programs._batch(0), mesh.split(where))
   gradient, _, measured = first.function(
     params, np.int32(0), batch, None, None, {}
   )
@@ -185,20 +185,20 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
 
 def test_several_teachers_share_the_agreement():
   edges = (
-    rules.Edge(student='biggest', teacher='label'),
-    rules.Edge(student='smallest', teacher='biggest'),
-    rules.Edge(student='smallest', teacher='label'),
-    rules.Edge(student='random', teacher='biggest'),
-    rules.Edge(student='random', teacher='smallest'),
+    loss_graph.Edge(student='biggest', teacher='label'),
+    loss_graph.Edge(student='smallest', teacher='biggest'),
+    loss_graph.Edge(student='smallest', teacher='label'),
+    loss_graph.Edge(student='random', teacher='biggest'),
+    loss_graph.Edge(student='random', teacher='smallest'),
   )
-  rule = rules.Rule(edges=edges)
+  rule = loss_graph.Rule(edges=edges)
   eye = np.eye(3, dtype=np.float32)
   softmaxes = {'biggest': eye[[0, 1]], 'smallest': eye[[0, 0]]}
-  where = sharding.mesh(jax.devices()[:2])
+  where = mesh.mesh(jax.devices()[:2])
 
   def measured(role):
     def run(logits, labels, softmaxes):
-      return measures.of_child(
+      return step_metrics.of_child(
         rule,
         role,
         2,
@@ -210,8 +210,8 @@ def test_several_teachers_share_the_agreement():
         axes=where.axis_names,
       )
 
-    split = sharding.split(where)
-    on_two = sharding.per_device(where, (split,) * 3, sharding.REPLICATED)(run)
+    split = mesh.split(where)
+    on_two = mesh.per_device(where, (split,) * 3, mesh.REPLICATED)(run)
     return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), softmaxes)
 
   assert measured('smallest')['agreement'] == 1

@@ -8,7 +8,9 @@ import sys
 import pytest
 from etils import epath
 
-from bignas_jax import console, errors, metrics, process
+from bignas_jax.runs import metrics
+from bignas_jax.system import console, process
+from bignas_jax.values import errors
 
 
 class _Terminal(io.StringIO):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bignas_jax import depthwise, norm, ops, sharding, slicing
+from bignas_jax.supernet import batch_norm as batch_norm_lib
+from bignas_jax.supernet import depthwise, ops, slicing
+from bignas_jax.system import mesh
 
 PADDINGS = ('same', 'symmetric')
 
@@ -329,9 +331,9 @@ def test_adding_to_a_slice_is_adding_what_grew(left_out):
 EPSILON = 0.01
 
 
-def batch_norm(x, params, pooling=norm.Pooling(), stats=None):  # noqa: B008
-  y, moments = norm.batch_norm(x, params, stats, EPSILON, pooling)
-  whole = lambda m: norm.whole_batch(m, pooling)  # noqa: E731
+def batch_norm(x, params, pooling=batch_norm_lib.Pooling(), stats=None):  # noqa: B008
+  y, moments = batch_norm_lib.batch_norm(x, params, stats, EPSILON, pooling)
+  whole = lambda m: batch_norm_lib.whole_batch(m, pooling)  # noqa: E731
   return y, jax.tree.map(whole, moments)
 
 
@@ -360,7 +362,7 @@ def test_batch_norm_is_over_all_images():
 @pytest.mark.parametrize('group', [1, 2, 4, 8])
 def test_groups_of_images_share_statistics(group):
   x, params, _ = norm_case()
-  y, moments = batch_norm(x, params, norm.Pooling(group_size=group))
+  y, moments = batch_norm(x, params, batch_norm_lib.Pooling(group_size=group))
   expected = [
     plain_norm(x[i : i + group], params) for i in range(0, len(x), group)
   ]
@@ -375,7 +377,7 @@ def test_groups_of_images_share_statistics(group):
 def test_the_gradient_passes_through_the_statistics(swish, group):
   """Against JAX's own of the formula; known moments change nothing."""
   x, params, cotangent = norm_case()
-  pooling, active = norm.Pooling(group_size=group), jnp.arange(4) < 3
+  pooling, active = batch_norm_lib.Pooling(group_size=group), jnp.arange(4) < 3
 
   def plain(x, params):
     parts = x.reshape(-1, group or 8, *x.shape[1:])
@@ -387,7 +389,7 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
     return jnp.where(active, jax.nn.swish(y) if swish else y, 0)
 
   def ours(known, x, params):
-    return norm.batch_norm(
+    return batch_norm_lib.batch_norm(
       x,
       params,
       None,
@@ -400,7 +402,7 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
 
   y, vjp = jax.vjp(plain, x, params)
   expected = y, vjp(cotangent)
-  for known in (None, norm._moments(x, pooling)):
+  for known in (None, batch_norm_lib._moments(x, pooling)):
     run = functools.partial(ours, known)
     y, vjp, moments = jax.vjp(run, x, params, has_aux=True)
     assert_close((y, vjp(cotangent)), expected)
@@ -410,8 +412,10 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
 @pytest.mark.parametrize('group', [None, 2])
 def test_moments_past_the_active_width_are_zero(group):
   x, params, _ = norm_case()
-  pooling = norm.Pooling(group_size=group)
-  run = functools.partial(norm.batch_norm, x, params, None, EPSILON, pooling)
+  pooling = batch_norm_lib.Pooling(group_size=group)
+  run = functools.partial(
+    batch_norm_lib.batch_norm, x, params, None, EPSILON, pooling
+  )
   y, moments = run(width=jnp.int32(3))
   whole, every = run()
   for ours, all_of_them in (
@@ -435,9 +439,9 @@ def test_given_statistics_are_used():
 @pytest.mark.parametrize('group', [1, 2, 4, 8, None])
 def test_statistics_over_devices_are_those_of_one(group):
   x, params, cotangent = norm_case()
-  layout = sharding.Layout(axes=('outer', 'inner'), sizes=(2, -1))
-  where = sharding.mesh(jax.devices()[:4], layout)
-  split, whole = sharding.split(where), sharding.REPLICATED
+  layout = mesh.Layout(axes=('outer', 'inner'), sizes=(2, -1))
+  where = mesh.mesh(jax.devices()[:4], layout)
+  split, whole = mesh.split(where), mesh.REPLICATED
 
   def run(pooling, x, params, cotangent):
     y, vjp, moments = jax.vjp(
@@ -450,14 +454,14 @@ def test_statistics_over_devices_are_those_of_one(group):
     return y, dx, dparams, moments
 
   def on_each(x, params, cotangent):
-    pooling = norm.Pooling(where.axis_names, group)
+    pooling = batch_norm_lib.Pooling(where.axis_names, group)
     y, dx, dparams, moments = run(pooling, x, params, cotangent)
     return y, dx, lax.psum(dparams, where.axis_names), moments
 
-  mapped = sharding.per_device(
+  mapped = mesh.per_device(
     where, (split, whole, split), (split, split, whole, whole)
   )(on_each)
-  expected = run(norm.Pooling(group_size=group), x, params, cotangent)
+  expected = run(batch_norm_lib.Pooling(group_size=group), x, params, cotangent)
   assert_close(jax.jit(mapped)(x, params, cotangent), expected)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bignas_jax import optim, schedules
+from bignas_jax.methods import optim, schedules
 
 GRADS = np.random.default_rng(0).normal(size=(8, 5)) * [1e-4, 0.01, 1, 10, 0]
 START = np.array([1.0, -2.0, 0.5, 3.0, 4.0])

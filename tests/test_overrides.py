@@ -8,8 +8,9 @@ import hypothesis.strategies as st
 import pytest
 import tiny
 
-from bignas_jax import annotations, cli, errors, main, overrides, schema
-from bignas_jax import config as config_lib
+from bignas_jax import cli, main
+from bignas_jax.runs import config, overrides
+from bignas_jax.values import annotations, errors, schema
 
 
 def changed(*changes, **fields):
@@ -31,7 +32,7 @@ def test_fields_of_a_frozen_space_can_be_overridden():
     'optimizer.momentum=0.8',
     'recompute=true',
   )
-  config_lib.check(found)
+  config.check(found)
   stage = found.space.stages[0]
   assert (found.space.classes, stage.width, stage.se.ratio) == (
     12,
@@ -49,7 +50,7 @@ def test_fields_of_a_frozen_space_can_be_overridden():
 def test_a_space_given_by_name_becomes_one_that_can_be_changed():
   found = changed('space.classes=11', 'seed=3', space='mnist')
   assert found.space == dataclasses.replace(
-    config_lib.space(tiny.config(space='mnist')), classes=11
+    config.space(tiny.config(space='mnist')), classes=11
   )
   again = changed('space=mnist', 'space.classes=11')
   assert again.space == found.space
@@ -197,7 +198,7 @@ _MADE = 'import tiny\n\ndef get_config():\n  return tiny.config({})\n'
       ['line 5: AttributeError', 'stepz'],
     ),
     (
-      'from bignas_jax.space import Stage, Space\n\n'
+      'from bignas_jax.spaces.space import Stage, Space\n\n'
       'SPACE = Space(name="x", resolution=(0,), stem_width=(8,), stages=(),\n'
       '  head_width=(8,))\n',
       ['line 3: space.resolution: got (0,)'],

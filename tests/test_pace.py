@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from bignas_jax import pace
+from bignas_jax.training import step_timer
 
 
 class _Run:
@@ -14,8 +14,8 @@ class _Run:
     self.now, self.told, self.waited_for = 0.0, [], []
     self.seconds = collections.defaultdict(lambda: seconds)
     self.free = 0.0  # when the devices will be
-    self.pace = pace.Pace(self.told.append, lambda: self.now)
-    monkeypatch.setattr(pace.jax, 'block_until_ready', self._wait)
+    self.pace = step_timer.Pace(self.told.append, lambda: self.now)
+    monkeypatch.setattr(step_timer.jax, 'block_until_ready', self._wait)
 
   def _wait(self, step):
     self.waited_for.append(step)

@@ -6,7 +6,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from bignas_jax import cli, errors, parsing, schema
+from bignas_jax import cli
+from bignas_jax.values import errors, parsing, schema
 
 
 @pytest.mark.parametrize(

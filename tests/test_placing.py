@@ -13,7 +13,8 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import errors, placing
+from bignas_jax.system import staging
+from bignas_jax.values import errors
 
 MADE = {
   'onnx': {'model.onnx': b'new graph'},
@@ -65,12 +66,12 @@ def flat(formats):
 def export(out, formats=MADE):
   """What the command does with what it has made."""
   out = epath.Path(out)
-  with placing.staging(out) as stage:
+  with staging.staging(out) as stage:
     for name, contents in formats.items():
       write(stage / name, {name: contents})
     tops = {name.split('/')[0] for name in flat(formats)}
-    placing.check_files(out, tops, placing.names(placing.earlier(out)))
-    placing.install(out, stage, receipt(formats), formats)
+    staging.check_files(out, tops, staging.names(staging.earlier(out)))
+    staging.install(out, stage, receipt(formats), formats)
 
 
 @pytest.fixture
@@ -162,9 +163,9 @@ def test_places_that_are_no_places(tmp_path, monkeypatch):
   wrong = ('child', 'child/../child', '.', 'file', 'file/a', 'link', 'dangling')
   for name in (*wrong, '/proc/a', str(tmp_path)):
     with pytest.raises(errors.UserError, match='--out: got'):
-      placing.check_place(epath.Path(name), [epath.Path(child)])
+      staging.check_place(epath.Path(name), [epath.Path(child)])
   for name in ('new', 'new/deep', 'child/export'):
-    placing.check_place(epath.Path(name), [epath.Path(child)])
+    staging.check_place(epath.Path(name), [epath.Path(child)])
   assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -172,7 +173,7 @@ def test_what_fails_leaves_nothing(tmp_path):
   (tmp_path / 'a').mkdir()
   for error in (ZeroDivisionError, KeyboardInterrupt):
     out = epath.Path(tmp_path / 'a/b/c')
-    with pytest.raises(error), placing.staging(out) as stage:
+    with pytest.raises(error), staging.staging(out) as stage:
       (stage / 'file').write_text('half')
       raise error
   assert there(tmp_path) == {'a': None}
@@ -191,11 +192,12 @@ def test_two_at_once(tmp_path):
   out = tmp_path / 'out'
   code = (
     'import sys\nfrom etils import epath\n'
-    'from bignas_jax import errors, placing\n'
-    'try:\n  with placing.staging(epath.Path(sys.argv[1])): pass\n'
+    'from bignas_jax.values import errors\n'
+    'from bignas_jax.system import staging\n'
+    'try:\n  with staging.staging(epath.Path(sys.argv[1])): pass\n'
     'except errors.UserError as error: sys.exit(str(error))'
   )
-  with placing.staging(epath.Path(out)):
+  with staging.staging(epath.Path(out)):
     other = subprocess.run(
       [sys.executable, '-c', code, out],
       env=tiny.environment(),
@@ -242,7 +244,7 @@ def test_a_kill_leaves_an_export_or_none(tmp_path):
         calls = 0
     if calls:
       survived = False
-    told = placing.receipt(epath.Path(out))
+    told = staging.receipt(epath.Path(out))
     if told:
       formats = MADE if 'saved_model' in told['formats'] else OLDER
       assert told == receipt(formats)
@@ -262,6 +264,6 @@ def test_what_a_killed_export_had_not_touched_is_kept(tmp_path):
   older = (tmp_path / 'export.json').rename(tmp_path / '.export.json.old')
   (tmp_path / '.export.json.new').write_text(json.dumps(receipt(MADE)))
   (tmp_path / 'model.onnx').write_bytes(MADE['onnx']['model.onnx'])
-  earlier = placing.earlier(epath.Path(tmp_path))
+  earlier = staging.earlier(epath.Path(tmp_path))
   assert set(earlier['formats']) == {'triton'} and earlier['child'] == 'a'
   assert older.exists()

@@ -8,7 +8,7 @@ import PIL.ImageEnhance
 import PIL.ImageOps
 import pytest
 
-from bignas_jax import pixels, policies
+from bignas_jax.data import autoaugment, color_ops
 
 
 def picture(channels=3, size=64) -> np.ndarray:
@@ -49,13 +49,13 @@ def added(image):
 # Ours, Pillow's, the largest difference allowed, and the fraction of entries
 # that may differ by more: nearest pixels of points between two are rounded.
 CASES = {
-  'invert': (pixels.invert, PIL.ImageOps.invert, 0, 0),
-  'auto_contrast': (pixels.auto_contrast, PIL.ImageOps.autocontrast, 1, 0),
-  'equalize': (pixels.equalize, PIL.ImageOps.equalize, 0, 0),
-  'solarize_add': (lambda i: pixels.solarize_add(i, 40), added, 0, 0),
+  'invert': (color_ops.invert, PIL.ImageOps.invert, 0, 0),
+  'auto_contrast': (color_ops.auto_contrast, PIL.ImageOps.autocontrast, 1, 0),
+  'equalize': (color_ops.equalize, PIL.ImageOps.equalize, 0, 0),
+  'solarize_add': (lambda i: color_ops.solarize_add(i, 40), added, 0, 0),
   **{
     f'posterize {bits}': (
-      lambda i, b=bits: pixels.posterize(i, b),
+      lambda i, b=bits: color_ops.posterize(i, b),
       lambda i, b=bits: PIL.ImageOps.posterize(i, b),
       0,
       0,
@@ -64,7 +64,7 @@ CASES = {
   },
   **{
     f'solarize {t}': (
-      lambda i, t=t: pixels.solarize(i, t),
+      lambda i, t=t: color_ops.solarize(i, t),
       lambda i, t=t: PIL.ImageOps.solarize(i, t),
       0,
       0,
@@ -73,7 +73,7 @@ CASES = {
   },
   **{
     f'{name} {factor}': (
-      lambda i, f=factor, n=name: getattr(pixels, n)(i, f),
+      lambda i, f=factor, n=name: getattr(color_ops, n)(i, f),
       enhanced(getattr(PIL.ImageEnhance, name.title()), factor),
       2 if name == 'color' else 1,  # Pillow truncates, and its luma differs
       0,
@@ -83,7 +83,7 @@ CASES = {
   },
   **{
     f'rotate {degrees}': (
-      lambda i, d=degrees: pixels.rotate(i, d),
+      lambda i, d=degrees: color_ops.rotate(i, d),
       lambda i, d=degrees: i.rotate(
         d, fillcolor=128 if i.mode == 'L' else (128,) * 3
       ),
@@ -93,25 +93,25 @@ CASES = {
     for degrees in (-27, 12, 90)
   },
   'shear_x': (
-    lambda i: pixels.shear_x(i, 0.27),
+    lambda i: color_ops.shear_x(i, 0.27),
     moved(1, 0.27, 0, 0, 1, 0),
     0,
     0.01,
   ),
   'shear_y': (
-    lambda i: pixels.shear_y(i, -0.23),
+    lambda i: color_ops.shear_y(i, -0.23),
     moved(1, 0, 0, -0.23, 1, 0),
     0,
     0.01,
   ),
   'translate_x': (
-    lambda i: pixels.translate_x(i, 0.25),
+    lambda i: color_ops.translate_x(i, 0.25),
     moved(1, 0, 16, 0, 1, 0),
     0,
     0,
   ),
   'translate_y': (
-    lambda i: pixels.translate_y(i, -0.5),
+    lambda i: color_ops.translate_y(i, -0.5),
     moved(1, 0, 0, 0, 1, -32),
     0,
     0,
@@ -140,17 +140,17 @@ def test_an_operation_does_what_pillow_does(name, channels):
 @pytest.mark.parametrize('value', [0, 7, 255])
 def test_an_image_of_one_color_has_no_contrast_to_stretch(value):
   image = np.full((9, 9, 3), value, np.uint8)
-  for operation in (pixels.auto_contrast, pixels.equalize):
+  for operation in (color_ops.auto_contrast, color_ops.equalize):
     np.testing.assert_array_equal(operation(image), image)
 
 
-@pytest.mark.parametrize('policy', policies.AUTOAUGMENT.values())
+@pytest.mark.parametrize('policy', autoaugment.AUTOAUGMENT.values())
 def test_a_policy_has_25_pairs_of_operations(policy):
   assert len(policy) == 25
   for pair in policy:
     assert len(pair) == 2
     for name, probability, level in pair:
-      assert name in policies.OPERATIONS
+      assert name in autoaugment.OPERATIONS
       assert 0 <= probability <= 1 and 0 <= level <= 10
 
 
@@ -158,7 +158,7 @@ def test_the_policies_are_those_published():
   """Operations of the tables, counted, and a row of each."""
   counts = {
     name: collections.Counter(op[0] for pair in policy for op in pair)
-    for name, policy in policies.AUTOAUGMENT.items()
+    for name, policy in autoaugment.AUTOAUGMENT.items()
   }
   assert counts['autoaugment_original'] == {
     'Equalize': 17,
@@ -185,20 +185,20 @@ def test_the_policies_are_those_published():
     'Invert': 1,
     'TranslateY': 1,
   }
-  assert policies.ORIGINAL[17] == (('Sharpness', 0.4, 7), ('Invert', 0.6, 8))
-  assert policies.V0[15] == (('Rotate', 1.0, 7), ('TranslateY', 0.8, 9))
-  assert len(set(policies.RANDAUGMENT)) == 14
+  assert autoaugment.ORIGINAL[17] == (('Sharpness', 0.4, 7), ('Invert', 0.6, 8))
+  assert autoaugment.V0[15] == (('Rotate', 1.0, 7), ('TranslateY', 0.8, 9))
+  assert len(set(autoaugment.RANDAUGMENT)) == 14
 
 
 def test_chances_are_those_of_the_policy():
   image, rng = picture(), np.random.default_rng(0)
   always = ((('Invert', 1.0, 0), ('Solarize', 0.0, 0)),)
   for _ in range(20):
-    out = policies.autoaugment(rng, image, always)
+    out = autoaugment.autoaugment(rng, image, always)
     np.testing.assert_array_equal(out, 255 - image)
   half = ((('Invert', 0.5, 0), ('Identity', 1.0, 0)),)
   changed = sum(
-    bool((policies.autoaugment(rng, image, half) != image).any())
+    bool((autoaugment.autoaugment(rng, image, half) != image).any())
     for _ in range(400)
   )
   assert 160 <= changed <= 240
@@ -208,9 +208,9 @@ def test_chances_are_those_of_the_policy():
 def test_policies_are_functions_of_the_generator(channels):
   image = picture(channels)
   for apply in (
-    lambda rng: policies.autoaugment(rng, image, policies.V0),
-    lambda rng: policies.autoaugment(rng, image, policies.ORIGINAL),
-    lambda rng: policies.randaugment(rng, image, 2, 9),
+    lambda rng: autoaugment.autoaugment(rng, image, autoaugment.V0),
+    lambda rng: autoaugment.autoaugment(rng, image, autoaugment.ORIGINAL),
+    lambda rng: autoaugment.randaugment(rng, image, 2, 9),
   ):
     seen = [apply(np.random.default_rng(seed)) for seed in range(60)]
     again = [apply(np.random.default_rng(seed)) for seed in range(60)]
@@ -222,15 +222,19 @@ def test_policies_are_functions_of_the_generator(channels):
 
 def test_randaugment_applies_as_many_layers_as_asked_for(monkeypatch):
   image, rng = picture(), np.random.default_rng(0)
-  np.testing.assert_array_equal(policies.randaugment(rng, image, 0, 9), image)
-  monkeypatch.setattr(policies, 'RANDAUGMENT', ('Invert',))
+  np.testing.assert_array_equal(
+    autoaugment.randaugment(rng, image, 0, 9), image
+  )
+  monkeypatch.setattr(autoaugment, 'RANDAUGMENT', ('Invert',))
   for layers in (1, 2, 3):
-    out = policies.randaugment(rng, image, layers, 9)
+    out = autoaugment.randaugment(rng, image, layers, 9)
     np.testing.assert_array_equal(out, 255 - image if layers % 2 else image)
 
 
 def test_signs_are_drawn():
   image, rng = picture(), np.random.default_rng(0)
   policy = ((('Rotate', 1.0, 5), ('Identity', 0.0, 0)),)
-  seen = {policies.autoaugment(rng, image, policy).tobytes() for _ in range(20)}
-  assert seen == {pixels.rotate(image, d).tobytes() for d in (-15, 15)}
+  seen = {
+    autoaugment.autoaugment(rng, image, policy).tobytes() for _ in range(20)
+  }
+  assert seen == {color_ops.rotate(image, d).tobytes() for d in (-15, 15)}

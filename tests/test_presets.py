@@ -5,11 +5,13 @@ import json
 
 import pytest
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import cli, cost, counting, errors, presets, spaces
+from bignas_jax import cli, cost
 from bignas_jax import list as list_command
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.values import errors
 
-MNIST = spaces.MNIST
+MNIST = zoo.MNIST
 named = pytest.mark.parametrize('name', presets.PRESETS)
 
 
@@ -17,7 +19,7 @@ named = pytest.mark.parametrize('name', presets.PRESETS)
 def test_a_preset_costs_what_was_printed(name):
   """To half of the last digit that was: a million MACs, 100,000 parameters."""
   preset = presets.PRESETS[name]
-  cost = counting.cost(spaces.get(preset.space), preset.arch)
+  cost = counting.cost(zoo.get(preset.space), preset.arch)
   assert abs(cost.macs - preset.macs) <= 500_000
   if preset.params is not None:
     assert abs(cost.params - preset.params) <= 50_000
@@ -28,14 +30,14 @@ def test_a_preset_costs_what_was_printed(name):
 @named
 def test_a_preset_is_read_by_name_in_its_space_alone(name):
   preset = presets.PRESETS[name]
-  space = spaces.get(preset.space)
+  space = zoo.get(preset.space)
   assert presets.parse(space, name) == preset.arch
   assert presets.space_of(name) == space
   # Other classes make no other architecture; nor does being alone.
   few = dataclasses.replace(space, classes=10)
   assert presets.parse(few, name) == preset.arch
   assert presets.parse(arch_lib.pin(space, preset.arch), name) == preset.arch
-  for other in spaces.SPACES.values():
+  for other in zoo.SPACES.values():
     if other is not space:
       with pytest.raises(errors.UserError, match=f'of space {space.name}'):
         presets.parse(other, name)
@@ -134,7 +136,7 @@ def test_list_tells_people_and_programs_the_same(capsys):
   captured = capsys.readouterr()
   (line,) = captured.out.splitlines()
   found = json.loads(line)
-  assert [s['name'] for s in found['spaces']] == list(spaces.SPACES)
+  assert [s['name'] for s in found['spaces']] == list(zoo.SPACES)
   assert {p['name'] for p in found['presets']} == set(presets.PRESETS)
   for space in found['spaces']:
     assert f'space {space["name"]}: {space["children"]:,} ' in captured.err
@@ -146,7 +148,7 @@ def test_list_tells_people_and_programs_the_same(capsys):
     assert one['published']['source'] in told
     arch = json.dumps(one['arch'])
     assert (
-      presets.parse(spaces.get(one['space']), arch).resolution
+      presets.parse(zoo.get(one['space']), arch).resolution
       == (one['resolution'])
     )
 

@@ -11,17 +11,12 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  backend,
-  optim,
-  programs,
-  rules,
-  sandwich,
-  sharding,
-  supernet,
-)
-from bignas_jax import config as config_lib
+from bignas_jax.methods import loss_graph, optim, programs
+from bignas_jax.methods import step as step_lib
+from bignas_jax.runs import config as config_lib
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import network
+from bignas_jax.system import mesh, xla
 
 
 def _batch(step: int, size: int = 16):
@@ -33,12 +28,12 @@ def _batch(step: int, size: int = 16):
 
 
 # All that rules can say: whole or split, of parameters or of the optimiser.
-SHARDED = sharding.Layout(
+SHARDED = mesh.Layout(
   axes=('replica', 'shard'),
   sizes=(2, -1),
   rules=(('bias', ''), ('kernel|opt_state', 'shard')),
 )
-LAYOUTS = {'row': sharding.Layout(), 'sharded': SHARDED}
+LAYOUTS = {'row': mesh.Layout(), 'sharded': SHARDED}
 
 
 @functools.cache
@@ -46,14 +41,14 @@ def _compiled(
   devices: int, group: int = 0, layout: str = 'row', space=tiny.SPACE
 ):
   config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
-  where = sharding.mesh(jax.devices()[:devices], config.layout)
+  where = mesh.mesh(jax.devices()[:devices], config.layout)
   setup = config_lib.setup(config, where)
   return config, setup, programs.compile_all(programs.all_programs(setup))
 
 
-def _perturbed(setup) -> sandwich.State:
+def _perturbed(setup) -> step_lib.State:
   """A state in which no branch is silenced by a zero scale."""
-  state = jax.jit(sandwich.init_state(setup))()
+  state = jax.jit(step_lib.init_state(setup))()
   leaves, tree = jax.tree.flatten(state.params)
   keys = jax.random.split(jax.random.key(7), len(leaves))
   noisy = [
@@ -66,13 +61,13 @@ def _perturbed(setup) -> sandwich.State:
 def _train(devices, steps, group=0, layout='row', space=tiny.SPACE):
   config, setup, compiled = _compiled(devices, group, layout, space)
   where, policy = setup.model.where, config_lib.policy(config)
-  like = sandwich.described_state(setup)
-  state = jax.device_put(_perturbed(setup), sharding.places(like))
+  like = step_lib.described_state(setup)
+  state = jax.device_put(_perturbed(setup), mesh.places(like))
   for step in range(steps):
-    batch = sharding.put(where, _batch(step), sharding.split(where))
+    batch = mesh.put(where, _batch(step), mesh.split(where))
     children = policy(space, config.seed, step)
     state, _ = programs.step(setup, compiled, state, batch, children)
-  assert sharding.places(state) == sharding.places(like)
+  assert mesh.places(state) == mesh.places(like)
   return jax.device_get(state)
 
 
@@ -84,8 +79,8 @@ def _defined_gradient(config, params, batch, children, keys):
     images = jax.image.resize(
       pixels, (16, arch.resolution, arch.resolution, 1), 'bicubic'
     )
-    net = supernet.Supernet(arch_lib.pin(tiny.SPACE, arch))
-    own = supernet.slice_child(tiny.SPACE, {'params': params}, arch)
+    net = network.Supernet(arch_lib.pin(tiny.SPACE, arch))
+    own = network.slice_child(tiny.SPACE, {'params': params}, arch)
     return net.apply(own, images, **dropout)
 
   def total(params):
@@ -120,7 +115,7 @@ def test_step_is_one_update_from_the_defined_gradient():
 
   gradients, softmaxes = None, {}
   where = setup.model.where
-  batch = sharding.put(where, _batch(0), sharding.split(where))
+  batch = mesh.put(where, _batch(0), mesh.split(where))
   for child in children:
     static = child.role in programs.STATIC
     indices = None if static else arch_lib.encode(tiny.SPACE, child.arch)
@@ -155,7 +150,7 @@ def test_random_children_compile_nothing_and_move_nothing():
   config, setup, compiled = _compiled(1)
   state = _perturbed(setup)
   where = setup.model.where
-  batch = sharding.put(where, _batch(0), sharding.split(where))
+  batch = mesh.put(where, _batch(0), mesh.split(where))
   policy = config_lib.policy(config)
 
   def step(number, state):
@@ -164,7 +159,7 @@ def test_random_children_compile_nothing_and_move_nothing():
 
   state, _ = step(0, state)
   random = []
-  with backend.traces() as traces, jax.transfer_guard('disallow'):
+  with xla.traces() as traces, jax.transfer_guard('disallow'):
     for number in range(1, 101):
       state, children = step(number, state)
       random += [one.arch for one in children if one.role == 'random']
@@ -172,7 +167,7 @@ def test_random_children_compile_nothing_and_move_nothing():
   assert traces == []
   assert len(random) == 200 and len(set(random)) > 30
   # Both watch: something new is seen, and a hidden transfer is refused.
-  with backend.traces() as traces:
+  with xla.traces() as traces:
     jax.jit(lambda x: x + len(random))(state.step)
   assert traces
   refused = pytest.raises(Exception, match='Disallowed host-to-device')
@@ -203,9 +198,9 @@ def test_four_devices_train_as_one(group, layout, space):
 
 def test_the_first_rule_that_matches_places_an_array():
   _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK_TWO)
-  state = sandwich.described_state(setup)
+  state = step_lib.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
-  stem, whole = spec.params['stem'], sharding.REPLICATED
+  stem, whole = spec.params['stem'], mesh.REPLICATED
   assert stem['conv']['kernel'] == PartitionSpec(None, None, None, 'shard')
   assert stem['bn']['scale'] == stem['bn']['bias'] == whole
   slots = jax.tree_util.tree_leaves_with_path(spec.opt_state)
@@ -223,12 +218,17 @@ def test_batch_norm_groups_change_the_result():
 
 
 def test_rule_without_a_teacher_before_its_student_is_refused():
-  edges = (rules.Edge(student='biggest', teacher='smallest'),)
+  edges = (loss_graph.Edge(student='biggest', teacher='smallest'),)
   with pytest.raises(ValueError, match=r'rule\.edges'):
-    rules.check(rules.Rule(edges=edges), ['biggest', 'smallest'])
-  edges = (*rules.Rule().edges, rules.Edge(student='ranodm', teacher='label'))
+    loss_graph.check(loss_graph.Rule(edges=edges), ['biggest', 'smallest'])
+  edges = (
+    *loss_graph.Rule().edges,
+    loss_graph.Edge(student='ranodm', teacher='label'),
+  )
   with pytest.raises(ValueError, match='did you mean random'):
-    rules.check(rules.Rule(edges=edges), ['biggest', 'smallest', 'random'])
+    loss_graph.check(
+      loss_graph.Rule(edges=edges), ['biggest', 'smallest', 'random']
+    )
 
 
 def test_weight_decay_takes_kernels_only():

@@ -5,7 +5,8 @@ import json
 import pytest
 from etils import epath
 
-from bignas_jax import errors, questions
+from bignas_jax.selection import questions
+from bignas_jax.values import errors
 
 ASKED = {
   'strategy': 'nsga2',

@@ -11,9 +11,10 @@ import pytest
 import tiny
 from test_serving import Service
 
-from bignas_jax import cli, extraction
-from bignas_jax.evaluation import Calibration
-from bignas_jax.selection import Search
+from bignas_jax import cli
+from bignas_jax.selection import extraction
+from bignas_jax.strategies.problem import Search
+from bignas_jax.supernet.evaluation import Calibration
 from configs import imagenet
 
 _CLASSES = 'cat', 'dog', 'owl'

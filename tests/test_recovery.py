@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import tiny
 
-from bignas_jax import (
-  checkpoint,
-  config,
-  errors,
-  programs,
-  recovery,
-  rollbacks,
-  stopping,
-  training,
-)
-from bignas_jax.divergence import Diverged, Watch
-from bignas_jax.rollbacks import Rollback
+from bignas_jax.methods import programs
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config, rollbacks
+from bignas_jax.runs.rollbacks import Rollback
+from bignas_jax.system import stopping
+from bignas_jax.training import loop, recovery
+from bignas_jax.training.divergence import Diverged, Watch
+from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -29,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture(scope='module', autouse=True)
 def programs_are_compiled_once():
   """All configs below have the same programs; tracing them takes seconds."""
-  compile_all, evaluator, made = programs.compile_all, training.evaluator, {}
+  compile_all, evaluator, made = programs.compile_all, loop.evaluator, {}
 
   def compiled(listed):
     return made.get('step') or made.setdefault('step', compile_all(listed))
@@ -39,7 +35,7 @@ def programs_are_compiled_once():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(programs, 'compile_all', compiled)
-    patch.setattr(training, 'evaluator', evaluates)
+    patch.setattr(loop, 'evaluator', evaluates)
     yield
 
 
@@ -170,9 +166,12 @@ CONFIG = _config()
 
 def _end(config_, workdir):
   """(state, logged lines without what tells of the machine) of a run."""
-  training.train(config_, workdir)
-  setup, checkpoints = config.setup(config_), checkpoint.Checkpoints(workdir)
-  state = jax.device_get(training.restore_or_init(setup, checkpoints))
+  loop.train(config_, workdir)
+  setup, checkpoints = (
+    config.setup(config_),
+    checkpoints_lib.Checkpoints(workdir),
+  )
+  state = jax.device_get(loop.restore_or_init(setup, checkpoints))
   checkpoints.close()
   return state, tiny.numbers(workdir)
 
@@ -204,7 +203,7 @@ def test_a_run_goes_round_what_made_it_diverge(tmp_path, monkeypatch):
       with patch.context() as stops:
         stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
         with pytest.raises(errors.Preempted):
-          training.train(_config(), workdir)
+          loop.train(_config(), workdir)
       chex.assert_trees_all_equal(_end(_config(), workdir), unbroken)
       assert rollbacks.read(workdir) == went
   told = tmp_path / 'told'
@@ -238,7 +237,7 @@ def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):
     with pytest.raises(
       errors.Failed, match='diverged 3 times after step 4'
     ) as no:
-      training.train(config_, tmp_path)
+      loop.train(config_, tmp_path)
   assert 'schedule.peak' in str(no.value)
   assert no.value.result['step'] == 4
   assert len(no.value.result['rollbacks']) == 3
@@ -246,7 +245,7 @@ def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):
   assert max(steps) == 4
   before = sorted(tmp_path.rglob('*'))
   with pytest.raises(errors.Failed, match='diverged 3 times'):  # at once
-    training.train(config_, tmp_path)
+    loop.train(config_, tmp_path)
   assert sorted(tmp_path.rglob('*')) == before
 
 
@@ -264,7 +263,7 @@ def test_an_evaluation_that_was_cut_short_is_made_up_for(
     raise Killed
 
   with monkeypatch.context() as patch:
-    patch.setattr(training._Run, 'evaluate', dies)
+    patch.setattr(loop._Run, 'evaluate', dies)
     with pytest.raises(Killed):
-      training.train(config_, tmp_path / 'cut')
+      loop.train(config_, tmp_path / 'cut')
   chex.assert_trees_all_equal(_end(config_, tmp_path / 'cut'), whole)

@@ -11,8 +11,9 @@ import hypothesis.strategies as st
 import pytest
 from etils import epath
 
-from bignas_jax import child as child_lib
-from bignas_jax import errors, receipts, replacing
+from bignas_jax.deploy import package
+from bignas_jax.system import digests, replacing
+from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0/children/best'
 PACKAGE = {'child.json', 'model.safetensors'}
@@ -20,7 +21,7 @@ PACKAGE = {'child.json', 'model.safetensors'}
 
 @pytest.fixture
 def child():
-  return child_lib.load(epath.Path(GOLDEN))
+  return package.load(epath.Path(GOLDEN))
 
 
 def _files(directory):
@@ -34,7 +35,7 @@ def _files(directory):
 def _export(directory, content=b'network'):
   directory.mkdir(parents=True)
   (directory / 'model.onnx').write_bytes(content)
-  digest = receipts.digest(epath.Path(directory / 'model.onnx'))
+  digest = digests.digest(epath.Path(directory / 'model.onnx'))
   told = {'files': {'model.onnx': {'sha256': digest}}}
   (directory / 'export.json').write_text(json.dumps({'formats': {'o': told}}))
 
@@ -80,8 +81,8 @@ def test_what_is_not_ours_is_refused_and_untouched(kind, child, tmp_path):
   (tmp_path / 'thesis.new/file').write_text('beside')
   before = _files(tmp_path)
   for act in (
-    lambda: child_lib.check_place(epath.Path(out)),
-    lambda: child_lib.save(epath.Path(out), child),
+    lambda: package.check_place(epath.Path(out)),
+    lambda: package.save(epath.Path(out), child),
   ):
     with pytest.raises(errors.UserError, match=r'--out: .*thesis') as caught:
       act()
@@ -101,9 +102,9 @@ def test_a_package_is_written_where_it_may_be(kind, child, tmp_path):
     out.mkdir()
     for name in PACKAGE:
       (out / name).write_text('older')
-  child_lib.save(epath.Path(out), child)
+  package.save(epath.Path(out), child)
   assert set(_files(out)) == PACKAGE
-  assert child_lib.load(epath.Path(out)).info['arch'] == child.info['arch']
+  assert package.load(epath.Path(out)).info['arch'] == child.info['arch']
   assert out.is_symlink() == (kind == 'link')
   left = {p.name for p in tmp_path.iterdir()}
   assert left <= {'a', 'deep', 'there'}, 'temporary directories are gone'
@@ -113,27 +114,27 @@ def test_what_was_made_of_an_older_child_goes_with_it_and_is_named(
   child, tmp_path, capsys
 ):
   out = tmp_path / 'a'
-  child_lib.save(epath.Path(out), child)
+  package.save(epath.Path(out), child)
   _export(out / 'export')
   (out / 'latency.json').write_text('{}')
-  child_lib.save(epath.Path(out), child)
+  package.save(epath.Path(out), child)
   assert set(_files(out)) == PACKAGE
   assert 'export, latency.json' in capsys.readouterr().err
 
 
 def test_the_current_directory_may_be_empty_only(child, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  child_lib.save(epath.Path('.'), child)
+  package.save(epath.Path('.'), child)
   assert set(os.listdir(tmp_path)) == PACKAGE
   with pytest.raises(errors.UserError, match='current one'):
-    child_lib.save(epath.Path('.'), child)
+    package.save(epath.Path('.'), child)
 
 
 def test_a_dangling_link_and_a_place_without_permission_are_refused(tmp_path):
   (tmp_path / 'link').symlink_to(tmp_path / 'nowhere')
   for out in (tmp_path / 'link', '/proc/child'):
     with pytest.raises(errors.UserError, match='--out'):
-      child_lib.check_place(epath.Path(out))
+      package.check_place(epath.Path(out))
 
 
 class _Killed(BaseException):
@@ -176,7 +177,7 @@ def test_a_kill_leaves_the_old_package_or_the_new_one(
     real = replacing._exchange if exchange else cannot
     patch.setattr(replacing, '_exchange', dying(real))
     with contextlib.suppress(_Killed):
-      child_lib.save(epath.Path(out), child)
+      package.save(epath.Path(out), child)
   found = [_files(p) for p in base.iterdir()]
   if exchange:
     found = [_files(out)]

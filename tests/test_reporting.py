@@ -14,25 +14,18 @@ import numpy as np
 import pytest
 from etils import epath
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import (
-  contents,
-  counting,
-  errors,
-  files,
-  latency,
-  latency_tables,
-  overrides,
-  plots,
-  presets,
-  records,
-  report,
-  reporting,
-)
-from bignas_jax import page as page_lib
-from bignas_jax import workdir as workdir_lib
-from bignas_jax.archive import Archive, Entry
+from bignas_jax import report
+from bignas_jax.reporting import contents, plots, run_files
+from bignas_jax.reporting import html as html_lib
+from bignas_jax.reporting import report as report_lib
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs import overrides
+from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, latency, latency_tables, presets
+from bignas_jax.system import files
+from bignas_jax.values import errors
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG = overrides.load(str(_ROOT / 'configs' / 'mnist.py'))
@@ -235,7 +228,7 @@ def _write_metrics(workdir: pathlib.Path) -> None:
 
 def full(workdir: pathlib.Path) -> Entry:
   """Everything that a finished run leaves, except weights."""
-  workdir_lib.claim(workdir, _CONFIG)
+  directory_lib.claim(workdir, _CONFIG)
   _write_metrics(workdir)
   best = _write_search(workdir)
   _write_predictor(workdir)
@@ -255,7 +248,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def started(tmp_path):
   """A work directory with nothing in it but the config."""
-  workdir_lib.claim(tmp_path / 'new run', _CONFIG)
+  directory_lib.claim(tmp_path / 'new run', _CONFIG)
   return tmp_path / 'new run'
 
 
@@ -386,10 +379,10 @@ def test_exports_are_their_receipts(started):
   }
   (started / 'children/best/export').mkdir()
   files.write_json(started / 'children/best/export/export.json', receipt)
-  reporting.write(started)
+  report_lib.write(started)
   rows = _read(started).rows
   assert ['onnx', '1.0e-07', '100.0', '123,456'] in rows
-  assert ['tflite', page_lib.NOTHING, '100.0', '123,456'] in rows
+  assert ['tflite', html_lib.NOTHING, '100.0', '123,456'] in rows
 
 
 def _table(path: pathlib.Path) -> latency.Table:
@@ -433,7 +426,7 @@ def test_accuracy_against_latency(started, tmp_path):
   page = _read(started)
   assert 'extracted as fast: timed' in page.text
   assert ['Abacus 2', 'onnx', '4', '12.3', '13.4', '325'] in page.rows
-  child = records.read(epath.Path(started)).children[0]
+  child = run_files.read(epath.Path(started)).children[0]
   assert contents.measured_ms(child.measured, table) == 11.9
   assert best.arch.resolution in (28, 32)
 
@@ -443,7 +436,7 @@ def test_published_networks_are_marked(started, monkeypatch):
   arch = _entries()[3].arch
   named = {'famous': presets.Preset('mnist', arch, 1, None, 0.5, 'a paper')}
   monkeypatch.setattr(presets, 'PRESETS', named)
-  reporting.write(started)
+  report_lib.write(started)
   assert 'famous' in _read(started).text
 
 
@@ -483,12 +476,12 @@ def test_config_is_shown_whole(run):
 def test_same_files_same_page(run):
   workdir, *_ = run
   first = (workdir / 'report.html').read_bytes()
-  reporting.write(workdir)
+  report_lib.write(workdir)
   assert (workdir / 'report.html').read_bytes() == first
 
 
 def test_parts_not_made_yet_name_their_commands(started):
-  result = reporting.write(started)
+  result = report_lib.write(started)
   page = _read(started)
   known = [name for name in _SECTIONS if name not in _AFTER_SEARCH]
   assert page.headings == ['BigNAS supernet mnist', *known]
@@ -507,7 +500,7 @@ def test_parts_not_made_yet_name_their_commands(started):
 
 def test_training_only(started):
   _write_metrics(started)
-  reporting.write(started)
+  report_lib.write(started)
   page = _read(started)
   assert 'eval-top1' in page.ids
   assert 'pareto' not in page.ids
@@ -516,7 +509,7 @@ def test_training_only(started):
 def test_searched_but_not_extracted(started):
   best = _write_search(started)
   (started / 'search' / 'calibration.json').unlink()
-  result = reporting.write(started)
+  result = report_lib.write(started)
   page = _read(started)
   assert result['best']['test_top1'] is None
   assert f'{100 * best.top1:.1f} % held-out top-1' in page.text
@@ -535,7 +528,7 @@ def test_null_everywhere(started):
   files.write_json(started / 'search' / 'calibration.json', calibration)
   nothing = dict.fromkeys(('accuracy', 'calibration', 'parity', 'source'))
   _write_child(started, 'best', best.arch, **nothing)
-  reporting.write(started)
+  report_lib.write(started)
   page = _read(started)
   assert 'nan' not in page.text.lower().split()
   assert 'None' not in page.text.split()
@@ -543,7 +536,7 @@ def test_null_everywhere(started):
 
 def test_run_card_is_shown_if_there_is_one(started):
   _write_metrics(started)
-  reporting.write(started)
+  report_lib.write(started)
   assert 'What it took' not in _read(started).headings
   one = {'started': '2024-05-06T07:08:09+00:00', 'status': 'killed'}
   two = one | {
@@ -559,7 +552,7 @@ def test_run_card_is_shown_if_there_is_one(started):
   card = {'status': 'finished', 'step': 900, 'of': 900, 'images': 57600}
   card |= {'hours': 3.25, 'sittings': [one, two]}
   files.write_json(started / 'run.json', card)
-  reporting.write(started)
+  report_lib.write(started)
   page = _read(started)
   assert 'What it took' in page.headings
   for told in (
@@ -588,7 +581,7 @@ def _alone(init_from: str = ''):
 @pytest.mark.parametrize('init_from', ['', 'runs/<demo>/children/best'])
 def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
   config, arch = _alone(init_from)
-  workdir_lib.claim(tmp_path, config)
+  directory_lib.claim(tmp_path, config)
   steps = [
     {
       'step': step,
@@ -602,13 +595,13 @@ def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
   ]
   lines = ''.join(json.dumps(line) + '\n' for line in steps)
   (tmp_path / 'metrics.jsonl').write_text(lines)
-  result = reporting.write(tmp_path)
+  result = report_lib.write(tmp_path)
   assert result['smallest_test_top1'] is None
   page = _read(tmp_path)
   assert '--arch=best' in page.text, 'how to extract it'
   source = {'step': 600, 'config_sha256': config_lib.sha256(config)}
   _write_child(tmp_path, 'best', arch, source=source)
-  reporting.write(tmp_path)
+  report_lib.write(tmp_path)
   page = _read(tmp_path)
   assert page.headings == [
     'One network of space mnist',
@@ -630,10 +623,10 @@ def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
 
 def test_the_biggest_child_alone(tmp_path):
   config = dataclasses.replace(_CONFIG, policy='alone')
-  workdir_lib.claim(tmp_path, config)
+  directory_lib.claim(tmp_path, config)
   line = {'step': 20, 'train/loss_biggest': 1.0}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(line) + '\n')
-  reporting.write(tmp_path)
+  report_lib.write(tmp_path)
   text = _read(tmp_path).text
   assert 'A step trains the biggest child alone.' in text
   assert 'sandwich' not in text[: text.index('The whole config')]
@@ -654,7 +647,7 @@ def test_text_from_files_is_escaped(started):
   found['children'][0]['name'] = evil
   files.write_json(path, found)
   _write_child(started, '<b>$x_{$', best.arch, source={'version': evil})
-  reporting.write(started)
+  report_lib.write(started)
   page = _read(started)
   assert not {'script', 'b'} & {tag for tag, _ in page.tags}
   assert page.text.count(evil) >= 4
@@ -665,7 +658,7 @@ def test_child_of_another_config_is_marked(started):
   best = _write_search(started)
   source = {'step': 5, 'config_sha256': 'other', 'version': '0'}
   _write_child(started, 'best', best.arch, source=source)
-  reporting.write(started)
+  report_lib.write(started)
   assert 'another config' in _read(started).text
 
 
@@ -675,7 +668,7 @@ def test_only_the_step_of_the_last_search_is_compared(started, other):
   _write_search(started)
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)
   archive.append(archive.entries[0]._replace(step=other, top1=0.999))
-  reporting.write(started)
+  report_lib.write(started)
   page = _read(started)
   assert 'children of step 600 were' in page.text
   assert '1 children of other steps are not shown' in page.text
@@ -696,7 +689,7 @@ def test_damaged_file_is_named(started, path, text, names):
   (started / path).parent.mkdir(parents=True)
   (started / path).write_text(text)
   with pytest.raises(errors.UserError, match=names):
-    reporting.write(started)
+    report_lib.write(started)
   assert not (started / 'report.html').exists()
 
 
@@ -733,7 +726,7 @@ def test_notebooks_keep_their_own_style():
   assert dict(matplotlib.rcParams) == before
   program = (
     'import matplotlib; before = dict(matplotlib.rcParams)\n'
-    'from bignas_jax import plots\n'
+    'from bignas_jax.reporting import plots\n'
     'assert dict(matplotlib.rcParams) == before'
   )
   subprocess.run([sys.executable, '-c', program], check=True)
@@ -741,7 +734,7 @@ def test_notebooks_keep_their_own_style():
 
 def test_axes_are_plain_numbers():
   """Top-1 is linear, however low it began; a long loss is logarithmic."""
-  top1 = page_lib.curves('top1', {'a': [(1, 3.0), (2, 99.0)]}, 'top-1, %', '')
+  top1 = html_lib.curves('top1', {'a': [(1, 3.0), (2, 99.0)]}, 'top-1, %', '')
   assert 'mathdefault' not in top1
   loss = plots.curves({'a': [(1, 0.02), (2, 990.0)]}, 'loss', log=True)
   assert 'mathdefault' not in loss

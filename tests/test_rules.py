@@ -13,20 +13,16 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import config as config_lib
-from bignas_jax import (
-  errors,
-  losses,
-  metrics,
-  programs,
-  rules,
-  sandwich,
-  sharding,
-  training,
-)
-from bignas_jax.rules import LABEL, Edge, Rule
-from bignas_jax.sampling import ROLES, Child
+from bignas_jax.methods import loss_graph, losses, programs
+from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
+from bignas_jax.methods.sampling import ROLES, Child
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import metrics
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.system import mesh
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 # One block without an expanding convolution: traced in no time.
 BASE = dataclasses.replace(
@@ -116,7 +112,7 @@ def policies(draw, names=(*ROLES, LABEL), weights=_ONE):
 def test_what_is_accepted_is_what_can_run(policy):
   rule, roles = policy
   try:
-    rules.check(rule, roles)
+    loss_graph.check(rule, roles)
   except errors.UserError as error:
     assert error.field.startswith('rule.')
     assert not runs(rule, roles)
@@ -127,12 +123,12 @@ def test_what_is_accepted_is_what_can_run(policy):
 @functools.cache
 def _setup(resolutions):
   config = tiny.config(space=space_of(resolutions))
-  return config_lib.setup(config, sharding.mesh(jax.devices()[:1]))
+  return config_lib.setup(config, mesh.mesh(jax.devices()[:1]))
 
 
 def setup_of(rule, roles, resolutions):
   return dataclasses.replace(
-    _setup(resolutions), rule=rules.among(rule, roles), roles=roles
+    _setup(resolutions), rule=loss_graph.among(rule, roles), roles=roles
   )
 
 
@@ -146,7 +142,7 @@ def outputs(setup, program):
     program.name,
     setup.model.space.resolution,
     [edge for edge in setup.rule.edges if edge.student == role],
-    role in rules.teachers(setup.rule),
+    role in loss_graph.teachers(setup.rule),
     role == setup.rule.regularised,
     jax.tree.structure(program.arguments),
   )
@@ -168,7 +164,7 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
   rule, roles = policy
   if not runs(rule, roles):
     return
-  rules.check(rule, roles)
+  loss_graph.check(rule, roles)
   setup = setup_of(rule, roles, resolutions)
   listed = programs.all_programs(setup)
   used = set()
@@ -190,7 +186,7 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
   known = {programs.key(child) for child in children} | {'start', 'update'}
   assert used <= known and used >= known - {'start'}
   for child, numbers in zip(children, measured, strict=False):
-    teachers = set(rules.teachers_of(rule, child.role))
+    teachers = set(loss_graph.teachers_of(rule, child.role))
     assert ('agreement' in numbers) == bool(teachers)
 
 
@@ -209,7 +205,7 @@ def _ran(setup, children):
   where, batch = setup.model.where, test_programs._batch(0)
   batch['image'] = batch['image'][:, : setup.model.image_size]
   batch['image'] = batch['image'][:, :, : setup.model.image_size]
-  there = sharding.put(where, batch, sharding.split(where))
+  there = mesh.put(where, batch, mesh.split(where))
   _, measured = programs.step(setup, compiled, state, there, children)
   return params, batch, gradients[0], jax.device_get(measured)
 
@@ -228,7 +224,7 @@ def test_a_step_of_random_children_that_teach_the_smallest():
     weight_decay=0.0,
     label_smoothing=0.0,
   )
-  rules.check(rule, roles)
+  loss_graph.check(rule, roles)
   setup = setup_of(rule, roles, (8, 12))
   space = setup.model.space
   children = children_of(space, roles)
@@ -276,7 +272,7 @@ def test_a_first_child_that_is_static_starts_the_sum_itself():
   names = [program.name for program in listed]
   assert names == ['start', 'biggest', 'update']
   gradients = listed[0].function()
-  like = sandwich.described_state(_setup((8,))).params
+  like = step_lib.described_state(_setup((8,))).params
   assert shapes(gradients) == shapes(like)
   assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
@@ -300,11 +296,11 @@ def test_a_run_without_a_biggest_child(tmp_path, monkeypatch):
     eval_every=2,
     recovery=config_lib.Recovery(window=1),
   )
-  result = training.train(config, tmp_path)
+  result = loop.train(config, tmp_path)
   ends = {f'eval/{role}/top1' for role in ('biggest', 'smallest')}
   assert ends <= set(result)
   lines = metrics.read(tmp_path)
   assert [line['step'] for line in lines] == [1, 2, 2]
   assert 'train/top1_random' in lines[0]
-  assert training.train(config, tmp_path) == result
+  assert loop.train(config, tmp_path) == result
   assert len(metrics.read(tmp_path)) == 3

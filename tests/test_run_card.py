@@ -7,8 +7,9 @@ import jax
 import pytest
 import tiny
 
-from bignas_jax import cluster, errors, machine, process, run_card
-from bignas_jax import config as config_lib
+from bignas_jax.runs import config, run_card
+from bignas_jax.system import cluster, hardware, process
+from bignas_jax.values import errors
 
 CONFIG = tiny.config()
 
@@ -50,7 +51,7 @@ def test_a_run_in_one_sitting(tmp_path, clock):
   assert (found['step'], found['of'], found['steps']) == (6, 6, 6)
   assert found['hours'] == 0.75
   assert found['device_hours'] == 0.75 * jax.device_count()
-  assert found['config_sha256'] == config_lib.sha256(CONFIG)
+  assert found['config_sha256'] == config.sha256(CONFIG)
   (only,) = found['sittings']
   assert only['versions']['jax'] == jax.__version__
   assert only['devices'] == jax.device_count() and only['processes'] == 1
@@ -91,9 +92,9 @@ def test_a_killed_sitting_counts_until_it_was_last_seen(tmp_path, clock):
 
 
 def test_energy_is_there_only_if_it_was_read(tmp_path, clock, monkeypatch):
-  monkeypatch.setattr(machine.Energy, 'joules', lambda self: {})
+  monkeypatch.setattr(hardware.Energy, 'joules', lambda self: {})
   _sit(tmp_path, clock, 0, 3, 1)
-  monkeypatch.setattr(machine.Energy, 'joules', lambda self: {'cpu': 7.5})
+  monkeypatch.setattr(hardware.Energy, 'joules', lambda self: {'cpu': 7.5})
   _sit(tmp_path, clock, 3, 6, 1)
   without, with_energy = _read(tmp_path)['sittings']
   assert 'leader_energy_j' not in without

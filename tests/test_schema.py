@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from bignas_jax import errors, schema
+from bignas_jax.values import errors, schema
 
 
 @dataclasses.dataclass(kw_only=True)

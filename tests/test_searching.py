@@ -14,21 +14,18 @@ import pytest
 import tiny
 
 import bignas_jax
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  cli,
-  errors,
-  evaluation,
-  extraction,
-  locks,
-  predictor,
-  search,
-  sources,
-  training,
-)
-from bignas_jax import trained as trained_lib
-from bignas_jax.selection import Search
-from bignas_jax.sources import Data
+from bignas_jax import cli, search
+from bignas_jax.data import sources
+from bignas_jax.data.sources import Data
+from bignas_jax.runs import restore
+from bignas_jax.selection import extraction
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.strategies import predictor
+from bignas_jax.strategies.problem import Search
+from bignas_jax.supernet import evaluation
+from bignas_jax.system import locks
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 SPACE = dataclasses.replace(
   tiny.QUICK,
@@ -75,7 +72,7 @@ def trained(tmp_path_factory):
   config = run_config(base / 'images')
   held_out = sources.load(config.data, 1).held_out
   pathlib.Path(held_out.name(3)).write_bytes(b'no image')
-  training.train(config, base / 'run')
+  loop.train(config, base / 'run')
   return base / 'run'
 
 
@@ -369,14 +366,14 @@ def test_other_weights_of_a_step_are_searched_anew(run, capsys, monkeypatch):
   """As after a rollback; what was found of the older ones is kept."""
   asked = '--strategy=random', '--evaluations=3'
   searched(capsys, run, *asked)
-  before, load = archive(run), trained_lib.load
+  before, load = archive(run), restore.load
 
   def trained_again(*arguments):
     found = load(*arguments)
     params = jax.tree.map(lambda leaf: 2 * leaf, found.params)
     return found._replace(params=params)
 
-  monkeypatch.setattr(trained_lib, 'load', trained_again)
+  monkeypatch.setattr(restore, 'load', trained_again)
   assert status(run, *asked) == 0
   told = capsys.readouterr()
   assert told.err.count('step 1 has other weights') == 1

@@ -8,27 +8,25 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
+from bignas_jax.selection import child_costs
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import limits as limits_lib
+from bignas_jax.spaces import presets, zoo
+from bignas_jax.spaces.limits import Limits
+from bignas_jax.strategies import (
   coarse_to_fine,
-  errors,
   evolution,
-  footprint,
   nsga2,
   predictor,
-  presets,
-  schema,
-  selection,
-  spaces,
-  strategies,
+  table,
 )
-from bignas_jax import limits as limits_lib
-from bignas_jax.limits import Limits
-from bignas_jax.selection import Problem, Search
+from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies.problem import Problem, Search
+from bignas_jax.values import errors, schema
 
-SPACE = spaces.MNIST
-COSTS = footprint.of(SPACE)
-STRATEGIES = strategies.STRATEGIES
+SPACE = zoo.MNIST
+COSTS = child_costs.of(SPACE)
+STRATEGIES = table.STRATEGIES
 
 
 def _macs(arch):
@@ -83,11 +81,11 @@ def asked_by(strategy, formula=_smooth, limits=FREE, **settings):
 
 
 def test_the_papers_grid_has_160_skeletons():
-  grid = coarse_to_fine.grid(spaces.BIGNAS, Search())
+  grid = coarse_to_fine.grid(zoo.BIGNAS, Search())
   assert len(grid) == 5 * 4 * 2 * 4
-  assert all(arch_lib.contains(spaces.BIGNAS, arch) for arch in grid)
-  assert arch_lib.smallest(spaces.BIGNAS) in grid
-  assert arch_lib.biggest(spaces.BIGNAS) in grid
+  assert all(arch_lib.contains(zoo.BIGNAS, arch) for arch in grid)
+  assert arch_lib.smallest(zoo.BIGNAS) in grid
+  assert arch_lib.biggest(zoo.BIGNAS) in grid
 
 
 def test_fine_steps_improve_on_the_grid():
@@ -249,14 +247,14 @@ def test_nsga2_leaves_children_of_unknown_costs_out():
 def _hypervolume(archs):
   """Under the front's staircase, above the worst score, up to the dearest."""
   worst, end = _smooth(arch_lib.smallest(SPACE)), arch_lib.biggest(SPACE)
-  front = selection.front([(_macs(a), _smooth(a)) for a in archs])
+  front = problem_lib.front([(_macs(a), _smooth(a)) for a in archs])
   costs = [cost for cost, _ in front] + [_macs(end)]
   steps = zip(itertools.pairwise(costs), front, strict=True)
   return sum((b - a) * (score - worst) for (a, b), (_, score) in steps)
 
 
 def test_predictor_learns_what_was_known_before():
-  drawn = selection.draw(problem(_near), 100, arch_lib.generator(9))
+  drawn = problem_lib.draw(problem(_near), 100, arch_lib.generator(9))
   settings = Search(evaluations=10, population=3)
   best = []
   for known in ({}, {arch: _near(arch) for arch in drawn}):
@@ -267,7 +265,7 @@ def test_predictor_learns_what_was_known_before():
 
 
 def test_quality_of_predictions_is_that_of_children_not_learnt_from():
-  archs = selection.draw(problem(_smooth), 120, arch_lib.generator(3))
+  archs = problem_lib.draw(problem(_smooth), 120, arch_lib.generator(3))
   found = predictor.quality(SPACE, {arch: _smooth(arch) for arch in archs})
   assert found['children'] == 120 and found['rank_correlation'] > 0.8
   rng = np.random.default_rng(0)
@@ -299,13 +297,13 @@ def test_published_networks_of_the_space_are_evaluated_too(monkeypatch):
     'elsewhere': presets.Preset('bignas', inside, 1, None, 0.5, 'a paper'),
   }
   monkeypatch.setattr(presets, 'PRESETS', named)
-  assert strategies.published(SPACE) == [inside]
+  assert table.published(SPACE) == [inside]
   settings = Search(evaluations=5)
   for fits, expected in ((True, 6), (False, 5)):
-    found = strategies.planned('random', SPACE, lambda _, f=fits: f, settings)
+    found = table.planned('random', SPACE, lambda _, f=fits: f, settings)
     assert found == expected
 
 
 def test_front_holds_those_that_no_other_beats():
   points = [(1, 5), (2, 4), (2, 6), (3, 6), (4, 9), (1, 3)]
-  assert selection.front(points) == [(1, 5), (2, 6), (4, 9)]
+  assert problem_lib.front(points) == [(1, 5), (2, 6), (4, 9)]

@@ -28,17 +28,11 @@ import pytest
 import tiny
 from etils import epath
 
-from bignas_jax import (
-  admission,
-  augment,
-  cli,
-  images,
-  serve,
-  serving,
-  storage,
-  to_onnx,
-)
-from bignas_jax import child as child_lib
+from bignas_jax import cli, serve
+from bignas_jax.data import decode, transforms
+from bignas_jax.deploy import admission, onnx, server
+from bignas_jax.deploy import package as package_lib
+from bignas_jax.system import storage
 
 ROOT = pathlib.Path(__file__).parents[1]
 CROP = 0.8
@@ -58,7 +52,7 @@ def package(tmp_path_factory):
   child.info['data']['eval_crop'] = CROP
   child.info['class_names'] = CLASS_NAMES
   child.info['accuracy'] = {'top1': float('nan'), 'split': 'test'}
-  child_lib.save(where, child)
+  package_lib.save(where, child)
   return where
 
 
@@ -149,9 +143,9 @@ def expected(package, encoded):
   """The answer, by the artifact alone."""
   info = json.loads((package / 'child.json').read_text())
   size, channels = info['input']['image_size'], info['input']['channels']
-  image = images.open_image(encoded, channels)
-  pixels = augment.centre(image, size, crop=CROP)
-  run = to_onnx.load(pathlib.Path(package / 'service'))
+  image = decode.open_image(encoded, channels)
+  pixels = transforms.centre(image, size, crop=CROP)
+  run = onnx.load(pathlib.Path(package / 'service'))
   powers = np.exp(run(pixels[None])[0].astype(np.float64))
   return dict(zip(SHOWN, powers / powers.sum(), strict=True))
 
@@ -197,15 +191,15 @@ def test_everyone_gets_an_own_answer(service, package):
   ],
 )
 def test_an_output_without_a_name_is_called_by_its_number(given, names):
-  found = serving.names({'classes': 2, 'class_names': given})
+  found = server.names({'classes': 2, 'class_names': given})
   assert found == names
   for logits in (np.array([1.0, 0.0]), np.array([0.0, 1.0])):
-    assert serving.ranked(logits, found)[0]['name'] == names[logits.argmax()]
+    assert server.ranked(logits, found)[0]['name'] == names[logits.argmax()]
 
 
 def test_images_run_together(package):
   """LitServe hands over as many as wait; a single one is not stacked."""
-  api = serving.Api(str(package / 'service/model.onnx'), 'ab', 8, 0.02)
+  api = server.Api(str(package / 'service/model.onnx'), 'ab', 8, 0.02)
   assert (api.max_batch_size, api.batch_timeout) == (8, 0.02)
   api.setup('cpu')
   rng = np.random.default_rng(0)
@@ -265,7 +259,7 @@ def test_images_wait_until_others_are_decoded(monkeypatch):
   """At once they have no more pixels than one may have."""
   held, most = 0, 0
 
-  class Slow(serving.Prepare):
+  class Slow(server.Prepare):
     def __call__(self, encoded):
       nonlocal held, most
       held += self.pixels(encoded)
@@ -282,7 +276,7 @@ def test_images_wait_until_others_are_decoded(monkeypatch):
 
   async def crowd():
     sent = [small] * 20 + [unknown] * 3 + [small] * 7
-    await asyncio.gather(*(serving.received(request, one) for one in sent))
+    await asyncio.gather(*(server.received(request, one) for one in sent))
 
   asyncio.run(crowd())
   assert 600 < most <= 2_000
@@ -329,7 +323,7 @@ def spoken(service, *pieces):
 def test_a_request_that_is_too_long_is_refused_before_it_is_sent(service):
   head = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: '
   head += b'multipart/form-data; boundary=b\r\n'
-  longer = b'Content-Length: %d\r\n\r\n' % (serving.MAX_BYTES + 1)
+  longer = b'Content-Length: %d\r\n\r\n' % (server.MAX_BYTES + 1)
   assert b' 413 ' in spoken(service, head, longer).splitlines()[0]
   part = b'--b\r\nContent-Disposition: form-data; name="image"; '
   part += b'filename="x"\r\n\r\n'
@@ -355,7 +349,7 @@ def test_pages_of_a_site_that_is_named_do(package):
   info = json.loads((package / 'child.json').read_text())
   origins = ['https://example.org']
   artifact = str(package / 'service/model.onnx')
-  made = serving.server(
+  made = server.server(
     artifact,
     info,
     max_batch_size=2,
@@ -567,7 +561,7 @@ def test_triton_finds_a_repository(package, tmp_path):
   config = (model / 'config.pbtxt').read_text()
   assert 'dims: [ 8, 8, 1 ]' in config and 'TYPE_UINT8' in config
   images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
-  assert to_onnx.load(model / '1')(images).shape == (3, 10)
+  assert onnx.load(model / '1')(images).shape == (3, 10)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from bignas_jax import config as config_lib
-from bignas_jax import errors, evaluate, norm, sharding, trained
+from bignas_jax import evaluate
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import restore
+from bignas_jax.supernet import batch_norm
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'run_0_1_0'
 
@@ -38,8 +42,8 @@ def test_batches_that_can_be_shared_are_those_whose_groups_stay_whole(
         return False
     return True
 
-  batches = [sharding.Batch('batch_size', images, group)]
-  assert sharding.can_share(batches, devices) == whole()
+  batches = [mesh_lib.Batch('batch_size', images, group)]
+  assert mesh_lib.can_share(batches, devices) == whole()
 
 
 @pytest.mark.parametrize(
@@ -84,12 +88,12 @@ def test_evaluation_asks_for_no_groups_of_images():
   config_lib.check(config)
   config_lib.setup(config)
   x, ones = jnp.ones((100, 2, 2, 4)), np.ones(4, np.float32)
-  y, moments = norm.batch_norm(
+  y, moments = batch_norm.batch_norm(
     x,
     {'scale': ones, 'bias': ones},
     {'mean': ones, 'var': ones},
     1e-3,
-    norm.Pooling(group_size=32),
+    batch_norm.Pooling(group_size=32),
   )
   np.testing.assert_array_equal(y, np.ones(x.shape))
   assert moments['mean'].shape == (1, 4)
@@ -111,10 +115,10 @@ def test_rows_of_a_process_are_those_of_its_devices():
     return Mesh(np.array(devices).reshape(2, -1), ('outer', 'inner'))
 
   turns = mesh(0, 1, 1, 0)
-  assert sharding.rows(turns, 8, 0) == [0, 1, 6, 7]
-  assert sharding.rows(turns, 8, 1) == [2, 3, 4, 5]
-  assert sharding.rows(mesh(1, 1, 0, 0), 4, 0) == [2, 3]
-  assert sharding.rows(sharding.mesh(), 8) == [*range(8)]
+  assert mesh_lib.rows(turns, 8, 0) == [0, 1, 6, 7]
+  assert mesh_lib.rows(turns, 8, 1) == [2, 3, 4, 5]
+  assert mesh_lib.rows(mesh(1, 1, 0, 0), 4, 0) == [2, 3]
+  assert mesh_lib.rows(mesh_lib.mesh(), 8) == [*range(8)]
 
 
 @pytest.fixture
@@ -138,7 +142,7 @@ def test_a_trained_run_takes_the_devices_that_can_share_its_batches(
   ]
   # Of four, all.
   monkeypatch.undo()
-  assert trained.load(run).model.where.size == 4
+  assert restore.load(run).model.where.size == 4
   assert 'devices' not in capsys.readouterr().err
 
 
@@ -149,5 +153,5 @@ def test_several_processes_take_all_devices_or_none(run, monkeypatch):
   config.write_text(json.dumps(fields))
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   with pytest.raises(errors.UserError, match='multiple of the 4') as refused:
-    trained.load(run)
+    restore.load(run)
   assert refused.value.field == 'eval_batch_size'

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from bignas_jax import errors, spaces
-from bignas_jax import space as space_lib
-from bignas_jax.space import SqueezeExcite, Stage
+from bignas_jax.spaces import space as space_lib
+from bignas_jax.spaces import zoo
+from bignas_jax.spaces.space import SqueezeExcite, Stage
+from bignas_jax.values import errors
 
-SPACES = list(spaces.SPACES.values())
+SPACES = list(zoo.SPACES.values())
 
 
 def steps(first, last):
@@ -27,7 +28,7 @@ def upto(last, first=1):
 
 
 def test_bignas_is_the_papers_table():
-  space = spaces.BIGNAS
+  space = zoo.BIGNAS
   assert space.resolution == (192, 224, 256, 288, 320)
   assert space.train_resolution == (192, 224, 288, 320)
   assert space.stem_width == steps(32, 40)
@@ -54,7 +55,7 @@ def test_bignas_is_the_papers_table():
 
 
 def test_attentive_nas_is_the_papers_table():
-  space = spaces.ATTENTIVE_NAS
+  space = zoo.ATTENTIVE_NAS
   assert space.resolution == space.train_resolution == (192, 224, 256, 288)
   assert space.stem_width == (16, 24)
   assert columns(space) == [
@@ -81,7 +82,7 @@ def test_attentive_nas_is_the_papers_table():
 
 
 def test_mnist_exercises_every_dimension():
-  space = spaces.MNIST
+  space = zoo.MNIST
   assert set(space.train_resolution) < set(space.resolution)
   for field in ('width', 'depth', 'kernel_size', 'expand_ratio'):
     assert any(len(getattr(stage, field)) > 1 for stage in space.stages), field
@@ -91,12 +92,12 @@ def test_mnist_exercises_every_dimension():
 
 
 def test_get():
-  assert [spaces.get(space.name) for space in SPACES] == SPACES
-  assert spaces.get(SPACES[0]) is SPACES[0]
+  assert [zoo.get(space.name) for space in SPACES] == SPACES
+  assert zoo.get(SPACES[0]) is SPACES[0]
   with pytest.raises(errors.UserError, match='did you mean mnist') as caught:
-    spaces.get('mnits')
+    zoo.get('mnits')
   assert caught.value.field == 'space'
-  for name in spaces.SPACES:
+  for name in zoo.SPACES:
     assert name in str(caught.value)
 
 
@@ -124,11 +125,11 @@ def test_round_to_8(value, expected):
 
 
 def test_hidden_width_follows_the_active_input_width():
-  stage = spaces.ATTENTIVE_NAS.stages[1]
+  stage = zoo.ATTENTIVE_NAS.stages[1]
   assert space_lib.hidden_width(stage, 16, 5) == 80
   assert space_lib.hidden_width(stage, 24, 5) == 120
   assert space_lib.hidden_width(stage, 12, 5) == 64  # 60, to a multiple of 8
-  first = spaces.ATTENTIVE_NAS.stages[0]
+  first = zoo.ATTENTIVE_NAS.stages[0]
   assert not first.has_expand
   assert space_lib.hidden_width(first, 24, 1) == 24
   kept = dataclasses.replace(stage, expand_ratio=(1,), expand_conv=True)
@@ -137,8 +138,8 @@ def test_hidden_width_follows_the_active_input_width():
 
 
 def test_squeeze_width_of_either_rule():
-  efficient = spaces.BIGNAS.stages[0].se
-  mobile = spaces.ATTENTIVE_NAS.stages[2].se
+  efficient = zoo.BIGNAS.stages[0].se
+  mobile = zoo.ATTENTIVE_NAS.stages[2].se
   assert efficient is not None
   assert mobile is not None
   # Of the block's input, whatever the hidden width; never 0.
@@ -151,7 +152,7 @@ def test_squeeze_width_of_either_rule():
   assert space_lib.squeeze_width(mobile, 24, 144) == 40  # 36
 
 
-SPACE = spaces.MNIST
+SPACE = zoo.MNIST
 BAD_CHOICES = [
   (),
   8,

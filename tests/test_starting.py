@@ -14,24 +14,17 @@ import reference
 import tiny
 from autograd.scipy import special
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  checkpoint,
-  errors,
-  nested,
-  programs,
-  rules,
-  sandwich,
-  sharding,
-  slicing,
-  starting,
-  stopping,
-  supernet,
-  training,
-)
-from bignas_jax import child as child_lib
-from bignas_jax import config as config_lib
-from bignas_jax import workdir as workdir_lib
+from bignas_jax.deploy import package as package_lib
+from bignas_jax.methods import loss_graph, programs, step
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs import warm_start
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.supernet import network, slicing
+from bignas_jax.system import mesh, stopping
+from bignas_jax.training import loop
+from bignas_jax.values import errors, structs
 
 ARCH = arch_lib.biggest(tiny.QUICK)
 
@@ -47,7 +40,7 @@ def package(tmp_path_factory):
   """The directory of a child whose images are shrunk, from 12 pixels to 8."""
   directory = tmp_path_factory.mktemp('package') / 'child'
   space = arch_lib.pin(tiny.QUICK, ARCH)
-  params = jax.jit(functools.partial(supernet.init, space))(jax.random.key(5))
+  params = jax.jit(functools.partial(network.init, space))(jax.random.key(5))
   norms = slicing.norm_shapes(params, ('mean', 'var'))
   variables = {
     'params': params,
@@ -66,7 +59,7 @@ def package(tmp_path_factory):
     'calibration': {'images': 8, 'seed': 0},
     'data': {},
   }
-  child_lib.save(directory, child_lib.Child(ARCH, space, variables, info))
+  package_lib.save(directory, package_lib.Child(ARCH, space, variables, info))
   return directory
 
 
@@ -77,7 +70,7 @@ def copied(package, tmp_path):
 
 
 def _resolved(**changes):
-  config = starting.resolve(_alone(**changes))
+  config = warm_start.resolve(_alone(**changes))
   config_lib.check(config)
   return config
 
@@ -90,7 +83,7 @@ def test_only_the_networks_programs_are_made():
   setup = config_lib.setup(config)
   names = [p.name for p in programs.all_programs(setup)]
   assert names == ['biggest', 'update']
-  assert rules.teachers(setup.rule) == set()
+  assert loss_graph.teachers(setup.rule) == set()
   (child,) = config_lib.policy(config)(setup.model.space, 0, 3)
   assert child == ('biggest', arch_lib.smallest(tiny.QUICK))
   # Of a sandwich without random children, no programs for random ones either.
@@ -101,14 +94,14 @@ def test_only_the_networks_programs_are_made():
 
 def test_a_step_is_that_of_a_plain_network():
   """Loss, gradient and update written out, of a network without elasticity."""
-  rule = rules.Rule(dropout=0.0, weight_decay=1e-2, label_smoothing=0.1)
+  rule = loss_graph.Rule(dropout=0.0, weight_decay=1e-2, label_smoothing=0.1)
   arch = arch_lib.to_json(ARCH)
   config = _resolved(space=tiny.QUICK, arch=arch, rule=rule)
   config.schedule.warmup_steps = 0
-  where = sharding.mesh(jax.devices()[:1])
+  where = mesh.mesh(jax.devices()[:1])
   setup = config_lib.setup(config, where)
   compiled = programs.compile_all(programs.all_programs(setup))
-  state = jax.jit(sandwich.init_state(setup))()
+  state = jax.jit(step.init_state(setup))()
   draw = lambda leaf: 0.2 * jax.random.normal(jax.random.key(3), leaf.shape)  # noqa: E731
   params = jax.device_get(jax.tree.map(lambda p: p + draw(p), state.params))
   state = state._replace(params=params)
@@ -138,9 +131,9 @@ def test_a_step_is_that_of_a_plain_network():
     gradient,
   )
   batch = {'image': images, 'label': labels}
-  batch = sharding.put(where, batch, sharding.split(where))
+  batch = mesh.put(where, batch, mesh.split(where))
   children = config_lib.policy(config)(setup.model.space, 0, 0)
-  state = sharding.put(where, state, sharding.REPLICATED)
+  state = mesh.put(where, state, mesh.REPLICATED)
   after, measured = programs.step(setup, compiled, state, batch, children)
   of_child, of_update = measured
   assert float(of_update['lr']) == pytest.approx(rate)
@@ -170,9 +163,9 @@ def test_what_names_no_network_is_refused(changes, field):
 
 
 def test_a_preset_brings_its_space_along():
-  config = starting.resolve(_alone(arch='bignas_s', classes=37))
+  config = warm_start.resolve(_alone(arch='bignas_s', classes=37))
   assert config_lib.space(config).classes == 37
-  again = starting.resolve(_alone(space='bignas', arch='bignas_s'))
+  again = warm_start.resolve(_alone(space='bignas', arch='bignas_s'))
   assert again.space == config.space
   assert config_lib.image_size(config) == 192
 
@@ -192,10 +185,10 @@ class _StopsAfter(stopping.StopRequest):
 
 
 def _state(workdir, config):
-  setup = config_lib.setup(starting.resolve(config, workdir))
-  checkpoints = checkpoint.Checkpoints(workdir)
+  setup = config_lib.setup(warm_start.resolve(config, workdir))
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
   try:
-    return jax.device_get(training.restore_or_init(setup, checkpoints))
+    return jax.device_get(loop.restore_or_init(setup, checkpoints))
   finally:
     checkpoints.close()
 
@@ -204,13 +197,13 @@ def test_a_stopped_run_needs_its_child_no_more(copied, tmp_path, monkeypatch):
   """It ends as an uninterrupted one, bit for bit."""
   config = _alone(init_from=str(copied))
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-  wanted = training.train(config, whole)
+  wanted = loop.train(config, whole)
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(3))
     with pytest.raises(errors.Preempted, match='saved step 3 of 6'):
-      training.train(config, stopped)
+      loop.train(config, stopped)
   shutil.rmtree(copied)
-  result = training.train(config, stopped)
+  result = loop.train(config, stopped)
   chex.assert_trees_all_equal(_state(stopped, config), _state(whole, config))
   assert result | {'workdir': ''} == wanted | {'workdir': ''}
   assert tiny.numbers(stopped) == tiny.numbers(whole)
@@ -222,51 +215,49 @@ def test_a_stopped_run_needs_its_child_no_more(copied, tmp_path, monkeypatch):
 def test_what_a_run_took_stays(copied, tmp_path, field):
   path = copied if field == 'init_from' else copied / 'child.json'
   config = _alone(**{field: str(path)})
-  wanted = starting.resolve(config, tmp_path / 'run')
+  wanted = warm_start.resolve(config, tmp_path / 'run')
   assert config_lib.image_size(wanted) == 12
-  workdir_lib.claim(tmp_path / 'run', wanted)
+  directory_lib.claim(tmp_path / 'run', wanted)
   shutil.rmtree(copied)
-  assert starting.resolve(config, tmp_path / 'run') == wanted
+  assert warm_start.resolve(config, tmp_path / 'run') == wanted
   # What is not the child's is asked for and compared as ever.
   for changes in (
     {'classes': 11},
     {'space': dataclasses.replace(tiny.QUICK, bn_epsilon=1e-5)},
   ):
     again = dataclasses.replace(config, **changes)
-    again = starting.resolve(again, tmp_path / 'run')
+    again = warm_start.resolve(again, tmp_path / 'run')
     with pytest.raises(errors.UserError, match=r'differs in space\.'):
-      workdir_lib.claim(tmp_path / 'run', again)
+      directory_lib.claim(tmp_path / 'run', again)
   with pytest.raises(errors.UserError, match=field):
-    starting.resolve(config, tmp_path / 'another')
+    warm_start.resolve(config, tmp_path / 'another')
 
 
 def test_before_its_first_checkpoint_a_run_needs_its_child(copied, tmp_path):
-  config = starting.resolve(_alone(init_from=str(copied)))
+  config = warm_start.resolve(_alone(init_from=str(copied)))
   later = dataclasses.replace(config, init_sha256='0' * 64)
   with pytest.raises(errors.UserError, match='started with'):
-    starting.weights(later)
+    warm_start.weights(later)
   shutil.rmtree(copied)
   with pytest.raises(errors.UserError, match='init_from'):
-    starting.weights(config)
+    warm_start.weights(config)
 
 
 def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
-  tuned = starting.resolve(_alone(init_from=str(package)))
-  scratch = starting.resolve(_alone(arch=str(package / 'child.json')))
+  tuned = warm_start.resolve(_alone(init_from=str(package)))
+  scratch = warm_start.resolve(_alone(arch=str(package / 'child.json')))
   fields = [config_lib.to_dict(config) for config in (tuned, scratch)]
   own = ('arch', 'init_from', 'init_sha256')
-  assert nested.without(fields[0], own) == nested.without(fields[1], own)
+  assert structs.without(fields[0], own) == structs.without(fields[1], own)
   assert config_lib.sha256(tuned) != config_lib.sha256(scratch)
   setup = config_lib.setup(tuned)
-  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   start = jax.device_get(
-    training.restore_or_init(
-      setup, checkpoints, lambda: starting.weights(tuned)
-    )
+    loop.restore_or_init(setup, checkpoints, lambda: warm_start.weights(tuned))
   )
-  fresh = jax.device_get(training.restore_or_init(setup, checkpoints))
+  fresh = jax.device_get(loop.restore_or_init(setup, checkpoints))
   checkpoints.close()
-  params = child_lib.load(package).variables['params']
+  params = package_lib.load(package).variables['params']
   chex.assert_trees_all_equal(start.params, params)
   chex.assert_trees_all_equal(start._replace(params=fresh.params), fresh)
   with pytest.raises(AssertionError):
@@ -274,13 +265,13 @@ def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
 
 
 def test_other_classes_get_a_fresh_classifier(package, capsys):
-  config = starting.resolve(_alone(init_from=str(package), classes=12))
+  config = warm_start.resolve(_alone(init_from=str(package), classes=12))
   config_lib.check(config)
-  given = starting.weights(config)
-  params = child_lib.load(package).variables['params']
+  given = warm_start.weights(config)
+  params = package_lib.load(package).variables['params']
   assert given.keys() == params.keys() - {'classifier'}
   assert '12 classes, the child has 10' in capsys.readouterr().err
-  start = jax.jit(sandwich.init_state(config_lib.setup(config)))(given)
+  start = jax.jit(step.init_state(config_lib.setup(config)))(given)
   assert start.params['classifier']['bias'].shape == (12,)
   chex.assert_trees_all_equal(
     jax.device_get({part: start.params[part] for part in given}), given
@@ -290,7 +281,7 @@ def test_other_classes_get_a_fresh_classifier(package, capsys):
 def test_a_classifier_for_classes_of_other_names_is_told(copied, capsys):
   info = json.loads((copied / 'child.json').read_text())
   digits = [str(i) for i in range(10)]
-  config = starting.resolve(_alone(init_from=str(copied)))
+  config = warm_start.resolve(_alone(init_from=str(copied)))
   for names, here, words in (
     (digits, digits, ''),
     (digits, [*digits[:9], 'ant'], "'ant' is new, '9' is missing"),
@@ -300,16 +291,16 @@ def test_a_classifier_for_classes_of_other_names_is_told(copied, capsys):
   ):
     described = info | ({'class_names': names} if names else {})
     (copied / 'child.json').write_text(json.dumps(described))
-    starting.weights(config, here)
+    warm_start.weights(config, here)
     told = capsys.readouterr().err
     assert ('classes of other names' in told) == bool(words)
     assert words in told
 
 
 def test_averages_start_with_the_child(package):
-  config = starting.resolve(_alone(init_from=str(package), ema_decay=0.9))
-  init = sandwich.init_state(config_lib.setup(config))
-  start = jax.device_get(jax.jit(init)(starting.weights(config)))
+  config = warm_start.resolve(_alone(init_from=str(package), ema_decay=0.9))
+  init = step.init_state(config_lib.setup(config))
+  start = jax.device_get(jax.jit(init)(warm_start.weights(config)))
   chex.assert_trees_all_equal(start.ema, start.params)
 
 
@@ -337,18 +328,18 @@ def test_a_child_of_another_network_is_refused(package, changes, words):
 def test_other_pixels_than_the_childs_are_told(package, capsys):
   config = _alone(init_from=str(package))
   config.data = dataclasses.replace(config.data, mean=(0.5,))
-  starting.weights(starting.resolve(config))
+  warm_start.weights(warm_start.resolve(config))
   told = capsys.readouterr().err
   assert 'data.mean is [0.5], the child had [0.13]' in told
   assert 'data.std' not in told
 
 
 def test_a_package_whose_batch_norm_is_gone_is_refused(copied):
-  child = child_lib.load(copied)
+  child = package_lib.load(copied)
   params = dict(child.variables['params'])
   stem = {k: v for k, v in params['stem'].items() if k != 'bn'}
   variables = child.variables | {'params': params | {'stem': stem}}
-  child_lib.save(copied, dataclasses.replace(child, variables=variables))
+  package_lib.save(copied, dataclasses.replace(child, variables=variables))
   with pytest.raises(errors.UserError, match=r'init_from.*other arrays'):
     _resolved(init_from=str(copied))
 

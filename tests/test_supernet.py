@@ -17,19 +17,13 @@ import numpy as np
 import pytest
 import reference
 
-from bignas_jax import arch as arch_lib
-from bignas_jax import (
-  blocks,
-  counting,
-  norm,
-  sharding,
-  slicing,
-  spaces,
-  supernet,
-)
-from bignas_jax.space import Space
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, zoo
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import batch_norm, mbconv, network, slicing
+from bignas_jax.system import mesh
 
-MNIST = spaces.MNIST
+MNIST = zoo.MNIST
 
 # The programs.
 
@@ -57,10 +51,10 @@ def differentiated(net):
 
 def sliced(space, arch, dtype):
   """The same of a child on its own, by the supernet's parameters."""
-  net = supernet.Supernet(arch_lib.pin(space, arch), dtype)
+  net = network.Supernet(arch_lib.pin(space, arch), dtype)
 
   def loss(params, images, weights):
-    own = supernet.slice_child(space, {'params': params}, arch)
+    own = network.slice_child(space, {'params': params}, arch)
     logits = net.apply(own, images)
     return (logits * weights).sum(), logits
 
@@ -86,7 +80,7 @@ class Case:
     self.params = networks.random_params(self.space)
     numbers = networks.random_images(self.space, self.resolution)
     self.images, self.weights = numbers
-    self.program = differentiated(supernet.Supernet(self.space, self.dtype))
+    self.program = differentiated(network.Supernet(self.space, self.dtype))
     self.cast = functools.partial(networks.cast, dtype=self.dtype)
 
   def inputs(self):
@@ -192,7 +186,7 @@ def check_sliced(case, arch):
   alone, alone_grads = program(*case.inputs())
   networks.assert_close(alone, logits, case.tolerance)
   networks.assert_close(alone_grads, grads, case.tolerance)
-  shapes = supernet.shapes(arch_lib.pin(case.space, arch))
+  shapes = network.shapes(arch_lib.pin(case.space, arch))
   ones = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes)
   inside = leaves(slicing.grow(ones, case.params))
   for gradient in (grads, alone_grads):
@@ -261,7 +255,7 @@ def test_gradients_of_the_big_spaces(little):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('space', [spaces.BIGNAS, spaces.ATTENTIVE_NAS])
+@pytest.mark.parametrize('space', [zoo.BIGNAS, zoo.ATTENTIVE_NAS])
 def test_the_big_spaces_themselves(space):
   """20 random children of each, at 64 pixels: most of it is compiling."""
   space = dataclasses.replace(space, resolution=(64,), train_resolution=(64,))
@@ -281,7 +275,7 @@ def test_given_statistics(little):
     'params': little.params,
     'batch_stats': networks.random_stats(space),
   }
-  net = supernet.Supernet(space, 'float64')
+  net = network.Supernet(space, 'float64')
   program = jax.jit(lambda v, x, i: net.apply(v, x, i))
   images = little.cast(little.images)
   for arch in networks.archs_of(space, 8):
@@ -292,8 +286,8 @@ def test_given_statistics(little):
       space, arch, little.params, little.images, variables['batch_stats']
     )
     networks.assert_close(found, expected, little.tolerance)
-  child = supernet.Supernet(arch_lib.pin(space, arch), 'float64')
-  own = supernet.slice_child(space, little.cast(variables), arch)
+  child = network.Supernet(arch_lib.pin(space, arch), 'float64')
+  own = network.slice_child(space, little.cast(variables), arch)
   alone = jax.jit(child.apply)(own, images)
   networks.assert_close(alone, expected, little.tolerance)
 
@@ -301,8 +295,8 @@ def test_given_statistics(little):
 def test_zero_scale_initialisation(little):
   """At the start each block is its shortcut, whatever else is in it."""
   space = little.space
-  params = jax.jit(lambda key: supernet.init(space, key))(jax.random.key(0))
-  chex.assert_trees_all_equal_shapes(params, supernet.shapes(space))
+  params = jax.jit(lambda key: network.init(space, key))(jax.random.key(0))
+  chex.assert_trees_all_equal_shapes(params, network.shapes(space))
   params = jax.tree.map(np.asarray, params)
   rng = np.random.default_rng(5)
 
@@ -352,17 +346,17 @@ def flat(tree):
 def test_he_initialisation():
   """Fan-out of what a kernel entry reaches: k x k for a depthwise one."""
   stage = dataclasses.replace(
-    spaces.ATTENTIVE_NAS.stages[4], width=(64,), kernel_size=(3, 5)
+    zoo.ATTENTIVE_NAS.stages[4], width=(64,), kernel_size=(3, 5)
   )
-  block = blocks.Block(
+  block = mbconv.Block(
     stage,
     width_in=(48,),
     first=True,
     padding='same',
     bn_epsilon=1e-3,
-    pooling=norm.Pooling(),
+    pooling=batch_norm.Pooling(),
   )
-  params = jax.jit(lambda key: blocks.init(key, block))(jax.random.key(1))
+  params = jax.jit(lambda key: mbconv.init(key, block))(jax.random.key(1))
   fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
   for name, fan in fan_out.items():
     kernel = np.asarray(params[name]['kernel'])
@@ -386,8 +380,8 @@ def forward():
   space = networks.BIGNAS
   params = networks.cast(networks.random_params(space), 'float32')
 
-  def build(pooling=norm.Pooling(), dtype='float32'):  # noqa: B008
-    net = supernet.Supernet(space, dtype, pooling)
+  def build(pooling=batch_norm.Pooling(), dtype='float32'):  # noqa: B008
+    net = network.Supernet(space, dtype, pooling)
 
     def run(images, indices, params=params):
       return net.apply({'params': params}, images, indices, mutable=['moments'])
@@ -404,7 +398,7 @@ def test_batch_statistics(forward, group):
   images = networks.cast(networks.random_images(space, 18, 4)[0], 'float32')
   arch = networks.archs_of(space, 1, 7)[0]
   indices = arch_lib.encode(space, arch)
-  logits, found = jax.jit(build(norm.Pooling(group_size=group)))(
+  logits, found = jax.jit(build(batch_norm.Pooling(group_size=group)))(
     images, indices
   )
 
@@ -414,10 +408,10 @@ def test_batch_statistics(forward, group):
   expected = [reference.child(space, arch, params, g)[0] for g in groups]
   networks.assert_close(logits, np.concatenate(expected), 1e-4)
 
-  where = sharding.mesh(jax.devices()[:4])
-  split, whole = sharding.split(where), sharding.REPLICATED
-  on_each = build(norm.Pooling(where.axis_names, group))
-  mapped = sharding.per_device(where, (split, whole), (split, whole))(on_each)
+  where = mesh.mesh(jax.devices()[:4])
+  split, whole = mesh.split(where), mesh.REPLICATED
+  on_each = build(batch_norm.Pooling(where.axis_names, group))
+  mapped = mesh.per_device(where, (split, whole), (split, whole))(on_each)
   spread, spread_found = jax.jit(mapped)(images, indices)
   networks.assert_close(spread, logits, 1e-4)
   networks.assert_close(spread_found, found, 1e-4)
@@ -440,7 +434,7 @@ def test_bfloat16(forward):
   # It is not float32 after all.
   assert abs(np.asarray(logits) - expected).max() > 1e-4
 
-  params = jax.eval_shape(lambda: supernet.init(space, jax.random.key(0)))
+  params = jax.eval_shape(lambda: network.init(space, jax.random.key(0)))
   assert {a.dtype for a in jax.tree.leaves(params)} == {np.dtype('float32')}
   grads = jax.eval_shape(
     jax.grad(lambda p: run(images, indices, params=p)[0].sum()), params
@@ -451,9 +445,9 @@ def test_bfloat16(forward):
 def test_dropout():
   """Before the classifier; the same key loses the same features."""
   (arch,) = networks.archs_of(networks.BIGNAS, 1, 9)
-  net = supernet.Supernet(arch_lib.pin(networks.BIGNAS, arch))
+  net = network.Supernet(arch_lib.pin(networks.BIGNAS, arch))
   params = networks.cast(networks.random_params(networks.BIGNAS), 'float32')
-  variables = supernet.slice_child(networks.BIGNAS, {'params': params}, arch)
+  variables = network.slice_child(networks.BIGNAS, {'params': params}, arch)
   stats = slicing.norm_shapes(variables['params'], ('mean', 'var'))
   variables['batch_stats'] = jax.tree.map(jnp.ones_like, stats)
   one = networks.cast(
@@ -489,9 +483,9 @@ def test_a_child_has_nothing_of_the_supernet_left():
     'params': networks.random_params(MNIST),
     'batch_stats': networks.random_stats(MNIST),
   }
-  own = supernet.slice_child(MNIST, variables, arch)
+  own = network.slice_child(MNIST, variables, arch)
   pinned = arch_lib.pin(MNIST, arch)
-  chex.assert_trees_all_equal_shapes(own['params'], supernet.shapes(pinned))
+  chex.assert_trees_all_equal_shapes(own['params'], network.shapes(pinned))
   assert 'rest' not in own['params']['stage1']
   stats = slicing.norm_shapes(own['params'], ('mean', 'var'))
   chex.assert_trees_all_equal_shapes(own['batch_stats'], stats)
@@ -501,7 +495,7 @@ def test_a_supernet_must_be_told_which_child():
   images = np.zeros((1, 24, 24, 1), np.float32)
   with pytest.raises(AssertionError, match='which child'):
     jax.eval_shape(
-      supernet.Supernet(MNIST).apply,
-      {'params': supernet.shapes(MNIST)},
+      network.Supernet(MNIST).apply,
+      {'params': network.shapes(MNIST)},
       images,
     )

@@ -8,16 +8,13 @@ import jax
 import pytest
 import tiny
 
-from bignas_jax import (
-  checkpoint,
-  errors,
-  evaluation,
-  metrics,
-  sharding,
-  stopping,
-  training,
-)
-from bignas_jax import config as config_lib
+from bignas_jax.runs import checkpoints as checkpoints_lib
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import metrics
+from bignas_jax.supernet import evaluation
+from bignas_jax.system import mesh, stopping
+from bignas_jax.training import loop
+from bignas_jax.values import errors
 
 
 def _config(**changes):
@@ -25,10 +22,10 @@ def _config(**changes):
 
 
 def _state(workdir, config):
-  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
   setup = config_lib.setup(config)
   try:
-    return jax.device_get(training.restore_or_init(setup, checkpoints))
+    return jax.device_get(loop.restore_or_init(setup, checkpoints))
   finally:
     checkpoints.close()
 
@@ -37,7 +34,7 @@ def _state(workdir, config):
 def whole(tmp_path_factory):
   """Six steps without a break."""
   workdir = tmp_path_factory.mktemp('whole')
-  result = training.train(_config(), workdir)
+  result = loop.train(_config(), workdir)
   return workdir, result
 
 
@@ -59,10 +56,10 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(after))
     with pytest.raises(errors.Preempted, match=f'saved step {after} of 6'):
-      training.train(_config(), tmp_path)
+      loop.train(_config(), tmp_path)
   again = _config()
   again.data.workers, again.data.prefetch = 3, 1
-  result = training.train(again, tmp_path)
+  result = loop.train(again, tmp_path)
   _assert_same_run(whole, tmp_path, result)
 
 
@@ -85,9 +82,9 @@ def test_a_signal_during_an_evaluation_stops_it(tmp_path, monkeypatch, every):
     patch.setattr(evaluation.Evaluator, 'score', signalled)
     for _ in range(2):
       with pytest.raises(errors.Preempted, match='to be evaluated'):
-        training.train(config, tmp_path)
-      assert checkpoint.Checkpoints(tmp_path).latest() == 3
-  training.train(config, tmp_path)
+        loop.train(config, tmp_path)
+      assert checkpoints_lib.Checkpoints(tmp_path).latest() == 3
+  loop.train(config, tmp_path)
   evaluated = [
     line['step']
     for line in metrics.read(tmp_path)
@@ -102,7 +99,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
   class Killed(Exception):
     pass
 
-  put, calls = sharding.put, []
+  put, calls = mesh.put, []
 
   def dies(where, tree, spec):
     if isinstance(tree, dict) and len(tree.get('label', ())) == 16:
@@ -112,10 +109,10 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     return put(where, tree, spec)
 
   with monkeypatch.context() as patch:
-    patch.setattr(sharding, 'put', dies)
+    patch.setattr(mesh, 'put', dies)
     with pytest.raises(Killed):
-      training.train(_config(), tmp_path)
-  result = training.train(_config(), tmp_path)
+      loop.train(_config(), tmp_path)
+  result = loop.train(_config(), tmp_path)
   _assert_same_run(whole, tmp_path, result)
 
 
@@ -145,7 +142,7 @@ def test_metrics_have_the_promised_names(whole):
 
 def test_a_finished_run_is_evaluated_again(whole):
   workdir, result = whole
-  assert training.train(_config(), workdir) == result
+  assert loop.train(_config(), workdir) == result
 
 
 def test_another_config_is_refused_by_field(whole):
@@ -153,38 +150,38 @@ def test_another_config_is_refused_by_field(whole):
   before = sorted(workdir.rglob('*'))
   changed = _config(seed=1, batch_size=32)
   with pytest.raises(errors.UserError) as refused:
-    training.train(changed, workdir)
+    loop.train(changed, workdir)
   assert 'batch_size (16 there, 32 here)' in str(refused.value)
   assert 'seed (0 there, 1 here)' in str(refused.value)
   assert sorted(workdir.rglob('*')) == before
 
 
 def test_a_second_run_in_the_same_directory_is_refused(whole):
-  from bignas_jax import workdir as workdir_lib
+  from bignas_jax.runs import directory
 
   other = pytest.raises(errors.UserError, match='no other run')
-  with workdir_lib.lock(whole[0]), other:
-    training.train(_config(), whole[0])
+  with directory.lock(whole[0]), other:
+    loop.train(_config(), whole[0])
 
 
 def test_only_parameters_are_read_for_use(whole):
   workdir, _ = whole
   state = _state(workdir, _config())
   like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-  where = sharding.mesh()
-  like = sharding.described(where, like.params, sharding.REPLICATED)
-  step, params = checkpoint.restore_params(workdir, like, 'params')
+  where = mesh.mesh()
+  like = mesh.described(where, like.params, mesh.REPLICATED)
+  step, params = checkpoints_lib.restore_params(workdir, like, 'params')
   assert step == 6
   chex.assert_trees_all_equal(jax.device_get(params), state.params)
 
 
 def test_averaged_parameters_are_kept_and_used(tmp_path):
-  from bignas_jax import trained
+  from bignas_jax.runs import restore
 
   config = _config(ema_decay=0.5, steps=2, eval_every=2)
-  training.train(config, tmp_path)
+  loop.train(config, tmp_path)
   state = _state(tmp_path, config)
-  run = trained.load(tmp_path)
+  run = restore.load(tmp_path)
   chex.assert_trees_all_equal(jax.device_get(run.params), state.ema)
   kernels = state.ema['stem']['conv'], state.params['stem']['conv']
   assert (kernels[0]['kernel'] != kernels[1]['kernel']).any()
@@ -192,7 +189,7 @@ def test_averaged_parameters_are_kept_and_used(tmp_path):
 
 def test_bfloat16_keeps_float32_parameters(tmp_path):
   config = _config(dtype='bfloat16', steps=2, eval_every=2)
-  training.train(config, tmp_path)
+  loop.train(config, tmp_path)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(_state(tmp_path, config))}
   assert {str(d) for d in dtypes} == {'float32', 'int32'}
   losses = [m['train/loss_biggest'] for m in metrics.read(tmp_path)[:2]]

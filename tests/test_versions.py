@@ -16,25 +16,19 @@ import tiny
 from etils import epath
 
 import bignas_jax
-from bignas_jax import child as child_lib
-from bignas_jax import (
-  cli,
-  errors,
-  figures,
-  files,
-  rollbacks,
-  run_card,
-  schema,
-  shards,
-  stored,
-)
-from bignas_jax import config as config_lib
-from bignas_jax import workdir as workdir_lib
+from bignas_jax import cli
+from bignas_jax.data import shards
+from bignas_jax.deploy import package
+from bignas_jax.perf import compiler_reports
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory, rollbacks, run_card
+from bignas_jax.system import files
+from bignas_jax.values import errors, schema, stored
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0'
 CONFIG = """
 import tiny
-from bignas_jax.config import Calibration
+from bignas_jax.runs.config import Calibration
 
 
 def get_config():
@@ -143,7 +137,7 @@ def copied(tmp_path):
 
 def test_a_field_that_an_old_run_does_not_know_has_its_default(copied):
   """As if the newer version had brought these fields."""
-  config = workdir_lib.load_config(copied)
+  config = directory.load_config(copied)
   assert config_lib.check(config) == config
 
   def forget(fields):
@@ -152,24 +146,24 @@ def test_a_field_that_an_old_run_does_not_know_has_its_default(copied):
 
   _rewritten(copied / 'config.json', forget)
   before = (copied / 'config.json').read_text()
-  assert workdir_lib.load_config(copied) == config
-  workdir_lib.claim(copied, config)
+  assert directory.load_config(copied) == config
+  directory.claim(copied, config)
   assert (copied / 'config.json').read_text() == before
   other = dataclasses.replace(config, recompute=True)
   allowed = r'differs in recompute \(False there, True here\)$'
   with pytest.raises(errors.UserError, match=allowed):
-    workdir_lib.claim(copied, other)
+    directory.claim(copied, other)
 
 
 def test_a_number_means_the_same_however_it_is_written(copied):
-  config = workdir_lib.load_config(copied)
+  config = directory.load_config(copied)
   assert config.schedule.decay_steps == 3.0
 
   def write(fields):
     fields['config']['rule']['edges'][0]['weight'] = 1
 
   _rewritten(copied / 'config.json', write)
-  workdir_lib.claim(copied, config)
+  directory.claim(copied, config)
 
 
 @pytest.mark.parametrize('part', ['', 'optimizer', 'space', 'rule.edges[0]'])
@@ -186,8 +180,8 @@ def test_a_field_that_is_not_known_is_named_with_both_versions(copied, part):
   _rewritten(copied / 'config.json', add)
   path = f'config.{part}.tempo'.replace('..', '.')
   for use in (
-    lambda: workdir_lib.load_config(copied),
-    lambda: workdir_lib.claim(copied, tiny.config()),
+    lambda: directory.load_config(copied),
+    lambda: directory.claim(copied, tiny.config()),
   ):
     with pytest.raises(errors.UserError) as refused:
       use()
@@ -202,16 +196,16 @@ def test_a_newer_format_is_named_with_both_versions(copied):
     lambda fields: fields.update(format=2, version='9.1.0'),
   )
   with pytest.raises(errors.UserError) as refused:
-    workdir_lib.load_config(copied)
+    directory.load_config(copied)
   line = str(refused.value)
   assert line.startswith(f'{copied}/config.json: format: got')
   assert '9.1.0' in line and bignas_jax.__version__ in line
 
 
 def test_what_is_written_now_has_a_format(tmp_path):
-  workdir_lib.claim(epath.Path(tmp_path), tiny.config())
+  directory.claim(epath.Path(tmp_path), tiny.config())
   fields = json.loads((tmp_path / 'config.json').read_text())
-  assert fields['format'] == workdir_lib.FORMAT
+  assert fields['format'] == directory.FORMAT
   assert set(fields) >= {'version', 'seed', 'config_sha256', 'config'}
 
 
@@ -250,7 +244,7 @@ def test_whatever_is_wrong_in_config_json_is_one_line(copied, wrong):
     inner[place[-1]] = _WRONG[wrong]
     path.write_text(json.dumps(fields))
     with pytest.raises(errors.UserError) as refused:
-      workdir_lib.load_config(copied)
+      directory.load_config(copied)
     line = str(refused.value)
     assert line.startswith(f'{path}: ') and '\n' not in line
     assert _told(place) in line, line
@@ -266,7 +260,7 @@ def test_whatever_is_missing_in_config_json_is_a_default_or_one_line(copied):
     del inner[place[-1]]
     path.write_text(json.dumps(fields))
     try:
-      workdir_lib.load_config(copied)
+      directory.load_config(copied)
     except errors.UserError as error:
       assert str(error).startswith(f'{path}: ')
       assert '\n' not in str(error)
@@ -306,7 +300,7 @@ _CARD = json.loads((GOLDEN / 'run.json').read_text())
 # What this is: how it is read, contents, and parts of which all is read.
 READ: dict[str, tuple] = {
   'child.json': (
-    lambda path: child_lib.load(path.parent),
+    lambda path: package.load(path.parent),
     _CHILD,
     ('input', 'arch', 'network', 'calibration', 'classes', 'class_names'),
   ),
@@ -323,7 +317,7 @@ READ: dict[str, tuple] = {
   ),
   'figures.json': (
     lambda path: schema.convert(
-      figures.Figures, files.read_json(path), f'{path}:'
+      compiler_reports.Figures, files.read_json(path), f'{path}:'
     ),
     {'compile_s': 1.5, 'peak_bytes': 3, 'flops': 1.0, 'problem': ''},
     ('compile_s', 'peak_bytes', 'flops', 'problem'),

@@ -8,8 +8,9 @@ import tiny
 import xplane
 from tensorboard.backend.event_processing import event_accumulator
 
-from bignas_jax import config as config_lib
-from bignas_jax import metrics, training
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import metrics
+from bignas_jax.training import loop
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'watching.md'
 ROLES = ('biggest', 'smallest', 'random')
@@ -45,7 +46,7 @@ def _config(**changes):
 def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('watched')
   config = _config(profile=config_lib.Profile(at=(3, 4), steps=2))
-  training.train(config, workdir)
+  loop.train(config, workdir)
   return workdir
 
 
@@ -132,5 +133,5 @@ def test_what_is_profiled_may_change(run):
   """The rest may not; and a finished run is not profiled again."""
   again = _config(profile=config_lib.Profile(at=(5,)))
   assert config_lib.sha256(again) == config_lib.sha256(_config())
-  training.train(again, run)
+  loop.train(again, run)
   assert len(list(run.glob('plugins/profile/*'))) == 1

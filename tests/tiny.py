@@ -4,11 +4,11 @@ import dataclasses
 import os
 import pathlib
 
-from bignas_jax import metrics
-from bignas_jax.config import Calibration, Config, Schedule, Search
-from bignas_jax.rules import Rule
-from bignas_jax.sources import Data
-from bignas_jax.space import Space, SqueezeExcite, Stage
+from bignas_jax.data.sources import Data
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.runs import metrics
+from bignas_jax.runs.config import Calibration, Config, Schedule, Search
+from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
 
 SPACE = Space(
   name='tiny',

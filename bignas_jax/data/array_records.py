@@ -1,0 +1,193 @@
+"""Images in ArrayRecord files, laid out as TensorFlow Datasets does.
+
+A directory holds `NAME-SPLIT.array_record-00000-of-00064` and so on, whose
+records are tf.train.Examples, and `label.labels.txt`, a class a line.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from concurrent import futures
+
+import numpy as np
+from array_record.python import (
+  array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from bignas_jax.data import decode, tf_examples
+from bignas_jax.system import files
+from bignas_jax.values import errors
+
+LABELS = 'label.labels.txt'
+# TFDS gives ImageNet's `test` no labels, and calls what has them `validation`.
+_TEST = ('validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSource:
+  """Images of a split, opened when asked for.
+
+  Attributes:
+    records: all of the split's.
+    indices: of those that belong to the source.
+    classes: their names.
+    channels: 3 (RGB) or 1 (gray), whatever the image has.
+    shards: names of the split's files, and how many images each has.
+  """
+
+  records: ArrayRecordDataSource
+  indices: np.ndarray
+  classes: tuple[str, ...]
+  channels: int
+  shards: tuple[tuple[str, int], ...]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> tuple[decode.Image, int]:
+    _, image, label = self._example(index)
+    if not 0 <= label < len(self.classes):
+      raise decode.Damaged(f'label {label} of {len(self.classes)} classes')
+    return decode.open_image(image, self.channels), label
+
+  def name(self, index: int) -> str:
+    try:
+      name = self._example(index)[0]
+    except decode.Damaged:
+      name = ''
+    return f'record {self.indices[index]} {name}'.rstrip()
+
+  def subset(self, indices: Sequence[int]) -> 'RecordSource':
+    return dataclasses.replace(self, indices=self.indices[np.asarray(indices)])
+
+  def digest(self) -> str:
+    """Of names and lengths of all files, and of which images are meant."""
+    found = hashlib.sha256(json.dumps(self.shards).encode())
+    found.update(self.indices.astype('<i8').tobytes())
+    return found.hexdigest()
+
+  def _example(self, index: int) -> tuple[str, bytes, int]:
+    """File name, encoded image and label; raises Damaged if there are none."""
+    try:
+      record = self.records[self.indices[index]]
+    except (OSError, RuntimeError) as error:  # of one record: others are read
+      raise decode.Damaged(str(error).partition(';')[0]) from None
+    return tf_examples.decode(record)
+
+
+def shard(name: str, split: str, index: int, shards: int) -> str:
+  """TFDS's name of a file."""
+  return f'{name}-{split}.array_record-{index:05}-of-{shards:05}'
+
+
+def read(
+  directory: str, name: str, channels: int
+) -> tuple[RecordSource, RecordSource]:
+  """Training and test images, in the order of the files.
+
+  Args:
+    directory: with the files in it, or in NAME/VERSION inside it; the newest
+      version is taken.
+    name: of the dataset.
+    channels: of the images wanted.
+
+  Raises:
+    UserError: files are missing or no ArrayRecord; says which.
+  """
+  root = _root(directory, name)
+  labels = root / LABELS
+  if not labels.is_file():
+    raise _error(root, f'a directory with {LABELS} in it, a class a line')
+  lines = files.read_text(labels).split('\n')
+  classes = tuple(line.strip() for line in lines if line.strip())
+  splits = {found.name.split('.')[0] for found in _found(root, name)}
+  last = next((s for s in _TEST if f'{name}-{s}' in splits), _TEST[0])
+  train, test = (
+    _split(root, name, split, classes, channels) for split in ('train', last)
+  )
+  return train, test
+
+
+def _root(directory: str, name: str) -> pathlib.Path:
+  root = pathlib.Path(directory)
+  if directory.startswith('gs://'):
+    raise _error(directory, 'a mounted bucket (gcsfuse) or a copy of it')
+  if not directory or not root.is_dir():
+    allowed = f'a directory with {name} as ArrayRecord in it {errors.MOVED}'
+    raise _error(directory, allowed)
+  versions = [
+    path
+    for path in (root / name).glob('*.*.*')
+    if re.fullmatch(r'\d+\.\d+\.\d+', path.name) and _found(path, name)
+  ]
+  versions.sort(key=lambda path: tuple(map(int, path.name.split('.'))))
+  return versions[-1] if versions and not _found(root, name) else root
+
+
+def _found(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Files of the dataset; not those that are being written."""
+  kind = re.compile(rf'{name}-\w+\.array_record-\d+-of-\d+')
+  return sorted(p for p in root.glob(f'{name}-*') if kind.fullmatch(p.name))
+
+
+def _split(
+  root: pathlib.Path,
+  name: str,
+  split: str,
+  classes: tuple[str, ...],
+  channels: int,
+) -> RecordSource:
+  found = [
+    p for p in _found(root, name) if p.name.startswith(f'{name}-{split}.')
+  ]
+  if not found:
+    first = shard(name, split, 0, 1).replace('00001', 'N')
+    raise _error(root, f'a directory with files {first} and so on')
+  shards = int(found[0].name.rpartition('-')[2])
+  # Without one of them, each image would have another index.
+  for index in range(shards):
+    path = root / shard(name, split, index, shards)
+    if not path.is_file():
+      raise _error(path, f'all {shards} files of {split}')
+  paths = [str(root / shard(name, split, i, shards)) for i in range(shards)]
+  with futures.ThreadPoolExecutor(16) as pool:
+    counts = list(pool.map(count, paths))
+  records = ArrayRecordDataSource(
+    [f'{path}[0:{count}]' for path, count in zip(paths, counts, strict=True)]
+  )
+  names = (os.path.basename(path) for path in paths)
+  return RecordSource(
+    records,
+    np.arange(len(records)),
+    classes,
+    channels,
+    tuple(zip(names, counts, strict=True)),
+  )
+
+
+def count(path: os.PathLike | str, field: str = 'data.directory') -> int:
+  """Records in a file; only closing it tells that it is truncated.
+
+  Raises:
+    UserError, naming `field`: the file is not whole, or empty.
+  """
+  found, reason = 0, 'it has no records'
+  try:
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    found = reader.num_records()
+    reader.close()
+  except RuntimeError as error:
+    found, reason = 0, str(error).partition(';')[0]
+  if found == 0:
+    allowed = f'a whole ArrayRecord file ({reason})'
+    raise errors.UserError(field, str(path), allowed)
+  return found
+
+
+def _error(path: object, allowed: str) -> errors.UserError:
+  return errors.UserError('data.directory', str(path), allowed)

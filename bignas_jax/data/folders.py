@@ -1,0 +1,165 @@
+"""A folder of image files, one directory a class."""
+
+import dataclasses
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from bignas_jax.data import decode
+from bignas_jax.system import console, process, storage
+from bignas_jax.values import errors
+
+# Of files that OpenCV decodes. Their contents are looked at only when they are
+# wanted: to open a million files takes as long as an epoch.
+SUFFIXES = (
+  *('.avif', '.bmp', '.dib', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg'),
+  *('.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
+# These are not about the file that was to be opened.
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_said: set[str] = set()
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+  """Image files, opened when asked for.
+
+  Attributes:
+    paths: of the files; of any file system that epath knows.
+    labels: one a file.
+    classes: their names.
+    channels: 3 (RGB) or 1 (gray), whatever the file has.
+  """
+
+  paths: tuple[str, ...]
+  labels: tuple[int, ...]
+  classes: tuple[str, ...]
+  channels: int
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> tuple[decode.Image, int]:
+    data = _content(self.paths[index])
+    return decode.open_image(data, self.channels), self.labels[index]
+
+  def name(self, index: int) -> str:
+    return self.paths[index]
+
+  def subset(self, indices: Sequence[int]) -> 'FileSource':
+    return dataclasses.replace(
+      self,
+      paths=tuple(self.paths[i] for i in indices),
+      labels=tuple(self.labels[i] for i in indices),
+    )
+
+  def digest(self) -> str:
+    """Of CLASS/NAME and label of each file."""
+    names = ('/'.join(path.rsplit('/', 2)[1:]) for path in self.paths)
+    lines = (f'{n} {k}' for n, k in zip(names, self.labels, strict=True))
+    text = '\0'.join(lines).encode(errors='surrogateescape')
+    return hashlib.sha256(text).hexdigest()
+
+
+def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
+  """Training and test images, labelled in the order of the folders' names.
+
+  Says on stderr, once for each split, what is left out: files without one of
+  SUFFIXES, and what lies elsewhere than in the folder of a class. Hidden files
+  are left out without a word.
+
+  Args:
+    directory: `train/CLASS/*` and `test/CLASS/*` (or `val`) inside it.
+    channels: of the images wanted.
+
+  Raises:
+    UserError: something is missing; says what.
+  """
+  root = storage.path(directory, 'data.directory') if directory else None
+  if root is None or not root.is_dir():
+    raise _error(directory, f'a directory with train/ and test/ {errors.MOVED}')
+  last = 'test' if (root / 'test').is_dir() else 'val'
+  for split in ('train', last):
+    if not (root / split).is_dir():
+      missing = 'train/' if split == 'train' else 'test/ (or val/)'
+      raise _error(root, f'a directory with {missing} in it')
+  train = _files(root / 'train', channels)
+  test = _files(root / last, channels)
+  if train.classes != test.classes:
+    extra = sorted(set(train.classes) ^ set(test.classes))
+    raise _error(
+      root, f'the same classes in train/ and {last}/, unlike {extra[0]}'
+    )
+  return train, test
+
+
+def _content(path: str) -> bytes:
+  """Reads a file; raises Damaged if the system cannot."""
+  try:
+    if '://' in path:
+      return epath.Path(path).read_bytes()
+    with open(path, 'rb') as file:  # a tenth of a millisecond less
+      return file.read()
+  except OSError as error:
+    if error.errno in _OF_THE_PROCESS:
+      raise
+    raise decode.Damaged(error.strerror or str(error)) from None
+
+
+def _files(directory: Any, channels: int) -> FileSource:
+  """All images below a directory, sorted by class, then by name."""
+  entries = _names(directory)
+  classes = [name for name in entries if (directory / name).is_dir()]
+  if not classes:
+    raise _error(directory, 'one directory a class in it')
+  left_out = [name for name in entries if name not in set(classes)]
+  paths, labels = [], []
+  for label, name in enumerate(classes):
+    folder = directory / name
+    found = {True: [], False: []}
+    for file in _names(folder):
+      found[os.path.splitext(file)[1].lower() in SUFFIXES].append(file)
+    if not found[True]:
+      deeper = any((folder / file).is_dir() for file in found[False][:1])
+      hint = '; is there a folder too many?' if deeper else ''
+      raise _error(folder, f'images in it, {_form()}{hint}')
+    paths += [f'{folder}/{file}' for file in found[True]]
+    labels += [label] * len(found[True])
+    left_out += [f'{name}/{file}' for file in found[False]]
+  _say(directory, len(paths), left_out)
+  return FileSource(tuple(paths), tuple(labels), tuple(classes), channels)
+
+
+def _names(directory: Any) -> list[str]:
+  """Sorted names of what a directory holds, but for hidden ones."""
+  try:
+    if storage.in_bucket(directory):
+      names = [path.name for path in directory.iterdir()]
+    else:  # paths of a million files would take seconds
+      names = os.listdir(directory)
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise _error(
+      directory, f'a directory that can be read ({reason})'
+    ) from None
+  return sorted(name for name in names if not name.startswith('.'))
+
+
+def _say(directory: Any, images: int, left_out: list[str]) -> None:
+  """Says what is left out, once in the life of a process."""
+  text = f'{directory}: {len(left_out)} left out'
+  if left_out and process.leads() and text not in _said:
+    _said.add(text)
+    console.say(f'{text}, such as {left_out[0]}; {images} images are {_form()}')
+
+
+def _form() -> str:
+  return f'CLASS/NAME with one of the suffixes {", ".join(SUFFIXES)}'
+
+
+def _error(path: object, allowed: str) -> errors.UserError:
+  return errors.UserError('data.directory', str(path), allowed)

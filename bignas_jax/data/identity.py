@@ -1,0 +1,198 @@
+"""Which data a run or a child was made with, wherever they lie.
+
+Class names decide what a label means; names and labels of the training images
+decide which of them are held out. Their digests are kept in `config.json` and
+`child.json`, and every command that reads images compares them with what it
+finds. The path is no part of it: data may move.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bignas_jax.data import sources
+from bignas_jax.system import console
+from bignas_jax.values import errors, schema, stored
+
+_CLASSES = 'classes'
+_said: set[str] = set()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classes:
+  """Of the data, in the order of the labels."""
+
+  count: int
+  sha256: str
+  names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  images: int
+  sha256: str  # of what `Source.digest` says
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+  """What `describe` returns, to check what a file says."""
+
+  classes: _Classes
+  train: _Split
+  held_out: _Split
+  test: _Split
+
+
+class Opened(NamedTuple):
+  """The data of a child.
+
+  Attributes:
+    data: says how images are seen.
+    splits: the images.
+    differs: in which way they are not those that the child was made with.
+  """
+
+  data: sources.Data
+  splits: sources.Splits
+  differs: list[str]
+
+
+def describe(splits: sources.Splits) -> dict[str, Any]:
+  """Returns plain JSON that is equal for the same data in the same splits."""
+  found: dict[str, Any] = {_CLASSES: _classes(splits.train.classes)}
+  for name, split in splits._asdict().items():
+    found[name] = {'images': len(split), 'sha256': split.digest()}
+  return found
+
+
+def _classes(names: Sequence[str]) -> dict[str, Any]:
+  text = '\0'.join(names).encode(errors='surrogateescape')
+  return {
+    'count': len(names),
+    'sha256': hashlib.sha256(text).hexdigest(),
+    'names': list(names),
+  }
+
+
+def differences(
+  there: dict[str, Any], here: dict[str, Any], parts: Sequence[str]
+) -> list[str]:
+  """Returns in words how two descriptions differ; nothing if they do not.
+
+  Args:
+    there: of the data that something was made with.
+    here: of those that are found now.
+    parts: `classes` and names of splits.
+  """
+  found = []
+  for part in parts:
+    told, now = there[part], here[part]
+    if told['sha256'] == now['sha256']:
+      continue
+    if part == _CLASSES:
+      names = other_classes(told['names'], now['names'])
+      text = f'{told["count"]} there, {now["count"]} here; {names}'
+    elif told['images'] == now['images']:
+      text = f'{now["images"]} images here, as there, but others'
+    else:
+      text = f'{told["images"]} images there, {now["images"]} here'
+    found.append(f'{part}: {text}')
+  return found
+
+
+def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
+  """In which way names of classes differ, in words; empty if they do not."""
+  found = []
+  for what, ones, others in (('new', here, there), ('missing', there, here)):
+    names = [name for name in ones if name not in set(others)]
+    if names:
+      which = f'{len(names)} are' if len(names) > 1 else 'is'
+      such = f'{names[0]!r} ' if len(names) == 1 else ''
+      example = f', such as {names[0]!r}' if len(names) > 1 else ''
+      found.append(f'{such}{which} {what}{example}')
+  if not found and list(there) != list(here):
+    return 'they are in another order'
+  return ', '.join(found)
+
+
+def check(told: Any, here: dict[str, Any], directory: str, whose: str) -> None:
+  """Checks that these are the data that a run was made with.
+
+  Args:
+    told: their description in its `config.json`; None: an older version's,
+      which has none. That is said, once.
+    here: of those that are found.
+    directory: where.
+    whose: the run.
+
+  Raises:
+    UserError: they are others; says in what they differ.
+  """
+  if told is None:
+    _say_unknown(whose)
+    return
+  schema.convert(_Identity, told, f'{whose}: data', others=True)
+  found = differences(told, here, list(here))
+  if found:
+    allowed = f'the data that {whose} was made with; ' + '; '.join(found)
+    raise errors.UserError('data.directory', directory, allowed)
+
+
+def of_child(
+  info: dict[str, Any], directory: str, split: str, *more: str
+) -> Opened:
+  """Opens the data that a child was made with.
+
+  The child is a network of its own: where only test images are looked at,
+  others may be asked for by naming their directory. Held-out images must not
+  have been trained on, which only the same data show.
+
+  Args:
+    info: contents of `child.json`.
+    directory: where the data are now; '': where they were.
+    split: whose images are looked at.
+    *more: likewise, to a lesser purpose.
+
+  Raises:
+    UserError: the data are not there, or others; says in what they differ.
+  """
+  version = stored.version_of(info)
+  told = info.get('data')
+  data = stored.convert(sources.Data, told, 'child.json: data', version)
+  data = sources.placed(data, directory)
+  splits = sources.load(data, info['input']['channels'])
+  told = info.get('data_identity')
+  if told is None:
+    names = splits.train.classes
+    _say_unknown(
+      'this child', other_classes(info.get('class_names', names), names)
+    )
+    return Opened(data, splits, [])
+  field = 'child.json: data_identity'
+  schema.convert(_Identity, told, field, others=True)
+  here = describe(splits)
+  used = ('train', 'held_out') if split == 'held_out' else (split, *more)
+  classes = differences(told, here, [_CLASSES])
+  found = differences(told, here, used)
+  if classes or (found and (split == 'held_out' or not directory)):
+    allowed = 'the data that the child was made with; '
+    allowed += '; '.join(classes + found)
+    if not classes and split != 'held_out':
+      allowed += ' (or other images, if you name them: --data=DIRECTORY)'
+    raise errors.UserError('data.directory', data.directory, allowed)
+  if found:
+    console.say(
+      'warning: these are not the images that the child was made with; '
+      + '; '.join(found)
+    )
+  return Opened(data, splits, found)
+
+
+def _say_unknown(whose: str, classes: str = '') -> None:
+  """Says once that data are not compared, and if classes have other names."""
+  text = f'{whose} was made by a version that did not describe its data'
+  if text not in _said:
+    _said.add(text)
+    more = f'; its classes have other names: {classes}' if classes else ''
+    console.say(f'{text}: they are not compared{more}')

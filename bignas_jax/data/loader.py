@@ -1,0 +1,151 @@
+"""Batches of single images: prepared ahead by threads or processes.
+
+Which images are in a batch, and in which order, is the same for any number of
+workers of either kind.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from bignas_jax.data import damage, sources
+from bignas_jax.system import process
+
+Batch = dict[str, np.ndarray]
+
+_TASK = 8  # images that a thread prepares before it hands them over
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches(Sequence[Batch]):
+  """A sequence of batches, made when asked for, by any number of workers.
+
+  A MapDataset starts over past its end, and prefetches hundreds of elements
+  if it is iterated over; this ends, and prefetches a few.
+
+  Attributes:
+    elements: single images, `{image, label, damaged}`.
+    rows: images a batch.
+    stack: makes a batch of at most so many elements.
+    source: of the images.
+    data: says how many workers there are, and how much may be damaged.
+    strict: whether damaged images are left out, as in evaluation, or replaced,
+      as in training. `data` says for either how many are too many.
+  """
+
+  elements: grain.MapDataset
+  rows: int
+  stack: Callable[[Sequence[Batch]], Batch]
+  source: sources.Source
+  data: sources.Data
+  strict: bool = False
+
+  def __len__(self) -> int:
+    return math.ceil(len(self.elements) / self.rows)
+
+  def __getitem__(self, index: Any) -> Any:
+    found = range(len(self))[index]
+    if isinstance(index, slice):
+      assert found.step == 1, index
+      part = slice(found.start * self.rows, found.stop * self.rows)
+      return dataclasses.replace(self, elements=self.elements.slice(part))
+    first = found * self.rows
+    last = min(first + self.rows, len(self.elements))
+    made: list[Any] = [self.elements[i] for i in range(first, last)]
+    return self._checked(self.stack(made), set())
+
+  def __iter__(self) -> Iterator[Batch]:
+    return stream(self)
+
+  def prepared(self, start: int, prefetch: int) -> Iterator[Batch]:
+    """Batches from `start` on, prepared ahead; has to be closed."""
+    workers = self.data.workers or process.cores()
+    if prefetch and self.data.worker == 'process':
+      # Each process makes whole batches: few and large things to hand over.
+      flags.FLAGS.mark_as_parsed()  # Grain asks for its own, which nobody sets
+      whole = self.elements.batch(self.rows, batch_fn=self.stack)
+      options = grain.MultiprocessingOptions(
+        workers, per_worker_buffer_size=math.ceil(prefetch / workers)
+      )
+      none = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+      iterator = iter(
+        whole.slice(slice(start, None))
+        .to_iter_dataset(none)
+        .mp_prefetch(options)
+      )
+      pieces = map(_copied, iterator)
+    else:
+      # Threads share one batch: the fewest images in memory. They take a few
+      # at a time, since to hand over a task costs as much as a small image.
+      few = math.gcd(self.rows, _TASK)
+      ahead = grain.ReadOptions(
+        num_threads=workers if prefetch else 0,
+        prefetch_buffer_size=max(prefetch * self.rows // few, workers)
+        * bool(prefetch),
+      )
+      rest = self.elements.slice(slice(start * self.rows, None))
+      iterator = iter(rest.batch(few, batch_fn=list).to_iter_dataset(ahead))
+      pieces = self._stacked(itertools.chain.from_iterable(iterator))
+    damaged: set[int] = set()
+    try:
+      for batch in pieces:
+        yield self._checked(batch, damaged)
+    finally:
+      iterator.close()
+
+  def _stacked(self, elements: Iterator[Batch]) -> Iterator[Batch]:
+    while made := list(itertools.islice(elements, self.rows)):
+      yield self.stack(made)
+
+  def _checked(self, batch: Batch, damaged: set[int]) -> Batch:
+    """Says what is damaged, adds it to `damaged`, and asks if it is too much.
+
+    Batches come here in their order, so that a run ends at the same one for any
+    number of workers.
+    """
+    batch = dict(batch)
+    indices = batch.pop('damaged').tolist()
+    if self.strict:
+      field, use, consequence = 'max_damaged', 'evaluate', 'left out'
+    else:
+      field, use = 'max_replaced', 'train'
+      consequence = 'the next one in its place'
+    damaged |= damage.report(self.source, indices, consequence)
+    limit = getattr(self.data, field)
+    damage.check(self.source, damaged, f'data.{field}', limit, use)
+    return batch
+
+
+def _copied(batch: Batch) -> Batch:
+  """The same batch in memory of this process.
+
+  Grain's lies in memory that is shared with a worker, which JAX on a CPU would
+  use as it is: what is alive when the process ends, such as the images that it
+  evaluates on, would be reported as leaked.
+  """
+  return {name: np.array(values) for name, values in batch.items()}
+
+
+def stream(
+  batches: Batches, start_step: int = 0, prefetch: int | None = None
+) -> Generator[Batch, None, None]:
+  """Yields batches[start_step], the next one, ..., prepared ahead.
+
+  The order is that of the batches, whichever worker is faster. Workers start
+  with the first batch and end when the iterator is closed or dropped.
+
+  Args:
+    batches: finite or not.
+    start_step: first batch.
+    prefetch: batches kept ready; 0: none, and no workers; None: as the data
+      say.
+  """
+  if prefetch is None:
+    prefetch = batches.data.prefetch
+  yield from batches.prepared(start_step, prefetch)

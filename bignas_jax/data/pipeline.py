@@ -1,0 +1,253 @@
+"""Images for training and evaluation: one pipeline for every source.
+
+A source gives image i and its label whenever asked. Everything after it is a
+function of (seed, position): batch `step` of a run is the same in any order
+of asking and after a restart. Batches stay uint8; the step normalises them.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from bignas_jax.data import (
+  autoaugment,
+  damage,
+  decode,
+  loader,
+  sources,
+  transforms,
+)
+from bignas_jax.values import errors
+
+# Without end: Grain's own endless repeat cannot be batched by one.
+_EPOCHS = 2**31
+_TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
+stream = loader.stream
+
+
+def train_batches(
+  source: sources.Source,
+  data: sources.Data,
+  *,
+  batch_size: int,
+  resolution: int,
+  seed: int,
+  rows: Sequence[int] | None = None,
+) -> loader.Batches:
+  """Augmented batches without end; element `step` is batch `step` of a run.
+
+  Every image comes once an epoch, in an order of that epoch's own. Epochs run
+  into each other in the middle of a batch, so no image is dropped.
+
+  Args:
+    source: training images, at least one.
+    data: says how to augment.
+    batch_size: images a batch, over all devices.
+    resolution: height and width, pixels.
+    seed: of the run. Order and augmentation are functions of it and of the
+      position in the run; the resolution changes neither.
+    rows: those of every batch that this process prepares; None: all of them.
+
+  Returns:
+    Batches {image: uint8 [rows, resolution, resolution, channels], label: int32
+    [rows]}.
+  """
+  elements = _augmented(source, data, resolution, _seeds(seed, _TRAINING))
+  rows = range(batch_size) if rows is None else rows
+  mine = _Share(elements, batch_size, rows)
+  return loader.Batches(mine, len(rows), _stack, source, data)
+
+
+class _Share(grain.MapDataset):
+  """The same rows of every batch, before elements are made into batches."""
+
+  def __init__(
+    self, elements: grain.MapDataset, batch_size: int, rows: Sequence[int]
+  ):
+    super().__init__(elements)
+    self._batch_size, self._rows = batch_size, rows
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * len(self._rows)
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    step, number = divmod(index, len(self._rows))
+    return self._parent[step * self._batch_size + self._rows[number]]
+
+
+def calibration_batches(
+  source: sources.Source,
+  data: sources.Data,
+  *,
+  images: int,
+  batch_size: int,
+  resolution: int,
+  seed: int,
+) -> list[loader.Batch]:
+  """A fixed set of augmented training images to take statistics of.
+
+  Args:
+    source: training images, at least one.
+    data: says how to augment.
+    images: how many; rounded up to whole batches.
+    batch_size: images a batch.
+    resolution: height and width, pixels.
+    seed: of the set; training by the same seed sees other images.
+
+  Returns:
+    Full batches as those of `train_batches`. No image comes twice while the
+    source has others.
+  """
+  seeds = _seeds(seed, _CALIBRATION)
+  elements = _augmented(source, data, resolution, seeds)
+  whole = loader.Batches(elements, batch_size, _stack, source, data)
+  return list(whole[: math.ceil(images / batch_size)])
+
+
+def eval_batches(
+  source: sources.Source,
+  data: sources.Data,
+  *,
+  batch_size: int,
+  resolution: int,
+) -> loader.Batches:
+  """Every image once, in the source's order, as evaluation sees it.
+
+  Args:
+    source: images.
+    data: says how much of an image to see.
+    batch_size: images a batch; the last one is filled up with zeros.
+    resolution: height and width, pixels.
+
+  Returns:
+    Batches {image: uint8 [batch_size, resolution, resolution, channels],
+    label: int32 [batch_size], mask: bool [batch_size], False where filled}.
+
+  Raises:
+    UserError: there is no image, because none was held out.
+  """
+  if len(source) == 0:
+    raise errors.UserError(
+      'data.held_out', data.held_out, 'at least 1, to evaluate on those images'
+    )
+  transform = functools.partial(
+    _evaluated, source=source, data=data, size=resolution
+  )
+  return loader.Batches(
+    grain.MapDataset.range(len(source)).map(transform),
+    batch_size,
+    functools.partial(_padded, batch_size=batch_size),
+    source,
+    data,
+    strict=True,
+  )
+
+
+def _augmented(
+  source: sources.Source,
+  data: sources.Data,
+  resolution: int,
+  seeds: tuple[int, int],
+) -> grain.MapDataset:
+  """Single images without end; seeds of the order and of the augmentation."""
+  order, noise = seeds
+  transform = functools.partial(
+    _transformed, source=source, data=data, size=resolution
+  )
+  indices = grain.MapDataset.range(len(source)).shuffle(seed=order)
+  return indices.repeat(_EPOCHS).random_map(transform, seed=noise)
+
+
+def _seeds(seed: int, use: int) -> tuple[int, int]:
+  """Seeds of an order and of an augmentation for one use of a run's seed.
+
+  Mixed, because Grain adds the epoch to the seed of an order: seed 0 would
+  have in its second epoch the order of seed 1's first.
+  """
+  order, noise = np.random.SeedSequence((seed, use)).generate_state(2)
+  return int(order), int(noise)
+
+
+def _transformed(
+  index: int,
+  rng: np.random.Generator,
+  *,
+  source: sources.Source,
+  data: sources.Data,
+  size: int,
+) -> loader.Batch:
+  """A training image; a plain function, so that it can be pickled."""
+  make = functools.partial(_augment, rng, data=data, size=size)
+  image, label, damaged = damage.first_whole(source, index, make)
+  return _element(image, label, damaged)
+
+
+def _augment(
+  rng: np.random.Generator,
+  image: decode.Image,
+  *,
+  data: sources.Data,
+  size: int,
+) -> np.ndarray:
+  if data.augment == 'none':
+    return transforms.centre(image, size, crop=data.eval_crop)
+  if data.augment == 'affine':
+    return transforms.affine(rng, image, size)
+  out = transforms.random_resized_crop(
+    rng, image, size, scale=(data.min_crop_area, 1.0)
+  )
+  if data.augment == 'randaugment':
+    layers, magnitude = data.randaugment_layers, data.randaugment_magnitude
+    return autoaugment.randaugment(rng, out, layers, magnitude)
+  if data.augment != 'crop':
+    return autoaugment.autoaugment(
+      rng, out, autoaugment.AUTOAUGMENT[data.augment]
+    )
+  return out
+
+
+def _evaluated(
+  index: int, *, source: sources.Source, data: sources.Data, size: int
+) -> loader.Batch:
+  """An image as evaluation sees it; empty if it is damaged."""
+  try:
+    image, label = source[index]
+    out = transforms.centre(image, size, crop=data.eval_crop)
+  except decode.Damaged:
+    nothing = np.zeros((size, size, len(data.mean)), np.uint8)
+    return _element(nothing, 0, index)
+  return _element(out, label, damage.NONE)
+
+
+def _element(image: np.ndarray, label: int, damaged: int) -> loader.Batch:
+  return {
+    'image': image,
+    'label': np.asarray(label, np.int32),
+    'damaged': np.asarray(damaged, np.int64),
+  }
+
+
+def _stack(elements: Sequence[loader.Batch]) -> loader.Batch:
+  return {name: np.stack([e[name] for e in elements]) for name in elements[0]}
+
+
+def _padded(
+  elements: Sequence[loader.Batch], *, batch_size: int
+) -> loader.Batch:
+  """Stacks elements, fills them up with zeros, and says which are real."""
+  batch = _stack(elements)
+  whole = batch['damaged'] == damage.NONE
+  filling = batch_size - len(elements)
+  padded = {
+    name: np.pad(values, [(0, filling)] + [(0, 0)] * (values.ndim - 1))
+    for name, values in batch.items()
+    if name != 'damaged'
+  }
+  mask = np.pad(whole, (0, filling))
+  return padded | {'mask': mask, 'damaged': batch['damaged']}

@@ -1,0 +1,181 @@
+"""ImageNet as ArrayRecord files, from what people have: tar files or TFRecords.
+
+Neither TensorFlow nor TensorFlow Datasets is needed.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+
+from bignas_jax.data import array_records, shards, tars
+from bignas_jax.data.shards import NAME, Part
+from bignas_jax.system import files
+from bignas_jax.values import errors, parsing, schema
+
+# As many images a file as TFDS puts in each of its 1,024: about 140 MB.
+_PER_SHARD = 1251
+_TFRECORD = re.compile(rf'{NAME}-(\w+)\.tfrecord-(\d+)-of-(\d+)')
+# What grain raises at the end of a file that was cut off, or is none.
+_BROKEN = (ValueError, OverflowError, MemoryError, OSError)
+
+
+def from_tars(
+  train: pathlib.Path,
+  val: pathlib.Path,
+  devkit: pathlib.Path,
+  out: pathlib.Path,
+  per_shard: int = _PER_SHARD,
+) -> dict[str, int]:
+  """Writes ArrayRecord files of the original archives.
+
+  Images come in the order of their classes, then of their names: the order,
+  and so the held-out images, of a folder of the same files.
+
+  Args:
+    train: ILSVRC2012_img_train.tar, a tar file a class in it.
+    val: ILSVRC2012_img_val.tar.
+    devkit: ILSVRC2012_devkit_t12.tar.gz, which has the labels of `val`.
+    out: directory to write to.
+    per_shard: images a file.
+
+  Returns:
+    Images by split, as they are in the files.
+
+  Raises:
+    UserError: an archive is not there, not whole or not what it should be, or
+      `out` holds what is not made of them.
+  """
+  shards.check_place(out)
+  kit = tars.devkit(devkit)
+  splits = {
+    'train': ('--train', train, tars.train(train, kit)),
+    'validation': ('--val', val, tars.val(val, kit)),
+  }
+  parts = {}
+  for split, (field, path, found) in splits.items():
+    number = max(1, round(len(found) / per_shard))
+    bounds = [len(found) * i // number for i in range(number + 1)]
+    for i in range(number):
+      members = found[bounds[i] : bounds[i + 1]]
+      read = functools.partial(tars.read, field, path, members)
+      text = json.dumps(members).encode()
+      made_of = {
+        'archive_bytes': path.stat().st_size,
+        'members_sha256': hashlib.sha256(text).hexdigest(),
+      }
+      name = array_records.shard(NAME, split, i, number)
+      source = (field, str(path))
+      parts[name] = Part(split, len(members), read, source, made_of)
+  labels = '\n'.join(kit.classes) + '\n'
+  return shards.prepare(out, {array_records.LABELS: labels}, parts, 1)
+
+
+def from_tfrecords(
+  directory: pathlib.Path, out: pathlib.Path, workers: int = 1
+) -> dict[str, int]:
+  """Writes an ArrayRecord file for each of TFDS's TFRecord files.
+
+  Images keep their order, so that the held-out ones are those that TFDS's own
+  ArrayRecord files have.
+
+  Args:
+    directory: of one version, with files imagenet2012-train.tfrecord-*.
+    out: directory to write to.
+    workers: files at once.
+
+  Returns:
+    Images by split, as they are in the files.
+
+  Raises:
+    UserError: files are missing or damaged, or `out` holds what is not made of
+      them.
+  """
+  shards.check_place(out)
+  found = _tfrecord_files(directory)
+  texts = {
+    name: files.read_text(directory / name)
+    for name in shards.TEXTS[:2]
+    if (directory / name).is_file()
+  }
+  lengths = {}
+  if (directory / shards.TEXTS[2]).is_file():
+    info = files.read_json(directory / shards.TEXTS[2])
+    lengths = _lengths(info)
+    # TFDS's own description, so that it can read the new files as well.
+    info['fileFormat'] = 'array_record'
+    texts[shards.TEXTS[2]] = json.dumps(info, indent=2) + '\n'
+  parts = {}
+  for path, where in found.items():
+    read = functools.partial(_tfrecords, path)
+    source, made_of = ('--tfrecords', str(path)), {'bytes': path.stat().st_size}
+    name = array_records.shard(NAME, *where)
+    parts[name] = Part(where[0], lengths.get(where), read, source, made_of)
+  return shards.prepare(out, texts, parts, workers)
+
+
+def _tfrecord_files(
+  directory: pathlib.Path,
+) -> dict[pathlib.Path, tuple[str, int, int]]:
+  """TFRecord files with split, index and number of files; none is missing."""
+  found = {
+    p: (m[1], int(m[2]), int(m[3]))
+    for p in sorted(directory.glob('*.tfrecord-*'))
+    if (m := _TFRECORD.fullmatch(p.name))
+  }
+  if not (directory / array_records.LABELS).is_file() or not found:
+    raise errors.UserError(
+      '--tfrecords',
+      str(directory),
+      f'a directory with {array_records.LABELS} and {NAME}-train.tfrecord-*',
+    )
+  there = set(found.values())
+  for split, _, number in sorted(there):
+    for index in range(number):
+      if (split, index, number) not in there:
+        name = f'{NAME}-{split}.tfrecord-{index:05}-of-{number:05}'
+        allowed = f'all {number} files of {split}; {name} is missing'
+        raise errors.UserError('--tfrecords', str(directory), allowed)
+  return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Split:
+  """What is read of a split: TFDS writes numbers of images as text."""
+
+  name: str = ''
+  shardLengths: tuple[str | int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Told:
+  """What is read of TFDS's `dataset_info.json`."""
+
+  splits: tuple[_Split, ...] = ()
+
+
+def _lengths(info: dict[str, Any]) -> dict[tuple[str, int, int], int]:
+  """Images of each file, as far as `dataset_info.json` says."""
+  found = {}
+  told = schema.convert(_Told, info, f'{shards.TEXTS[2]}:', others=True)
+  for split in told.splits:
+    for index, images in enumerate(split.shardLengths):
+      field = f'{shards.TEXTS[2]}: shardLengths'
+      number = parsing.value(schema.Whole, str(images), field)
+      found[split.name, index, len(split.shardLengths)] = number
+  return found
+
+
+def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:
+  try:
+    yield from grain.experimental.TFRecordIterDataset(str(path))
+  except _BROKEN:
+    raise errors.UserError(
+      '--tfrecords', str(path), 'a whole TFRecord file'
+    ) from None

@@ -1,0 +1,224 @@
+"""Directories of ArrayRecord files that are written over hours.
+
+A file appears under its name when it is whole. A receipt, which is written
+first, says what the directory is made of, so that an interrupted command goes
+on where it was, and only there.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+from array_record.python import (
+  array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from etils import epath
+
+import bignas_jax
+from bignas_jax.data import array_records
+from bignas_jax.system import console, files, locks, storage
+from bignas_jax.values import errors, schema, structs
+
+NAME = 'imagenet2012'
+RECEIPT, _FORMAT = 'prepared.json', 1
+TEXTS = (array_records.LABELS, 'features.json', 'dataset_info.json')
+_UNFINISHED = '.new'
+_AGAIN = 'or no such file: without it, it is made again'
+
+
+class Part(NamedTuple):
+  """A file to be written.
+
+  Attributes:
+    split: of the images.
+    images: how many; None: not known before they are read.
+    read: their examples.
+    source: the field that names where they come from, and its value.
+    made_of: JSON that differs if they come from something else.
+  """
+
+  split: str
+  images: int | None
+  read: Callable[[], Iterator[bytes]]
+  source: tuple[str, str]
+  made_of: Any
+
+
+def check_place(out: pathlib.Path) -> None:
+  """Raises UserError where nothing can be written, or lies what is not ours.
+
+  Before archives are read, which takes minutes.
+  """
+  if out.exists() and not out.is_dir():
+    raise errors.UserError('--out', str(out), 'a directory')
+  files.check_writable(out, '--out')
+  there = _there(out)
+  if there and not (out / RECEIPT).is_file():
+    raise errors.UserError(
+      '--out',
+      str(out),
+      f'a directory that this command has begun, with {RECEIPT} in it, or one '
+      f'without {there[0]}',
+    )
+
+
+def _there(out: pathlib.Path) -> list[str]:
+  """Names in a directory that are like those of what is written there."""
+  names = os.listdir(out) if out.is_dir() else []
+  return sorted(n for n in names if n in TEXTS or n.startswith(f'{NAME}-'))
+
+
+def prepare(
+  out: pathlib.Path,
+  texts: dict[str, str],
+  parts: dict[str, Part],
+  workers: int,
+) -> dict[str, int]:
+  """Writes what is not there yet; how many images there are by split.
+
+  Args:
+    out: directory.
+    texts: files other than those of images, by name.
+    parts: ArrayRecord files, by name.
+    workers: files at once.
+
+  Raises:
+    UserError: the directory holds what is made of something else.
+  """
+  out.mkdir(parents=True, exist_ok=True)
+  allowed = 'a directory that no other process is writing to'
+  with locks.hold(out / '.lock', '--out', allowed):
+    made = _begin(out, texts, parts)
+    for name, text in texts.items():
+      if not (out / name).exists():
+        files.write_text(epath.Path(out / name), text)
+    counts: dict[str, int] = {}
+    with futures.ThreadPoolExecutor(workers) as pool:
+      jobs = {n: pool.submit(_write, out / n, p) for n, p in parts.items()}
+      try:
+        for done, (name, job) in enumerate(jobs.items()):
+          split, images = parts[name].split, job.result()
+          counts[split] = counts.get(split, 0) + images
+          if made[name]['images'] is None:
+            made[name]['images'] = images
+            _write_receipt(out, made)
+          console.say(f'{split}: {done + 1} of {len(jobs)} files')
+      except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+  return counts
+
+
+def _begin(
+  out: pathlib.Path, texts: dict[str, str], parts: dict[str, Part]
+) -> dict[str, Any]:
+  """What the receipt says of each file, once it is written.
+
+  What is there must be made of what it would be made of now.
+  """
+  check_place(out)
+  made = {
+    name: {'images': part.images, 'made_of': part.made_of}
+    for name, part in parts.items()
+  }
+  if (out / RECEIPT).is_file():
+    before = _receipt(out)
+    for name in _there(out):
+      if name in texts:
+        _check_text(out / name, texts[name])
+      elif not name.endswith(_UNFINISHED):
+        _check_made(out / name, before.get(name), made.get(name))
+        made[name] = before[name]
+  _write_receipt(out, made)
+  return made
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Made:
+  """What is read of a file in a receipt."""
+
+  images: schema.Whole | None = None
+  made_of: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Receipt:
+  """What is read of a receipt."""
+
+  files: dict[str, _Made] = dataclasses.field(default_factory=dict)
+
+
+def _receipt(out: pathlib.Path) -> dict[str, Any]:
+  """What the receipt of a directory says of its files."""
+  path = out / RECEIPT
+  found = files.read_json(path)
+  schema.convert(_Receipt, found, f'{path}:', others=True)
+  return found.get('files', {})
+
+
+def _write_receipt(out: pathlib.Path, made: dict[str, Any]) -> None:
+  receipt = {'format': _FORMAT, 'version': bignas_jax.__version__}
+  files.write_json(epath.Path(out / RECEIPT), receipt | {'files': made})
+
+
+def _check_text(path: pathlib.Path, text: str) -> None:
+  if files.read_text(path) != text:
+    raise errors.UserError('--out', str(path), f'what was written, {_AGAIN}')
+
+
+def _check_made(path: pathlib.Path, before: Any, now: Any) -> None:
+  """Raises UserError unless a file is what the command would make now.
+
+  Args:
+    path: of the file.
+    before: what the receipt says of it, if anything.
+    now: what it would be made of, if anything.
+  """
+  if before is None or now is None:
+    raise errors.UserError('--out', str(path), 'no other files of this kind')
+  found = structs.differences(before['made_of'], now['made_of'])
+  if found:
+    allowed = f'a file made of the same; this one differs in {found[0]}'
+    raise errors.UserError('--out', str(path), allowed)
+  images, count = before['images'], array_records.count(path, '--out')
+  if images not in (None, count):
+    where = f'{path}: {count} images'
+    raise errors.UserError('--out', where, f'{images} images, {_AGAIN}')
+
+
+def _write(target: pathlib.Path, part: Part) -> int:
+  """Writes a whole file or none; how many images it has."""
+  if target.is_file():
+    return array_records.count(target, '--out')
+  fresh, count = target.with_name(target.name + _UNFINISHED), 0
+  try:
+    # One record a group, to be read at random; JPEGs are compressed already.
+    writer = array_record_module.ArrayRecordWriter(
+      str(fresh), 'group_size:1,uncompressed'
+    )
+    try:
+      for record in part.read():
+        writer.write(record)
+        count += 1
+    except BaseException:
+      with contextlib.suppress(RuntimeError):
+        writer.close()
+      raise
+    writer.close()
+    storage.sync(fresh)
+    if part.images not in (None, count):
+      field, path = part.source
+      allowed = f'{part.images} images, as {TEXTS[2]} says'
+      raise errors.UserError(field, f'{path}: {count} images', allowed)
+    os.replace(fresh, target)
+  except RuntimeError as error:  # the writer's, of a full disk, for one
+    reason = str(error).partition(';')[0]
+    allowed = f'a place that can be written to ({reason})'
+    raise errors.UserError('--out', str(target), allowed) from None
+  finally:
+    fresh.unlink(missing_ok=True)
+  return count

@@ -1,0 +1,199 @@
+"""The original archives of ImageNet: what is in them, if they are whole."""
+
+import collections
+import contextlib
+import pathlib
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, NamedTuple
+
+import scipy.io
+
+from bignas_jax.data import tf_examples
+from bignas_jax.values import errors
+
+# What reading says of a file that was cut off, or is none.
+_BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError)
+_META, _TRUTH = 'meta.mat', 'ILSVRC2012_validation_ground_truth.txt'
+
+
+class Member(NamedTuple):
+  """An image inside a tar file."""
+
+  name: str
+  label: int
+  offset: int
+  size: int
+
+
+class Devkit(NamedTuple):
+  """What the development kit says of the images.
+
+  Attributes:
+    classes: sorted, as TFDS numbers them.
+    of_val: the class of each image of the validation archive, by their names.
+    images: how many each class has to train on; empty if it does not say.
+  """
+
+  classes: list[str]
+  of_val: list[str]
+  images: dict[str, int]
+
+
+def devkit(path: pathlib.Path) -> Devkit:
+  """Reads ILSVRC2012_devkit_t12.tar.gz.
+
+  Raises:
+    UserError: it is not there, not whole, or not what it should be.
+  """
+  with _whole('--devkit', path), tarfile.open(path) as archive:
+    inside = {
+      pathlib.PurePosixPath(member.name).name: archive.extractfile(member)
+      for member in _entries(archive)
+      if member.isfile()
+    }
+    meta, truth = inside.get(_META), inside.get(_TRUTH)
+    if meta is None or truth is None:
+      allowed = f'ILSVRC2012_devkit_t12.tar.gz, with {_META} and {_TRUTH} in it'
+      raise errors.UserError('--devkit', str(path), allowed)
+    return _described(path, meta, truth)
+
+
+def _described(path: pathlib.Path, meta: IO[bytes], truth: IO[bytes]) -> Devkit:
+  # MatReadError is no ValueError.
+  wrong = (ValueError, LookupError, TypeError, scipy.io.matlab.MatReadError)
+  try:
+    synsets = scipy.io.loadmat(meta, squeeze_me=True)['synsets']
+    # The leaves are the classes; inner nodes of WordNet follow them.
+    leaves = [s for s in synsets if s['num_children'] == 0]
+    names = {int(s['ILSVRC2012_ID']): str(s['WNID']) for s in leaves}
+    images = {}
+    if 'num_train_images' in synsets.dtype.names:
+      images = {str(s['WNID']): int(s['num_train_images']) for s in leaves}
+    of_val = [names[int(line)] for line in truth.read().split()]
+  except wrong as error:
+    allowed = f'a devkit whose {_META} and {_TRUTH} can be read ({error})'
+    raise errors.UserError('--devkit', str(path), allowed) from None
+  return Devkit(sorted(names.values()), of_val, images)
+
+
+def train(path: pathlib.Path, kit: Devkit) -> list[Member]:
+  """Reads where the images of ILSVRC2012_img_train.tar are.
+
+  Returns:
+    All images, by class, then by name.
+
+  Raises:
+    UserError: it is not there or not whole, or does not have the devkit's
+      classes and as many images of each as it says.
+  """
+  labels = {name: label for label, name in enumerate(kit.classes)}
+  counts: collections.Counter[str] = collections.Counter()
+  found = []
+  with _whole('--train', path), tarfile.open(path) as outer:
+    for entry in _entries(outer):
+      if not entry.isfile():
+        continue
+      name = pathlib.PurePosixPath(entry.name).stem
+      if name not in labels or counts[name]:
+        where = f'{path}: {entry.name}'
+        allowed = 'the classes of the devkit, each once'
+        raise errors.UserError('--train', where, allowed)
+      inside = _inside(outer, entry, path, labels[name])
+      counts[name] = len(inside)
+      found += inside
+  _check_counts(path, kit, counts)
+  return sorted(found, key=lambda m: (m.label, m.name))
+
+
+def _inside(
+  outer: tarfile.TarFile,
+  entry: tarfile.TarInfo,
+  path: pathlib.Path,
+  label: int,
+) -> list[Member]:
+  """The images of a class: of a tar file in the tar file."""
+  file = outer.extractfile(entry)
+  where = f'{path}: {entry.name}'
+  with _whole('--train', where), tarfile.open(fileobj=file) as inner:
+    return [
+      Member(m.name, label, entry.offset_data + m.offset_data, m.size)
+      for m in _entries(inner)
+      if m.isfile()
+    ]
+
+
+def _check_counts(
+  path: pathlib.Path, kit: Devkit, counts: collections.Counter[str]
+) -> None:
+  missing = [name for name in kit.classes if not counts[name]]
+  if missing:
+    allowed = f'images of all {len(kit.classes)} classes of the devkit; '
+    allowed += f'{len(missing)} have none, such as {missing[0]}'
+    raise errors.UserError('--train', str(path), allowed)
+  for name, images in kit.images.items():
+    if counts[name] != images:
+      where = f'{path}: {counts[name]} images of {name}'
+      allowed = f'{images} images, as the devkit says'
+      raise errors.UserError('--train', where, allowed)
+
+
+def val(path: pathlib.Path, kit: Devkit) -> list[Member]:
+  """Reads where the images of ILSVRC2012_img_val.tar are; as `train` does."""
+  with _whole('--val', path), tarfile.open(path) as archive:
+    entries = [m for m in _entries(archive) if m.isfile()]
+  if len(entries) != len(kit.of_val):
+    where = f'{path}: {len(entries)} images'
+    raise errors.UserError('--val', where, f'{len(kit.of_val)} images')
+  entries.sort(key=lambda m: m.name)
+  found = [
+    Member(m.name, kit.classes.index(name), m.offset_data, m.size)
+    for m, name in zip(entries, kit.of_val, strict=True)
+  ]
+  return sorted(found, key=lambda m: (m.label, m.name))
+
+
+def read(
+  field: str, path: pathlib.Path, members: Iterable[Member]
+) -> Iterator[bytes]:
+  """Reads images as serialised examples.
+
+  Raises:
+    UserError, naming `field`: the archive ends before them.
+  """
+  with _whole(field, path), path.open('rb') as file:
+    for member in members:
+      file.seek(member.offset)
+      image = file.read(member.size)
+      if len(image) < member.size:
+        raise EOFError(f'{member.name} is cut off')
+      yield tf_examples.encode(member.name, image, member.label)
+
+
+def _entries(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+  """All entries, up to the zeros that mark the end.
+
+  tarfile takes an end of the file, or what is no header, for the end as well.
+  """
+  found = list(archive)
+  file = archive.fileobj
+  assert file is not None
+  file.seek(archive.offset)
+  block = file.read(tarfile.BLOCKSIZE)
+  if len(block) < tarfile.BLOCKSIZE or block.strip(tarfile.NUL):
+    last = f' after {found[-1].name}' if found else ''
+    raise tarfile.ReadError(f'it breaks off{last}')
+  return found
+
+
+@contextlib.contextmanager
+def _whole(field: str, where: object) -> Iterator[None]:
+  """Raises UserError, naming the file, for what it cannot be read for."""
+  try:
+    yield
+  except _BROKEN as error:
+    reason = getattr(error, 'strerror', None) or str(error)
+    first = reason.partition(':\n')[0]  # tarfile lists all that it tried
+    allowed = f'a whole tar file of ILSVRC2012 ({first})'
+    raise errors.UserError(field, str(where), allowed) from None

@@ -1,0 +1,1 @@
+"""A child on its own: its package, its exports, its service."""

@@ -1,0 +1,255 @@
+"""Child packages as artifacts for serving: written, run, compared, then kept.
+
+Each format is verified in its own runtime, on images of the child's own data,
+before anything is put in its place.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+import bignas_jax
+from bignas_jax.data import identity
+from bignas_jax.deploy import (
+  graph,
+  onnx,
+  package,
+  parity,
+  saved_model,
+  stablehlo,
+  tflite,
+  triton,
+)
+from bignas_jax.deploy.package import Child
+from bignas_jax.spaces import arch, counting
+from bignas_jax.system import cluster, console, staging
+from bignas_jax.system import digests as digests_lib
+from bignas_jax.values import errors
+
+TOLERANCE = 1e-4  # largest difference over the logits' scale
+# Two logits may each be off by that: closer ones may change places.
+_TIE = 2 * TOLERANCE
+FORMATS: dict[str, Any] = {
+  'stablehlo': stablehlo,
+  'onnx': onnx,
+  'saved_model': saved_model,
+  'tflite': tflite,
+  'triton': triton,
+}
+QUANTISED = ('onnx', 'tflite')
+
+
+def parse(text: str) -> list[str]:
+  """Names of formats, separated by commas.
+
+  Raises:
+    UserError: there is no such format.
+  """
+  names = list(dict.fromkeys(name.strip() for name in text.split(',')))
+  for name in names:
+    if name not in FORMATS:
+      raise errors.UserError('--format', name, errors.one_of(FORMATS, name))
+  return names
+
+
+def export(
+  directory: epath.Path,
+  names: Sequence[str],
+  out: epath.Path,
+  *,
+  preprocess: bool = False,
+  int8: bool = False,
+  images: int = 1000,
+  data: str = '',
+) -> dict[str, Any]:
+  """Writes artifacts of a child, and a receipt, once they are verified.
+
+  Args:
+    directory: of the child package.
+    names: of formats.
+    out: where to; made if missing. Formats that an earlier export of the same
+      child left there stay.
+    preprocess: artifacts take uint8 images, and normalise and resize them.
+    int8: write quantised artifacts too, of the formats that have them.
+    images: of the test split, to compare on.
+    data: where the child's data are now, or others to compare on; '': where
+      they were.
+
+  Returns:
+    What the receipt says, and `verified`: if it is False, nothing was written.
+
+  Raises:
+    UserError: a format's packages are missing, the child is damaged, or `out`
+      cannot be written to, or has something in the place of what would be
+      written that is not ours.
+  """
+  cluster.refuse('export')
+  for name in names:
+    FORMATS[name].check()
+  if int8 and not set(names) & set(QUANTISED):
+    allowed = f'with --format={" or ".join(QUANTISED)}'
+    raise errors.UserError('--int8', ','.join(names), allowed)
+  staging.check_place(out, [directory])
+  child = package.load(directory)
+  package.check_complete(directory, child)
+  network = graph.network(child, preprocess=preprocess)
+  about = _about(directory, child, network)
+  used = ('test', 'train') if int8 else ('test',)
+  with staging.staging(out) as stage:
+    _check_files(out, about, names, int8)
+    opened = identity.of_child(child.info, data, *used)
+    samples = parity.samples(child, opened, preprocess, images)
+    entries = {}
+    for name in names:
+      (stage / name).mkdir()
+      calibration = None
+      if int8:
+        calibration = parity.calibration(child, opened, preprocess)
+      entries[name] = _entry(name, network, stage / name, samples, calibration)
+    receipt = about | _reference(samples) | {'formats': entries}
+    if opened.differs:
+      receipt['data_differs'] = opened.differs
+    verified = all(entry['verified'] for entry in entries.values())
+    if verified:
+      _check_child(directory, about)
+      _check_files(out, about, names, int8)
+      receipt['formats'] = _kept(out, about, names) | entries
+      made = {name: entry['files'] for name, entry in entries.items()}
+      staging.install(out, stage, receipt, made)
+  return receipt | {'out': str(out), 'verified': verified}
+
+
+def _entry(
+  name: str,
+  network: graph.Network,
+  directory: pathlib.Path,
+  samples: parity.Samples,
+  calibration: list[np.ndarray] | None,
+) -> dict[str, Any]:
+  """Writes one format; what the receipt says of it."""
+  made = FORMATS[name]
+  notes = made.write(network, directory)
+  tie = _TIE * samples.scale
+  found = parity.compare(made.load(directory), samples, tie)
+  right = (
+    found['max_abs_diff'] <= TOLERANCE * samples.scale
+    and found['top1_agreement'] == 1
+  )
+  ties = f', {found["ties"]} ties left out' if found['ties'] else ''
+  console.say(
+    f'{name}: within {found["max_abs_diff"]:.1e} of the child, top-1 the same '
+    f'on {found["top1_agreement"]:.2%} of {found["images"]} images{ties}'
+  )
+  entry = {'verified': bool(right)} | notes | found | _files(directory)
+  entry['bytes_over_params'] = entry['bytes'] / (4 * _params(network))
+  if calibration is not None and name in QUANTISED:
+    made.quantise(network, directory, calibration)
+    int8 = made.load(directory, made.INT8_NAME)
+    small = parity.compare(int8, samples, tie)
+    small['top1_loss'] = found['top1'] - small['top1']
+    sizes = _files(directory)
+    entry['int8'] = small | {
+      'file': made.INT8_NAME,
+      'bytes': sizes['files'][made.INT8_NAME]['bytes'],
+      'calibration_images': sum(map(len, calibration)),
+    }
+    entry['files'] = sizes['files']
+    console.say(
+      f'{name}, int8: top-1 {small["top1"]:.4f}, {found["top1"]:.4f} in float32'
+    )
+  return entry
+
+
+def _about(
+  directory: epath.Path, child: Child, network: graph.Network
+) -> dict[str, Any]:
+  """What a receipt says of the child, and of what goes in and comes out."""
+  return {
+    'format': staging.FORMAT,
+    'version': bignas_jax.__version__,
+    'child': {
+      'arch': arch.to_dict(child.arch),
+      'params': _params(network),
+      'sha256': _digests(directory),
+    },
+    'input': {
+      'name': 'images',
+      'dtype': network.dtype,
+      'shape': ['batch', *network.shape],
+      'preprocess': network.dtype == 'uint8',
+      'mean': list(network.mean),
+      'std': list(network.std),
+    },
+    'output': {'name': 'logits', 'shape': ['batch', network.space.classes]},
+  }
+
+
+def _reference(samples: parity.Samples) -> dict[str, Any]:
+  """What a receipt says of that which all formats were compared with."""
+  guesses = samples.logits.argmax(-1)
+  return {
+    'reference': {
+      'split': 'test',
+      'images': len(guesses),
+      'top1': float((guesses == samples.labels).mean()),
+      'logits_scale': samples.scale,
+    },
+    'tolerance': {
+      'max_diff_over_scale': TOLERANCE,
+      'tie_over_scale': _TIE,
+      'top1_agreement': 1.0,
+    },
+  }
+
+
+def _params(network: graph.Network) -> int:
+  """Of the child as it was trained, batch norms included."""
+  only = arch.biggest(network.space)
+  return counting.cost(network.space, only).params
+
+
+def _files(directory: pathlib.Path) -> dict[str, Any]:
+  digests = digests_lib.digests(epath.Path(directory))
+  found = {
+    name: {'bytes': (directory / name).stat().st_size, 'sha256': sha256}
+    for name, sha256 in digests.items()
+  }
+  return {'files': found, 'bytes': sum(f['bytes'] for f in found.values())}
+
+
+def _digests(directory: epath.Path) -> dict[str, str]:
+  return {n: digests_lib.digest(directory / n) for n in package.FILES}
+
+
+def _check_child(directory: epath.Path, about: dict[str, Any]) -> None:
+  """Raises UserError if the package is no longer what was exported."""
+  if _digests(directory) != about['child']['sha256']:
+    allowed = 'a child that stays as it is while it is exported'
+    raise errors.UserError('--child', str(directory), allowed)
+
+
+def _kept(
+  out: epath.Path, about: dict[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+  """Other formats there, if they are of the same child and input."""
+  before = staging.earlier(out)
+  same = all(before.get(k) == about[k] for k in ('format', 'child', 'input'))
+  return {
+    name: entry
+    for name, entry in before.get('formats', {}).items()
+    if same and name not in names
+  }
+
+
+def _check_files(
+  out: epath.Path, about: dict[str, Any], names: Sequence[str], int8: bool
+) -> None:
+  """Raises UserError if something that is not ours would be replaced."""
+  made = [FORMATS[name].NAME for name in names]
+  made += [FORMATS[n].INT8_NAME for n in names if int8 and n in QUANTISED]
+  kept = staging.names({'formats': _kept(out, about, names)})
+  older = staging.names(staging.earlier(out)) - kept
+  staging.check_files(out, made, older)

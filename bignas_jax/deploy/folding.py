@@ -1,0 +1,70 @@
+"""Batch norms folded into the kernels before them.
+
+With given statistics a batch norm multiplies each channel by a number and adds
+another. The first goes into the kernel whose output it normalises; the second
+stays as a bias. Every batch norm of the network follows a convolution without
+a bias and with nothing between; shortcuts, squeeze-excite, the head's last
+convolution and the classifier have none, and stay as they are.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from bignas_jax.spaces.space import Space
+
+Tree = dict[str, Any]
+
+
+def fold(space: Space, variables: Tree) -> tuple[Space, Tree]:
+  """A network without batch norms that computes the same.
+
+  Args:
+    space: of a single network.
+    variables: its `params` and `batch_stats`; arrays of a stage's blocks are
+      stacked along their first axis.
+
+  Returns:
+    The space, which says that it is folded, and variables whose `batch_stats`
+    are empty. What is folded already is returned as it is.
+  """
+  if space.bn_epsilon is None:
+    return space, variables
+  params, stats = variables['params'], variables['batch_stats']
+  return dataclasses.replace(space, bn_epsilon=None), {
+    'params': _fold(params, stats, space.bn_epsilon),
+    'batch_stats': {},
+  }
+
+
+def _fold(params: Tree, stats: Tree, epsilon: float) -> Tree:
+  out = {
+    name: _fold(value, stats.get(name, {}), epsilon)
+    if isinstance(value, dict)
+    else np.asarray(value)
+    for name, value in params.items()
+  }
+  for name in stats:
+    if name.endswith('bn'):
+      before = name.removesuffix('bn').removesuffix('_') or 'conv'
+      kernel, bias = params[before]['kernel'], params[name]
+      out[before], out[name] = _folded(kernel, bias, stats[name], epsilon)
+  return out
+
+
+def _folded(kernel, norm: Tree, stats: Tree, epsilon: float):
+  """The kernel and the bias, computed in float64."""
+  scale, bias, mean, var = (
+    np.asarray(array, np.float64)
+    for array in (norm['scale'], norm['bias'], stats['mean'], stats['var'])
+  )
+  factor = scale / np.sqrt(var + epsilon)
+  kernel = np.asarray(kernel)
+  # Its axes between those of stacked blocks and the last, of output channels.
+  between = (1,) * (kernel.ndim - factor.ndim)
+  per_channel = factor.reshape(*factor.shape[:-1], *between, -1)
+  return (
+    {'kernel': (kernel * per_channel).astype(kernel.dtype)},
+    {'bias': (bias - mean * factor).astype(kernel.dtype)},
+  )

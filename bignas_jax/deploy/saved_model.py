@@ -1,0 +1,113 @@
+"""TensorFlow SavedModel, for TensorFlow Serving and what else reads it.
+
+Built of TensorFlow's own operations, which its CPU kernels and its converter
+know, with weights as constants. The directory is laid out as TensorFlow
+Serving wants it: a version's number, and the model in it.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bignas_jax.deploy.graph import Network
+from bignas_jax.system import extras
+
+NAME, VERSION = 'saved_model', '1'
+
+
+class _TensorFlow:
+  """A `graph.Library` of TensorFlow's operations."""
+
+  def __init__(self, tf: Any):
+    self._tf = tf
+
+  def conv(self, x, kernel, bias, stride, padding):
+    around = self._padding(kernel.shape[0], padding)
+    y = self._tf.nn.conv2d(x, kernel, stride, around)
+    return y if bias is None else self._tf.nn.bias_add(y, bias)
+
+  def depthwise(self, x, kernel, bias, stride, padding):
+    around = self._padding(kernel.shape[0], padding)
+    y = self._tf.nn.depthwise_conv2d(
+      x, kernel.transpose(0, 1, 3, 2), [1, stride, stride, 1], around
+    )
+    return self._tf.nn.bias_add(y, bias)
+
+  def _padding(self, size, padding):
+    if padding == 'same':
+      return 'SAME'
+    edge = [size // 2, size // 2]
+    return [[0, 0], edge, edge, [0, 0]]
+
+  def average_pool(self, x):
+    return self._tf.nn.avg_pool2d(x, 2, 2, 'SAME')
+
+  def mean(self, x):
+    return self._tf.reduce_mean(x, [1, 2])
+
+  def dense(self, x, kernel, bias):
+    y = self._tf.matmul(x, kernel)
+    return y if bias is None else self._tf.nn.bias_add(y, bias)
+
+  def add(self, x, y):
+    return x + y
+
+  def scale(self, x, gates):
+    return x * gates[:, None, None, :]
+
+  def activate(self, x, name):
+    tf = self._tf
+    if name == 'hard_sigmoid':
+      return tf.nn.relu6(x + 3) / 6
+    if name == 'swish':
+      return x * tf.sigmoid(x)
+    return {'relu': tf.nn.relu, 'sigmoid': tf.sigmoid}[name](x)
+
+  def normalise(self, pixels, factor, shift):
+    return self._tf.cast(pixels, self._tf.float32) * factor + shift
+
+  def resize(self, x, matrix):
+    tall = self._tf.einsum('bhwc,yh->bywc', x, matrix)
+    return self._tf.einsum('bywc,xw->byxc', tall, matrix)
+
+
+def _tensorflow() -> Any:
+  return extras.load('--format', 'saved_model', 'tf', 'tensorflow')[0]
+
+
+def check() -> None:
+  """Raises UserError if a package is missing."""
+  _tensorflow()
+
+
+def function(tf: Any, network: Network) -> Any:
+  """Images to logits, as a function of TensorFlow's; any number of images."""
+  images = tf.TensorSpec([None, *network.shape], network.dtype, name='images')
+
+  def logits(images):
+    return {'logits': network.logits(_TensorFlow(tf), images)}
+
+  return tf.function(logits, input_signature=[images])
+
+
+def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
+  """Writes the artifact; returns what the receipt says of it."""
+  tf = _tensorflow()
+  module = tf.Module()
+  module.serve = function(tf, network)
+  where = directory / NAME / VERSION
+  tf.saved_model.save(module, str(where), {'serving_default': module.serve})
+  return {
+    'signature': 'serving_default',
+    'versions': {'tensorflow': tf.__version__},
+  }
+
+
+def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+  """The artifact in its runtime: images to logits."""
+  tf = _tensorflow()
+  loaded = tf.saved_model.load(str(directory / NAME / VERSION))
+  run = loaded.signatures['serving_default']
+  return lambda images: run(images=tf.constant(images))['logits'].numpy()

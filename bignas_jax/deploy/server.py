@@ -1,0 +1,232 @@
+"""A child behind HTTP, by LitServe: an image in, classes out.
+
+LitServe's processes divide the work. One receives requests and cuts images as
+evaluation does, so that what is no image is refused before it meets others;
+one gathers them into batches and runs the child's ONNX artifact. Requests and
+images are let in by their sizes (`admission`), before they are read or decoded.
+"""
+
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import fastapi
+import litserve
+import numpy as np
+import onnxruntime
+from fastapi import concurrency, responses, routing
+from fastapi.middleware import cors
+
+from bignas_jax.data import decode, headers, transforms
+from bignas_jax.deploy import admission
+from bignas_jax.system import files
+from bignas_jax.values import structs
+
+TOP = 5  # classes in an answer
+MAX_BYTES = 32 * 2**20  # of a request
+_BYTES_AT_ONCE = 8 * MAX_BYTES  # of all requests
+_WAIT_S = 10.0  # of a request or an image for others to be done
+_BODY_S = 60.0  # in which a request must have come
+_PAGE = pathlib.Path(__file__).with_name('server.html')
+
+
+async def received(
+  request: fastapi.Request, image: Annotated[bytes, fastapi.File()]
+) -> np.ndarray:
+  """The file that was sent, as evaluation sees images.
+
+  It waits here until the images that are being decoded leave it enough memory.
+
+  Args:
+    request: of which the application knows what the child takes.
+    image: an encoded image, a field of a form.
+
+  Returns:
+    uint8 [size, size, channels].
+
+  Raises:
+    HTTPException: 400, it is no image; 413, it is too large; 503, others had
+      not been decoded in time.
+  """
+  prepare, at_once = request.app.state.prepare, request.app.state.pixels
+  async with at_once.hold(prepare.pixels(image)):
+    return await concurrency.run_in_threadpool(prepare, image)
+
+
+class Prepare:
+  """Encoded images to what the artifact takes.
+
+  Args:
+    info: contents of `child.json`.
+    max_pixels: of an image; a small file may hold any number.
+  """
+
+  def __init__(self, info: dict[str, Any], max_pixels: int):
+    self._max_pixels = max_pixels
+    given = info['input']
+    self._size, self._channels = given['image_size'], given['channels']
+    self._crop = info['data']['eval_crop']
+
+  def pixels(self, encoded: bytes) -> int:
+    """How many an image has; as many as are allowed, where nobody can know.
+
+    OpenCV itself stops at that number, whatever the format.
+
+    Raises:
+      HTTPException: 413, too many.
+    """
+    found = headers.pixels(encoded)
+    return self._max_pixels if found is None else self._checked(found)
+
+  def _checked(self, found: int) -> int:
+    if found > self._max_pixels:
+      told = f'an image of more than {self._max_pixels} pixels'
+      raise fastapi.HTTPException(413, told)
+    return found
+
+  def __call__(self, encoded: bytes) -> np.ndarray:
+    """uint8 [size, size, channels]; raises HTTPException, see `received`."""
+    try:
+      image = decode.open_image(encoded, self._channels)
+      self._checked(math.prod(image.shape[:2]))
+      return transforms.centre(image, self._size, crop=self._crop)
+    except decode.Damaged:
+      raise fastapi.HTTPException(400, 'not a whole image') from None
+
+
+class Api(litserve.LitAPI):
+  """What LitServe does with a request, batch by batch.
+
+  Args:
+    artifact: of `export --format=onnx --preprocess`.
+    names: of the classes.
+    max_batch_size: images at most.
+    batch_timeout: seconds that the first image waits for others.
+  """
+
+  def __init__(
+    self,
+    artifact: str,
+    names: Sequence[str],
+    max_batch_size: int,
+    batch_timeout: float,
+  ):
+    super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout)
+    self._artifact, self._names = artifact, list(names)
+
+  def setup(self, device: str) -> None:
+    del device
+    self._session = onnxruntime.InferenceSession(
+      self._artifact, providers=['CPUExecutionProvider']
+    )
+
+  def decode_request(
+    self, request: Annotated[np.ndarray, fastapi.Depends(received)]
+  ) -> np.ndarray:
+    return request
+
+  def batch(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(inputs)
+
+  def predict(self, x: np.ndarray) -> np.ndarray:
+    """Logits [batch, classes]; an image alone comes without a batch."""
+    alone = x.ndim == 3
+    given = {'images': x[None] if alone else x}
+    (logits,) = self._session.run(['logits'], given)
+    found = np.asarray(logits)
+    return found[0] if alone else found
+
+  def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
+    return list(output)
+
+  def encode_response(self, output: np.ndarray) -> dict[str, Any]:
+    return {'classes': ranked(output, self._names)}
+
+
+def ranked(logits: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+  """The likeliest classes, at most TOP, the likeliest first.
+
+  Args:
+    logits: [classes].
+    names: of the classes.
+  """
+  powers = np.exp(logits.astype(np.float64) - logits.max())
+  shares = powers / powers.sum()
+  order = np.argsort(-shares, kind='stable')[:TOP]
+  return [
+    {'class': int(i), 'name': names[i], 'probability': float(shares[i])}
+    for i in order
+  ]
+
+
+def names(info: dict[str, Any]) -> list[str]:
+  """Returns a name for each of a child's outputs.
+
+  An output that has no name, because the space has more classes than the data,
+  or because the package is older than names, is called by its number.
+
+  Args:
+    info: contents of `child.json`.
+  """
+  given = info.get('class_names') or []
+  numbers = range(len(given), info['classes'])
+  return [*map(sendable, given), *map(str, numbers)][: info['classes']]
+
+
+def sendable(value: Any) -> Any:
+  """Returns a JSON value as an answer can hold it: in UTF-8, without NaN."""
+  return structs.encodable(files.finite(value))
+
+
+def server(
+  artifact: str,
+  info: dict[str, Any],
+  *,
+  max_batch_size: int,
+  batch_timeout: float,
+  max_pixels: int,
+  origins: Sequence[str] = (),
+) -> litserve.LitServer:
+  """A server with `/predict`, `/health`, `/info` and a page at `/`.
+
+  Args:
+    artifact: an ONNX file that takes uint8 images.
+    info: contents of `child.json`.
+    max_batch_size: images that run together at most.
+    batch_timeout: seconds that the first of them waits for others.
+    max_pixels: of an image, and of all that are decoded at once.
+    origins: of other sites whose pages may ask, such as https://example.org.
+  """
+  api = Api(artifact, names(info), max_batch_size, batch_timeout)
+  shown = {
+    name: sendable(info.get(name))
+    for name in ('space', 'arch', 'macs', 'params', 'accuracy', 'input')
+  }
+  made = litserve.LitServer(
+    api,
+    accelerator='cpu',
+    fast_queue=True,
+    middlewares=_middlewares(origins),
+    model_metadata=shown | {'class_names': names(info)},
+  )
+  made.app.state.prepare = Prepare(info, max_pixels)
+  made.app.state.pixels = admission.Budget(max_pixels, _WAIT_S)
+  page = routing.APIRoute(
+    '/', lambda: _PAGE.read_text(), response_class=responses.HTMLResponse
+  )
+  made.app.router.routes.insert(0, page)  # before LitServe's own
+  return made
+
+
+def _middlewares(origins: Sequence[str]) -> list[Any]:
+  """What a request passes before the application; the last one comes first."""
+  limits = {
+    'most': MAX_BYTES,
+    'budget': admission.Budget(_BYTES_AT_ONCE, _WAIT_S),
+    'within_s': _BODY_S,
+  }
+  passed: list[Any] = [(admission.Requests, limits)]
+  if origins:  # browsers keep other sites out unless they are told
+    passed.append((cors.CORSMiddleware, {'allow_origins': list(origins)}))
+  return passed

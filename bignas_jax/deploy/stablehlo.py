@@ -1,0 +1,98 @@
+"""StableHLO, by `jax.export`: one file for CPUs, TPUs and GPUs.
+
+The batch is symbolic. `jax.export.deserialize` reads the file back, without
+this package.
+"""
+
+import pathlib
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bignas_jax.deploy.graph import Network
+from bignas_jax.supernet import depthwise, ops
+
+NAME = 'model.stablehlo'
+PLATFORMS = ('cpu', 'tpu', 'cuda')
+
+
+class Jax:
+  """A `graph.Library` that computes, in this package's own operations.
+
+  So that a platform gets the formulation of a depthwise convolution that is
+  the fastest there. Products have JAX's default precision; those of the resize
+  the highest, since pixels would show what TPUs round to bfloat16.
+  """
+
+  def conv(self, x, kernel, bias, stride, padding):
+    if kernel.shape[:2] == (1, 1):
+      y = ops.pointwise(x, jnp.asarray(kernel[0, 0]))
+    else:
+      y = ops.conv(x, jnp.asarray(kernel), stride, padding)
+    return y if bias is None else y + bias
+
+  def depthwise(self, x, kernel, bias, stride, padding):
+    return depthwise.depthwise(x, jnp.asarray(kernel), stride, padding) + bias
+
+  def average_pool(self, x):
+    return ops.average_pool(x)
+
+  def mean(self, x):
+    return x.mean((1, 2))
+
+  def dense(self, x, kernel, bias):
+    y = ops.pointwise(x, jnp.asarray(kernel))
+    return y if bias is None else y + bias
+
+  def add(self, x, y):
+    return x + y
+
+  def scale(self, x, gates):
+    return x * gates[:, None, None, :]
+
+  def activate(self, x, name):
+    return ops.ACTIVATIONS[name](x)
+
+  def normalise(self, pixels, factor, shift):
+    return pixels.astype(jnp.float32) * factor + shift
+
+  def resize(self, x, matrix):
+    highest = lax.Precision.HIGHEST
+    return jnp.einsum('bhwc,yh,xw->byxc', x, matrix, matrix, precision=highest)
+
+
+def check() -> None:
+  """Nothing is missing: it needs what this package needs."""
+
+
+def function(network: Network) -> Callable[[Any], jax.Array]:
+  """Images to logits, in JAX."""
+  return lambda images: network.logits(Jax(), images)
+
+
+def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
+  """Writes the artifact; returns what the receipt says of it."""
+  (batch,) = jax.export.symbolic_shape('batch')
+  images = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
+  exported = jax.export.export(jax.jit(function(network)), platforms=PLATFORMS)(
+    images
+  )
+  (directory / NAME).write_bytes(exported.serialize())
+  return {
+    'platforms': list(exported.platforms),
+    'calling_convention_version': exported.calling_convention_version,
+    'versions': {'jax': jax.__version__, 'jaxlib': metadata.version('jaxlib')},
+  }
+
+
+def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+  """The artifact in its runtime: images to logits."""
+  data = bytearray((directory / NAME).read_bytes())
+  run = jax.jit(jax.export.deserialize(data).call)
+  return lambda images: np.asarray(run(images))

@@ -1,0 +1,1 @@
+"""A training step as data: children, losses, update, compiled programs."""

@@ -1,0 +1,78 @@
+"""Optimisers: optax's, in the forms that the papers' numbers were made with."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import optax
+
+from bignas_jax.values import schema
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Optimizer:
+  """Which update the aggregated gradient becomes.
+
+  Attributes:
+    name: `rmsprop` in TensorFlow's form, or `sgd`.
+    momentum: of the scaled updates.
+    nesterov: look ahead (sgd).
+    decay: of the mean square (rmsprop).
+    epsilon: inside the root, above 0 (rmsprop).
+    clip_value: clip each entry of the gradient to +-this; 0: do not.
+  """
+
+  name: Literal['rmsprop', 'sgd'] = 'rmsprop'
+  momentum: schema.Share = 0.9
+  nesterov: bool = False
+  decay: schema.Share = 0.9
+  epsilon: schema.AtLeastZero = 1e-3
+  clip_value: schema.AtLeastZero = 0.0
+
+
+def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
+  """Builds the transformation; `rate` maps a step to a learning rate."""
+  if config.name == 'rmsprop':
+    update = _tf_rmsprop(config, rate)
+  else:
+    update = optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov)
+  if config.clip_value > 0:
+    return optax.chain(optax.clip(config.clip_value), update)
+  return update
+
+
+def _tf_rmsprop(config: Optimizer, rate: Callable):
+  """TensorFlow's RMSProp, which EfficientNet's constants belong to.
+
+  The mean square starts at 1, epsilon is inside the root, and the rate is
+  inside the momentum: s = d s + (1 - d) g^2; m = b m + rate g / sqrt(s + e);
+  w = w - m.
+  """
+  return optax.chain(
+    optax.scale_by_rms(
+      config.decay,
+      config.epsilon,
+      initial_scale=1.0,
+      eps_in_sqrt=True,
+      bias_correction=False,
+    ),
+    optax.scale_by_learning_rate(rate),
+    optax.trace(config.momentum),
+  )
+
+
+def is_kernel(path: tuple, leaf: jax.Array) -> bool:
+  """Whether a parameter is a kernel: neither a bias nor batch norm."""
+  del leaf
+  return path[-1].key == 'kernel'
+
+
+def half_square_norm(params) -> jax.Array | float:
+  """Half the sum of squares of all kernels: weight decay's term."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  return sum(
+    0.5 * (leaf.astype('float32') ** 2).sum()
+    for path, leaf in leaves
+    if is_kernel(path, leaf)
+  )

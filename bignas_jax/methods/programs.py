@@ -1,0 +1,210 @@
+"""The compiled programs of a training step.
+
+A step runs as a chain of programs, since a resolution is a shape: one for the
+biggest child and one for the smallest, both static; one a resolution for random
+children, which are arguments; one for the update. Only those are made whose
+children the run trains, in the order of these: a program is given the softmaxes
+that its child learns from, and no others. Where a step does not begin with a
+child that has a program to itself, one more starts the sum of gradients.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from bignas_jax.methods import loss_graph
+from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.step import Setup, State, Tree
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.system import mesh, xla
+from bignas_jax.system.mesh import REPLICATED
+
+
+class Program(NamedTuple):
+  """A jitted function, and shapes to compile it for ahead of time."""
+
+  name: str
+  function: Callable
+  arguments: tuple
+
+
+def key(one: Child) -> str:
+  """Which program trains this child."""
+  if one.role in STATIC:
+    return one.role
+  return f'{one.role}@{one.arch.resolution}'
+
+
+STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
+START, UPDATE = 'start', 'update'
+
+
+def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
+  """Of these roles, those that always fall to the same child, and which."""
+  return {role: make for role, make in STATIC.items() if role in roles}
+
+
+def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
+  """Children that a run is evaluated by: static ones, or else both ends."""
+  return static(roles) or STATIC
+
+
+def all_programs(setup: Setup) -> list[Program]:
+  """Every program that any step of the run can need, the update last."""
+  where = setup.model.where
+  state, batch = step_lib.described_state(setup), _described_batch(setup)
+  gradients = _described_gradients(setup, state)
+  one = arch_lib.encode(setup.model.space, arch_lib.biggest(setup.model.space))
+  indices = mesh.described(where, one, REPLICATED)
+  softmax = _described_softmax(setup)
+  programs = []
+  if _starts(setup):
+    places = mesh.places(gradients)
+    start = step_lib.start(gradients)
+    programs.append(
+      Program(START, _jitted(START, start, (), where, places), ())
+    )
+  for name, role, resolution, arch in _in_order(setup):
+    arguments = (
+      state.params,
+      state.step,
+      batch,
+      indices if arch is None else None,
+      gradients if programs else None,
+      dict.fromkeys(loss_graph.teachers_of(setup.rule, role), softmax),
+    )
+    function = step_lib.child(setup, role, resolution, arch)
+    function = _jitted(name, function, 4, where)
+    programs.append(Program(name, function, arguments))
+  places = mesh.places(state), None
+  last = _jitted(UPDATE, step_lib.update(setup), 0, where, places)
+  return [*programs, Program(UPDATE, last, (state, gradients))]
+
+
+def _starts(setup: Setup) -> bool:
+  """Whether the sum of gradients starts in a program of its own.
+
+  A program of one child a step, always its first, starts it by itself.
+  """
+  first = setup.roles[0]
+  return first not in STATIC or setup.roles.count(first) > 1
+
+
+def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
+  """Name, role, resolution and static child of programs, teachers first."""
+  space, found = setup.model.space, []
+  for role in dict.fromkeys(setup.roles):
+    if role in STATIC:
+      arch = STATIC[role](space)
+      found.append((role, role, arch.resolution, arch))
+    else:
+      sizes = space.train_resolution
+      found += [(f'{role}@{size}', role, size, None) for size in sizes]
+  return found
+
+
+def _described_batch(setup: Setup) -> Tree:
+  model, batch = setup.model, setup.batch_size
+  size, channels = model.image_size, model.space.channels
+  images = jax.ShapeDtypeStruct((batch, size, size, channels), 'uint8')
+  labels = jax.ShapeDtypeStruct((batch,), 'int32')
+  tree = {'image': images, 'label': labels}
+  return mesh.described(model.where, tree, mesh.split(model.where))
+
+
+def _described_gradients(setup: Setup, state: State) -> Tree:
+  """One after the other for each device, along the first axis."""
+  where = setup.model.where
+  return mesh.described(
+    where,
+    jax.tree.map(
+      lambda p: jax.ShapeDtypeStruct(
+        (where.size * p.shape[0], *p.shape[1:]), p.dtype
+      ),
+      state.params,
+    ),
+    mesh.split(where),
+  )
+
+
+def _described_softmax(setup: Setup) -> Tree:
+  where, classes = setup.model.where, setup.model.space.classes
+  softmax = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
+  return mesh.described(where, softmax, mesh.split(where))
+
+
+def _jitted(name: str, function: Callable, donated, where: Mesh, out=None):
+  """Compiled under this name, which profiles show."""
+  function.__name__ = name.replace('@', '_')
+  return jax.jit(
+    function,
+    donate_argnums=donated,
+    out_shardings=out,
+    compiler_options=xla.compiler_options(mesh.platform(where)),
+  )
+
+
+def compile_all(programs: list[Program]) -> dict[str, Callable]:
+  """The compiled programs by name."""
+  return xla.compile_all(lowering(programs))
+
+
+def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
+  """What lowers each, those of most branches first."""
+  return {
+    p.name: functools.partial(p.function.lower, *p.arguments)
+    for p in sorted(programs, key=lambda p: p.name in STATIC)
+  }
+
+
+def step(
+  setup: Setup,
+  compiled: dict[str, Callable],
+  state: State,
+  batch: Tree,
+  children: list[Child],
+) -> tuple[State, list[dict[str, jax.Array]]]:
+  """One step.
+
+  Args:
+    setup: of the run.
+    compiled: its programs by name.
+    state: before the step; donated.
+    batch: `image` uint8 [batch, size, size, channels] and `label` int32
+      [batch], split over the mesh.
+    children: to train, teachers first.
+
+  Returns:
+    The state after the step, and the metrics of each child and, last, of the
+    update.
+  """
+  space, where = setup.model.space, setup.model.where
+  gradients = compiled[START]() if START in compiled else None
+  softmaxes, metrics = {}, []
+  for one in children:
+    indices = None
+    if one.role in STATIC:
+      assert one.arch == STATIC[one.role](space), f'another child is {one.role}'
+    else:
+      indices = arch_lib.encode(space, one.arch)
+      indices = mesh.put(where, indices, REPLICATED)
+    teachers = loss_graph.teachers_of(setup.rule, one.role)
+    gradients, softmax, measured = compiled[key(one)](
+      state.params,
+      state.step,
+      batch,
+      indices,
+      gradients,
+      {teacher: softmaxes[teacher] for teacher in teachers},
+    )
+    if softmax is not None:
+      softmaxes[one.role] = softmax
+    metrics.append(measured)
+  state, last = compiled[UPDATE](state, gradients)
+  return state, [*metrics, last]

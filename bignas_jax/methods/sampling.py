@@ -1,0 +1,58 @@
+"""Which children a step trains: functions of (seed, step) alone.
+
+Every host computes the same children, and a resumed run the same again.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+
+ROLES = ('biggest', 'random', 'smallest')
+
+
+class Child(NamedTuple):
+  """A child in a step, and the part that it plays there, of `ROLES`."""
+
+  role: str
+  arch: Arch
+
+
+# (space, seed, step) -> the children of that step, teachers first; their roles
+# are the same in every step.
+Policy = Callable[[Space, int, int], list[Child]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sandwich:
+  """The biggest, the smallest, and random children in between.
+
+  The sandwich rule of US-Net (ICCV 2019), section 3, as BigNAS uses it.
+  """
+
+  random_children: int = 2
+
+  def __call__(self, space: Space, seed: int, step: int) -> list[Child]:
+    rng = arch_lib.generator(seed, step)
+    children = [
+      Child('biggest', arch_lib.biggest(space)),
+      Child('smallest', arch_lib.smallest(space)),
+    ]
+    for _ in range(self.random_children):
+      arch = arch_lib.sample(space, rng, training=True)
+      children.append(Child('random', arch))
+    return children
+
+
+def alone(space: Space, seed: int, step: int) -> list[Child]:
+  """The biggest child only: of a space of one network, that network."""
+  del seed, step
+  return [Child('biggest', arch_lib.biggest(space))]
+
+
+def roles(policy: Policy, space: Space) -> tuple[str, ...]:
+  """Of the children of a step, in their order."""
+  return tuple(child.role for child in policy(space, 0, 0))

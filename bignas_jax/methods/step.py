@@ -1,0 +1,226 @@
+"""What a step computes: each child's gradient, and the update.
+
+A step trains one child or several, and updates once. Each child's function adds
+its gradient to the sum so far, still separate on every device; the update
+reduces it once. `programs` compiles and runs them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bignas_jax.methods import loss_graph, optim, step_metrics
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet.model import Model
+from bignas_jax.system import mesh
+from bignas_jax.system.mesh import REPLICATED
+
+Tree = Any
+
+
+class State(NamedTuple):
+  """What a checkpoint holds; everything else follows from (seed, step)."""
+
+  step: jax.Array  # int32, updates done
+  params: Tree
+  opt_state: Tree
+  ema: Tree  # averaged parameters, or None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+  """All that the steps of a run depend on.
+
+  Attributes:
+    model: the supernet on its mesh.
+    rule: the loss graph.
+    optimizer: what becomes of the summed gradient.
+    rate: learning rate of a step.
+    batch_size: images a step, on all devices together.
+    roles: of the children of a step, in their order.
+    ema_decay: of the averaged parameters; 0: none are kept.
+    seed: of initialisation and dropout.
+    placement: of the state (`sharding.Layout.rules`).
+  """
+
+  model: Model
+  rule: loss_graph.Rule
+  optimizer: optax.GradientTransformation
+  rate: Callable
+  batch_size: int
+  roles: tuple[str, ...]
+  ema_decay: float = 0.0
+  seed: int = 0
+  placement: tuple[tuple[str, str], ...] = ()
+
+
+def init_state(setup: Setup) -> Callable[..., State]:
+  """A function that makes step 0; jit it with shardings, or eval_shape it.
+
+  It may be given parts of the parameters, such as `stem`, to start with.
+  """
+
+  def init(given: Tree | None = None) -> State:
+    params = network.init(setup.model.space, jax.random.key(setup.seed))
+    params |= given or {}
+    ema = params if setup.ema_decay > 0 else None
+    return State(jnp.int32(0), params, setup.optimizer.init(params), ema)
+
+  return init
+
+
+def described_state(setup: Setup) -> State:
+  """Shapes and shardings of the state."""
+  shapes = jax.eval_shape(init_state(setup))
+  return mesh.described_by(setup.placement, setup.model.where, shapes)
+
+
+def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
+  """The function that trains one child.
+
+  Args:
+    setup: of the run.
+    role: of the child in the loss graph.
+    resolution: of its images, pixels.
+    arch: makes it static; None: it takes any child's indices.
+
+  Returns:
+    A function of (params, step, batch, indices, gradients, softmaxes) that
+    returns (gradients, softmax or None, metrics). `gradients` is None where
+    the sum starts with this child. Gradients are one after the other for each
+    device, along the first axis. `softmaxes` are those of its teachers.
+  """
+  model, rule = setup.model, setup.rule
+  net, devices = model.net(arch), model.where.size
+  axes, split = model.where.axis_names, mesh.split(model.where)
+  gives_softmax = role in loss_graph.teachers(rule)
+  factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
+  regularised = role == rule.regularised
+
+  # Each device adds its share, so that their sum holds the term once.
+  decay = rule.weight_decay / devices if regularised else 0.0
+
+  def loss(params, probe, images, labels, keys, indices, softmaxes):
+    logits, updated = net.apply(
+      {'params': params},
+      images,
+      indices,
+      dropout_rate=rule.dropout if regularised else 0.0,
+      dropout_keys=keys,
+      probe=probe,
+      # With a penalty, more than what blocks add is in the gradient.
+      mutable=[] if decay else ['through'],
+    )
+    losses = loss_graph.loss(rule, role, logits, labels, softmaxes)
+    value = losses.sum() / setup.batch_size
+    penalty = decay * optim.half_square_norm(params) if decay else 0.0
+    return (value + penalty, updated.get('through', {})), (value, logits)
+
+  @jax.named_scope(role)
+  def run(params, step, batch, indices, gradients, softmaxes):
+    images = model.images(batch['image'], resolution)
+    keys = model.image_keys(setup.seed, step, images.shape[0])
+    own = params
+    if arch is not None:
+      variables = network.slice_child(model.space, {'params': params}, arch)
+      own = variables['params']
+    if gradients is None:
+      gradients = jax.tree.map(jnp.zeros_like, params)
+
+    def of_own(params, probe):
+      batched = images, batch['label'], keys, indices, softmaxes
+      return loss(params, probe, *batched)
+
+    gradients, square, (value, logits) = _add_gradient(
+      of_own, own, gradients, factor
+    )
+    metrics = step_metrics.of_child(
+      rule,
+      role,
+      setup.batch_size,
+      loss=value,
+      square=square,
+      logits=logits,
+      labels=batch['label'],
+      softmaxes=softmaxes,
+      axes=axes,
+    )
+    softmax = jax.nn.softmax(logits) if gives_softmax else None
+    return gradients, softmax, metrics
+
+  return mesh.per_device(
+    model.where,
+    (REPLICATED, REPLICATED, split, REPLICATED, split, split),
+    (split, split, REPLICATED),
+  )(run)
+
+
+def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
+  """Adds a child's gradient to the step's.
+
+  Blocks that are computed again do so themselves, in place
+  (`branches.Through`): they are given the sums on the way back.
+
+  Args:
+    loss: a function of (params, probe) that returns (loss, through) and more.
+    params: of the child.
+    sums: of the supernet's parameters, of which the child's are slices.
+    factor: of the gradient.
+
+  Returns:
+    The sums, the square norm of the child's gradient without the factor, and
+    what else the loss returned.
+  """
+  (value, through), back, more = jax.vjp(
+    loss, params, jnp.zeros(()), has_aux=True
+  )
+  given = {
+    part: {
+      name: Through(slicing.shrink(sums[part][name], one.params), jnp.zeros(()))
+      for name, one in names.items()
+    }
+    for part, names in through.items()
+  }
+  found, square = back((jnp.full_like(value, factor), given))
+  if not given:
+    square = jnp.zeros(())  # of blocks whose gradients are among the found
+  for part, names in given.items():
+    added = {name: found[part].pop(name) for name in names}
+    sums = slicing.put(sums, {part: added})
+  square += step_metrics.square_norm(found)
+  return slicing.add(sums, found), square / factor**2, more
+
+
+def start(gradients: Tree) -> Callable:
+  """Returns the function that starts a step's sum of gradients: () -> zeros.
+
+  Args:
+    gradients: their shapes.
+  """
+  return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
+
+
+def update(setup: Setup) -> Callable:
+  """The function that ends a step: (state, gradients) -> (state, metrics)."""
+
+  def run(state: State, gradients: Tree):
+    grads = jax.tree.map(
+      lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
+    )
+    updates, opt_state = setup.optimizer.update(
+      grads, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+      ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
+    metrics = step_metrics.of_update(setup.rate(state.step), grads, params)
+    return State(state.step + 1, params, opt_state, ema), metrics
+
+  return run

@@ -1,0 +1,102 @@
+"""What is measured of a step on the devices; numbers leave them when logged.
+
+A child's measures cost one sum over devices of a few scalars. Its gradient is
+not summed over devices for them: that happens once a step (`step.update`).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bignas_jax.methods import loss_graph
+
+Tree = Any
+
+
+@jax.named_scope('measures')
+def of_child(
+  rule: loss_graph.Rule,
+  role: str,
+  batch_size: int,
+  *,
+  loss: jax.Array,
+  square: jax.Array,
+  logits: jax.Array,
+  labels: jax.Array,
+  softmaxes: dict[str, jax.Array],
+  axes: tuple[str, ...],
+) -> dict[str, jax.Array]:
+  """Scalars of one child in one step, the same on all devices.
+
+  Args:
+    rule: the loss graph.
+    role: of the child.
+    batch_size: images on all devices.
+    loss: this device's share of the mean loss.
+    square: square norm of this device's share of the child's own gradient.
+    logits: [local batch, classes].
+    labels: [local batch].
+    softmaxes: [local batch, classes] by role, of the children that ran before.
+    axes: mapped axes that the batch is split over.
+
+  Returns:
+    `loss`; `top1`, the share of images where the label comes first;
+    `agreement`, the share where the first choice is the teacher's, if a child
+    teaches this one (the mean over teachers, if several do); `grad_norm`.
+
+    On one device `grad_norm` is the norm of the child's gradient. On n of them
+    it is the root mean square, over devices, of the norm of n times a device's
+    share: that of a gradient from batch_size / n images, noisier and so longer
+    than the whole batch's. The exact one would take a reduction of the gradient
+    for each child.
+  """
+  choice = logits.argmax(-1)
+  shares: dict[str, Any] = {
+    'loss': loss,
+    'top1': (choice == labels).sum() / batch_size,
+    'grad_norm': lax.axis_size(axes) * square,
+  }
+  teachers = loss_graph.teachers_of(rule, role)
+  if teachers:
+    agreed = [(choice == softmaxes[t].argmax(-1)).sum() for t in teachers]
+    shares['agreement'] = sum(agreed) / (batch_size * len(teachers))
+  whole = lax.psum(shares, axes)
+  return whole | {'grad_norm': jnp.sqrt(whole['grad_norm'])}
+
+
+@jax.named_scope('measures')
+def of_update(
+  rate: jax.Array, gradient: Tree, params: Tree
+) -> dict[str, jax.Array]:
+  """Scalars of an update.
+
+  Args:
+    rate: the learning rate.
+    gradient: summed over children and devices.
+    params: after the update.
+
+  Returns:
+    `lr`, `grad_norm`, `weight_norm` and `weight_norm_PART` for each part of the
+    network, such as `stage1`; `finite`, whether all of the state is.
+
+    The state that was finite before is finite after, if both norms are: what
+    optimisers and averages keep follows from gradients and parameters.
+  """
+  squares = {part: square_norm(tree) for part, tree in params.items()}
+  norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}
+  grad_norm = jnp.sqrt(square_norm(gradient))
+  weight_norm = jnp.sqrt(sum(squares.values()))
+  return {
+    'lr': rate,
+    'grad_norm': grad_norm,
+    'weight_norm': weight_norm,
+    'finite': jnp.isfinite(grad_norm) & jnp.isfinite(weight_norm),
+  } | norms
+
+
+def square_norm(tree: Tree) -> jax.Array:
+  """The sum of squares of all entries, in float32."""
+  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+  return sum((jnp.square(leaf).sum() for leaf in leaves), jnp.float32(0))

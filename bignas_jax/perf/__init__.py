@@ -1,0 +1,1 @@
+"""How fast it is: measured here, or estimated by a compiler."""

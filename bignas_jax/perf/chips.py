@@ -1,0 +1,49 @@
+"""TPU cores as JAX counts them, from Google's published system pages.
+
+https://cloud.google.com/tpu/docs/system-architecture-tpu-vm: numbers of a chip
+there, of a device here. Chips of v2, v3 and tpu7x are two devices each.
+"""
+
+from typing import NamedTuple
+
+from bignas_jax.values import errors
+
+
+class Chip(NamedTuple):
+  """One device of a pod.
+
+  Attributes:
+    hbm_bytes: memory.
+    flops: peak bfloat16 operations a second; a multiply-add is two.
+    bandwidth: bytes of its memory a second.
+  """
+
+  hbm_bytes: int
+  flops: float
+  bandwidth: float
+
+
+_GIB = 2**30
+CHIPS = {
+  'v2': Chip(8 * _GIB, 22.5e12, 350e9),
+  'v3': Chip(16 * _GIB, 61.5e12, 450e9),
+  'v4': Chip(32 * _GIB, 275e12, 1228e9),
+  'v5e': Chip(16 * _GIB, 197e12, 819e9),
+  'v5p': Chip(95 * _GIB, 459e12, 2765e9),
+  'v6e': Chip(32 * _GIB, 918e12, 1640e9),
+  'tpu7x': Chip(96 * _GIB, 1153.5e12, 3690e9),
+}
+
+
+def of(topology: str) -> Chip:
+  """The chip of a topology such as `v3:8x8`.
+
+  Raises:
+    UserError: the name is not of the form CHIP:AxB, or the chip is unknown.
+  """
+  name, given, _ = topology.partition(':')
+  if not given or name not in CHIPS:
+    raise errors.UserError(
+      '--topology', topology, f'CHIP:AxB with CHIP {errors.one_of(CHIPS, name)}'
+    )
+  return CHIPS[name]

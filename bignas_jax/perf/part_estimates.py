@@ -1,0 +1,55 @@
+"""What pieces would take on a TPU that is not there, by its compiler."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from bignas_jax.deploy import stablehlo
+from bignas_jax.perf import chips, compiler_reports, estimates, plan
+from bignas_jax.perf.workloads import Piece
+from bignas_jax.system import mesh, xla
+from bignas_jax.values import errors
+
+
+def check(topology: str) -> None:
+  """Raises UserError: there is no such topology, or no compiler for it."""
+  chips.of(topology)
+  plan.mesh(topology)
+
+
+def milliseconds(
+  topology: str, batch: int, pieces: Mapping[str, Piece]
+) -> dict[str, float]:
+  """Estimates, by name: nothing was measured.
+
+  Args:
+    topology: such as `v5e:2x2`; one of its devices is meant.
+    batch: images.
+    pieces: by name.
+
+  Raises:
+    UserError: of the topology, or a batch that does not fit its memory.
+  """
+  chip = chips.of(topology)
+  where = mesh.mesh(list(plan.mesh(topology).devices.flat[:1]))
+
+  def lower(piece: Piece):
+    images = jax.ShapeDtypeStruct((batch, *piece.shape), np.float32)
+    arguments = mesh.described(where, (piece.params, images), mesh.REPLICATED)
+    run = functools.partial(piece.run, stablehlo.Jax())
+    return jax.jit(run).lower(*arguments)
+
+  with xla.programs_not_kept():
+    found = xla.compile_all(
+      {name: functools.partial(lower, piece) for name, piece in pieces.items()},
+      lambda name, lowered: compiler_reports.find(name, lowered, where),
+    )
+  for one in found.values():
+    if one.peak_bytes is None:
+      allowed = f'one that fits {topology}: {one.problem}'
+      raise errors.UserError('--batch', batch, allowed)
+  return {
+    name: 1e3 * estimates.of_program(one, chip) for name, one in found.items()
+  }

@@ -1,0 +1,179 @@
+"""How fast the elastic step is: against its own children, compiled statically.
+
+All variants are measured in one process, interleaved, so that a noisy machine
+is noisy for all of them.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bignas_jax.methods import loss_graph, optim, programs, sampling
+from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.sampling import Child
+from bignas_jax.spaces import arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import network
+from bignas_jax.supernet.model import Model
+from bignas_jax.system import console, mesh, xla
+
+
+def step(
+  space: Space,
+  *,
+  batch: int,
+  resolution: int,
+  dtype: str,
+  rounds: int,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Times one sandwich step: forward, backward, update.
+
+  Args:
+    space: whose biggest, smallest and two random children are trained.
+    batch: images.
+    resolution: of all children, pixels.
+    dtype: of activations.
+    rounds: measurements of each variant; medians are reported.
+    seed: of the random children.
+
+  Returns:
+    `elastic_s`: the step. `static_sum_s`: its children as plain static
+    networks, each with or without recomputation, whichever is faster.
+    `masked_s`: the step with each child as costly as the biggest, as masking
+    everything at full size makes it. Their ratios; programs and retraces.
+  """
+  space = dataclasses.replace(
+    space, resolution=(resolution,), train_resolution=(resolution,)
+  )
+  setup = describe(space, batch, dtype, jax.devices()[:1])
+  children = sampling.Sandwich()(space, seed, 0)
+  images = random_batch(setup)
+  compiled = programs.compile_all(programs.all_programs(setup))
+  state = first_state(setup)
+  params = jax.tree.map(jnp.copy, state.params)
+
+  def train(children: list[Child]) -> Callable:
+    def run():
+      nonlocal state  # which a step is given for good, as in training
+      state, measured = programs.step(setup, compiled, state, images, children)
+      return state, measured
+
+    return run
+
+  biggest = arch.biggest(space)
+  full = [*children[:1], *(Child('random', biggest) for _ in children[1:])]
+  variants = {'elastic': train(children), 'masked': train(full)}
+  for i, child in enumerate(children):
+    for recompute in (True, False):
+      name = f'static {i} {"with" if recompute else "without"}'
+      variants[name] = _static(setup, child, params, images, recompute)
+  seconds = _interleaved(variants, rounds)
+  with xla.traces() as traces:
+    for one in range(1, 21):
+      train(sampling.Sandwich()(space, seed, one))()
+  static = [
+    min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
+    for i in range(len(children))
+  ]
+  return {
+    'device': jax.devices()[0].device_kind,
+    'space': space.name,
+    'batch': batch,
+    'resolution': resolution,
+    'dtype': dtype,
+    'children': [
+      {'role': c.role, 'static_s': s, 'arch': arch.to_dict(c.arch)}
+      for c, s in zip(children, static, strict=True)
+    ],
+    'elastic_s': seconds['elastic'],
+    'static_sum_s': sum(static),
+    'ratio': seconds['elastic'] / sum(static),
+    'masked_s': seconds['masked'],
+    'ratio_to_masked': seconds['elastic'] / seconds['masked'],
+    'programs': len(compiled),
+    'retraces': len(traces),
+  }
+
+
+def describe(
+  space: Space, batch: int, dtype: str, devices: Sequence[Any]
+) -> step_lib.Setup:
+  """A run of the space on these devices, with a plain loss."""
+  rate = lambda step: 1e-3  # noqa: E731
+  return step_lib.Setup(
+    model=Model(
+      space=space,
+      where=mesh.mesh(devices),
+      mean=(0.5,) * space.channels,
+      std=(0.25,) * space.channels,
+      dtype=jnp.dtype(dtype),
+    ),
+    rule=loss_graph.Rule(),
+    optimizer=optim.create(optim.Optimizer(), rate),
+    rate=rate,
+    batch_size=batch,
+    roles=sampling.roles(sampling.Sandwich(), space),
+  )
+
+
+def first_state(setup: step_lib.Setup) -> step_lib.State:
+  """Step 0, on the run's devices."""
+  init = jax.jit(step_lib.init_state(setup))
+  return mesh.put(setup.model.where, init(), mesh.REPLICATED)
+
+
+def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
+  """Images and labels by chance, split over the run's devices."""
+  size, space = setup.model.image_size, setup.model.space
+  rng = np.random.default_rng(0)
+  shape = (setup.batch_size, size, size, space.channels)
+  batch = {
+    'image': rng.integers(0, 256, shape, np.uint8),
+    'label': rng.integers(0, space.classes, shape[0]).astype(np.int32),
+  }
+  where = setup.model.where
+  return mesh.put(where, batch, mesh.split(where))
+
+
+def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
+  """Forward and backward of a plain network of the child's own size."""
+  space = arch.pin(setup.model.space, child.arch)
+  net = network.Supernet(space, setup.model.dtype, recompute=recompute)
+  own = network.slice_child(setup.model.space, {'params': params}, child.arch)[
+    'params'
+  ]
+
+  def loss(params, batch):
+    logits: Any = net.apply(
+      {'params': params},
+      setup.model.images(batch['image'], child.arch.resolution),
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    ).mean()
+
+  options = xla.compiler_options(mesh.platform(setup.model.where))
+  run = jax.jit(jax.grad(loss), compiler_options=options)
+  run = run.lower(own, images).compile()
+  return lambda: run(own, images)
+
+
+def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:
+  """Median seconds of each, after one unmeasured round."""
+  seconds: dict[str, list[float]] = {name: [] for name in variants}
+  for number in range(rounds + 1):
+    for name, run in variants.items():
+      began = time.perf_counter()
+      jax.block_until_ready(run())
+      if number > 0:
+        seconds[name].append(time.perf_counter() - began)
+    console.say(f'round {number} of {rounds}')
+  return {name: statistics.median(values) for name, values in seconds.items()}

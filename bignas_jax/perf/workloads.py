@@ -1,0 +1,154 @@
+"""Children, and parts of them, with weights by chance: things to be timed.
+
+What is computed does not depend on what the weights are; their shapes, and how
+a network is written for serving (`plain`), are a child's own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from bignas_jax.deploy import graph
+from bignas_jax.deploy.graph import Network
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.latency import Part
+from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.supernet import mbconv
+from bignas_jax.supernet import network as network_lib
+from bignas_jax.supernet.batch_norm import Pooling
+
+_DEVIATION = 0.1  # of weights: neither overflow nor denormal numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+  """A function with its weights.
+
+  Attributes:
+    run: of a `graph.Library`, weights, and images.
+    params: nested dicts of arrays.
+    shape: of an input image, [size, size, channels].
+    shape_out: of what comes out for one.
+    whole: whether it is a network, which takes images as people have them.
+  """
+
+  run: Callable[[Any, Any, Any], Any]
+  params: Any
+  shape: tuple[int, int, int]
+  shape_out: tuple[int, ...]
+  whole: bool
+
+
+def of_network(network: Network) -> Piece:
+  """A child that is there."""
+  space = network.space
+  return Piece(
+    lambda library, params, x: dataclasses.replace(
+      network, params=params
+    ).logits(library, x),
+    network.params,
+    network.shape,
+    (space.classes,),
+    whole=True,
+  )
+
+
+def of_child(space: Space, arch: Arch) -> Piece:
+  """A child that is not, with its batch norms folded."""
+  own = dataclasses.replace(arch_lib.pin(space, arch), bn_epsilon=None)
+  return Piece(
+    lambda library, params, x: graph.logits(library, own, params, x),
+    _weights(network_lib.shapes(own)),
+    (arch.resolution, arch.resolution, space.channels),
+    (space.classes,),
+    whole=True,
+  )
+
+
+def of_part(space: Space, part: Part) -> Piece:
+  """A stem, block or head."""
+  shape = (part.size, part.size, part.width_in)
+  if 0 < part.stage <= len(space.stages):
+    return _block(space, part, shape)
+  if part.stage == 0:
+    own = _around(space, stem=part.width_out)
+    return Piece(
+      lambda library, params, x: graph.stem(library, own, params, x),
+      _weights(network_lib.shapes(own)['stem']),
+      shape,
+      _out(part, space.stem_stride),
+      whole=False,
+    )
+  own = _around(space, last=part.width_in, head=part.width_out)
+  shapes = network_lib.shapes(own)
+  return Piece(
+    lambda library, params, x: graph.head(library, own, params, x),
+    _weights({name: shapes[name] for name in ('head', 'classifier')}),
+    shape,
+    (space.classes,),
+    whole=False,
+  )
+
+
+def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Piece:
+  stage = space.stages[part.stage - 1]
+  stride = stage.stride if part.first else 1
+  own = dataclasses.replace(
+    stage,
+    width=(part.width_out,),
+    depth=(1,),
+    kernel_size=(part.kernel_size,),
+    expand_ratio=(part.expand_ratio,),
+    expand_conv=stage.has_expand,
+  )
+  described = mbconv.Block(
+    own, (part.width_in,), part.first, space.padding, None, Pooling()
+  )
+  return Piece(
+    lambda library, params, x: graph.block(
+      library, own, params, x, stride, space.padding
+    ),
+    _weights(mbconv.shapes(described)),
+    shape,
+    _out(part, stride),
+    whole=False,
+  )
+
+
+def _out(part: Part, stride: int) -> tuple[int, int, int]:
+  size = -(-part.size // stride)
+  return size, size, part.width_out
+
+
+def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
+  """The stem and the head of a child, with one block in between."""
+  size = space.resolution[:1]
+  return dataclasses.replace(
+    space,
+    resolution=size,
+    train_resolution=size,
+    stem_width=(stem,),
+    stages=(
+      Stage(width=(last,), depth=(1,), kernel_size=(3,), expand_ratio=(1,)),
+    ),
+    head_width=(head,),
+    bn_epsilon=None,
+  )
+
+
+def _weights(shapes: Any) -> Any:
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: _DEVIATION * rng.standard_normal(leaf.shape, np.float32),
+    shapes,
+  )
+
+
+def of_parts(space: Space, wanted: list[Part]) -> dict[str, Piece]:
+  """Pieces by the names that a latency table gives them."""
+  return {latency.name(space, part): of_part(space, part) for part in wanted}

@@ -1,0 +1,176 @@
+"""What a work directory holds, without the weights, as plain records."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from bignas_jax.methods import sampling
+from bignas_jax.reporting import contents, html, plots
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory, metrics
+from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.runs.config import Config
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency, latency_tables
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.values import errors, schema, structs
+
+_MOST_STEPS = 2**53  # that a float of an axis can hold
+
+
+class ChildFile(NamedTuple):
+  """One `child.json`."""
+
+  name: str
+  info: contents.Child
+  arch: Arch
+  space: Space  # pinned to the arch
+  exports: contents.Exports | None  # export.json
+  measured: contents.Measured | None  # latency.json, of `benchmark child`
+
+
+class Run(NamedTuple):
+  """What the work directory holds; None or empty: not made yet."""
+
+  workdir: epath.Path
+  config: Config
+  space: Space
+  receipt: dict[str, Any]  # config.json
+  card: contents.Card | None  # run.json
+  lines: list[dict[str, Any]]  # metrics.jsonl, each with its step
+  entries: list[Entry]  # of the step of the last search
+  older: int  # entries of other steps
+  best: contents.Best | None
+  best_arch: Arch | None
+  calibration: contents.Calibration | None
+  predictor: contents.Predictor | None
+  children: list[ChildFile]
+  table: latency.Table | None  # predicts latencies
+
+  @property
+  def is_one(self) -> bool:
+    """Whether one network was trained, and no supernet."""
+    return arch_lib.is_one(self.space)
+
+  @property
+  def step(self) -> int:
+    """The last that was logged."""
+    return max((line['step'] for line in self.lines), default=0)
+
+  def curve(self, metric: str, scale: float = 1.0) -> plots.Points:
+    """(step, value) of a metric; what is not a number is left out."""
+    found = {
+      line['step']: number * scale
+      for line in self.lines
+      if (number := html.number(line.get(metric))) is not None
+    }
+    return sorted(found.items())
+
+  def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
+    """Curves by role, whose place in the name is `{}`; none without points."""
+    found = {
+      role: self.curve(metric.format(role), scale) for role in sampling.ROLES
+    }
+    return {role: points for role, points in found.items() if points}
+
+  def command(self, name: str, arguments: str = '') -> str:
+    """What a person types to make what is not there yet."""
+    where = shlex.quote(str(self.workdir))
+    text = f'python -m bignas_jax.{name} --workdir={where} {arguments}'
+    return text.strip()
+
+
+def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
+  """Reads a run, finished or not.
+
+  Args:
+    workdir: of the run.
+    table: of latencies, of the run's space.
+
+  Raises:
+    UserError: the directory is not a run's, or one of its files is damaged.
+  """
+  config = directory.load_config(workdir)
+  space = config_lib.space(config)
+  archive = Archive(workdir / 'search' / 'archive.csv', space).entries
+  search = workdir / 'search'
+  best = contents.read(search / 'best.json', contents.Best)
+  step = _step_searched(archive, best)
+  of_step = {entry.arch: entry for entry in archive if entry.step == step}
+  entries = list(of_step.values())  # a child that came twice is one
+  return Run(
+    workdir=workdir,
+    config=config,
+    space=space,
+    receipt=contents.plain(workdir / 'config.json') or {},
+    card=contents.read(workdir / directory.CARD, contents.Card),
+    lines=_lines(workdir),
+    entries=entries,
+    older=len({(e.step, e.arch) for e in archive if e.step != step}),
+    best=best,
+    best_arch=_best_arch(search / 'best.json', space),
+    calibration=contents.read(
+      search / 'calibration.json', contents.Calibration
+    ),
+    predictor=contents.read(search / 'predictor.json', contents.Predictor),
+    children=[_child(p) for p in _packages(workdir)],
+    table=None if table is None else latency_tables.load(table, space),
+  )
+
+
+def _step_searched(
+  entries: list[Entry], best: contents.Best | None
+) -> int | None:
+  """Returns the step of which the last search was.
+
+  It need not be the highest: where a checkpoint was lost, or the run went
+  back, the search was of an older one. What else a search leaves (its best,
+  calibration, predictor) is of the same step.
+  """
+  told = None if best is None else best.step
+  if any(entry.step == told for entry in entries):
+    return told
+  return entries[-1].step if entries else None
+
+
+def _lines(workdir: epath.Path) -> list[dict[str, Any]]:
+  """What the run has logged, of steps that have a place on an axis."""
+  lines = metrics.read(workdir)
+  for line in lines:
+    if not 0 <= line['step'] < _MOST_STEPS:
+      where = f'{workdir / "metrics.jsonl"}: step'
+      raise errors.UserError(where, line['step'], 'a whole number >= 0')
+  return lines
+
+
+def _best_arch(path: epath.Path, space: Space) -> Arch | None:
+  found = contents.plain(path)
+  if found is None:
+    return None
+  with errors.within(path):
+    return arch_lib.from_dict(space, found.get('arch'))
+
+
+def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
+  """The `child.json` of each child; hidden directories are not finished."""
+  found = sorted(workdir.glob('children/*/child.json'))
+  return [path for path in found if not path.parent.name.startswith('.')]
+
+
+def _child(path: epath.Path) -> ChildFile:
+  plain = contents.plain(path) or {}
+  with errors.within(path):
+    space = schema.convert(Space, plain.get('network'), 'network')
+    arch = arch_lib.from_dict(space, plain.get('arch'))
+  exports = path.parent / 'export' / 'export.json'
+  return ChildFile(
+    name=structs.encodable(path.parent.name),
+    info=contents.read(path, contents.Child) or contents.Child(),
+    arch=arch,
+    space=space,
+    exports=contents.read(exports, contents.Exports),
+    measured=contents.read(path.parent / latency.MEASURED, contents.Measured),
+  )

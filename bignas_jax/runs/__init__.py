@@ -1,0 +1,1 @@
+"""One run: its config, its directory, its checkpoints and its records."""

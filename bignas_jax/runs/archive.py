@@ -1,0 +1,178 @@
+"""Every evaluated child of a run, in `search/archive.csv`, as it is found."""
+
+import csv
+import io
+import json
+import typing
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple
+
+from etils import epath
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.system import console, files, process, storage
+from bignas_jax.values import errors, schema
+from bignas_jax.values.schema import Meta
+
+_Count = Annotated[int, Meta(ge=0)]
+
+
+class Entry(NamedTuple):
+  """One line; accuracies are on held-out training images."""
+
+  arch: Arch
+  macs: _Count
+  params: _Count
+  top1: Annotated[float, Meta(ge=0, le=1)]
+  images: _Count
+  calibration_images: _Count
+  order: _Count
+  strategy: str
+  step: _Count  # of the supernet
+
+
+_KINDS = typing.get_type_hints(Entry, include_extras=True)
+_MEND = 'an evaluated child; mend or delete the line'
+
+
+class Archive:
+  """Reads what is there, and appends.
+
+  A last line that is not whole, which a full disk or a crash leaves, is left
+  out, and is gone once a line is appended; all others stay as they are. A line
+  counts only with its end, since a number that was cut is another number.
+
+  Of several processes the first writes the file.
+
+  Args:
+    path: of the file, which may be missing.
+    space: of the children.
+
+  Raises:
+    UserError: the file or a line of it cannot be read, or is of another space.
+  """
+
+  def __init__(self, path: epath.Path, space: Space):
+    self._path, self._space = path, space
+    self.entries: list[Entry] = []
+    self._columns: list[str] = list(Entry._fields)
+    # What the file holds before the next line; None: what it holds now.
+    self._before: bytes | None = _line(self._columns)
+    if path.exists():
+      self._read(files.read_bytes(path))
+
+  def append(self, entry: Entry) -> None:
+    """Adds a child; once this returns, it is on the disk.
+
+    Raises:
+      OSError: there is no room; the file is as it was.
+    """
+    if process.leads():
+      cells = entry._asdict() | {'arch': arch_lib.to_json(entry.arch)}
+      line = _line(cells.get(column, '') for column in self._columns)
+      if self._before is None:
+        storage.append(self._path, line.decode(), durable=True)
+      else:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        storage.write(self._path, self._before + line)
+        self._before = None
+    self.entries.append(entry)
+
+  def _read(self, content: bytes) -> None:
+    *lines, cut = content.split(b'\n')
+    there = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    headless = bool(there) and self._is_entry(there[0][1])
+    if there and not headless:
+      self._columns = self._header(*there.pop(0))
+    last = there[-1] if there and not cut else None
+    for number, line in there:
+      try:
+        self.entries.append(self._entry(number, line))
+      except _NotWhole as error:
+        if (number, line) != last:
+          raise self._damaged(number, error) from None
+        cut = there.pop()[1]
+    if cut and process.leads():
+      console.say(
+        f'warning: {self._path}: the last line is not whole, and is left out'
+      )
+    if not cut and not headless and lines:
+      self._before = None
+    else:
+      kept = [line + b'\n' for _, line in there]
+      self._before = b''.join([_line(self._columns), *kept])
+
+  def _header(self, number: int, line: bytes) -> list[str]:
+    """Returns the columns, in whatever order; more than ours may be there."""
+    try:
+      found = _cells(line)
+    except _NotWhole:
+      found = []
+    if len({*found} & {*Entry._fields}) != len(Entry._fields):
+      allowed = f'the columns {", ".join(Entry._fields)}'
+      raise errors.UserError(f'{self._path} line {number}', found, allowed)
+    return found
+
+  def _is_entry(self, line: bytes) -> bool:
+    """Whether the first line is a child: older versions left the header out."""
+    try:
+      self._entry(1, line)
+    except _NotWhole:
+      return False
+    return True
+
+  def _entry(self, number: int, line: bytes) -> Entry:
+    """Returns what a line says, checked.
+
+    Raises:
+      _NotWhole: a part of it may be missing.
+      UserError: it is whole, and wrong.
+    """
+    cells = _cells(line)
+    if len(cells) != len(self._columns):
+      raise _NotWhole(f'{len(cells)} of {len(self._columns)} columns')
+    told = dict(zip(self._columns, cells, strict=True))
+    try:
+      values = {
+        name: told[name] if kind is str else json.loads(told[name])
+        for name, kind in _KINDS.items()
+      }
+    except (ValueError, RecursionError) as error:
+      raise _NotWhole(str(error)) from None
+    try:
+      arch = arch_lib.from_dict(self._space, values.pop('arch'))
+      fields = {
+        name: schema.convert(_KINDS[name], value, name)
+        for name, value in values.items()
+      }
+    except errors.UserError as error:
+      raise self._damaged(number, error) from None
+    return Entry(arch=arch, **fields)
+
+  def _damaged(self, number: int, why: Exception) -> errors.UserError:
+    return errors.UserError(f'{self._path} line {number}', str(why), _MEND)
+
+
+class _NotWhole(Exception):
+  """A line of which a part may be missing."""
+
+
+def _line(cells: Iterable[object]) -> bytes:
+  file = io.StringIO(newline='')
+  csv.writer(file).writerow(list(cells))
+  return file.getvalue().encode()
+
+
+def _cells(line: bytes) -> list[str]:
+  """Returns the cells of a line without its end.
+
+  Raises:
+    _NotWhole: it is no line of a CSV file.
+  """
+  try:
+    (cells,) = csv.reader([line.decode()], strict=True)
+  except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    raise _NotWhole(str(error)) from None
+  return cells

@@ -1,0 +1,277 @@
+"""The configuration of a run: typed, checked, comparable.
+
+A config file is a short program with `get_config() -> Config`. Only this
+layer and those above see a config; below it, functions take plain arguments.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bignas_jax.data import sources
+from bignas_jax.methods import loss_graph, optim, sampling, schedules, step
+from bignas_jax.methods.schedules import Schedule
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import zoo
+from bignas_jax.spaces.space import Space
+from bignas_jax.strategies.problem import Search
+from bignas_jax.supernet.evaluation import Calibration
+from bignas_jax.supernet.model import Model
+from bignas_jax.system import mesh
+from bignas_jax.values import errors, schema, structs
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Recovery:
+  """What becomes of a run that diverges.
+
+  Attributes:
+    tries: rollbacks to one checkpoint before the run gives up; 0: none.
+    window: steps that the biggest child's training top-1 is averaged over; in
+      a policy without one, the first child's.
+    remains: it has collapsed when less than this fraction of its best lead
+      over chance remains; 0: never.
+  """
+
+  tries: schema.Whole = 3
+  window: schema.Natural = 30
+  remains: schema.Share = 0.2
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Profile:
+  """Which steps are profiled; the run is the same.
+
+  Attributes:
+    at: steps that a capture begins with, such as (100,).
+    steps: of a capture.
+  """
+
+  at: tuple[schema.Natural, ...] = ()
+  steps: schema.Natural = 3
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Config:
+  """Everything that a run depends on.
+
+  Attributes:
+    space: a name (`bignas_jax.spaces`) or a literal of one's own; '' where
+      `arch` or `init_from` brings one along.
+    arch: one network of the space, to be trained alone: what every `--arch`
+      takes (`bignas_jax.presets`); '' for the whole space. A preset and a
+      `child.json` bring their space along.
+    init_from: a child package to start with the weights of, and with its
+      architecture; '' to start from random ones.
+    init_sha256: of its weights, filled in when a run starts (`warm_start`).
+    classes: of the network, whatever the space says; 0: what it says.
+    image_size: pixels of the images in a batch, which each child's are resized
+      from; 0: those of the biggest trained resolution, or of the child package
+      that `init_from` or `arch` names.
+    data: what it is trained on.
+    seed: of initialisation, children, data order, augmentation, dropout.
+    steps: updates.
+    batch_size: images a step, over all devices.
+    policy: which children a step trains: `sandwich` (the biggest, the
+      smallest and random ones), or `alone` (the biggest: all that there is in
+      a space of one network).
+    random_children: in a sandwich.
+    rule: the loss graph and the regularisation.
+    optimizer: the update.
+    schedule: the learning rate.
+    dtype: of activations, `float32` or `bfloat16`; parameters, statistics
+      and logits are always float32.
+    bn_group_size: images that share batch statistics; 0: the whole batch.
+    recompute: blocks of the biggest and the smallest child are computed again
+      on the way back, which takes less memory and more time; those of random
+      children always are.
+    ema_decay: of averaged parameters, which are then what is evaluated; 0:
+      none.
+    log_every: steps between logged lines.
+    eval_every: steps between evaluations of the biggest and the smallest.
+    checkpoint_every: steps between checkpoints.
+    keep_checkpoints: how many of the newest stay; and of those at
+      `checkpoint_every`, which a diverged run goes back to.
+    recovery: from divergence.
+    eval_batch_size: images at once.
+    calibration: of batch norm.
+    search: of children; may differ when a run goes on.
+    profile: of some steps; may differ when a run goes on.
+    layout: the mesh of devices, and what is split over it; likewise.
+  """
+
+  space: str | Space = ''
+  arch: str = ''
+  init_from: str = ''
+  init_sha256: str = ''
+  classes: schema.Whole = 0
+  image_size: schema.Whole = 0
+  data: sources.Data
+  seed: schema.Seed = 0
+  steps: schema.Natural
+  batch_size: schema.Natural
+  policy: Literal['sandwich', 'alone'] = 'sandwich'
+  random_children: schema.Few = 2
+  rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
+  optimizer: optim.Optimizer = dataclasses.field(
+    default_factory=optim.Optimizer
+  )
+  schedule: Schedule
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  bn_group_size: schema.Whole = 0
+  recompute: bool = False
+  ema_decay: schema.Share = 0.0
+  log_every: schema.Natural = 100
+  eval_every: schema.Natural = 1000
+  checkpoint_every: schema.Natural = 1000
+  keep_checkpoints: schema.Natural = 3
+  recovery: Recovery = dataclasses.field(default_factory=Recovery)
+  eval_batch_size: schema.Natural = 256
+  calibration: Calibration = dataclasses.field(default_factory=Calibration)
+  search: Search = dataclasses.field(default_factory=Search)
+  profile: Profile = dataclasses.field(default_factory=Profile)
+  layout: mesh.Layout = dataclasses.field(default_factory=mesh.Layout)
+
+
+# Of `arch` and `init_from`, the space in full and a digest say all; of the
+# directory of the data, `data_identity`.
+_MAY_DIFFER = (
+  *('profile', 'layout', 'search', 'arch', 'init_from'),
+  *('data.directory', 'data.max_damaged', 'data.max_replaced'),
+  *('data.worker', 'data.workers', 'data.prefetch'),
+)
+
+
+def check(config: Config) -> Config:
+  """Returns the config with its fields in their types, if all are allowed.
+
+  Args:
+    config: resolved (`warm_start`).
+
+  Raises:
+    UserError: a value is not allowed; names the field.
+  """
+  config = schema.check(config)
+  alone = arch_lib.is_one(space(config))
+  assert alone or not (config.arch or config.init_from), 'not resolved'
+  for field, right, allowed in _requirements(config):
+    if not right:
+      raise errors.UserError(field, structs.get(config, field), allowed)
+  mesh.check(config.layout)
+  mesh.check_batches(batches(config), devices=1)
+  loss_graph.check(config.rule, roles(config))
+  return config
+
+
+def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
+  """Yields (field, whether it is right, what is allowed) of what has to fit."""
+  right = space(config).bn_epsilon is not None
+  yield 'space.bn_epsilon', right, 'a number > 0'
+  right = config.policy == 'alone' or not arch_lib.is_one(space(config))
+  yield 'policy', right, 'alone, for a space of one network'
+  right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
+  yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
+  images, batch = config.calibration.images, config.calibration.batch_size
+  allowed = f'a multiple of calibration.batch_size {batch}'
+  yield 'calibration.images', images % batch == 0, allowed
+
+
+def space(config: Config) -> Space:
+  found = zoo.get(config.space)
+  classes = config.classes or found.classes
+  return dataclasses.replace(found, classes=classes)
+
+
+def image_size(config: Config) -> int:
+  """Pixels of the images in a batch."""
+  return config.image_size or max(space(config).train_resolution)
+
+
+def policy(config: Config) -> sampling.Policy:
+  if config.policy == 'alone':
+    return sampling.alone
+  return sampling.Sandwich(random_children=config.random_children)
+
+
+def roles(config: Config) -> tuple[str, ...]:
+  """Of the children of a step, in their order."""
+  return sampling.roles(policy(config), space(config))
+
+
+def batches(config: Config) -> list[mesh.Batch]:
+  """Returns what the devices of a run share: a step's batch, then the others.
+
+  Evaluation is given its statistics, and asks for no groups of images.
+  """
+  group = config.bn_group_size
+  return [
+    mesh.Batch('batch_size', config.batch_size, group),
+    mesh.Batch('calibration.batch_size', config.calibration.batch_size, group),
+    mesh.Batch('eval_batch_size', config.eval_batch_size),
+  ]
+
+
+def model(config: Config, where: Mesh) -> Model:
+  """The supernet on a mesh, whatever batches its devices can share."""
+  return Model(
+    space=space(config),
+    where=where,
+    mean=config.data.mean,
+    std=config.data.std,
+    dtype=jnp.dtype(config.dtype),
+    bn_group_size=config.bn_group_size or None,
+    recompute=config.recompute,
+    image_size=image_size(config),
+  )
+
+
+def setup(config: Config, where: Mesh | None = None) -> step.Setup:
+  """What a run's programs depend on.
+
+  Args:
+    config: of the run.
+    where: a mesh; None: of all devices.
+
+  Raises:
+    UserError: its devices cannot share one of the run's batches.
+  """
+  if where is None:
+    where = mesh.mesh(layout=config.layout)
+  mesh.check_batches(batches(config), where.size)
+  learning_rate = schedules.create(config.schedule, config.steps)
+  return step.Setup(
+    model=model(config, where),
+    rule=loss_graph.among(config.rule, roles(config)),
+    optimizer=optim.create(config.optimizer, learning_rate),
+    rate=learning_rate,
+    batch_size=config.batch_size,
+    roles=roles(config),
+    ema_decay=config.ema_decay,
+    seed=config.seed,
+    placement=config.layout.rules,
+  )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Plain JSON values; the space in full, whatever it was named by."""
+  size = image_size(config)
+  named = dataclasses.replace(
+    config, space=space(config), classes=0, image_size=size
+  )
+  return schema.plain(named)
+
+
+def identity(fields: dict[str, Any]) -> dict[str, Any]:
+  """Of `to_dict`, what decides which run it is, and all of its results."""
+  return structs.without(fields, _MAY_DIFFER)
+
+
+def sha256(config: Config) -> str:
+  """Names a config in receipts."""
+  text = json.dumps(identity(to_dict(config)), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

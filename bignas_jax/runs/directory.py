@@ -1,0 +1,158 @@
+"""The directory of a run: which config it belongs to, where things lie."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+import bignas_jax
+from bignas_jax.data import identity, sources
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.system import files, locks, storage
+from bignas_jax.values import errors, schema, stored, structs
+
+_CONFIG = 'config.json'
+CARD = 'run.json'
+FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Receipt:
+  """What `config.json` says.
+
+  Attributes:
+    version: of this package, which wrote it.
+    config_sha256: as that version computed it.
+    config: of the run, in full.
+    data: their description (`data_identity`); None: there is none.
+  """
+
+  version: str
+  config_sha256: str
+  config: dict[str, Any]
+  data: dict[str, Any] | None = None
+
+
+def check_place(workdir: epath.Path) -> None:
+  """Checks, before any work, that a run can be written there.
+
+  Raises:
+    UserError: it is a file, or nothing can be written; says why.
+  """
+  files.check_writable(workdir, 'workdir')
+  if workdir.exists() and not workdir.is_dir():
+    raise errors.UserError('workdir', str(workdir), 'a directory, or a new one')
+
+
+def claim(
+  workdir: epath.Path, config: Config, splits: sources.Splits | None = None
+) -> None:
+  """Makes the directory this config's, or checks that it is.
+
+  Args:
+    workdir: the directory.
+    config: of the run.
+    splits: its data; None: they are not described, nor compared.
+
+  Raises:
+    UserError: it belongs to another config; names the differing fields. Or to
+      a run on other data; says in what they differ.
+  """
+  path = workdir / _CONFIG
+  fields = config_lib.to_dict(config)
+  if path.exists():
+    receipt = read(workdir)
+    there = config_lib.to_dict(_config(workdir, receipt))
+    found = structs.differences(
+      config_lib.identity(there), config_lib.identity(fields)
+    )
+    if found:
+      raise errors.UserError(
+        'workdir',
+        str(workdir),
+        'a directory of the same config; this one differs in '
+        + '; '.join(found),
+      )
+    if splits is not None:
+      told, here = receipt.data, identity.describe(splits)
+      where = config.data.directory
+      identity.check(told, here, where, str(workdir))
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  text = {
+    'format': FORMAT,
+    'version': bignas_jax.__version__,
+    'seed': config.seed,
+    'config_sha256': config_lib.sha256(config),
+    'config': fields,
+  }
+  if splits is not None:
+    text['data'] = identity.describe(splits)
+  files.write_json(path, text)
+
+
+def claimed(workdir: epath.Path) -> str | None:
+  """What says whose the directory is, or None: nobody has claimed it."""
+  path = workdir / _CONFIG
+  return files.read_text(path) if path.is_file() else None
+
+
+def load_config(workdir: epath.Path) -> Config:
+  """The config of a run that has been started.
+
+  Raises:
+    UserError: there is none, its file is damaged, or this version does not
+      know what is in it.
+  """
+  return _config(workdir, read(workdir))
+
+
+def _config(workdir: epath.Path, told: Receipt) -> Config:
+  """What a file means, whichever version wrote it."""
+  place = f'{workdir / _CONFIG}: config'
+  return stored.convert(Config, told.config, place, told.version)
+
+
+def config_sha256(workdir: epath.Path, config: Config) -> str:
+  """The digest that a run's config had when it started, if it has.
+
+  A later version may leave out other fields of what it is made of.
+  """
+  if claimed(workdir) is None:
+    return config_lib.sha256(config)
+  return read(workdir).config_sha256
+
+
+def read(workdir: epath.Path) -> Receipt:
+  """What `config.json` says.
+
+  Raises:
+    UserError: there is none, it is damaged, or of a newer format.
+  """
+  path = workdir / _CONFIG
+  if not path.is_file():
+    raise errors.UserError(
+      'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
+    )
+  found = files.read_json(path)
+  stored.check_format(found, FORMAT, str(path))
+  return schema.convert(Receipt, found, f'{path}:', others=True)
+
+
+@contextlib.contextmanager
+def lock(workdir: epath.Path) -> Iterator[None]:
+  """Holds the directory for one training process at a time.
+
+  A bucket has no locks: there, nobody is kept out.
+
+  Raises:
+    UserError: another process trains in it.
+  """
+  if not storage.in_bucket(workdir):
+    workdir.mkdir(parents=True, exist_ok=True)
+  allowed = 'a directory that no other run is using'
+  with locks.hold(workdir / '.lock', 'workdir', allowed):
+    yield

@@ -1,0 +1,98 @@
+"""A trained supernet, read back from its work directory."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from bignas_jax.data import identity as identity_lib
+from bignas_jax.data import sources
+from bignas_jax.runs import checkpoints, directory
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.supernet import network
+from bignas_jax.supernet.model import Model
+from bignas_jax.system import cluster, console, mesh, xla
+
+
+class Run(NamedTuple):
+  """A trained supernet, ready to be used."""
+
+  config: Config
+  model: Model
+  splits: sources.Splits
+  step: int
+  params: Any
+  config_sha256: str  # as it was when the run started
+  data_identity: dict[str, Any]
+
+
+def weights(run: Run) -> str:
+  """Returns a digest of the parameters, the same wherever they are read."""
+  found = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(run.params):
+    array = np.asarray(leaf.addressable_data(0))  # replicated: all of it
+    found.update(f'{path} {array.shape} {array.dtype}'.encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
+
+
+def _mesh(config: Config) -> Mesh:
+  """As many devices in a row as can share what a trained run is used with.
+
+  Several processes take all: none of them may be left without work.
+  """
+  _, *used = config_lib.batches(config)
+  devices = jax.devices()
+  if jax.process_count() > 1:
+    mesh.check_batches(used, len(devices))
+    return mesh.mesh()
+  mesh.check_batches(used, devices=1)
+  number = next(
+    n for n in range(len(devices), 0, -1) if mesh.can_share(used, n)
+  )
+  if number < len(devices):
+    sizes = ' and '.join(f'{one.field} {one.images}' for one in used)
+    console.say(
+      f'using {number} of {len(devices)} devices: more cannot share {sizes}'
+    )
+  return mesh.mesh(devices[:number])
+
+
+def _data(
+  config: Config, workdir: epath.Path
+) -> tuple[sources.Splits, dict[str, Any]]:
+  """The images that a run was trained on, and none else; what tells them."""
+  splits = sources.load(config.data, config_lib.space(config).channels)
+  here = identity_lib.describe(splits)
+  told = directory.read(workdir).data
+  identity_lib.check(told, here, config.data.directory, str(workdir))
+  return splits, here
+
+
+def load(workdir: epath.Path, data: str = '') -> Run:
+  """Reads the newest checkpoint's parameters (the averaged ones, if kept).
+
+  Args:
+    workdir: of the run.
+    data: where its data are now; '': where they were.
+
+  Raises:
+    UserError: the directory is not a trained run's; the data are not those
+      that it was trained on; or several processes cannot share its batches.
+  """
+  config = directory.load_config(workdir)
+  config.data = sources.placed(config.data, data)
+  splits, identity = cluster.each(lambda: _data(config, workdir))
+  xla.keep_programs(workdir / 'compiled')
+  model = config_lib.model(config, _mesh(config))
+  like = mesh.described(
+    model.where, network.shapes(model.space), mesh.REPLICATED
+  )
+  name = 'ema' if config.ema_decay > 0 else 'params'
+  step, params = checkpoints.restore_params(workdir, like, name)
+  sha256 = directory.config_sha256(workdir, config)
+  return Run(config, model, splits, step, params, sha256, identity)

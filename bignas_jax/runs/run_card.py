@@ -1,0 +1,209 @@
+"""The run card, `run.json`: where, when and with what a run was made.
+
+A run that is stopped and goes on has several sittings; each is one start of
+the training command.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+import bignas_jax
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.system import cluster, files, hardware, process
+from bignas_jax.values import errors, schema
+
+PACKAGES = (
+  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy'),
+  *('libtpu', 'jax-cuda13-plugin'),
+)
+_BEAT_S = 1  # least seconds between two writings, but for the last
+
+
+@contextlib.contextmanager
+def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
+  """Keeps the card of the run that goes on inside; the leader writes it.
+
+  Raises:
+    UserError: there is a card that cannot be read.
+  """
+  hosts = cluster.answers(socket.gethostname())
+  card = Card(workdir, config, hosts)
+  try:
+    yield card
+  except errors.Preempted:
+    card.end('preempted')
+    raise
+  except BaseException:
+    card.end('failed')
+    raise
+  card.end('finished')
+
+
+class Card:
+  """The card, and the sitting that is written to it.
+
+  Args:
+    workdir: of the run, locked.
+    config: of the run.
+    hosts: of its processes.
+  """
+
+  def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
+    self._path, self._config = workdir / directory_lib.CARD, config
+    self._sha256 = directory_lib.config_sha256(workdir, config)
+    sittings = cluster.once(lambda: _sittings(self._path))
+    self._earlier = [_closed(one) for one in sittings]
+    self._began = self._written = time.monotonic()
+    self._energy = hardware.Energy()
+    now = _now()
+    self._sitting: dict[str, Any] = {
+      'status': 'running',
+      'started': now,
+      'seen': now,
+      'hours': 0.0,
+      'first_step': None,
+      'step': None,
+      'processes': len(hosts),
+      'hosts': list(dict.fromkeys(hosts)),
+      'devices': jax.device_count(),
+      'device_kind': jax.devices()[0].device_kind,
+      'commit': commit(pathlib.Path(__file__).parent),
+      'versions': versions(),
+    }
+    self._write()
+
+  def reached(self, step: int, first: int | None = None) -> None:
+    """Notes a step that is done; `first`: where the sitting began."""
+    self._sitting['step'] = step
+    if first is not None:
+      self._sitting['first_step'] = first
+    if time.monotonic() - self._written > _BEAT_S:
+      self._write()
+
+  def end(self, status: str) -> None:
+    """The sitting's last word."""
+    self._sitting['status'] = status
+    self._write()
+
+  def _write(self) -> None:
+    self._written = time.monotonic()
+    self._sitting['seen'] = _now()
+    self._sitting['hours'] = round((self._written - self._began) / 3600, 6)
+    joules = self._energy.joules()
+    if joules:
+      self._sitting['leader_energy_j'] = joules
+    if process.leads():
+      sittings = [*self._earlier, self._sitting]
+      files.write_json(self._path, _card(self._config, self._sha256, sittings))
+
+
+def _card(
+  config: Config, sha256: str, sittings: list[dict[str, Any]]
+) -> dict[str, Any]:
+  """The whole file: sums over all sittings, then each of them."""
+  last = sittings[-1]
+  steps = sum((s['step'] or 0) - (s['first_step'] or 0) for s in sittings)
+  reached = [s['step'] for s in sittings if s['step'] is not None]
+  return {
+    'format': 1,
+    'status': last['status'],
+    'config_sha256': sha256,
+    'started': sittings[0]['started'],
+    'ended': None if last['status'] == 'running' else last['seen'],
+    'step': reached[-1] if reached else None,
+    'of': config.steps,
+    'steps': steps,  # some of them again, where a sitting was killed
+    'images': steps * config.batch_size,
+    'hours': round(sum(s['hours'] for s in sittings), 6),
+    'device_hours': round(sum(s['hours'] * s['devices'] for s in sittings), 6),
+    'sittings': sittings,
+  }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sitting:
+  """What is read of an earlier sitting; the rest is kept as it stands."""
+
+  status: str
+  started: str
+  seen: str
+  hours: schema.AtLeastZero
+  devices: schema.Natural
+  first_step: schema.Whole | None = None
+  step: schema.Whole | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Told:
+  """What is read of a card."""
+
+  sittings: tuple[_Sitting, ...]
+
+
+def _sittings(path: epath.Path) -> list[dict[str, Any]]:
+  if not path.exists():
+    return []
+  found = files.read_json(path)
+  schema.convert(_Told, found, f'{path}:', others=True)
+  return found['sittings']
+
+
+def _closed(one: dict[str, Any]) -> dict[str, Any]:
+  """An earlier sitting; one that still runs there had no time to end."""
+  killed = one['status'] == 'running'
+  return one | {'status': 'killed'} if killed else one
+
+
+def versions() -> dict[str, str]:
+  """Of Python, this package and those that compute, as far as installed."""
+  found = {
+    'python': platform.python_version(),
+    'bignas_jax': bignas_jax.__version__,
+  }
+  for name in PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
+def commit(directory: pathlib.Path) -> dict[str, Any] | None:
+  """`sha` and `dirty` of the checkout that this code is part of, if it is.
+
+  Dirty: a file that Git knows differs from that commit.
+  """
+
+  def git(*arguments: str) -> str:
+    return subprocess.run(
+      ['git', '-C', str(directory), *arguments],
+      capture_output=True,
+      check=True,
+      text=True,
+      timeout=20,
+    ).stdout.strip()
+
+  try:
+    # Installed somewhere inside another project's checkout, it is not known.
+    git('ls-files', '--error-unmatch', '__init__.py')
+    sha = git('rev-parse', 'HEAD')
+    changed = git('status', '--porcelain', '--untracked-files=no')
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return {'sha': sha, 'dirty': bool(changed)}
+
+
+def _now() -> str:
+  now = datetime.datetime.now(datetime.UTC)
+  return now.isoformat(timespec='seconds')

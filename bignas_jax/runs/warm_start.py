@@ -1,0 +1,175 @@
+"""What a run takes from elsewhere: a network's architecture, and weights.
+
+A config may name an architecture (`arch`) or a child package (`init_from`).
+What follows from them is written into the config when a run starts, and so into
+its `config.json`: the run goes on also when they have gone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from bignas_jax.data import identity, sources
+from bignas_jax.deploy import package
+from bignas_jax.deploy.package import Child
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import presets, zoo
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.system import console, storage
+from bignas_jax.values import errors, schema, structs
+
+
+class _Taken(NamedTuple):
+  """What a config's `arch` and `init_from` say."""
+
+  space: Space
+  arch: Arch
+  image_size: int  # 0: not said
+  sha256: str  # of weights, or ''
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+  """Of what `child.json` says of images."""
+
+  image_size: schema.Whole = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+  """What is read of the file that `arch` names, but for the architecture."""
+
+  input: _Input = _Input()
+
+
+def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
+  """The config with `space` and `init_sha256` as they follow from the rest.
+
+  The path of its data becomes absolute, for commands that run elsewhere.
+
+  Args:
+    config: of a run; not changed.
+    workdir: its directory: if the run has started, what it took then stays.
+
+  Raises:
+    UserError: `arch` or `init_from` names nothing, or they do not fit each
+      other or the space; or a field is of another type or out of its range.
+  """
+  config = schema.check(config)
+  config = dataclasses.replace(config, data=sources.placed(config.data))
+  if not config.arch and not config.init_from:
+    return config
+  taken = _before(config, workdir) or _read(config)
+  space = zoo.get(config.space) if config.space else taken.space
+  return dataclasses.replace(
+    config,
+    space=arch_lib.pin(space, taken.arch),
+    image_size=config.image_size or taken.image_size,
+    init_sha256=taken.sha256,
+  )
+
+
+def _before(config: Config, workdir: epath.Path | None) -> _Taken | None:
+  """What a run in the directory has taken from the same places, or None."""
+  if workdir is None or directory_lib.claimed(workdir) is None:
+    return None
+  run = directory_lib.load_config(workdir)
+  if (run.arch, run.init_from) != (config.arch, config.init_from):
+    return None
+  space = config_lib.space(run)
+  arch = arch_lib.biggest(space)
+  return _Taken(space, arch, run.image_size, run.init_sha256)
+
+
+def _read(config: Config) -> _Taken:
+  space = zoo.get(config.space) if config.space else None
+  if not config.init_from:
+    space = space or presets.space_of(config.arch)
+    arch, info = presets.parse(space, config.arch), presets.read(config.arch)
+    told = schema.convert(_Told, info or {}, 'arch', others=True)
+    return _Taken(space, arch, told.input.image_size, '')
+  child, sha256 = _load(config)
+  space = space or child.space
+  _check_fits(config, child, space)
+  return _Taken(space, child.arch, child.info['input']['image_size'], sha256)
+
+
+def _check_fits(config: Config, child: Child, space: Space) -> None:
+  """Raises UserError unless this is the network that the config means."""
+  allowed = f'a child of space {space.name}'
+  wanted = presets.parse(space, config.arch) if config.arch else child.arch
+  if wanted != child.arch:
+    allowed += f', of the architecture {arch_lib.to_json(wanted)}'
+    raise errors.UserError('init_from', config.init_from, allowed)
+  try:
+    ours = arch_lib.pin(space, child.arch)
+  except errors.UserError as error:
+    allowed += f' ({error})'
+    raise errors.UserError('init_from', config.init_from, allowed) from None
+  found = structs.differences(_described(child.space), _described(ours))
+  if found:
+    allowed += f'; this one differs in {found[0]}'
+    raise errors.UserError('init_from', config.init_from, allowed)
+
+
+def _described(space: Space) -> dict[str, Any]:
+  """All of a network's shape but for its name and its classes."""
+  return structs.without(schema.plain(space), ('name', 'classes'))
+
+
+def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
+  """Parts of the parameters that step 0 takes from a child package.
+
+  Args:
+    config: resolved.
+    classes: names of those of the data; empty: the child's are not looked at.
+
+  Returns:
+    Arrays by part, such as `stem`; without the classifier if it is for other
+    classes; empty if the config names no package.
+
+  Raises:
+    UserError: the package has gone, or is not the one that was resolved.
+  """
+  if not config.init_from:
+    return {}
+  child, sha256 = _load(config)
+  if sha256 != config.init_sha256:
+    raise errors.UserError(
+      'init_from',
+      config.init_from,
+      f'the child that the run was started with, sha256 {config.init_sha256}',
+    )
+  params = dict(child.variables['params'])
+  console.say(f'starting with the weights of {config.init_from}')
+  ours, theirs = config_lib.space(config).classes, child.space.classes
+  if ours != theirs:
+    del params['classifier']
+    console.say(f'a fresh classifier: {ours} classes, the child has {theirs}')
+  elif classes and 'class_names' in child.info:
+    changed = identity.other_classes(child.info['class_names'], classes)
+    if changed:
+      console.say(
+        f'warning: the classifier is for classes of other names: {changed}'
+      )
+  for name in 'mean', 'std':
+    there, here = child.info['input'][name], list(getattr(config.data, name))
+    if there != here:
+      console.say(f'warning: data.{name} is {here}, the child had {there}')
+  return params
+
+
+def _load(config: Config) -> tuple[Child, str]:
+  """The child of `init_from`, and the digest of its weights."""
+  directory = storage.path(config.init_from, 'init_from')
+  try:
+    return package.load(directory), package.sha256(directory)
+  except errors.UserError as error:
+    allowed = f'a child package ({error})'
+    raise errors.UserError('init_from', config.init_from, allowed) from None

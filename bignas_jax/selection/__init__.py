@@ -1,0 +1,1 @@
+"""From a trained run to children that are chosen and extracted."""

@@ -1,0 +1,53 @@
+"""Everything that a child costs, by name: what limits are about."""
+
+import functools
+from collections.abc import Callable
+
+from bignas_jax.deploy import package
+from bignas_jax.spaces import counting
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.limits import Cost
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import network, slicing
+
+# Each cost and its unit.
+NAMES = {
+  'macs': 'multiply-adds for one image',
+  'params': 'parameters',
+  'activation_bytes': 'most bytes of one image at one time, in float32',
+  'file_bytes': 'bytes of model.safetensors',
+  'latency_ms': 'milliseconds, predicted from measured blocks',
+}
+
+
+def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
+  """The function that tells all costs of a child of the space.
+
+  `file_bytes` is what the file never exceeds: parameters, statistics, and a
+  header as long as that of the whole supernet.
+
+  Args:
+    space: whose children are meant.
+    latency_ms: predicts; None: there is no such cost.
+  """
+  params = network.shapes(space)
+  variables = {
+    'params': params,
+    'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
+  }
+  header = package.header_bytes(variables)
+
+  @functools.cache
+  def costs(arch: Arch) -> dict[str, float]:
+    total = counting.cost(space, arch)
+    found: dict[str, float] = {
+      'macs': total.macs,
+      'params': total.params,
+      'activation_bytes': 4 * counting.peak_activations(space, arch),
+      'file_bytes': 4 * (total.params + total.statistics) + header,
+    }
+    if latency_ms is not None:
+      found['latency_ms'] = latency_ms(arch)
+    return found
+
+  return costs

@@ -1,0 +1,119 @@
+"""What a search asks: the accuracy of a child on held-out images."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.spaces import counting
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet.evaluation import Score
+from bignas_jax.system import console
+
+
+class Basis(NamedTuple):
+  """What all scores of a search depend on, beside the child.
+
+  Attributes:
+    step: of the supernet.
+    calibration_images: that a child's statistics are taken of.
+  """
+
+  step: int
+  calibration_images: int
+
+  def holds(self, entry: Entry) -> bool:
+    """Whether an entry is what would be found again."""
+    found = entry.step, entry.calibration_images
+    return found == (self.step, self.calibration_images)
+
+
+class Scorer:
+  """score(arch): looks up, or evaluates, and archives.
+
+  Entries are looked up by what is asked: the child and the basis. How many
+  images were counted is known only afterwards (damaged ones are left out), and
+  is no part of that.
+
+  Args:
+    space: of the children.
+    evaluate: calibrates a child and evaluates it on held-out images.
+    archive: of the run.
+    basis: of the scores.
+    strategy: that asks.
+    progress: a bar.
+    pause: called before each evaluation.
+
+  Attributes:
+    seen: what was asked for, in that order.
+    evaluated: how many of them were not in the archive.
+    seconds: what those took.
+  """
+
+  def __init__(
+    self,
+    space: Space,
+    evaluate: Callable[[Arch], Score],
+    archive: Archive,
+    basis: Basis,
+    strategy: str,
+    progress: console.Progress,
+    pause: Callable[[], None],
+  ):
+    self._space, self._evaluate = space, evaluate
+    self._archive, self._basis = archive, basis
+    self._strategy, self._progress, self._pause = strategy, progress, pause
+    entries = [entry for entry in archive.entries if basis.holds(entry)]
+    self._known = {entry.arch: entry for entry in entries}
+    self._counted = {entry.images for entry in entries}
+    self.seen: list[Entry] = []
+    self.evaluated, self.seconds = 0, 0.0
+
+  def __call__(self, arch: Arch) -> float:
+    entry = self._known.get(arch)
+    if entry is None:
+      entry = self._found(arch)
+      self._archive.append(entry)
+      self._known[arch] = entry
+    self.seen.append(entry)
+    self._progress.advance(len(self.seen))
+    return entry.top1
+
+  def known(self, entries: Iterable[Entry]) -> dict[Arch, float]:
+    """Top-1 of those that were scored as this scorer would."""
+    return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
+
+  def best(self) -> Entry:
+    """Returns the most accurate child; of several, the one of fewest MACs."""
+    return max(self.seen, key=lambda entry: (entry.top1, -entry.macs))
+
+  def _found(self, arch: Arch) -> Entry:
+    self._pause()
+    began = time.monotonic()
+    score = self._evaluate(arch)
+    self.seconds += time.monotonic() - began
+    self.evaluated += 1
+    self._compare(score.images)
+    cost = counting.cost(self._space, arch)
+    return Entry(
+      arch,
+      cost.macs,
+      cost.params,
+      score.top1,
+      score.images,
+      self._basis.calibration_images,
+      len(self._archive.entries),
+      self._strategy,
+      self._basis.step,
+    )
+
+  def _compare(self, images: int) -> None:
+    """Says once if scores are of other images than earlier ones."""
+    if self._counted and images not in self._counted:
+      others = ' or '.join(map(str, sorted(self._counted)))
+      self._progress.note(
+        f'warning: {images} held-out images are counted, and were {others} '
+        f'for other children of step {self._basis.step} in the archive'
+      )
+    self._counted.add(images)

@@ -1,0 +1,272 @@
+"""Searching children of a trained supernet: work directory to archive."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from bignas_jax.reporting import plots
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs import restore
+from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.selection import calibration, child_costs, questions
+from bignas_jax.selection.questions import Question
+from bignas_jax.selection.scorer import Basis, Scorer
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import latency, latency_tables
+from bignas_jax.spaces import limits as limits_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.limits import Cost, Limits
+from bignas_jax.spaces.space import Space
+from bignas_jax.strategies import predictor
+from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import table as table_lib
+from bignas_jax.strategies.problem import Problem, Search
+from bignas_jax.supernet.evaluation import Score
+from bignas_jax.system import cluster, console, files, process, stopping
+from bignas_jax.training import loop, recovery
+from bignas_jax.values import errors, schema
+
+
+class Task(NamedTuple):
+  """A search that has passed all checks.
+
+  Attributes:
+    space: of the children.
+    strategy: one of `table.STRATEGIES`.
+    settings: of the strategy.
+    limits: that children keep.
+    costs: of a child, by name.
+    start: a child that keeps the limits.
+    latency: what the table says of itself that latencies are predicted with.
+  """
+
+  space: Space
+  strategy: str
+  settings: Search
+  limits: Limits
+  costs: Cost
+  start: Arch
+  latency: dict[str, Any] | None
+
+  def fits(self, arch: Arch) -> bool:
+    return self.limits.fit(self.costs(arch))
+
+  def question(self, step: int, weights: str) -> Question:
+    """Returns all that decides the answer.
+
+    Args:
+      step: of the supernet.
+      weights: a digest of its parameters.
+    """
+    return {
+      'strategy': self.strategy,
+      'limits': self.limits.to_dict(),
+      'settings': schema.plain(self.settings),
+      'latency': self.latency,
+      'step': step,
+      'weights': weights,
+    }
+
+
+def search(
+  workdir: epath.Path,
+  strategy: str,
+  limits: Limits,
+  changes: Mapping[str, Any] | None = None,
+  table: latency.Table | None = None,
+  data: str = '',
+) -> dict[str, Any]:
+  """Finds the most accurate child within the limits.
+
+  Scores are top-1 on the images held out from training; what an interrupted
+  search evaluated is looked up in the archive.
+
+  Args:
+    workdir: of a trained run.
+    strategy: one of `table.STRATEGIES`.
+    limits: on costs.
+    changes: of the config's settings (`problem.Search`).
+    table: predicts latency; needed if that is limited.
+    data: where the run's data are now; '': where they were.
+
+  Returns:
+    The contents of `search/best.json`.
+
+  Raises:
+    UserError: no child can satisfy the limits, workdir is not a run's, or
+      another search is running in it.
+    Preempted: several processes were asked to stop; alone, a signal raises it.
+    Failed: the disk is full; what was evaluated is kept.
+  """
+  cluster.join(preemptible=True)
+  config = directory_lib.load_config(workdir)
+  settings = _changed(config.search, changes or {})
+  task = checked(config_lib.space(config), strategy, settings, limits, table)
+  directory, again = workdir / 'search', 'to go on from the last child'
+  with (
+    recovery.no_room_in_one_line(workdir, again),
+    questions.alone(directory),
+    _pauses() as pause,
+  ):
+    path = directory / 'archive.csv'
+    archive = Archive(path, task.space)
+    run = restore.load(workdir, data)
+    config, weights = run.config, restore.weights(run)
+    if cluster.once(
+      lambda: questions.set_aside_others(directory, path, run.step, weights)
+    ):
+      archive = Archive(path, task.space)
+    asked = task.question(run.step, weights)
+    # Processes that look up different children evaluate different ones.
+    cluster.same('search', asked, (asked, archive.entries))
+    before = questions.begin(directory, asked, len(archive.entries))
+    evaluator = loop.evaluator(
+      config, run.model, run.splits, run.splits.held_out
+    )
+    evaluator.compile(task.space.resolution)
+    evaluate = functools.partial(evaluator.score, run.params)
+    basis = Basis(run.step, config.calibration.images)
+    scorer = find(task, archive, before, evaluate, basis, pause)
+    result = answer(task, scorer, asked)
+    worth = calibration.compare(run, evaluator, scorer.best().arch, pause)
+
+    def write() -> None:
+      files.write_json(directory / 'calibration.json', worth)
+      if strategy == 'predictor':
+        quality = predictor.quality(task.space, scorer.known(archive.entries))
+        if quality is not None:
+          files.write_json(directory / 'predictor.json', quality)
+      picture = picture_of(archive.entries, {'best': [scorer.best()]})
+      files.write_text(directory / 'pareto.svg', picture)
+      questions.finish(directory, asked, result)
+
+    cluster.once(write)  # nobody looks for the best before it is there
+  return result
+
+
+def checked(
+  space: Space,
+  strategy: str,
+  settings: Search,
+  limits: Limits,
+  table: latency.Table | None = None,
+) -> Task:
+  """Returns what to search.
+
+  Raises:
+    UserError: it cannot be asked, or no child can keep the limits.
+  """
+  costs = child_costs.of(space, table and functools.partial(_predicted, table))
+  table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
+  if strategy == 'nsga2':  # which compares children by these
+    limits = dataclasses.replace(limits, known=settings.objectives)
+  hints = [table.least()[1], table.most()[1]] if table else []
+  start = limits_lib.feasible(space, costs, limits, hints)
+  about = None
+  if table is not None:
+    about = table.about | {'sha256': latency_tables.sha256(table)}
+  return Task(space, strategy, settings, limits, costs, start, about)
+
+
+def find(
+  task: Task,
+  archive: Archive,
+  before: int,
+  evaluate: Callable[[Arch], Score],
+  basis: Basis,
+  pause: Callable[[], None],
+) -> Scorer:
+  """Runs the strategy.
+
+  Args:
+    task: what to search.
+    archive: of the run; gets every child that is evaluated.
+    before: how many of its entries may be learnt from.
+    evaluate: a child on held-out images.
+    basis: of the scores.
+    pause: called before each evaluation; may raise Preempted.
+
+  Returns:
+    The scorer, which has seen all children that were asked for.
+  """
+  space, strategy, settings = task.space, task.strategy, task.settings
+  expected = table_lib.planned(strategy, space, task.fits, settings)
+  with console.Progress(strategy, expected) as bar:
+    scorer = Scorer(space, evaluate, archive, basis, strategy, bar, pause)
+    known = scorer.known(archive.entries[:before])
+    for arch in table_lib.published(space):
+      if task.fits(arch):
+        scorer(arch)
+    problem = Problem(space, scorer, task.costs, task.fits, task.start, known)
+    table_lib.STRATEGIES[strategy](problem, settings)
+  return scorer
+
+
+def answer(task: Task, scorer: Scorer, asked: Question) -> dict[str, Any]:
+  """Returns the best child and what is known of it, as plain values."""
+  best = scorer.best()
+  result = best._asdict() | asked
+  result |= {
+    'arch': arch_lib.to_dict(best.arch),
+    'costs': task.costs(best.arch),
+    'split': 'held_out',
+    'evaluated': len(scorer.seen),
+    'looked_up': len(scorer.seen) - scorer.evaluated,
+    'seconds': round(scorer.seconds, 1),
+  }
+  return files.finite(result)
+
+
+@contextlib.contextmanager
+def _pauses() -> Iterator[Callable[[], None]]:
+  """Yields what several processes call where they can stop together.
+
+  It raises Preempted, in all of them, once one was asked to stop. A process
+  that is alone is stopped by the signal itself, wherever it is.
+  """
+  if not process.joined():
+    yield lambda: None
+    return
+  with stopping.StopRequest() as stop:
+
+    def pause() -> None:
+      if stop.due():
+        raise errors.Preempted('all evaluated children are kept, start again')
+
+    yield pause
+
+
+def _predicted(table: latency.Table, arch: Arch) -> float:
+  """Milliseconds; for ever, at a resolution of which the table says nothing."""
+  known = arch.resolution in table.resolutions
+  return table.predict(arch) if known else math.inf
+
+
+def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
+  known = [field.name for field in dataclasses.fields(Search)]
+  for name, value in changes.items():
+    if name not in known:
+      allowed = f'a setting: {errors.one_of(known, name)}'
+      raise errors.UserError(f'search.{name}', value, allowed)
+  return schema.check(dataclasses.replace(settings, **changes), 'search')
+
+
+def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:
+  """SVG of the archive, with the front and some children marked."""
+  groups: dict[str, list] = {}
+  for entry in entries:
+    groups.setdefault(entry.strategy, []).append(_point(entry))
+  front = problem_lib.front([_point(entry) for entry in entries])
+  return plots.pareto(
+    groups, front, {k: [_point(e) for e in v] for k, v in marked.items()}
+  )
+
+
+def _point(entry: Entry) -> tuple[float, float]:
+  return entry.macs / 1e6, entry.top1 * 100

@@ -1,0 +1,1 @@
+"""Architectures as data, and what they cost; without JAX."""

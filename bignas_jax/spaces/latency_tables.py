@@ -1,0 +1,153 @@
+"""Latency tables as files: JSON, made for one space, checked when read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from etils import epath
+
+from bignas_jax.spaces import latency
+from bignas_jax.spaces.latency import Fit, Part, Table
+from bignas_jax.spaces.space import Space
+from bignas_jax.system import files
+from bignas_jax.values import errors, schema
+
+FORMAT = 1
+_MS: Any = schema.AtLeastZero
+# What a file says of how its parts were measured.
+_ABOUT: dict[str, Any] = {
+  'runtime': str,
+  'batch': schema.Natural,
+  'device': str,
+  'versions': dict,
+  'estimate': bool,
+  'statistic': Literal['least', 'median'],
+  'threads': schema.Natural,
+}
+_NOT_ALWAYS = ('statistic', 'threads')  # a compiler's word has none
+
+
+def digest(space: Space) -> str:
+  """SHA-256 of all that a space says, its name and what trains it left out."""
+  fields = dataclasses.asdict(space)
+  for left_out in ('name', 'train_resolution'):
+    del fields[left_out]
+  return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def sha256(table: Table) -> str:
+  """Names all that a table predicts."""
+  parts = {latency.name(table.space, p): ms for p, ms in table.entries.items()}
+  text = json.dumps([table.network_ms, table.resolutions, parts])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save(
+  path: epath.Path,
+  space: Space,
+  resolutions: Sequence[int],
+  about: dict[str, Any],
+  measured: dict[Part, float],
+  fit: Fit | None,
+  more: dict[str, Any] | None = None,
+) -> None:
+  """Writes a table, whole or not at all; unfinished without a fit."""
+  files.write_json(
+    path,
+    {
+      'format': FORMAT,
+      'space': space.name,
+      'space_sha256': digest(space),
+      'resolutions': list(resolutions),
+      **about,
+      'fit': None if fit is None else fit._asdict(),
+      **(more or {}),
+      'parts_ms': {
+        latency.name(space, part): ms for part, ms in measured.items()
+      },
+    },
+  )
+
+
+def load(path: epath.Path, space: Space) -> Table:
+  """Reads a finished table of a space.
+
+  Raises:
+    UserError: there is none, it is damaged, of another space, not finished, or
+      lacks a part, which is named.
+  """
+  found, resolutions = read(path, space)
+  about = {
+    key: schema.convert(kind, found.get(key), f'{path}: {key}')
+    for key, kind in _ABOUT.items()
+    if key in found or key not in _NOT_ALWAYS
+  }
+  fit: Any = found.get('fit')
+  try:
+    network_ms, part_ms, scale = (
+      schema.convert(float, fit[name]) for name in Fit._fields
+    )
+  except (KeyError, TypeError, errors.UserError):
+    again = 'a finished table; run `benchmark table` again'
+    raise errors.UserError(f'{path}: fit', fit, again) from None
+  with errors.within(path):
+    measured = known(found, space, resolutions)
+  for part in latency.all_parts(space, resolutions):
+    if part not in measured:
+      raise errors.UserError(
+        f'{path}: parts_ms',
+        'a table',
+        f'one with {latency.name(space, part)!r}',
+      )
+  entries = {part: part_ms + scale * ms for part, ms in measured.items()}
+  return Table(space, resolutions, about, entries, network_ms)
+
+
+def read(
+  path: epath.Path, space: Space
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+  """A table's fields as they stand in the file, and its resolutions.
+
+  Raises:
+    UserError: there is none, it is damaged, or of another space.
+  """
+  if not path.is_file():
+    raise errors.UserError('latency table', str(path), 'a file')
+  found = files.read_json(path)
+  if found.get('format') != FORMAT:
+    raise errors.UserError(
+      f'{path}: format', found.get('format'), f'{FORMAT}, of a latency table'
+    )
+  if found.get('space_sha256') != digest(space):
+    raise errors.UserError(
+      f'{path}: space', found.get('space'), f'{space.name}, with all it says'
+    )
+  resolutions = found.get('resolutions')
+  right = isinstance(resolutions, list) and bool(resolutions)
+  if not right or any(
+    type(r) is not int or r not in space.resolution for r in resolutions
+  ):
+    allowed = f'a list of some of {", ".join(map(str, space.resolution))}'
+    raise errors.UserError(f'{path}: resolutions', resolutions, allowed)
+  return found, tuple(resolutions)
+
+
+def known(
+  fields: dict[str, Any], space: Space, resolutions: Iterable[int]
+) -> dict[Part, float]:
+  """Milliseconds of the parts that a file's fields have.
+
+  Raises:
+    UserError: an entry is not a number of milliseconds.
+  """
+  there = fields.get('parts_ms')
+  if not isinstance(there, dict):
+    raise errors.UserError('parts_ms', there, 'milliseconds by part')
+  found = {}
+  for part in latency.all_parts(space, resolutions):
+    called = latency.name(space, part)
+    if called in there:
+      found[part] = schema.convert(_MS, there[called], f'parts_ms: {called}')
+  return found

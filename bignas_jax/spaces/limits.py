@@ -1,0 +1,182 @@
+"""Limits on what children may cost, and whether any child can keep them."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.values import errors, schema
+
+Costs = Mapping[str, float]  # of a child, by name (`child_costs.NAMES`)
+Cost = Callable[[Arch], Costs]
+
+_BOUND: Any = schema.AtLeastZero
+_ENUMERATED = 5_000  # children of a space that are all looked at
+_STARTS = 24  # of descents, in bigger spaces
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+  """Bounds on costs, by name; what has no entry is free.
+
+  Attributes:
+    least: lower bounds.
+    most: upper bounds.
+    known: costs that must be known, though they are not limited. What is not
+      known is infinite, such as latencies at a resolution that a table lacks;
+      it keeps no limit.
+  """
+
+  least: Costs = dataclasses.field(default_factory=dict)
+  most: Costs = dataclasses.field(default_factory=dict)
+  known: tuple[str, ...] = ()
+
+  def fit(self, costs: Costs) -> bool:
+    """Whether these costs keep all limits."""
+    return self.excess(costs) == 0
+
+  def excess(self, costs: Costs) -> float:
+    """By how much costs break the limits: the sum of relative differences."""
+    names = itertools.chain(self.least, self.most, self.known)
+    if any(math.isinf(costs[name]) for name in names):
+      return math.inf
+    over = (_over(costs[name], most) for name, most in self.most.items())
+    under = (_over(least, costs[name]) for name, least in self.least.items())
+    return sum(over) + sum(under)
+
+  def broken(self, costs: Costs) -> list[tuple[str, float, float]]:
+    """Field, limit and cost of each limit that the costs break."""
+    found = [
+      (f'min_{name}', limit, costs[name])
+      for name, limit in self.least.items()
+      if costs[name] < limit
+    ]
+    return found + [
+      (f'max_{name}', limit, costs[name])
+      for name, limit in self.most.items()
+      if costs[name] > limit
+    ]
+
+  def to_dict(self) -> dict[str, float]:
+    """{'max_macs': 1e6, ...}."""
+    least = {f'min_{name}': value for name, value in self.least.items()}
+    return least | {f'max_{name}': value for name, value in self.most.items()}
+
+
+def from_dict(fields: Mapping[str, Any]) -> Limits:
+  """The inverse of `Limits.to_dict`; None: no limit.
+
+  Raises:
+    UserError: a limit is not a finite number, or below 0.
+  """
+  given = {
+    field: schema.convert(_BOUND, schema.plain(value), f'--{field}')
+    for field, value in fields.items()
+    if value is not None
+  }
+  split = {k: k.partition('_')[::2] for k in given}
+  ends: dict[str, dict[str, float]] = {'min': {}, 'max': {}}
+  for field, (end, name) in split.items():
+    ends[end][name] = given[field]
+  return Limits(least=ends['min'], most=ends['max'])
+
+
+def feasible(
+  space: Space, cost: Cost, limits: Limits, hints: Sequence[Arch] = ()
+) -> Arch:
+  """A child that keeps the limits.
+
+  All children of a small space are looked at. In a bigger one, one entry of an
+  architecture after the other is changed for the better, from both ends of the
+  space and from random children; a narrow gap that these descents do not find
+  is taken for an impossible one.
+
+  Args:
+    space: of the children.
+    cost: of a child.
+    limits: on costs.
+    hints: children to start with, such as the fastest of a latency table.
+
+  Raises:
+    UserError: there is none; it names the nearest possible values.
+  """
+  names = set(limits.least) & set(limits.most)
+  for name in sorted(names):
+    least, most = limits.least[name], limits.most[name]
+    if least > most:
+      raise errors.UserError(f'--min_{name}', least, f'a number <= {most:g}')
+  excess = lambda arch: limits.excess(cost(arch))  # noqa: E731
+  best, least = None, math.inf
+  for arch in itertools.chain(hints, _candidates(space, excess)):
+    value = excess(arch)
+    if best is None or value < least:
+      best, least = arch, value
+    if least == 0:
+      return arch
+  assert best is not None, 'an empty space'
+  raise _refusal(space, limits, cost(best))
+
+
+def _refusal(space: Space, limits: Limits, nearest: Costs) -> errors.UserError:
+  given, broken = limits.to_dict(), limits.broken(nearest)
+  if len(given) == 1:
+    field, limit, value = broken[0]
+    sign = '>=' if field.startswith('max') else '<='
+    allowed = f'a number {sign} {_shown(value)} in space {space.name}'
+    return errors.UserError(f'--{field}', limit, allowed)
+  values = ', '.join(
+    f'{name} {_shown(nearest[name])}'
+    for name in dict.fromkeys([*limits.least, *limits.most])
+  )
+  return errors.UserError(
+    ', '.join(f'--{field}' for field, *_ in broken),
+    {field: _shown(value) for field, value in given.items()},
+    f'what one child of space {space.name} can keep at once; the nearest has '
+    f'{values}',
+  )
+
+
+def _candidates(
+  space: Space, excess: Callable[[Arch], float]
+) -> Iterable[Arch]:
+  if arch_lib.count(space) <= _ENUMERATED:
+    yield from arch_lib.every(space)
+    return
+  genes = arch_lib.genes(space)
+  rng = arch_lib.generator(0)
+  for end in (0, -1):
+    yield _descend(space, [g.choices[end] for g in genes], excess)
+  for _ in range(_STARTS):
+    start = arch_lib.read(arch_lib.sample(space, rng))
+    yield _descend(space, start, excess)
+
+
+def _descend(
+  space: Space, values: list[int], excess: Callable[[Arch], float]
+) -> Arch:
+  """Changes single entries for the better, until none is better."""
+  genes = arch_lib.genes(space)
+  best = excess(arch_lib.write(space, values))
+  better = True
+  while better and best > 0:
+    better = False
+    for i, gene in enumerate(genes):
+      for choice in gene.choices:
+        changed: Any = [*values[:i], choice, *values[i + 1 :]]
+        value = excess(arch_lib.write(space, changed))
+        if value < best:
+          best, values, better = value, changed, True
+  return arch_lib.write(space, values)
+
+
+def _over(value: float, bound: float) -> float:
+  return max(0.0, value / bound - 1) if bound > 0 else float(value > bound)
+
+
+def _shown(value: float) -> str:
+  """In full: a limit of this value can be kept."""
+  return str(int(value)) if float(value).is_integer() else repr(value)

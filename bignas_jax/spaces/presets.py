@@ -1,0 +1,219 @@
+"""Published networks by name, and what a user may call an architecture.
+
+`parse` reads every `--arch`: what a name means is said here and nowhere else,
+but for `best`, which means something in a work directory alone
+(`extraction.choose`).
+"""
+
+import contextlib
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import zoo
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.system import files
+from bignas_jax.values import errors, schema
+
+
+class Preset(NamedTuple):
+  """A network as it was published.
+
+  Attributes:
+    space: name of the space that it is of.
+    arch: its architecture.
+    macs: printed, to a million.
+    params: printed, to a hundred thousand; None: not printed.
+    top1: printed, on ImageNet's validation images, 0..1.
+    source: where these are printed.
+  """
+
+  space: str
+  arch: Arch
+  macs: int
+  params: int | None
+  top1: float
+  source: str
+
+
+def _bignas(
+  resolution: int, depth: Choices, macs: int, params: int, top1: float
+) -> Preset:
+  arch = Arch(
+    resolution=resolution,
+    width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
+    depth=depth,
+    kernel_size=(3, 3, 5, 3, 5, 5, 3),
+    expand_ratio=(1, 6, 6, 6, 6, 6, 6),
+  )
+  return Preset('bignas', arch, macs, params, top1, 'arXiv:2003.11142')
+
+
+def _attentive(
+  resolution: int,
+  width: Choices,  # from the fourth stage on
+  depth: Choices,
+  kernel_size: Choices,
+  expand_ratio: Choices,
+  macs: int,
+  top1: float,
+) -> Preset:
+  arch = Arch(
+    resolution=resolution,
+    width=(16, 16, 24, 32, *width),
+    depth=depth,
+    kernel_size=kernel_size,
+    expand_ratio=expand_ratio,
+  )
+  return Preset('attentive_nas', arch, macs, None, top1, 'arXiv:2011.09011')
+
+
+# The architectures of BigNAS-L and XL were not published. AlphaNet
+# (arXiv:2102.07954) calls its models of the same space by the same names, A0 to
+# A6; at least its A5 is another architecture.
+PRESETS = {
+  'bignas_s': _bignas(
+    192, (1, 2, 2, 2, 2, 3, 1), 242_000_000, 4_500_000, 0.765
+  ),
+  'bignas_m': _bignas(
+    224, (1, 2, 2, 2, 4, 4, 1), 418_000_000, 5_500_000, 0.789
+  ),
+  'attentive_nas_a0': _attentive(
+    192,
+    (64, 112, 192, 216, 1792),
+    (1, 3, 3, 3, 3, 3, 1),
+    (3, 3, 3, 3, 3, 3, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    203_000_000,
+    0.773,
+  ),
+  'attentive_nas_a1': _attentive(
+    224,
+    (64, 112, 192, 216, 1984),
+    (1, 3, 3, 3, 3, 3, 1),
+    (3, 3, 3, 5, 3, 5, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    279_000_000,
+    0.784,
+  ),
+  'attentive_nas_a2': _attentive(
+    224,
+    (64, 112, 200, 224, 1984),
+    (1, 3, 3, 3, 3, 4, 1),
+    (3, 3, 3, 3, 3, 5, 3),
+    (1, 4, 5, 4, 4, 6, 6),
+    317_000_000,
+    0.788,
+  ),
+  'attentive_nas_a3': _attentive(
+    224,
+    (64, 112, 208, 224, 1984),
+    (2, 3, 3, 4, 3, 5, 1),
+    (3, 3, 3, 5, 3, 3, 3),
+    (1, 4, 4, 4, 4, 6, 6),
+    357_000_000,
+    0.791,
+  ),
+  'attentive_nas_a4': _attentive(
+    256,
+    (64, 112, 192, 216, 1984),
+    (1, 3, 3, 4, 3, 5, 1),
+    (3, 3, 3, 5, 3, 5, 3),
+    (1, 4, 4, 5, 4, 6, 6),
+    444_000_000,
+    0.798,
+  ),
+  'attentive_nas_a5': _attentive(
+    256,
+    (72, 112, 192, 216, 1792),
+    (1, 3, 3, 3, 4, 6, 1),
+    (3, 3, 3, 5, 3, 3, 3),
+    (1, 4, 5, 4, 4, 6, 6),
+    491_000_000,
+    0.801,
+  ),
+  'attentive_nas_a6': _attentive(
+    288,
+    (64, 112, 216, 224, 1984),
+    (1, 3, 3, 4, 4, 6, 1),
+    (3, 3, 3, 3, 3, 5, 3),
+    (1, 4, 6, 5, 4, 6, 6),
+    709_000_000,
+    0.807,
+  ),
+}
+
+_MOST_BYTES = 2**24  # of a file; a child.json of 20,000 classes has a megabyte
+
+ENDS = {'smallest': arch_lib.smallest, 'biggest': arch_lib.biggest}
+# What `parse` reads, for --help.
+WORDS = 'smallest, biggest, a preset (see `list`), JSON, or a file'
+
+
+def of_space(name: str) -> dict[str, Preset]:
+  """The presets of the space of that name."""
+  return {k: preset for k, preset in PRESETS.items() if preset.space == name}
+
+
+def parse(space: Space, text: str) -> Arch:
+  """Reads `smallest`, `biggest`, a preset, JSON, or a file that holds JSON.
+
+  Raises:
+    UserError: it is none of these, or not of this space.
+  """
+  named = of_space(space.name)
+  if text in ENDS:
+    return ENDS[text](space)
+  if text in named:
+    return arch_lib.check(space, named[text].arch)
+  fields = read(text)
+  if fields is None:
+    names = errors.one_of([*ENDS, *named], text)
+    allowed = f'in space {space.name} {names}, JSON, or a file that holds JSON'
+    if text in PRESETS:
+      allowed += f' (a preset of space {PRESETS[text].space})'
+    raise errors.UserError('arch', text, allowed)
+  with _place(text):  # search/best.json and child.json have it inside
+    return arch_lib.from_dict(space, fields.get('arch', fields))
+
+
+def space_of(text: str) -> Space:
+  """The space that an architecture brings along: a preset, or a `child.json`.
+
+  Raises:
+    UserError: it brings none.
+  """
+  if text in PRESETS:
+    return zoo.get(PRESETS[text].space)
+  fields = read(text) or {}
+  if 'network' not in fields:
+    allowed = f'{errors.one_of(PRESETS, text)}, or a child.json'
+    raise errors.UserError('arch', text, f'{allowed}; others need a space')
+  with _place(text):
+    return schema.convert(Space, fields['network'], 'arch.network')
+
+
+def _is_json(text: str) -> bool:
+  return text.lstrip().startswith('{')
+
+
+def _place(text: str) -> contextlib.AbstractContextManager[None]:
+  """Names the file, if it is one, in what is said of an architecture."""
+  return contextlib.nullcontext() if _is_json(text) else errors.within(text)
+
+
+def read(text: str) -> dict[str, Any] | None:
+  """Returns the JSON object that a text is, or that the file it names holds.
+
+  None: it is neither.
+
+  Raises:
+    UserError: the file cannot be read, or it is no JSON object.
+  """
+  if _is_json(text):
+    return files.parse_json(text, 'arch')
+  if not os.path.isfile(text):  # False, not an error, for an odd name too
+    return None
+  return files.read_json(pathlib.Path(text), at_most=_MOST_BYTES)

@@ -1,0 +1,1 @@
+"""Search algorithms over functions; they know no network and no JAX."""

@@ -1,0 +1,128 @@
+"""Search with a predictor: learn accuracies, evaluate what promises most.
+
+A predicted accuracy never counts as a result: what is chosen is really
+evaluated. scikit-learn is imported where it is used: that takes seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies.problem import Problem, Search
+
+_FOLDS = 5
+
+
+def search(problem: Problem, settings: Search) -> None:
+  """Random children, then those that promise most by what was learnt so far.
+
+  It learns from `problem.known` too. Of `settings.candidates` for each child
+  to evaluate, half are drawn uniformly, half are mutants of the best.
+  """
+  rng = arch_lib.generator(settings.seed, 4)
+  first = min(settings.population, settings.evaluations)
+  scored = {
+    arch: problem.score(arch) for arch in problem_lib.draw(problem, first, rng)
+  }
+  while len(scored) < settings.evaluations:
+    candidates = _candidates(problem, scored, settings, rng)
+    if not candidates:
+      return  # all children that fit are known
+    model = fit(problem.space, {**problem.known, **scored}, settings.seed)
+    promised = model.predict(features(problem.space, candidates))
+    order = np.argsort(-promised, kind='stable')
+    round_size = min(_batch(settings), settings.evaluations - len(scored))
+    for i in order[:round_size]:
+      scored[candidates[i]] = problem.score(candidates[i])
+
+
+def _batch(settings: Search) -> int:
+  """Children to evaluate before learning again."""
+  return max(1, settings.population // 3)
+
+
+def _candidates(problem: Problem, scored, settings: Search, rng) -> list[Arch]:
+  best = sorted(scored, key=lambda a: -scored[a])[: settings.population]
+  ways = (
+    lambda: arch_lib.sample(problem.space, rng),
+    lambda: arch_lib.mutate(
+      problem.space,
+      problem_lib.mostly_first(best, rng),
+      rng,
+      settings.mutation,
+    ),
+  )
+  found: dict[Arch, None] = {}
+  for make in ways:
+    for _ in range(settings.candidates * _batch(settings) // 2):
+      arch = problem_lib.try_new(problem, scored | found, make)
+      if arch is None:
+        break
+      found[arch] = None
+  return list(found)
+
+
+def features(space: Space, archs: Sequence[Arch]) -> np.ndarray:
+  """[children, decisions]: each decision's position among its choices."""
+  genes = arch_lib.genes(space)
+  return np.array(
+    [
+      [g.choices.index(v) for g, v in zip(genes, arch_lib.read(a), strict=True)]
+      for a in archs
+    ],
+    float,
+  )
+
+
+def fit(space: Space, scores: Mapping[Arch, float], seed: int) -> Any:
+  """Gradient-boosted trees: top-1 from `features`."""
+  import sklearn.ensemble
+
+  model = sklearn.ensemble.GradientBoostingRegressor(random_state=seed)
+  return model.fit(features(space, list(scores)), list(scores.values()))
+
+
+def quality(
+  space: Space, scores: Mapping[Arch, float]
+) -> dict[str, Any] | None:
+  """How well accuracies can be predicted of children not learnt from.
+
+  Args:
+    space: of the children.
+    scores: top-1 of each.
+
+  Returns:
+    `children`; `folds`; `rank_correlation`, Spearman's, of predicted and
+    measured top-1, each predicted by a model that the child's fold took no
+    part in; `mean_abs_error` of top-1; `predicted` and `measured`, lists. None
+    if there are too few children to say.
+  """
+  import scipy.stats
+  import sklearn.model_selection
+
+  archs = list(scores)
+  if len(archs) < 4 * _FOLDS or len(set(scores.values())) == 1:
+    return None
+  measured = np.array([scores[arch] for arch in archs])
+  predicted = np.empty(len(archs))
+  folds = sklearn.model_selection.KFold(_FOLDS, shuffle=True, random_state=0)
+  for others, held_out in folds.split(archs):
+    learnt = {archs[i]: scores[archs[i]] for i in others}
+    model = fit(space, learnt, seed=0)
+    predicted[held_out] = model.predict(
+      features(space, [archs[i] for i in held_out])
+    )
+  correlation: Any = scipy.stats.spearmanr(predicted, measured)
+  return {
+    'children': len(archs),
+    'folds': _FOLDS,
+    'rank_correlation': float(correlation.statistic),
+    'mean_abs_error': float(np.abs(predicted - measured).mean()),
+    'predicted': predicted.tolist(),
+    'measured': measured.tolist(),
+  }

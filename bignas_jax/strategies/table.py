@@ -1,0 +1,69 @@
+"""The strategies of a search by name, and what can be asked of them."""
+
+from collections.abc import Callable, Iterable
+
+from bignas_jax.spaces import arch, presets
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.limits import Limits
+from bignas_jax.spaces.space import Space
+from bignas_jax.strategies import (
+  coarse_to_fine,
+  evolution,
+  nsga2,
+  predictor,
+  problem,
+)
+from bignas_jax.strategies.problem import Problem, Search
+from bignas_jax.values import errors
+
+STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
+  'coarse_to_fine': coarse_to_fine.search,
+  'evolution': evolution.search,
+  'nsga2': nsga2.search,
+  'predictor': predictor.search,
+  'random': problem.random,
+}
+# What a cost needs that is not always known.
+_MISSING = {'latency_ms': 'such limits with a --latency_table'}
+
+
+def check(
+  strategy: str, limits: Limits, settings: Search, costs: Iterable[str]
+) -> None:
+  """Raises UserError for what a search cannot be asked.
+
+  Args:
+    strategy: one of STRATEGIES.
+    limits: on costs.
+    settings: of the strategy.
+    costs: names of those that are known.
+  """
+  if not isinstance(strategy, str) or strategy not in STRATEGIES:
+    allowed = errors.one_of(STRATEGIES, strategy)
+    raise errors.UserError('--strategy', strategy, allowed)
+  known = list(costs)
+  for field, value in limits.to_dict().items():
+    name = field.partition('_')[2]
+    if name not in known:
+      allowed = _MISSING.get(name, f'limits on {errors.one_of(known, name)}')
+      raise errors.UserError(f'--{field}', value, allowed)
+  for name in settings.objectives:
+    if name not in known:
+      allowed = _MISSING.get(name, errors.one_of(known, name))
+      raise errors.UserError('search.objectives', name, allowed)
+
+
+def planned(
+  strategy: str, space: Space, fits: Callable[[Arch], bool], settings: Search
+) -> int:
+  """Returns how many children the search evaluates at most."""
+  first = sum(map(fits, published(space)))
+  if strategy == 'coarse_to_fine':
+    return first + coarse_to_fine.planned(space, fits, settings)
+  return first + settings.evaluations
+
+
+def published(space: Space) -> list[Arch]:
+  """Returns the presets of a space: what a search has to beat."""
+  named = presets.of_space(space.name).values()
+  return [p.arch for p in named if arch.contains(space, p.arch)]

@@ -1,0 +1,1 @@
+"""The elastic network, and the evaluation of its children."""

@@ -1,0 +1,224 @@
+"""Batch norm, with its activation: one op, one gradient rule.
+
+Moments are results: what calibration pools, and what the gradient needs. A
+block that is computed again on the way back is offered them, and on CPUs takes
+them, so that its second pass sums nothing. The gradient keeps the input alone;
+the network has no running averages.
+
+Statistics are float32, or float64 if `x` is.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bignas_jax.supernet import branches, ops
+
+# E[x] as `mean` and E[x^2] as `square`, [groups on this device, channels].
+Moments = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+  """Over which images batch statistics are taken.
+
+  Attributes:
+    axes: mapped axes that the batch is split over, if any.
+    group_size: images that share statistics: consecutive ones of the global
+      batch, on one device or several. None: all of them.
+  """
+
+  axes: tuple[str, ...] = ()
+  group_size: int | None = None
+
+
+def batch_norm(
+  x: jax.Array,
+  params: dict[str, jax.Array],
+  stats: dict[str, jax.Array] | None,
+  epsilon: float | None,
+  pooling: Pooling,
+  *,
+  swish: bool = False,
+  width: ops.Width | None = None,
+  known: Moments | None = None,
+) -> tuple[jax.Array, Moments]:
+  """Normalises each channel over all other axes, and activates it.
+
+  Args:
+    x: [batch, ..., channels].
+    params: `scale` and `bias`, [channels]; `bias` alone if it is folded.
+    stats: `mean` and `var`, [channels]; None: those of the batch.
+    epsilon: added to the variance; None: all but the bias is in the kernel
+      before (`folding`).
+    pooling: which images share the batch's statistics.
+    swish: activate.
+    width: active channels; the others become zeros. None: all are active.
+    known: the moments, if this batch was normalised before.
+
+  Returns:
+    The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
+    [groups on this device, channels], zeros past the active width; zeros, as
+    of one group, if the statistics were given.
+    They carry no gradient of their own: the output's passes through them.
+  """
+  if epsilon is None:
+    assert width is None or isinstance(width, int), 'a single network'
+    y = _activated(x.astype(_wide(x)) + params['bias'], swish).astype(x.dtype)
+    return y, _no_moments(x)
+  how = _Norm(epsilon, pooling, swish)
+  if width is not None:
+    # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
+    params = {name: ops.mask(values, width) for name, values in params.items()}
+  if stats is not None:
+    y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
+    return y, _no_moments(x)
+  take = functools.partial(_moments, pooling=pooling)
+  moments = branches.recall(take, known, lax.stop_gradient(x))
+  if width is not None:
+    moments = {name: ops.mask(seen, width) for name, seen in moments.items()}
+  return _normalise(how, x, params, moments), moments
+
+
+class _Norm(NamedTuple):
+  """What is fixed about a normalisation."""
+
+  epsilon: float
+  pooling: Pooling
+  swish: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(how: _Norm, x, params, moments: Moments):
+  """By the moments of x; its gradient keeps nothing but the arguments."""
+  return _affine(how, x, params, moments['mean'], _variance(moments))
+
+
+def _affine(how: _Norm, x, params, mean, var):
+  factor = params['scale'] * lax.rsqrt(var + how.epsilon)
+  shift = params['bias'] - mean * factor
+  wide = x.astype(_wide(x))
+  y = wide * _per_image(factor, x) + _per_image(shift, x)
+  return _activated(y, how.swish).astype(x.dtype)
+
+
+def _activated(y, swish: bool):
+  return jax.nn.swish(y) if swish else y
+
+
+def _variance(moments: Moments) -> jax.Array:
+  return jnp.maximum(moments['square'] - moments['mean'] ** 2, 0)
+
+
+def _wide(x: jax.Array):
+  return jnp.promote_types(jnp.float32, x.dtype)
+
+
+def _normalise_forward(how, x, params, moments):
+  return _normalise(how, x, params, moments), (x, params, moments)
+
+
+def _normalise_backward(how, saved, cotangent):
+  """Ioffe & Szegedy 2015, section 3, with the sums over whole groups."""
+  x, params, moments = saved
+  inverse = lax.rsqrt(_variance(moments) + how.epsilon)
+  wide = x.astype(_wide(x))
+  unit = (wide - _per_image(moments['mean'], x)) * _per_image(inverse, x)
+  dy = cotangent.astype(wide.dtype)
+  if how.swish:
+    y = unit * params['scale'] + params['bias']
+    gate = jax.nn.sigmoid(y)
+    dy = dy * (gate + y * gate * (1 - gate))
+    dy = _once(dy.astype(x.dtype)).astype(wide.dtype)
+  groups = inverse.shape[0]
+  # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
+  bias, product = _sums(dy, groups), _sums(dy * wide, groups)
+  scale = inverse * (product - moments['mean'] * bias)
+  pixels = x.size // x.shape[-1] // groups
+  along = _pool(jnp.stack([bias, scale]) / pixels, x, how.pooling)
+  dx = _per_image(params['scale'] * inverse, x) * (
+    dy - _per_image(along[0], x) - unit * _per_image(along[1], x)
+  )
+  return (
+    dx.astype(x.dtype),
+    {'scale': scale.sum(0), 'bias': bias.sum(0)},
+    jax.tree.map(jnp.zeros_like, moments),
+  )
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _once(x: jax.Array) -> jax.Array:
+  """On CPUs, not computed again for each of its uses; elsewhere XLA chooses."""
+  return lax.platform_dependent(
+    x, cpu=lax.optimization_barrier, default=lambda x: x
+  )
+
+
+def _no_moments(x: jax.Array) -> Moments:
+  """Those of a batch norm that did not need any, nor groups of images."""
+  zeros = jnp.zeros((1, x.shape[-1]), _wide(x))
+  return {'mean': zeros, 'square': zeros}
+
+
+def _groups(x: jax.Array, pooling: Pooling) -> int:
+  """Groups of images on this device that are normalised apart."""
+  local, group = x.shape[0], pooling.group_size
+  if group is None:
+    return 1
+  if group <= local:
+    assert local % group == 0, (local, group)
+    return local // group
+  spanned, rest = divmod(group, local)
+  assert not rest and _devices(pooling) % spanned == 0, (local, group)
+  return 1
+
+
+def _sums(x: jax.Array, groups: int) -> jax.Array:
+  """Over all but the last axis, [groups, channels]."""
+  return x.reshape(groups, -1, x.shape[-1]).sum(1)
+
+
+def _moments(x: jax.Array, pooling: Pooling) -> Moments:
+  x, groups = x.astype(_wide(x)), _groups(x, pooling)
+  pixels = x.size // x.shape[-1] // groups
+  both = jnp.stack([_sums(x, groups), _sums(x * x, groups)]) / pixels
+  mean, square = _pool(both, x, pooling)
+  return {'mean': mean, 'square': square}
+
+
+def _pool(means: jax.Array, x: jax.Array, pooling: Pooling) -> jax.Array:
+  """Averages [..., groups, channels] over the devices that a group spans."""
+  local, group = x.shape[0], pooling.group_size
+  if _devices(pooling) == 1 or (group is not None and group <= local):
+    return means
+  if group is None:
+    return lax.pmean(means, pooling.axes)
+  everyone = lax.all_gather(means, pooling.axes)
+  devices = group // local
+  first = lax.axis_index(pooling.axes) // devices * devices
+  return lax.dynamic_slice_in_dim(everyone, first, devices).mean(0)
+
+
+def _devices(pooling: Pooling) -> int:
+  return lax.axis_size(pooling.axes) if pooling.axes else 1
+
+
+def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
+  """[..., groups, channels] of one device -> [..., channels] of the batch."""
+  mean = moments.mean(-2)
+  if _devices(pooling) == 1 or pooling.group_size is None:
+    return mean  # of one device, or pooled already
+  return lax.pmean(mean, pooling.axes)
+
+
+def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
+  """[groups, channels] -> broadcastable against x."""
+  if values.shape[0] > 1:
+    values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
+  return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])

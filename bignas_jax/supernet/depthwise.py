@@ -1,0 +1,290 @@
+"""Depthwise convolution: one op, the fastest formulation on each platform.
+
+Its kernel may be cut to one of several sizes, chosen as it runs. TPUs and GPUs
+have grouped convolutions. XLA's CPU backend runs them tens of times slower than
+the k x k shifted multiply-adds that they consist of, their kernel gradient most
+of all; there all three directions are written out as sums over taps, which it
+fuses and vectorises (docs/performance.md).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bignas_jax.supernet import ops, slicing
+
+_TERMS = 8  # products that are added in registers
+_CACHE = 2**21  # bytes that a core keeps near
+
+
+class _How(NamedTuple):
+  """What is fixed about a convolution."""
+
+  sizes: tuple[int, ...]
+  stride: int
+  padding: ops.Padding
+
+
+def depthwise(
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int,
+  padding: ops.Padding,
+  sizes: Sequence[int] | None = None,
+  index: Any = 0,
+) -> jax.Array:
+  """Convolves each channel with its own kernel.
+
+  Args:
+    x: [batch, height, width, channels].
+    kernel: [k, k, 1, channels].
+    stride: of both spatial axes.
+    padding: `same` or `symmetric`.
+    sizes: of the kernel's centre that may be used; None: all of it.
+    index: which of the sizes; may be traced.
+  """
+  how = _How(tuple(sizes or kernel.shape[:1]), stride, padding)
+  return _depthwise(how, x, kernel, index)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _depthwise(how: _How, x, kernel, index):
+  return lax.platform_dependent(
+    x,
+    kernel.astype(x.dtype),
+    index,
+    cpu=functools.partial(_taps_forward, how),
+    default=functools.partial(_native_forward, how),
+  )
+
+
+def _save(how, x, kernel, index):
+  return _depthwise(how, x, kernel, index), (x, kernel, index)
+
+
+def _backward(how, saved, cotangent):
+  x, kernel, index = saved
+  dx, dk = lax.platform_dependent(
+    x,
+    kernel.astype(x.dtype),
+    index,
+    cotangent,
+    cpu=functools.partial(_taps_backward, how),
+    default=functools.partial(_native_backward, how),
+  )
+  return dx, dk.astype(kernel.dtype), None
+
+
+_depthwise.defvjp(_save, _backward)
+
+
+def _centre(kernel, size: int):
+  shape = (size, size, *kernel.shape[2:])
+  return slicing.shrink(kernel, jax.ShapeDtypeStruct(shape, kernel.dtype))
+
+
+def _around(how: _How, shape, size: int):
+  """Pixels to add to both spatial axes for a kernel of this size."""
+  return tuple(ops.pads(n, size, how.stride, how.padding) for n in shape[1:3])
+
+
+# Grouped convolutions.
+
+
+def _native_forward(how, x, kernel, index):
+  branches = [functools.partial(_native_of, how, size) for size in how.sizes]
+  return lax.switch(index, branches, x, kernel)
+
+
+def _native_of(how, size, x, kernel):
+  kernel = _centre(kernel, size)
+  return native(x, kernel, stride=how.stride, padding=how.padding)
+
+
+def native(x, kernel, *, stride, padding):
+  """XLA's grouped convolution."""
+  how = _How(kernel.shape[:1], stride, padding)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    _around(how, x.shape, *how.sizes),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1],
+  )
+
+
+def _native_backward(how, x, kernel, index, cotangent):
+  def of(size, x, kernel, cotangent):
+    run = functools.partial(_native_of, how, size)
+    return jax.vjp(run, x, kernel)[1](cotangent)
+
+  branches = [functools.partial(of, size) for size in how.sizes]
+  return lax.switch(index, branches, x, kernel, cotangent)
+
+
+# Sums over taps. Images get zeros around them once, for the largest size and
+# behind a barrier, so that no size and no tap computes its pixels again; the
+# results are behind barriers too, since what follows would compute them again
+# for each of its uses.
+
+
+def _taps_forward(how, x, kernel, index):
+  around = _around(how, x.shape, max(how.sizes))
+  padded = lax.optimization_barrier(_pad(x, around))
+
+  def of(size, padded, kernel):
+    own = _crop(padded, around, _around(how, x.shape, size))
+    return lax.optimization_barrier(
+      _weighted_taps(own, _centre(kernel, size), how.stride)
+    )
+
+  branches = [functools.partial(of, size) for size in how.sizes]
+  return lax.switch(index, branches, padded, kernel)
+
+
+def _taps_backward(how, x, kernel, index, cotangent):
+  largest = max(how.sizes)
+  around = _around(how, x.shape, largest)
+  spread = _spread(how, x.shape, cotangent.shape, largest)
+  padded, spread_out = lax.optimization_barrier(
+    (_pad(x, around), _pad(cotangent, spread, how.stride - 1))
+  )
+
+  def of(size, padded, spread_out, kernel):
+    # The image gradient: a convolution of the cotangent, spread out by the
+    # stride, with the kernel turned around.
+    wanted = _spread(how, x.shape, cotangent.shape, size)
+    own = _crop(spread_out, spread, wanted)
+    kernel_gradient = _kernel_gradient(
+      _crop(padded, around, _around(how, x.shape, size)),
+      _unpad(spread_out, spread, how.stride),
+      size,
+      how.stride,
+    )
+    turned = _centre(kernel, size)[::-1, ::-1]
+    return (
+      lax.optimization_barrier(_weighted_taps(own, turned, 1)),
+      slicing.grow(kernel_gradient, kernel),
+    )
+
+  branches = [functools.partial(of, size) for size in how.sizes]
+  return lax.switch(index, branches, padded, spread_out, kernel)
+
+
+def _spread(how: _How, shape, out_shape, size: int):
+  """Zeros around a cotangent that make the image gradient a convolution."""
+  return tuple(
+    (size - 1 - low, n - (m - 1) * how.stride - 1 + low)
+    for n, m, (low, _) in zip(
+      shape[1:3], out_shape[1:3], _around(how, shape, size), strict=True
+    )
+  )
+
+
+def _pad(x, around, between: int = 0):
+  rows, columns = ((*edges, between) for edges in around)
+  none = (0, 0, 0)
+  return lax.pad(x, jnp.zeros((), x.dtype), (none, rows, columns, none))
+
+
+def _crop(padded, around, wanted):
+  """What is left with fewer zeros around."""
+  (top, bottom), (left, right) = (
+    (a - c, b - d) for (a, b), (c, d) in zip(around, wanted, strict=True)
+  )
+  _, height, width, _ = padded.shape
+  return padded[:, top : height - bottom, left : width - right]
+
+
+def _unpad(spread_out, spread, stride: int):
+  """The cotangent again."""
+  own = _crop(spread_out, spread, ((0, 0), (0, 0)))
+  return own[:, ::stride, ::stride]
+
+
+def _weighted_taps(x, kernel, stride):
+  """The sum of the shifted images, each times its tap's weights."""
+  size = kernel.shape[0]
+  weights = kernel.reshape(size, size, 1, 1, 1, -1)
+  batch, height, width, channels = x.shape
+  rows, columns = ((n - size) // stride + 1 for n in (height, width))
+  shape = (batch, rows, columns, channels)
+  total = jnp.zeros((), x.dtype)
+  for i, j in np.ndindex(size, size):
+    total = total + _at(x, (0, i, j), shape, stride) * weights[i, j]
+  return total
+
+
+def _at(x, start, shape, stride: int = 1):
+  """The pixels from `start` (image, row, column), every `stride`-th."""
+  steps = (1, stride, stride, 1)
+  starts = (*start, 0)
+  ends = [
+    s + (n - 1) * step + 1
+    for s, n, step in zip(starts, shape, steps, strict=True)
+  ]
+  return lax.slice(x, starts, ends, steps)
+
+
+def _kernel_gradient(x, cotangent, size, stride):
+  """A loop over a few images at a time, which stay in the cache for all taps.
+
+  Args:
+    x: padded, [batch, height, width, channels].
+    cotangent: of the output.
+    size: of the kernel.
+    stride: of the convolution.
+
+  Returns:
+    [size, size, 1, channels].
+  """
+  images, channels = len(x), x.shape[-1]
+  image_bytes = (x.nbytes + cotangent.nbytes) // images
+  some = _divisor(images, max(1, _CACHE // image_bytes))
+  dtype = jnp.promote_types(jnp.float32, x.dtype)
+
+  def add(total, start):
+    seen = lax.dynamic_slice_in_dim(x, start, some)
+    own = lax.dynamic_slice_in_dim(cotangent, start, some)
+    return total + _tap_sums(seen, own, size, stride, dtype), None
+
+  zeros = jnp.zeros((size * size, channels), dtype)
+  total, _ = lax.scan(add, zeros, jnp.arange(0, images, some))
+  return total.reshape(size, size, 1, channels).astype(x.dtype)
+
+
+def _tap_sums(x, cotangent, size, stride, dtype):
+  """For each tap, the sum over all pixels of its products; [taps, channels].
+
+  Several pieces (images, and bands of their rows) are summed in registers, and
+  the rest in one reduction: fused with its product it is not vectorised. In
+  `lax`, which traces these hundreds of operations three times as fast.
+  """
+  images, rows, *rest = cotangent.shape
+  groups = _divisor(images, _TERMS)
+  bands = _divisor(rows, _TERMS // groups)
+  shape = (images // groups, rows // bands, *rest)
+  pieces = [
+    (image, row)
+    for image in range(0, images, shape[0])
+    for row in range(0, rows, shape[1])
+  ]
+  sums = []
+  for i, j in np.ndindex(size, size):
+    total = jnp.zeros(shape, x.dtype)
+    for image, row in pieces:
+      seen = _at(x, (image, i + row * stride, j), shape, stride)
+      product = lax.mul(seen, _at(cotangent, (image, row, 0), shape))
+      total = lax.add(total, product)
+    sums.append(lax.optimization_barrier(total).sum((0, 1, 2), dtype))
+  return jnp.stack(sums)
+
+
+def _divisor(n: int, most: int) -> int:
+  return next(d for d in range(most, 0, -1) if n % d == 0)

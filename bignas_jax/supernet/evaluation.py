@@ -1,0 +1,237 @@
+"""Calibrated accuracy of children: statistics first, then top-1 and top-5.
+
+A child of the supernet has no batch-norm statistics of its own until it is
+calibrated (BigNAS, section 3): E[x] and E[x^2] of every batch norm's input,
+pooled over all calibration images. All children of one resolution go through
+the same two programs.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet.model import Model
+from bignas_jax.system import mesh, xla
+from bignas_jax.system.mesh import REPLICATED
+from bignas_jax.values import schema
+
+Tree = Any
+
+_KEPT_BYTES = 2**30  # images that each device may keep from child to child
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Calibration:
+  """Batch-norm statistics of a child.
+
+  Attributes:
+    images: augmented training images, a multiple of the batch size.
+    batch_size: images at once.
+    seed: of the choice and augmentation of the images.
+  """
+
+  images: schema.Natural = 512
+  batch_size: schema.Natural = 256
+  seed: schema.Seed = 0
+
+
+class Score(NamedTuple):
+  """How a child did on a set of images; accuracies in 0..1."""
+
+  top1: float
+  top5: float
+  images: int
+
+
+class Evaluator:
+  """Calibrates and evaluates children of one supernet, or one child.
+
+  Args:
+    model: the supernet on its mesh.
+    calibration: batches of augmented training images, all of one size.
+    split: padded batches with a `mask`.
+    arch: makes the programs those of this child as a network of its own.
+  """
+
+  def __init__(
+    self,
+    model: Model,
+    calibration: Sequence[Tree],
+    split: Sequence[Tree],
+    arch: Arch | None = None,
+  ):
+    self._model, self._arch = model, arch
+    self._net = model.net(arch)
+    self._programs: dict[tuple[str, int], Callable] = {}
+    self._calibration = [
+      mesh.spread(model.where, {'image': b['image']}) for b in calibration
+    ]
+    self._like, self.split = on_devices(model.where, split)
+
+  def score(self, params: Tree, arch: Arch) -> Score:
+    """Top-1 and top-5 of a child with its own statistics.
+
+    Args:
+      params: of the supernet (or of the child, if programs are the child's).
+      arch: the child.
+    """
+    return self.evaluate(params, self.calibrate(params, arch), arch)
+
+  def calibrate(self, params: Tree, arch: Arch) -> Tree:
+    """The child's statistics, `mean` and `var` of every batch norm."""
+    indices, moments = self._indices(arch), None
+    for batch in self._calibration:
+      new = self._program('moments', arch.resolution)(params, batch, indices)
+      moments = new if moments is None else _add(moments, new)
+    return statistics(moments, len(self._calibration))
+
+  def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
+    """Top-1 and top-5 with the given statistics."""
+    counts = np.zeros(3)
+    for batch in self.split:
+      logits = self.logits(params, stats, batch, arch)
+      # Waited for, or batches that are only passing through would pile up.
+      counts += jax.device_get(count_right(logits, batch))
+    top1, top5, images = counts
+    return Score(float(top1 / images), float(top5 / images), int(images))
+
+  def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):
+    """[batch, classes] of one batch of images, in float32."""
+    program = self._program('logits', arch.resolution)
+    return program(params, stats, batch, self._indices(arch))
+
+  def _indices(self, arch: Arch) -> Tree:
+    if self._arch is not None:
+      return None
+    return mesh.put(
+      self._model.where, arch_lib.encode(self._model.space, arch), REPLICATED
+    )
+
+  def _program(self, kind: str, resolution: int) -> Callable:
+    if (kind, resolution) not in self._programs:
+      self.compile([resolution])
+    return self._programs[kind, resolution]
+
+  def compile(self, resolutions: Iterable[int]) -> None:
+    """Compiles what children of these resolutions need, side by side."""
+    kinds = ['moments'] * bool(self._calibration) + ['logits']
+    self._programs |= xla.compile_all(
+      {
+        (kind, resolution): functools.partial(self._lower, kind, resolution)
+        for resolution in set(resolutions)
+        for kind in kinds
+        if (kind, resolution) not in self._programs
+      }
+    )
+
+  def _lower(self, kind: str, resolution: int) -> Any:
+    space, where = self._net.space, self._model.where
+    params = network.shapes(space)
+    stats = slicing.norm_shapes(params, ('mean', 'var'))
+    params, stats = mesh.described(where, (params, stats), REPLICATED)
+    indices = self._indices(arch_lib.biggest(space))
+    split = mesh.split(where)
+    if kind == 'moments':
+      function, specs = self._moments, (REPLICATED, split, REPLICATED)
+      arguments, out = (params, self._calibration[0], indices), REPLICATED
+    else:
+      function, out = self._logits, split
+      specs = (REPLICATED, REPLICATED, split, REPLICATED)
+      arguments = (params, stats, self._like, indices)
+    run = functools.partial(function, resolution)
+    return jax.jit(
+      mesh.per_device(where, specs, out)(run),
+      compiler_options=xla.compiler_options(mesh.platform(where)),
+    ).lower(*arguments)
+
+  def _moments(self, resolution, params, batch, indices):
+    images = self._model.images(batch['image'], resolution)
+    _, out = self._net.apply(
+      {'params': params}, images, indices, mutable=['moments']
+    )
+    return out['moments']
+
+  def _logits(self, resolution, params, stats, batch, indices):
+    images = self._model.images(batch['image'], resolution)
+    variables = {'params': params, 'batch_stats': stats}
+    return self._net.apply(variables, images, indices)
+
+
+def on_devices(
+  where: Mesh, split: Sequence[Tree]
+) -> tuple[Tree, Iterable[Tree]]:
+  """Batches split over a mesh: kept there, or read again for each child.
+
+  Args:
+    where: the mesh.
+    split: batches of one shape, at least one.
+
+  Returns:
+    Shapes of a batch; and the batches, a list unless they would take more than
+    a gibibyte of each device (50,000 images of 320 pixels: fifteen on one).
+  """
+  batches = iter(split)
+  first = next(batches)
+  like = mesh.described(where, first, mesh.split(where))
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(first)) * len(split)
+  if size / where.size > _KEPT_BYTES:
+    return like, _Streamed(where, split)
+  every = itertools.chain([first], batches)
+  return like, [mesh.spread(where, batch) for batch in every]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Streamed:
+  where: Mesh
+  batches: Sequence[Tree]
+
+  def __iter__(self) -> Iterator[Tree]:
+    return (mesh.spread(self.where, batch) for batch in self.batches)
+
+
+@jax.jit
+def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
+  """[right at first guess, right within five, images] of a masked batch.
+
+  Equal logits, or NaNs, are guessed in the order of the classes: a network
+  that has collapsed is right by chance.
+  """
+  mask = batch['mask'][:, None]
+  _, guesses = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+  right = mask & (guesses == batch['label'][:, None])
+  return jnp.stack([right[:, :1].sum(), right.sum(), mask.sum()])
+
+
+@jax.jit
+def _add(a: Tree, b: Tree) -> Tree:
+  return jax.tree.map(jnp.add, a, b)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def statistics(moments: Tree, batches: int) -> Tree:
+  """Mean and variance from E[x] and E[x^2] summed over equal batches."""
+  if set(moments) == {'mean', 'square'}:
+    mean = moments['mean'] / batches
+    var = jnp.maximum(moments['square'] / batches - mean**2, 0)
+    return {'mean': mean, 'var': var}
+  return {name: statistics(inner, batches) for name, inner in moments.items()}
+
+
+def initial_statistics(like: Tree) -> Tree:
+  """Mean 0 and variance 1 everywhere: a child that was not calibrated."""
+  if set(like) == {'mean', 'var'}:
+    return {
+      'mean': jnp.zeros_like(like['mean']),
+      'var': jnp.ones_like(like['var']),
+    }
+  return {name: initial_statistics(inner) for name, inner in like.items()}

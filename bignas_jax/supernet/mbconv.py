@@ -1,0 +1,281 @@
+"""The mobile inverted bottleneck, with widths that may be traced numbers.
+
+Pure functions: a block's description, its parameters, what it computes. Its
+variants have fewer hidden channels, which are static shapes (`mbconv_elastic`
+chooses one); inside it switches between kernel sizes, and masks other widths.
+"""
+
+import bisect
+import collections
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
+from bignas_jax.supernet import branches, ops
+from bignas_jax.supernet.batch_norm import Pooling, batch_norm
+from bignas_jax.supernet.depthwise import depthwise
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One block of a stage, at its largest.
+
+  Attributes:
+    stage: its allowed kernel sizes, expand ratios and output widths.
+    width_in: its allowed input widths.
+    first: of its stage; the others' output is as wide as their input.
+    padding: the space's.
+    bn_epsilon: the space's.
+    pooling: how batch statistics are taken.
+    most_hidden: of a variant: hidden channels that it has; None: all.
+  """
+
+  stage: Stage
+  width_in: Choices
+  first: bool
+  padding: ops.Padding
+  bn_epsilon: float | None
+  pooling: Pooling
+  most_hidden: int | None = None
+
+  @property
+  def has_shortcut_conv(self) -> bool:
+    """Whether any child's block changes the number of channels."""
+    return self.first and len({*self.width_in, *self.stage.width}) > 1
+
+  @property
+  def stride(self) -> int:
+    return self.stage.stride if self.first else 1
+
+  def variants(self) -> list['Block']:
+    """Blocks of fewer hidden channels, the last of them whole."""
+    return [
+      dataclasses.replace(self, most_hidden=most)
+      for most in _few(tuple(self.hidden()))
+    ]
+
+  def variant(self) -> list[int]:
+    """Which variant has enough channels: for each entry of `hidden`."""
+    hidden = self.hidden()
+    sizes = _few(tuple(hidden))
+    return [bisect.bisect_left(sizes, one) for one in hidden]
+
+  def hidden(self) -> list[int]:
+    """Hidden channels for each pair of an input width and an expand ratio."""
+    stage = self.stage
+    pairs = itertools.product(self.width_in, stage.expand_ratio)
+    hidden = [hidden_width(stage, width, ratio) for width, ratio in pairs]
+    most = self.most_hidden or max(hidden)
+    return [min(h, most) for h in hidden]
+
+  def squeeze(self) -> list[int]:
+    """Squeeze channels for each pair of an input width and expand ratio."""
+    se = self.stage.se
+    assert se is not None
+    pairs = itertools.product(self.width_in, self.stage.expand_ratio)
+    return [
+      squeeze_width(se, width, hidden)
+      for (width, _), hidden in zip(pairs, self.hidden(), strict=True)
+    ]
+
+  def pair(self, active: 'Active') -> jax.Array:
+    """The position in `hidden` of what is active."""
+    ratios = len(self.stage.expand_ratio)
+    return active.input * ratios + active.expand_ratio
+
+
+_WASTE = 1.05  # hidden channels computed over those needed, at most
+
+
+@functools.cache
+def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
+  """The fewest of these sizes that together fit closely enough, ascending.
+
+  Of several choices that compute equally little, the one whose first size is
+  the smallest, then whose second is, and so on.
+  """
+  counts = collections.Counter(hidden)
+  sizes = sorted(counts)
+  below = [0, *itertools.accumulate(counts[size] for size in sizes)]
+
+  def computed(first: int, size: int, rest: Sequence[float]) -> float:
+    """Channels, if all from the first to this one are computed as it is."""
+    return sizes[size] * (below[size + 1] - below[first]) + rest[size + 1]
+
+  # least[n][i]: of sizes[i:], with n of them chosen and the largest among them.
+  least = [[math.inf] * len(sizes) + [0]]
+  while least[-1][0] > _WASTE * sum(hidden):
+    rest = least[-1]
+    some = [
+      min(computed(i, j, rest) for j in range(i, len(sizes)))
+      for i in range(len(sizes))
+    ]
+    least.append([*some, math.inf])
+  chosen, first = [], 0
+  for best, rest in itertools.pairwise(reversed(least)):
+    size = next(
+      j
+      for j in range(first, len(sizes))
+      if computed(first, j, rest) == best[first]
+    )
+    chosen.append(sizes[size])
+    first = size + 1
+  return tuple(chosen)
+
+
+class Active(NamedTuple):
+  """Positions of what is active, in `width_in` and the stage's tuples."""
+
+  input: jax.Array
+  output: jax.Array
+  kernel_size: jax.Array
+  expand_ratio: jax.Array
+
+
+def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
+  """A kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
+  return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
+
+
+def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
+  """A batch norm's parameters; a bias is left of one that is folded."""
+  bias = {'bias': jnp.zeros(width)}
+  return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
+
+
+def init(key: jax.Array, block: Block) -> Params:
+  """Parameters at the largest size; the block starts as its shortcut.
+
+  The last batch norm's scale is 0 (BigNAS, section 3, initialisation). A
+  depthwise kernel's fan-out is its own k x k, not the dense one's.
+  """
+  keys = jax.random.split(key, 6)
+  stage = block.stage
+  width_in, hidden = max(block.width_in), max(block.hidden())
+  width_out, size = max(stage.width), max(stage.kernel_size)
+  params = {
+    'depthwise': he_normal(keys[1], (size, size, 1, hidden), size**2),
+    'depthwise_bn': init_norm(hidden, block.bn_epsilon),
+    'project': he_normal(keys[2], (hidden, width_out), width_out),
+    'project_bn': init_norm(width_out, block.bn_epsilon, scale=0.0),
+  }
+  if stage.has_expand:
+    params['expand'] = he_normal(keys[0], (width_in, hidden), hidden)
+    params['expand_bn'] = init_norm(hidden, block.bn_epsilon)
+  if stage.se is not None:
+    squeeze = max(block.squeeze())
+    reduce = he_normal(keys[3], (hidden, squeeze), squeeze)
+    expand = he_normal(keys[4], (squeeze, hidden), hidden)
+    params['se'] = {
+      'reduce': reduce | {'bias': jnp.zeros(squeeze)},
+      'expand': expand | {'bias': jnp.zeros(hidden)},
+    }
+  if block.has_shortcut_conv:
+    params['shortcut'] = he_normal(keys[5], (width_in, width_out), width_out)
+  return params
+
+
+@functools.cache
+def shapes(block: Block) -> Params:
+  """Shapes and dtypes of `init`, without computing it."""
+  return jax.eval_shape(lambda: init(jax.random.key(0), block))
+
+
+def apply(
+  block: Block,
+  params: Params,
+  stats: Params | None,
+  x: jax.Array,
+  active: Active,
+  known: Params | None = None,
+) -> tuple[jax.Array, Params]:
+  """Computes a block, which holds the active hidden channels.
+
+  Args:
+    block: or one of its variants.
+    params: of `shapes(block)`.
+    stats: batch norms' `mean` and `var`; None: the batch's own.
+    x: [batch, height, width, channels], zero past the active width.
+    active: widths, kernel size and expand ratio.
+    known: what it returned to be remembered, if it was computed before.
+
+  Returns:
+    The output, zero past the active width, and what is worth remembering:
+    `moments` that each batch norm saw (`batch_norm.Moments`), and what is small
+    but costs a pass over all hidden channels.
+  """
+  stage = block.stage
+  seen: Params = {'moments': {}}
+  known = known or {'moments': {}}
+  hidden = ops.pick(block.hidden(), block.pair(active))
+  width_out = ops.pick(list(stage.width), active.output)
+
+  def norm(h, name, width, swish):
+    h, moments = batch_norm(
+      h,
+      params[name],
+      None if stats is None else stats[name],
+      block.bn_epsilon,
+      block.pooling,
+      swish=swish,
+      width=width,
+      known=known['moments'].get(name),
+    )
+    if block.bn_epsilon is not None:  # one that is folded needs none
+      seen['moments'][name] = moments
+    return h
+
+  def remember(name, compute, *operands):
+    seen[name] = branches.recall(compute, known.get(name), *operands)
+    return seen[name]
+
+  h = x
+  if stage.has_expand:
+    h = ops.pointwise(h, params['expand']['kernel'])
+    h = norm(h, 'expand_bn', hidden, swish=True)
+  else:
+    h = ops.resize_channels(h, max(block.hidden()))
+  h = depthwise(
+    h,
+    params['depthwise']['kernel'],
+    block.stride,
+    block.padding,
+    stage.kernel_size,
+    active.kernel_size,
+  )
+  h = norm(h, 'depthwise_bn', hidden, swish=True)
+  if stage.se is not None:
+    mean = remember('squeeze', ops.spatial_mean, h)
+    squeeze = ops.pick(block.squeeze(), block.pair(active))
+    h = ops.squeeze_excite(
+      h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
+    )
+  h = remember('project', ops.pointwise, h, params['project']['kernel'])
+  h = norm(h, 'project_bn', width_out, swish=False)
+  return h + _shortcut(block, params, x, active), seen
+
+
+def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
+  """2x2 average pooling and a 1x1 convolution, each only if it is needed."""
+  if block.stride == 2:
+    x = ops.average_pool(x)
+  if not block.has_shortcut_conv:
+    return x
+  width_out = max(block.stage.width)
+  projected = ops.pointwise(x, params['shortcut']['kernel'])
+  width_in = ops.pick(list(block.width_in), active.input)
+  width = ops.pick(list(block.stage.width), active.output)
+  projected = ops.mask(projected, width)
+  if not {*block.width_in} & {*block.stage.width}:
+    return projected
+  same = jnp.asarray(width_in) == jnp.asarray(width)
+  return jnp.where(same, ops.resize_channels(x, width_out), projected)

@@ -1,0 +1,97 @@
+"""Blocks in the smallest of their variants that holds a child, and stages.
+
+What a variant computes is in `mbconv`, how one is chosen as a program runs in
+`branches`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from bignas_jax.supernet import branches, ops, slicing
+from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet.mbconv import Active, Block, Params, apply, shapes
+
+
+def switch(
+  block: Block,
+  through: Through,
+  stats: Params | None,
+  x: jax.Array,
+  active: Active,
+  *,
+  recompute: bool = True,
+) -> tuple[jax.Array, Params, Through]:
+  """Computes the smallest variant that holds the active hidden channels.
+
+  Arguments are those of `apply`, at the block's largest shapes, as are the
+  output and the moments that it returns; `through` is `branches.switch`'s.
+  Without `recompute` residuals are stored, and the block has one variant.
+  """
+  if not recompute:
+    y, seen = apply(block, through.params, stats, x, active)
+  else:
+    y, seen, through = branches.switch(
+      _chosen(block, active), _branches(block), through, x, (stats, active)
+    )
+  return y, seen['moments'], through
+
+
+def chain(
+  block: Block,
+  through: Through,
+  stats: Params | None,
+  x: jax.Array,
+  active: Active,
+  count: ops.Width,
+  *,
+  recompute: bool = True,
+) -> tuple[jax.Array, Params, Through]:
+  """Computes the first `count` of equal blocks: `switch`, of stacks.
+
+  Without `recompute`, all of them.
+  """
+  if recompute:
+    y, seen, through = branches.chain(
+      _chosen(block, active),
+      _branches(block),
+      None if isinstance(count, int) else count,
+      through,
+      x,
+      (stats, active),
+    )
+    return y, seen['moments'], through
+
+  def compute(x, one):
+    params, stats = one
+    x, seen = apply(block, params, stats, x, active)
+    return x, seen['moments']
+
+  # Residuals stacked by a loop cost more to move than to compute.
+  stacks = through.params, stats
+  y, moments = jax.lax.scan(compute, x, stacks, unroll=True)
+  return y, moments, through
+
+
+def _chosen(block: Block, active: Active) -> jax.Array:
+  return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
+
+
+def _branches(block: Block) -> list[branches.Branch]:
+  return [
+    branches.Branch(shapes(variant), functools.partial(_compute, variant))
+    for variant in block.variants()
+  ]
+
+
+def _compute(variant: Block, params, x, constants, known, turn):
+  stats, active = constants
+  if stats is not None:
+    stats = slicing.shrink(stats, _norm_shapes(variant), turn)
+  return apply(variant, params, stats, x, active, known)
+
+
+@functools.cache
+def _norm_shapes(block: Block) -> Params:
+  return slicing.norm_shapes(shapes(block), ('mean', 'var'))

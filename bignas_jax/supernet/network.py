@@ -1,0 +1,296 @@
+"""The supernet: one Flax module whose children share its parameters.
+
+`Supernet(space).apply(variables, images, indices)` computes the child that
+`indices` names. A child network on its own is the same module at a pinned
+space: every shape static, nothing of the supernet left.
+
+Collections: `params`; `batch_stats`, if given, normalise (evaluation), else
+the batch's own do (training, calibration); `moments`, if mutable, receive
+E[x] and E[x^2] of every batch norm's input; `through`, if mutable, what blocks
+that are computed again pass through (`branches.Through`).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch, Indices
+from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.supernet import batch_norm, mbconv, mbconv_elastic, ops, slicing
+from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet.mbconv import Active, Block
+
+Variables = dict[str, Any]
+
+
+class Supernet(nn.Module):
+  """All children of a space.
+
+  Attributes:
+    space: which they are.
+    dtype: of activations; parameters, statistics and logits stay float32.
+    pooling: how batch statistics are taken.
+    recompute: blocks are computed again on the way back, not stored; False
+      is for a space of one architecture.
+  """
+
+  space: Space
+  dtype: Any = jnp.float32
+  pooling: batch_norm.Pooling = batch_norm.Pooling()
+  recompute: bool = True
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    indices: Indices | None = None,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_keys: jax.Array | None = None,
+    probe: jax.Array | None = None,
+  ) -> jax.Array:
+    """Logits [batch, classes] in float32.
+
+    Args:
+      images: [batch, resolution, resolution, channels], normalised.
+      indices: the child; None where the space holds one architecture only.
+      dropout_rate: before the classifier.
+      dropout_keys: [batch], needed if the rate is above 0.
+      probe: a scalar that blocks pass through (`branches.Through`).
+    """
+    space = self.space
+    if indices is None:
+      assert arch_lib.count(space) == 1, 'which child?'
+      indices = arch_lib.encode(space, arch_lib.biggest(space))
+    indices = Indices(*map(jnp.asarray, indices))
+    if probe is None:
+      probe = jnp.zeros(())
+    x = Stem(space, self.pooling, name='stem')(
+      images.astype(self.dtype), indices.width[0]
+    )
+    width_in = space.stem_width
+    for i in range(len(space.stages)):
+      widths = indices.width[i], indices.width[i + 1]
+      stage = Stage(
+        space,
+        self.pooling,
+        i,
+        width_in,
+        self.recompute,
+        name=f'stage{i + 1}',
+      )
+      inside = jax.tree.map(lambda a, i=i: a[i], indices)
+      x = stage(x, widths, inside, probe)
+      width_in = space.stages[i].width
+    x = Head(space, self.pooling, name='head')(x, indices.width)
+    if dropout_rate > 0:
+      assert dropout_keys is not None
+      x = ops.dropout(x, dropout_rate, dropout_keys)
+    return Classifier(space, name='classifier')(x)
+
+
+class _Part(nn.Module):
+  """Reads given statistics and hands out moments, for its subclasses."""
+
+  space: Space
+  pooling: batch_norm.Pooling
+
+  def stats(self, name: str) -> Any:
+    """Given statistics, or None where the batch's own are to be used."""
+    if self.has_variable('batch_stats', name):
+      return self.get_variable('batch_stats', name)
+    return None
+
+  def report(self, name: str, moments: Any) -> None:
+    if self.is_mutable_collection('moments'):
+      whole = functools.partial(batch_norm.whole_batch, pooling=self.pooling)
+      self.put_variable('moments', name, jax.tree.map(whole, moments))
+
+  def norm_and_swish(self, x, name: str, width: ops.Width | None = None):
+    epsilon = self.space.bn_epsilon
+    params = self.param(name, lambda _: mbconv.init_norm(x.shape[-1], epsilon))
+    x, moments = batch_norm.batch_norm(
+      x,
+      params,
+      self.stats(name),
+      epsilon,
+      self.pooling,
+      swish=True,
+      width=width,
+    )
+    self.report(name, moments)
+    return x
+
+
+class Stem(_Part):
+  """A 3x3 convolution, batch norm, swish."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, width: jax.Array) -> jax.Array:
+    space = self.space
+    width_out = max(space.stem_width)
+    shape = (3, 3, space.channels, width_out)
+    conv = self.param('conv', mbconv.he_normal, shape, 9 * width_out)
+    x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
+    return self.norm_and_swish(x, 'bn', ops.pick(list(space.stem_width), width))
+
+
+class Stage(_Part):
+  """A first block, and the others with stacked parameters in one loop."""
+
+  number: int
+  width_in: Choices
+  recompute: bool
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    widths: tuple[jax.Array, jax.Array],
+    indices: Indices,
+    probe: jax.Array,
+  ) -> jax.Array:
+    """Runs as many blocks as `indices.depth` says.
+
+    Args:
+      x: [batch, height, width, channels].
+      widths: positions of the stage's input and output width.
+      indices: this stage's entries.
+      probe: of `branches.Through`.
+    """
+    space = self.space
+    stage = space.stages[self.number]
+    describe = functools.partial(
+      Block,
+      stage,
+      padding=space.padding,
+      bn_epsilon=space.bn_epsilon,
+      pooling=self.pooling,
+    )
+    inside = indices.kernel_size, indices.expand_ratio
+
+    first = describe(self.width_in, first=True)
+    rest = describe(stage.width, first=False)
+    of_first, of_rest = self.param('first', mbconv.init, first), None
+    if max(stage.depth) > 1:
+      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
+    if self.is_initializing():  # what it computes is not asked for
+      return ops.resize_channels(x, max(stage.width))
+
+    x, moments, through = mbconv_elastic.switch(
+      first,
+      Through(of_first, probe),
+      self.stats('first'),
+      x,
+      Active(*widths, *inside),
+      recompute=self.recompute,
+    )
+    self.report('first', moments)
+    self.pass_on('first', through)
+    if of_rest is None:
+      return x
+
+    x, moments, through = mbconv_elastic.chain(
+      rest,
+      Through(of_rest, probe),
+      self.stats('rest'),
+      x,
+      Active(widths[1], widths[1], *inside),
+      ops.pick([depth - 1 for depth in stage.depth], indices.depth),
+      recompute=self.recompute,
+    )
+    self.report('rest', moments)
+    self.pass_on('rest', through)
+    return x
+
+  def pass_on(self, name: str, through: Through) -> None:
+    if self.recompute and self.is_mutable_collection('through'):
+      self.put_variable('through', name, through)
+
+
+def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
+  keys = jax.random.split(key, n)
+  return jax.vmap(lambda key: mbconv.init(key, block))(keys)
+
+
+class Head(_Part):
+  """From the last stage to [batch, features]."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, widths: jax.Array) -> jax.Array:
+    space = self.space
+    last, features = space.stages[-1].width, space.head_width
+    hidden = features
+    if space.head_expand is not None:
+      hidden = tuple(w * space.head_expand for w in last)
+    shape = (max(last), max(hidden))
+    conv = self.param('conv', mbconv.he_normal, shape, max(hidden))
+    x = ops.pointwise(x, conv['kernel'])
+    position = widths[-1] if space.head_expand is None else widths[-2]
+    width = ops.pick(list(hidden), position)
+    x = self.norm_and_swish(x, 'bn', width).mean((1, 2))
+    if space.head_expand is None:
+      return x
+    shape = (max(hidden), max(features))
+    last_conv = self.param('last_conv', mbconv.he_normal, shape, max(features))
+    x = jax.nn.swish(ops.pointwise(x, last_conv['kernel']))
+    return ops.mask(x, ops.pick(list(features), widths[-1]))
+
+
+class Classifier(nn.Module):
+  """A dense layer in float32, with small initial weights."""
+
+  space: Space
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    classes = self.space.classes
+    normal = nn.initializers.normal(0.01)
+    params = {
+      'kernel': self.param('kernel', normal, (x.shape[-1], classes)),
+      'bias': self.param('bias', nn.initializers.zeros, (classes,)),
+    }
+    return ops.dense(x.astype(jnp.promote_types(jnp.float32, x.dtype)), params)
+
+
+def images_like(space: Space, resolution: int, batch: int = 1):
+  """The shape of a batch of images."""
+  shape = (batch, resolution, resolution, space.channels)
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def init(space: Space, key: jax.Array) -> Variables:
+  """The supernet's parameters; jit or eval_shape it."""
+  images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
+  indices = arch_lib.encode(space, arch_lib.biggest(space))
+  variables: Any = Supernet(space).init(key, images, indices)
+  return variables['params']
+
+
+@functools.lru_cache(maxsize=4096)
+def shapes(space: Space) -> Variables:
+  """Shapes of the supernet's `params`."""
+  return jax.eval_shape(lambda: init(space, jax.random.key(0)))
+
+
+def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
+  """The child's own variables, for `Supernet(arch.pin(space, arch))`.
+
+  Args:
+    space: the supernet's.
+    variables: `params` of the supernet, and `batch_stats` if they were
+      calibrated for this child.
+    arch: the child.
+  """
+  like = shapes(arch_lib.pin(space, arch))
+  out = {'params': slicing.shrink(variables['params'], like)}
+  if 'batch_stats' in variables:
+    norms = slicing.shrink(
+      variables['batch_stats'], slicing.norm_shapes(like, ('mean', 'var'))
+    )
+    out['batch_stats'] = norms
+  return out

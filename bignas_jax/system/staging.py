@@ -1,0 +1,268 @@
+"""Exports: files that come to a directory together, beside files of others.
+
+A receipt names the files of an export, by SHA-256. Only what is as a receipt
+of ours says is ever replaced or removed. While files are moved there is no
+receipt, and two hidden ones say what is being replaced by what, so that a
+command that is killed then can be run again; what has no receipt is no export.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from etils import epath
+
+from bignas_jax.system import console, digests, files, locks, replacing, storage
+from bignas_jax.values import errors
+
+RECEIPT, FORMAT = 'export.json', 1
+# What there was, and what there will be, while files are moved.
+UNDER_WAY = _OLDER, _NEWER = '.export.json.old', '.export.json.new'
+_WRITABLE = 'a directory that can be written to'
+
+
+def receipt(out: epath.Path, name: str = RECEIPT) -> dict[str, Any]:
+  """Returns the receipt of an earlier export, or an empty one.
+
+  Raises:
+    UserError: a file of that name is not a receipt.
+  """
+  path = out / name
+  if not _exists(path):
+    return {}
+  found = files.read_json(path)
+  if _is_link(path) or not _is_receipt(found):
+    raise errors.UserError(str(path), found, 'a receipt of an export, or none')
+  return found
+
+
+def _is_receipt(found: dict[str, Any]) -> bool:
+  try:
+    entries = found['formats'].values()
+    told = [(n, f['sha256']) for e in entries for n, f in _told(e)]
+  except (AttributeError, KeyError, TypeError):
+    return False
+  right = all(_inside(n) and isinstance(sha, str) for n, sha in told)
+  return right and found.get('format', FORMAT) == FORMAT
+
+
+def _told(entry: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+  """Returns what a receipt tells of the files of a format, by name."""
+  return entry['files'].items()
+
+
+def _inside(name: str) -> bool:
+  """Whether a file lies where its receipt does: others are left alone."""
+  path = pathlib.PurePosixPath(name)
+  return bool(path.parts) and not path.is_absolute() and '..' not in path.parts
+
+
+def earlier(out: epath.Path) -> dict[str, Any]:
+  """Returns the receipt of what is there, or an empty one.
+
+  Where an export was killed while files were moved, that is what it found
+  there and has not touched.
+
+  Raises:
+    UserError: a file with a receipt's name is none.
+  """
+  found = receipt(out)
+  if found:
+    return found
+  found = receipt(out, _OLDER)
+  whole = {
+    name: entry
+    for name, entry in found.get('formats', {}).items()
+    if all(_unchanged(out / n, {f['sha256']}) for n, f in _told(entry))
+  }
+  return found | {'formats': whole}
+
+
+def names(found: dict[str, Any]) -> set[str]:
+  """Returns the names of all files in a receipt."""
+  return {n for e in found.get('formats', {}).values() for n, _ in _told(e)}
+
+
+def check_place(out: epath.Path, taken: Iterable[epath.Path]) -> None:
+  """Checks that a directory may be made there, or is one to export into.
+
+  Args:
+    out: of an export.
+    taken: directories that have another purpose.
+
+  Raises:
+    UserError: it is one of them, the current one, a file or a link, or cannot
+      be written to.
+  """
+  if storage.in_bucket(out):
+    return
+  if _is_link(out):
+    real = os.path.realpath(out)
+    allowed = f'{_WRITABLE}, not a link (it leads to {real})'
+    raise errors.UserError('--out', str(out), allowed)
+  if os.path.lexists(out) and not out.is_dir():
+    raise errors.UserError('--out', str(out), _WRITABLE)
+  files.check_writable(out, '--out')
+  for other in (pathlib.Path.cwd(), *taken):
+    if os.path.realpath(out) == os.path.realpath(other):
+      allowed = 'a directory for exports alone, such as CHILD/export'
+      raise errors.UserError('--out', str(out), allowed)
+
+
+def check_files(
+  out: epath.Path, made: Iterable[str], older: Iterable[str]
+) -> None:
+  """Checks that all that an export will replace or remove is ours.
+
+  Args:
+    out: of the export.
+    made: names of files and directories in `out` that it will write.
+    older: names of an earlier export's files that it will replace or remove.
+
+  Raises:
+    UserError: one is in no receipt of ours, or has changed since.
+  """
+  ours = _ours(out)
+  there = {name for top in made for name in _below(out, top)}
+  there |= {name for name in older if _exists(out / name)}
+  for name in sorted(there):
+    empty = name.endswith('/') and any(n.startswith(name) for n in ours)
+    if not empty and not _unchanged(out / name, ours.get(name, set())):
+      allowed = (
+        f'a directory in which {name} is missing, or as its receipt says'
+      )
+      raise errors.UserError('--out', f'{out} with {name} in it', allowed)
+
+
+def _ours(out: epath.Path) -> dict[str, set[str]]:
+  """Returns the SHA-256s that receipts in a directory tell, by name."""
+  found: dict[str, set[str]] = {}
+  for name in (RECEIPT, *UNDER_WAY):
+    for entry in receipt(out, name).get('formats', {}).values():
+      for file, told in _told(entry):
+        found.setdefault(file, set()).add(told['sha256'])
+  return found
+
+
+def _below(out: epath.Path, top: str) -> set[str]:
+  """Returns the names of what is at a place, or below it."""
+  path = out / top
+  if path.is_dir() and not _is_link(path):
+    return replacing.names(path, f'{top}/')
+  return {top} if _exists(path) else set()
+
+
+def _exists(path: epath.Path) -> bool:
+  return path.exists() or _is_link(path)
+
+
+def _is_link(path: epath.Path) -> bool:
+  return not storage.in_bucket(path) and os.path.islink(path)
+
+
+def _unchanged(path: epath.Path, known: set[str]) -> bool:
+  return path.is_file() and not _is_link(path) and digests.digest(path) in known
+
+
+@contextlib.contextmanager
+def staging(out: epath.Path) -> Iterator[pathlib.Path]:
+  """Holds `out` for one export, with a hidden directory in it to write to.
+
+  That one is gone at the end, and `out`, too, if it was made and is empty.
+
+  Raises:
+    UserError: another process holds it, nothing can be written there, or the
+      disk is full.
+  """
+  stage, made = None, _missing(out)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    with locks.hold(out, '--out', 'a directory that no other export writes to'):
+      if storage.in_bucket(out):
+        stage = tempfile.mkdtemp()
+      else:
+        _name_older(out)
+        stage = storage.beside(out / 'export')
+        os.mkdir(stage)
+      yield pathlib.Path(stage)
+  except OSError as error:
+    if stage is not None and not files.no_room(error):
+      raise
+    allowed = f'{_WRITABLE} ({error.strerror})'
+    raise errors.UserError('--out', str(out), allowed) from None
+  finally:
+    if stage is not None:
+      shutil.rmtree(stage, ignore_errors=True)
+    for path in made:
+      with contextlib.suppress(OSError):  # it is not empty: it stays
+        os.rmdir(path)
+
+
+def _missing(out: epath.Path) -> list[str]:
+  """Returns the directories that are to be made, the innermost first."""
+  if storage.in_bucket(out):
+    return []
+  return [str(path) for path in (out, *out.parents) if not path.exists()]
+
+
+def _name_older(out: epath.Path) -> None:
+  """Says which directories exports have left that were killed."""
+  for path in sorted(out.glob('.export.*.new')):
+    if path.is_dir():
+      console.say(f'warning: {path} is of an export that was killed; remove it')
+
+
+def install(
+  out: epath.Path,
+  stage: pathlib.Path,
+  told: dict[str, Any],
+  fresh: dict[str, Iterable[str]],
+) -> None:
+  """Puts an export in its place, and takes an older one away.
+
+  Args:
+    out: of the export, held, and checked by `check_files`.
+    stage: where its files are, in a directory for each format.
+    told: its receipt.
+    fresh: names of the files of each format that was made.
+  """
+  ours, before = _ours(out), earlier(out)
+  files.write_json(out / _OLDER, {'format': FORMAT} | before)
+  files.write_json(out / _NEWER, told)
+  (out / RECEIPT).unlink(missing_ok=True)
+  for name in sorted(set(ours) - names(told)):
+    if _unchanged(out / name, ours[name]):
+      (out / name).unlink()
+    _prune(out, name)
+  for directory, found in fresh.items():
+    for name in found:
+      _move(stage / directory / name, out / name)
+  files.write_json(out / RECEIPT, told)
+  for name in UNDER_WAY:
+    (out / name).unlink(missing_ok=True)
+
+
+def _move(made: pathlib.Path, target: epath.Path) -> None:
+  """Moves a file; once this returns, it is on the disk."""
+  target.parent.mkdir(parents=True, exist_ok=True)
+  if storage.in_bucket(target):
+    target.write_bytes(made.read_bytes())
+    return
+  storage.sync(made)
+  os.replace(made, target)
+  storage.sync(target.parent)
+
+
+def _prune(out: epath.Path, name: str) -> None:
+  """Removes the directories of a file that has gone, if they are empty."""
+  if storage.in_bucket(out):
+    return
+  for directory in (out / name).parents:
+    if directory == out or (directory.is_dir() and any(directory.iterdir())):
+      return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+      directory.rmdir()

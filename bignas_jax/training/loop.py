@@ -1,0 +1,290 @@
+"""Training a supernet, or one network: config to checkpoints.
+
+space -> shapes -> compiled programs -> initialise or restore -> for each
+step: sample children, train them, update -> log, checkpoint, evaluate.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jax
+from etils import epath
+
+from bignas_jax.data import identity as identity_lib
+from bignas_jax.data import pipeline, sources
+from bignas_jax.methods import programs
+from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.step import State
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory, metrics, run_card, warm_start
+from bignas_jax.runs.checkpoints import Checkpoints
+from bignas_jax.runs.config import Config
+from bignas_jax.supernet import evaluation
+from bignas_jax.system import cluster, console, mesh, process, stopping, xla
+from bignas_jax.training import monitor, recovery
+from bignas_jax.training.divergence import Diverged
+from bignas_jax.values import errors
+
+Tree = Any
+
+
+def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
+  """Trains from the newest checkpoint, or from the start, to the end.
+
+  Args:
+    config: of the run, checked.
+    workdir: made if missing; must not be another config's.
+
+  Returns:
+    The step reached, and the last evaluation (`Config.eval_every`).
+
+  Raises:
+    UserError: of config, data or workdir; before anything is written.
+    Preempted: SIGTERM or SIGINT came; the state is saved.
+    Failed: the disk is full, or the run has diverged too often.
+  """
+  cluster.join(preemptible=True)
+  config = cluster.each(lambda: _resolved(config, workdir))
+  with stopping.StopRequest() as stop:
+    return _train(config, workdir, stop)
+
+
+def _resolved(config: Config, workdir: epath.Path) -> Config:
+  return config_lib.check(warm_start.resolve(config, workdir))
+
+
+def _train(config, workdir, stop) -> dict[str, Any]:
+  name, fields = config_lib.sha256(config), config_lib.to_dict(config)
+  cluster.same('config', name, fields)
+  cluster.once(lambda: directory.check_place(workdir))
+  setup, splits = cluster.each(lambda: _described(config))
+  identity = cluster.each(lambda: identity_lib.describe(splits))
+  cluster.same('data.directory', config.data.directory, identity)
+  claimed = _claimed(workdir, config, splits)
+  with recovery.no_room_in_one_line(workdir), claimed:
+    xla.keep_programs(workdir / 'compiled')
+    with run_card.sitting(workdir, config) as card:
+      return _Run(config, setup, splits, workdir, card).train(stop)
+
+
+def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
+  """What a run computes, and its images; of every host, which may have none."""
+  setup = config_lib.setup(config)
+  splits = sources.load(config.data, setup.model.space.channels)
+  sources.check_classes(splits, setup.model.space.classes)
+  return setup, splits
+
+
+@contextlib.contextmanager
+def _claimed(
+  workdir: epath.Path, config: Config, splits: sources.Splits
+) -> Iterator[None]:
+  """The run's directory, for one run of one config; the leader takes it."""
+  with contextlib.ExitStack() as held:
+
+    def claim():
+      held.enter_context(directory.lock(workdir))
+      directory.claim(workdir, config, splits)
+
+    cluster.once(claim)
+    cluster.same('workdir', str(workdir), directory.claimed(workdir))
+    yield
+
+
+class _Run:
+  """One process's share of a training run."""
+
+  def __init__(self, config, setup, splits, workdir, card):
+    self.config, self.setup, self.workdir = config, setup, workdir
+    self.classes = splits.train.classes
+    self.card = card
+    self.batches = pipeline.train_batches(
+      splits.train,
+      config.data,
+      batch_size=config.batch_size,
+      resolution=setup.model.image_size,
+      seed=config.seed,
+      rows=mesh.rows(setup.model.where, config.batch_size),
+    )
+    self.evaluator = evaluator(config, setup.model, splits, splits.test)
+    self.policy = config_lib.policy(config)
+    self.course = recovery.Course(config, workdir)
+    self.compiled: dict[str, Any] | None = None
+    console.say(monitor.overview(config))
+
+  def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
+    while True:
+      try:
+        return self._from_checkpoint(stop)
+      except Diverged as trouble:
+        self.course.turn_back(trouble)
+      except stopping.Stopped:
+        raise errors.Preempted(
+          'saved; to be evaluated when it goes on'
+        ) from None
+
+  def _from_checkpoint(self, stop: stopping.StopRequest) -> dict[str, Any]:
+    """From the newest one to the end, unless something comes between."""
+    config = self.config
+    checkpoints = Checkpoints(
+      self.workdir, config.keep_checkpoints, config.checkpoint_every
+    )
+    with contextlib.closing(checkpoints):
+      with stop.promptly(self.leave):
+        weights = functools.partial(warm_start.weights, config, self.classes)
+        state = restore_or_init(self.setup, checkpoints, weights)
+        start = int(state.step)
+        if start < config.steps and self.compiled is None:
+          self.compiled = self.compile()
+      self.course.start(checkpoints.notes(start))
+      with contextlib.closing(self._writer(start)) as writer:
+        if start < config.steps:
+          state, last = self.steps(state, checkpoints, writer, stop)
+        else:
+          last = self.evaluate(state, stop)
+          if recovery.owes_evaluation(config, self.workdir, start):
+            writer.write(start, last)
+    return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  def leave(self) -> NoReturn:
+    """Ends the process, which has nothing to save; from any thread."""
+    try:
+      self.card.end('preempted')
+    finally:
+      console.leave_preempted()
+
+  def compile(self) -> dict[str, Any]:
+    began = time.monotonic()
+    with console.busy('compiling'):
+      compiled = programs.compile_all(programs.all_programs(self.setup))
+    took = time.monotonic() - began
+    console.say(f'compiled {len(compiled)} programs in {took:.0f} s')
+    return compiled
+
+  def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
+    if process.leads():
+      return metrics.Writer(self.workdir, start)
+    return metrics.NoWriter()
+
+  def steps(self, state, checkpoints, writer, stop):
+    """All steps that are left; the state and the last evaluation."""
+    config, where, course = self.config, self.setup.model.where, self.course
+    start, compiled = int(state.step), self.compiled
+    assert compiled is not None
+    if stop.due():
+      raise errors.Preempted(f'at step {start} of {config.steps}, none lost')
+    progress = console.Progress('train', config.steps, start)
+    watch = monitor.Watch(config, self.workdir, progress, self.card, start)
+
+    def evaluated(done, state):
+      with watch.doing('evaluating'):
+        values = self.evaluate(state, stop)
+      writer.write(done, values)
+      watch.tell(done, values)
+      return values
+
+    if recovery.owes_evaluation(config, self.workdir, start):
+      evaluated(start, state)
+    values, split, saved = {}, mesh.split(where), start
+    stream = course.stream(self.batches, start)
+    with contextlib.closing(stream), progress, watch:
+      for done in range(start + 1, config.steps + 1):
+        last = done == config.steps
+        with watch.step(done):
+          draw, batch = watch.next(stream)
+          children = self.policy(self.setup.model.space, config.seed, draw)
+          assert tuple(one.role for one in children) == self.setup.roles
+          batch = mesh.put(where, batch, split)
+          state, measured = programs.step(
+            self.setup, compiled, state, batch, children
+          )
+        watch.handed_over(done, measured)
+        ending = stop.due() and not last
+        course.look(done, children, measured)
+        checkpoints.check()
+        if last or done % config.log_every == 0:
+          writer.write(done, watch.line(done, children, measured))
+        if last or done % config.checkpoint_every == 0 or ending:
+          course.settle()
+          with watch.doing('saving'):
+            checkpoints.save(done, state, course.notes())
+          saved = done
+        if ending:
+          raise errors.Preempted(f'saved step {done} of {config.steps}')
+        if last or done % config.eval_every == 0:
+          try:
+            values = evaluated(done, state)
+          except stopping.Stopped:
+            if saved != done:
+              course.settle()
+              checkpoints.save(done, state, course.notes())
+            raise
+    return state, values
+
+  def evaluate(
+    self, state: State, stop: stopping.StopRequest
+  ) -> dict[str, float]:
+    """Calibrated test accuracy of the children that a run is evaluated by.
+
+    Raises:
+      Stopped: a signal came. A run that goes on evaluates first.
+    """
+    params = state.params if state.ema is None else state.ema
+    params = mesh.whole(self.setup.model.where, params)
+    space, values = self.setup.model.space, {}
+    fixed = programs.evaluated(self.setup.roles)
+    with stop.raising() as check:
+      self.evaluator.compile(make(space).resolution for make in fixed.values())
+      for role, make in fixed.items():
+        check()
+        score = self.evaluator.score(params, make(space))
+        values[f'eval/{role}/top1'] = score.top1
+        values[f'eval/{role}/top5'] = score.top5
+    return values
+
+
+def restore_or_init(
+  setup: step_lib.Setup,
+  checkpoints: Checkpoints,
+  weights: Callable[[], Tree] = dict,
+) -> State:
+  """The newest checkpoint's state, or that of step 0.
+
+  Args:
+    setup: of the run.
+    checkpoints: its own.
+    weights: parts of the parameters that step 0 has instead of random ones.
+  """
+  like = step_lib.described_state(setup)
+  step = checkpoints.latest()
+  if step is not None:
+    console.say(f'resuming from step {step}')
+    return checkpoints.restore(step, like)
+  init = step_lib.init_state(setup)
+  given = cluster.each(weights)
+  given = mesh.put(setup.model.where, given, mesh.REPLICATED)
+  return jax.jit(init, out_shardings=mesh.places(like))(given)
+
+
+def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
+  """Calibrates on training images, evaluates on the given split."""
+
+  def make() -> evaluation.Evaluator:
+    batches = {'resolution': model.image_size}
+    calibration = pipeline.calibration_batches(
+      splits.train,
+      config.data,
+      images=config.calibration.images,
+      batch_size=config.calibration.batch_size,
+      seed=config.calibration.seed,
+      **batches,
+    )
+    evaluated = pipeline.eval_batches(
+      split, config.data, batch_size=config.eval_batch_size, **batches
+    )
+    return evaluation.Evaluator(model, calibration, evaluated, arch)
+
+  return cluster.each(make)

@@ -1,0 +1,165 @@
+"""What a person and TensorBoard see of a run while it trains."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from bignas_jax.methods import programs
+from bignas_jax.methods.sampling import Child
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs.config import Config
+from bignas_jax.runs.run_card import Card
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting
+from bignas_jax.system import console, hardware, process
+from bignas_jax.training import profiler
+from bignas_jax.training.step_timer import Pace
+
+# Of a logged line, what is told to a person.
+_TOLD = ('train/loss_', 'train/top1_', 'train/grad_norm', 'lr', 'images_per_s')
+_NOT_TOLD = ('train/grad_norm_',)
+
+
+def overview(config: Config) -> str:
+  """What will be trained, in a few lines."""
+  space = config_lib.space(config)
+  lines = [f'space {space.name}: {arch_lib.count(space):,} children']
+  if arch_lib.is_one(space):
+    lines = [f'one network of space {space.name}, called biggest']
+  for role, make in programs.evaluated(config_lib.roles(config)).items():
+    arch = make(space)
+    cost = counting.cost(space, arch)
+    lines.append(
+      f'  {role:8} {arch.resolution:4} px {cost.macs / 1e6:10.2f} M MACs '
+      f'{cost.params / 1e6:8.3f} M parameters'
+    )
+  lines.append(
+    f'{config.steps} steps of {config.batch_size} images on '
+    f'{jax.device_count()} {jax.devices()[0].device_kind} device(s), '
+    f'{config.dtype}, seed {config.seed}'
+  )
+  return '\n'.join(lines)
+
+
+class Watch:
+  """Times, captures and tells the steps of a sitting.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    progress: that is shown.
+    card: of the run.
+    start: the step that the sitting goes on from.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    workdir: epath.Path,
+    progress: console.Progress,
+    card: Card,
+    start: int,
+  ):
+    self._batch_size = config.batch_size
+    self._progress, self._card = progress, card
+    # One process's profile is that of all: they run the same programs.
+    at = config.profile.at if process.leads() else ()
+    self._profiler = profiler.Profiler(workdir, at, config.profile.steps)
+    self._pace = Pace(progress.note)
+    self._pace.ended = start
+    card.reached(start, first=start)
+
+  def __enter__(self) -> 'Watch':
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._profiler.close()
+    self._card.reached(self._pace.ended)
+
+  def next(self, stream: Iterator[Any]) -> Any:
+    """The next batch of images."""
+    return self._pace.next(stream)
+
+  @contextlib.contextmanager
+  def step(self, number: int) -> Iterator[None]:
+    """Around what hands a step over to the devices."""
+    if self._profiler.begins(number):
+      with self._pace.pause():
+        self._profiler.start(number)
+    with jax.profiler.StepTraceAnnotation('train', step_num=number):
+      yield
+
+  def handed_over(self, number: int, measured: Any) -> None:
+    """After it; waits until the step before has ended (`step_timer`)."""
+    self._progress.advance(number)
+    self._pace.handed_over(number, measured)
+    if self._profiler.ends(number):
+      with self._pace.pause():
+        self._progress.note(self._profiler.stop())
+
+  @contextlib.contextmanager
+  def doing(self, phase: str) -> Iterator[None]:
+    """Something between two steps; its time is no step's."""
+    with self._pace.pause(), self._progress.doing(phase):
+      yield
+    self._card.reached(self._pace.ended)
+
+  def line(
+    self, number: int, children: list[Child], measured: Any
+  ) -> dict[str, float]:
+    """The scalars of a logged step, told to a person as well."""
+    values = summary(children, jax.device_get(measured))
+    values |= self._pace.values(self._batch_size)
+    values |= hardware.memory() | hardware.clocks()
+    left = self._progress.left_s()
+    if left is not None:
+      values['time/left_s'] = float(left)
+    self._card.reached(number)
+    told = {
+      name: value
+      for name, value in values.items()
+      if name.startswith(_TOLD) and not name.startswith(_NOT_TOLD)
+    }
+    ending = f', {_duration(left)} left' if left else ''
+    self.tell(number, told, ending)
+    return values
+
+  def tell(
+    self, number: int, values: dict[str, float], ending: str = ''
+  ) -> None:
+    """A line for a person."""
+    shown = ' '.join(
+      f'{name.removeprefix("train/")} {value:.4g}'
+      for name, value in values.items()
+    )
+    self._progress.note(f'step {number}: {shown}{ending}')
+
+
+def summary(children: list[Child], measured: Any) -> dict[str, float]:
+  """A step's numbers: random children averaged, the others by role."""
+  *of_children, of_update = measured
+  values: dict[str, list[float]] = {}
+  for child, numbers in zip(children, of_children, strict=True):
+    for name, value in {
+      **numbers,
+      'resolution': child.arch.resolution,
+    }.items():
+      values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
+  line = {name: float(np.mean(v)) for name, v in values.items()}
+  for name, value in of_update.items():
+    if name == 'finite':
+      continue  # a run that goes on is
+    line[name if name == 'lr' else f'train/{name}'] = float(value)
+  return line
+
+
+def _duration(seconds: float) -> str:
+  minutes = round(seconds / 60)
+  if minutes < 1:
+    return f'{seconds:.0f} s'
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours} h {minutes} min' if hours else f'{minutes} min'

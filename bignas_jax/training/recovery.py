@@ -1,0 +1,235 @@
+"""What keeps a run going: where it stands, trouble, rollbacks.
+
+A rollback is a resumption: it is written down, then the run starts again from
+the newest checkpoint that counts. Which step it goes back to, and which draws
+it skips, follow from the steps alone, not from when the run was stopped or
+which files were damaged; so a run that is killed during all this ends with the
+same parameters.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from bignas_jax.data import pipeline
+from bignas_jax.methods.sampling import Child
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import metrics, rollbacks
+from bignas_jax.runs.checkpoints import SaveFailed
+from bignas_jax.runs.config import Config
+from bignas_jax.runs.rollbacks import Rollback
+from bignas_jax.system import cluster, console, files
+from bignas_jax.training import divergence
+from bignas_jax.training.divergence import Diverged
+from bignas_jax.values import errors
+
+# Numbers are looked at so many steps after they were asked for, so that the
+# devices always have the next step to do.
+_LAG = 2
+
+_ADVICE = (
+  'lower schedule.peak, clip gradients (optimizer.clip_value) or allow more '
+  'recovery.tries, in a new work directory'
+)
+
+
+class Course:
+  """The way of one run.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+
+  Raises:
+    Failed: the run has given up before.
+    UserError: `rollbacks.json` is damaged.
+  """
+
+  def __init__(self, config: Config, workdir: epath.Path):
+    self._config, self._workdir = config, workdir
+    read = cluster.once(lambda: rollbacks.to_json(rollbacks.read(workdir)))
+    self._rollbacks = rollbacks.of_json(read)
+    self._check()
+    self.start({})
+
+  def start(self, notes: dict[str, Any]) -> None:
+    """Starts to watch, from a checkpoint's notes or, from {}, from step 0."""
+    recovery = self._config.recovery
+    self._watch = divergence.Watch(
+      1 / config_lib.space(self._config).classes,
+      recovery.window,
+      recovery.remains,
+      notes.get('watch'),
+    )
+    self._waiting: list[tuple[int, list[Child], list[dict[str, Any]]]] = []
+
+  def notes(self) -> dict[str, Any]:
+    """For a checkpoint of the step that `settle` came to."""
+    return {
+      'rollbacks': rollbacks.to_json(self._rollbacks),
+      'watch': self._watch.memory(),
+    }
+
+  def stream(
+    self, batches: Any, step: int
+  ) -> Generator[tuple[int, Any], None, None]:
+    """Yields (draw, batch) for the update after `step`, the next one, ..."""
+    while True:
+      end = rollbacks.ends(self._rollbacks, step)
+      draw = rollbacks.draw(self._rollbacks, step)
+      with contextlib.closing(pipeline.stream(batches, draw)) as rest:
+        count = None if end is None else end - step
+        yield from enumerate(itertools.islice(rest, count), draw)
+      assert end is not None  # batches have no end
+      step = end
+
+  def look(
+    self, step: int, children: list[Child], measured: list[dict[str, Any]]
+  ) -> None:
+    """Takes the numbers of a step, and looks at those of earlier ones.
+
+    Raises:
+      Diverged: training has, at an earlier step.
+    """
+    for number in jax.tree.leaves(_looked_at(children, measured)):
+      number.copy_to_host_async()
+    self._waiting.append((step, children, measured))
+    while len(self._waiting) > _LAG:
+      self._look(*self._waiting.pop(0))
+
+  def settle(self) -> None:
+    """Looks at all that was taken; a checkpoint is saved only after that.
+
+    Raises:
+      Diverged: training has.
+    """
+    while self._waiting:
+      self._look(*self._waiting.pop(0))
+
+  def _look(self, step, children, measured) -> None:
+    losses, finite, top1 = jax.device_get(_looked_at(children, measured))
+    roles = [child.role for child in children]
+    self._watch.look(
+      step,
+      [(r, float(loss)) for r, loss in zip(roles, losses, strict=True)],
+      bool(finite),
+      float(top1),
+      roles[_watched(children)],
+    )
+
+  def turn_back(self, trouble: Diverged) -> None:
+    """Writes down where to go on, and which draws to skip.
+
+    Raises:
+      Failed: after too many tries.
+    """
+    config = self._config
+    to = target(trouble, config.checkpoint_every, config.keep_checkpoints)
+    draw = rollbacks.draw(self._rollbacks, trouble.step - 1) + 1
+    new = Rollback(trouble.step, to, draw, trouble.reason)
+    cluster.same('rollback', new, new)
+    self._rollbacks = (*self._rollbacks, new)
+    cluster.once(lambda: rollbacks.write(self._workdir, self._rollbacks))
+    self._check()
+    console.say(f'warning: {trouble}; going back to step {to}')
+
+  def _check(self) -> None:
+    """Raises Failed if the last rollback was one too many."""
+    if not self._rollbacks:
+      return
+    last = self._rollbacks[-1]
+    tried = [one for one in self._rollbacks if one.to >= last.to]
+    if len(tried) <= self._config.recovery.tries:
+      return
+    raise errors.Failed(
+      f'training diverged {_times(len(tried))} after step {last.to}, the last '
+      f'time since {last.reason} at step {last.at}; what was saved until step '
+      f'{last.to} is intact: {_ADVICE}',
+      {
+        'workdir': str(self._workdir),
+        'step': last.to,
+        'rollbacks': rollbacks.to_json(tried),
+      },
+    )
+
+
+def target(trouble: Diverged, every: int, keep: int) -> int:
+  """The step to go back to: the last scheduled checkpoint before trouble.
+
+  Args:
+    trouble: what was seen.
+    every: steps between scheduled checkpoints.
+    keep: how many of them there are; older ones are not gone back to.
+
+  Returns:
+    A multiple of `every`; 0: the start.
+  """
+  last = (trouble.step - 1) // every * every
+  oldest = max(0, last - (keep - 1) * every)
+  before = max(0, trouble.step - 1 - trouble.late) // every * every
+  return max(before, oldest)
+
+
+def owes_evaluation(config: Config, workdir: epath.Path, step: int) -> bool:
+  """Whether a run was stopped between a checkpoint and its evaluation."""
+  if not step or (step < config.steps and step % config.eval_every):
+    return False
+  return not cluster.once(lambda: _was_evaluated(workdir, step))
+
+
+def _was_evaluated(workdir: epath.Path, step: int) -> bool:
+  return any(
+    line['step'] == step and any(name.startswith('eval/') for name in line)
+    for line in metrics.read(workdir)
+  )
+
+
+def _looked_at(
+  children: Sequence[Child], measured: Sequence[dict[str, Any]]
+) -> tuple:
+  """(losses, whether the state is finite, top-1 of the watched child)."""
+  *of_children, of_update = measured
+  losses = [numbers['loss'] for numbers in of_children]
+  top1 = of_children[_watched(children)]['top1']
+  return losses, of_update['finite'], top1
+
+
+def _watched(children: Sequence[Child]) -> int:
+  """Which child shows a collapse: the biggest, or, without one, the first."""
+  roles = [child.role for child in children]
+  return roles.index('biggest') if 'biggest' in roles else 0
+
+
+def _times(number: int) -> str:
+  return 'once' if number == 1 else f'{number} times'
+
+
+@contextlib.contextmanager
+def no_room_in_one_line(
+  workdir: epath.Path, again: str = 'to go on from the last checkpoint'
+) -> Iterator[None]:
+  """Makes a full disk an answer instead of a traceback.
+
+  Args:
+    workdir: of the run.
+    again: what the command will do when it is started again.
+
+  Raises:
+    Failed: a file could not be written; what was there is intact.
+  """
+  try:
+    yield
+  except (SaveFailed, OSError) as error:
+    if isinstance(error, OSError) and not files.no_room(error):
+      raise
+    text = str(error)
+    if isinstance(error, OSError):
+      text = f'no room for {error.filename or workdir}: {files.reason(error)}'
+    raise errors.Failed(
+      f'{text}; make room and start again, {again}',
+      {'workdir': str(workdir)},
+    ) from error

@@ -1,0 +1,1 @@
+"""Mistakes and how commands end, types and ranges, stored JSON."""
