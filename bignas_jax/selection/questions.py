@@ -18,6 +18,7 @@ from bignas_jax.values import errors
 
 _READABLE = 120  # characters of a name, so that it is one on every file system
 _WEIGHTS = 'weights.json'
+BEST = 'best.json'
 Question = dict[str, Any]
 
 
@@ -140,5 +141,5 @@ def finish(
   path = result_path(directory, asked)
   path.parent.mkdir(parents=True, exist_ok=True)
   files.write_json(path, result)
-  files.write_json(directory / 'best.json', result)
+  files.write_json(directory / BEST, result)
   _begun_path(directory, asked).unlink(missing_ok=True)

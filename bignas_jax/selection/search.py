@@ -32,6 +32,9 @@ from bignas_jax.system import cluster, console, files, process, stopping
 from bignas_jax.training import loop, recovery
 from bignas_jax.values import errors, schema
 
+# What a search writes beside its answer.
+_CALIBRATION, _PICTURE = 'calibration.json', 'pareto.svg'
+
 
 class Task(NamedTuple):
   """A search that has passed all checks.
@@ -74,6 +77,12 @@ class Task(NamedTuple):
     }
 
 
+def _check_places(directory: epath.Path) -> None:
+  """Checks, before any work, that the results can be written."""
+  for name in (questions.BEST, _CALIBRATION, _PICTURE):
+    files.check_file(directory / name, 'search')
+
+
 def search(
   workdir: epath.Path,
   strategy: str,
@@ -114,6 +123,7 @@ def search(
     questions.alone(directory),
     _pauses() as pause,
   ):
+    cluster.once(lambda: _check_places(directory))
     path = directory / 'archive.csv'
     archive = Archive(path, task.space)
     run = restore.load(workdir, data)
@@ -137,13 +147,13 @@ def search(
     worth = calibration.compare(run, evaluator, scorer.best().arch, pause)
 
     def write() -> None:
-      files.write_json(directory / 'calibration.json', worth)
+      files.write_json(directory / _CALIBRATION, worth)
       if strategy == 'predictor':
         quality = predictor.quality(task.space, scorer.known(archive.entries))
         if quality is not None:
           files.write_json(directory / 'predictor.json', quality)
       picture = picture_of(archive.entries, {'best': [scorer.best()]})
-      files.write_text(directory / 'pareto.svg', picture)
+      files.write_text(directory / _PICTURE, picture)
       questions.finish(directory, asked, result)
 
     cluster.once(write)  # nobody looks for the best before it is there
