@@ -15,27 +15,9 @@ import tempfile
 
 import pytest
 import tiny
+from test_versions import CONFIG, GOLDEN
 
 from bignas_jax import cli
-
-GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0'
-_CONFIG = """
-import tiny
-from bignas_jax.runs.config import Calibration
-
-
-def get_config():
-  return tiny.config(
-    space=tiny.QUICK,
-    steps=4,
-    batch_size=8,
-    eval_every=4,
-    log_every=2,
-    checkpoint_every=2,
-    keep_checkpoints=1,
-    calibration=Calibration(images=32, batch_size=32),
-  )
-"""
 
 _OF_RUN = [
   'run/config.json',
@@ -127,7 +109,7 @@ def whole():
   with tempfile.TemporaryDirectory() as name:
     base = pathlib.Path(name)
     shutil.copytree(GOLDEN, base / 'run')
-    (base / 'config.py').write_text(_CONFIG)
+    (base / 'config.py').write_text(CONFIG)
     (base / 'run/rollbacks.json').write_text('[]\n')
     child = base / 'run/children/best'
     arguments = [f'--child={child}', '--format=onnx', '--images=20']

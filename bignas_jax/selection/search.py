@@ -34,6 +34,7 @@ from bignas_jax.values import errors, schema
 
 # What a search writes beside its answer.
 _CALIBRATION, _PICTURE = 'calibration.json', 'pareto.svg'
+_PREDICTOR = 'predictor.json'
 
 
 class Task(NamedTuple):
@@ -77,10 +78,12 @@ class Task(NamedTuple):
     }
 
 
-def _check_places(directory: epath.Path) -> None:
-  """Checks, before any work, that the results can be written."""
-  for name in (questions.BEST, _CALIBRATION, _PICTURE):
-    files.check_file(directory / name, 'search')
+def _check_places(directory: epath.Path, asked: Question) -> None:
+  """Checks, before any child is evaluated, that the results can be written."""
+  names = questions.BEST, _CALIBRATION, _PICTURE, _PREDICTOR
+  written = [directory / name for name in names]
+  for path in (*written, questions.result_path(directory, asked)):
+    files.check_file(path, 'search')
 
 
 def search(
@@ -123,16 +126,16 @@ def search(
     questions.alone(directory),
     _pauses() as pause,
   ):
-    cluster.once(lambda: _check_places(directory))
     path = directory / 'archive.csv'
     archive = Archive(path, task.space)
     run = restore.load(workdir, data)
     config, weights = run.config, restore.weights(run)
+    asked = task.question(run.step, weights)
+    cluster.once(lambda: _check_places(directory, asked))
     if cluster.once(
       lambda: questions.set_aside_others(directory, path, run.step, weights)
     ):
       archive = Archive(path, task.space)
-    asked = task.question(run.step, weights)
     # Processes that look up different children evaluate different ones.
     cluster.same('search', asked, (asked, archive.entries))
     before = questions.begin(directory, asked, len(archive.entries))
@@ -151,7 +154,7 @@ def search(
       if strategy == 'predictor':
         quality = predictor.quality(task.space, scorer.known(archive.entries))
         if quality is not None:
-          files.write_json(directory / 'predictor.json', quality)
+          files.write_json(directory / _PREDICTOR, quality)
       picture = picture_of(archive.entries, {'best': [scorer.best()]})
       files.write_text(directory / _PICTURE, picture)
       questions.finish(directory, asked, result)
