@@ -6,6 +6,10 @@ DEMO := runs/demo
 # More arguments for pytest or the benchmark: make test ARGS='-m slow'.
 ARGS ?=
 
+# Containers often tell Python to keep no compiled modules: then every command
+# compiles a thousand of them again, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 # Written last, so that an interrupted install is not taken for a whole one.

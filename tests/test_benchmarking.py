@@ -30,14 +30,14 @@ def scale(**changes):
 
 
 def test_each_combination_is_a_row():
-  rows = scale(devices=[1, 2], batches=[4, 64])['rows']
+  rows = scale(devices=[1, 2], batches=[64])['rows']
   found = [(r['devices'], r['batch'], r['resolution']) for r in rows]
-  assert found == [(1, 4, 8), (1, 64, 8), (2, 4, 8), (2, 64, 8)]
+  assert found == [(1, 64, 8), (2, 64, 8)]
   for row in rows:
     assert row['images_per_s'] == row['batch'] / row['step_s']
     assert row['compile_s'] > 0
-  small, big, _, halved = (row['peak_bytes'] for row in rows)
-  assert small < halved < big
+  whole, halved = (row['peak_bytes'] for row in rows)
+  assert halved < whole
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def bucket():
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
   file = tmp_path_factory.mktemp('config') / 'config.py'
-  file.write_text('import test_cluster\nget_config = test_cluster.plain_config')
+  file.write_text('import pods\nget_config = pods.plain_config')
   return str(file)
 
 

@@ -1,153 +1,25 @@
 """Several processes of one run: the same parameters, and one set of files."""
 
-import dataclasses
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import chex
 import jax
+import pods
 import pytest
-import tiny
 from jax.experimental import multihost_utils
 
 from bignas_jax import evaluate, search
-from bignas_jax.data import sources
-from bignas_jax.methods import programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config, metrics
 from bignas_jax.system import cluster, mesh, process
 from bignas_jax.training import loop
 from bignas_jax.values import errors
-
-ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 12
-
-# What the configs below are called in the processes' own arguments.
-_CONFIG = """
-import test_cluster
-
-get_config = test_cluster.{name}
-"""
-
-
-def interleaved_config():
-  """Two processes take turns in the mesh, as hosts of a pod may."""
-  make = jax.make_mesh
-
-  def make_mesh(*arguments, devices, **named):
-    return make(*arguments, devices=[*devices[::2], *devices[1::2]], **named)
-
-  jax.make_mesh = make_mesh
-  return plain_config()
-
-
-def plain_config(**changes):
-  """12 steps of a network that is traced quickly, at two resolutions."""
-  return tiny.config(
-    space=tiny.QUICK_TWO,
-    eval_every=STEPS,
-    **{'steps': STEPS, 'checkpoint_every': STEPS} | changes,
-  )
-
-
-def kept_config():
-  return plain_config(checkpoint_every=1, keep_checkpoints=STEPS)
-
-
-def longer_config():
-  return plain_config(steps=2 * STEPS)
-
-
-def slow_config():
-  """The same, at a pace at which a signal comes between its steps.
-
-  Only process 1 is slow, so process 0 is ahead as far as JAX lets it.
-  """
-  number = os.environ['JAX_PROCESS_ID']
-  pathlib.Path(os.environ['TEST_PIDS'], number).write_text(str(os.getpid()))
-  step = programs.step
-
-  def slow_step(*arguments):
-    time.sleep(0.5)
-    return step(*arguments)
-
-  if number == '1':
-    programs.step = slow_step
-  return plain_config()
-
-
-def differing_config():
-  return plain_config(seed=int(os.environ['JAX_PROCESS_ID']))
-
-
-def missing_config():
-  """Process 1 does not see the images that process 0 sees."""
-  if os.environ['JAX_PROCESS_ID'] == '1':
-    load = sources.load
-
-    def without(data, channels):
-      elsewhere = {'name': 'image_folder', 'directory': '/not/mounted'}
-      return load(dataclasses.replace(data, **elsewhere), channels)
-
-    sources.load = without
-  return plain_config()
-
-
-def failing_config():
-  """Process 1 fails where the other waits for it."""
-  if os.environ['JAX_PROCESS_ID'] == '1':
-
-    def fails(*_):
-      raise OSError('the disk of process 1 is gone')
-
-    loop.restore_or_init = fails
-  return plain_config()
-
-
-def launch(processes, devices, *command, **environment):
-  """Starts the launcher; its output is read by `outcome`."""
-  return subprocess.Popen(
-    [
-      *('launch/local_pod.sh', str(processes), str(devices), '--'),
-      *(sys.executable, *command),
-    ],
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': tiny.PATH} | environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def main(directory, name):
-  """Arguments that train in directory/run by a config of this module."""
-  file = directory / f'{name}.py'
-  file.write_text(_CONFIG.format(name=name))
-  workdir = directory / 'run'
-  return '-m', 'bignas_jax.main', f'--config={file}', f'--workdir={workdir}'
-
-
-def outcome(pod, timeout=300):
-  """(status, stdout, stderr, stderr of the other processes)."""
-  try:
-    out, err = pod.communicate(timeout=timeout)
-  finally:
-    pod.terminate()
-  logs = re.search(r'logs of the other processes: (.*)', err)
-  others = ''
-  if logs:
-    files = sorted(pathlib.Path(logs[1]).iterdir())
-    others = ''.join(file.read_text() for file in files)
-    shutil.rmtree(logs[1])
-  return pod.returncode, out, err, others
 
 
 def state_of(workdir, config_, step=None):
@@ -165,8 +37,8 @@ def state_of(workdir, config_, step=None):
 
 def train(directory, processes, devices, name):
   """Runs the launcher; the metrics and the parameters."""
-  started = launch(processes, devices, *main(directory, name))
-  status, out, err, others = outcome(started)
+  started = pods.launch(processes, devices, *pods.main(directory, name))
+  status, out, err, others = pods.outcome(started)
   assert status == 0, err
   assert f'on {processes * devices} cpu device(s)' in err
   # Gloo greets on stdout.
@@ -174,9 +46,10 @@ def train(directory, processes, devices, name):
   assert '{' not in others
   workdir = directory / 'run'
   lines = metrics.read(workdir)
-  assert [line['step'] for line in lines] == [*range(1, STEPS + 1), STEPS]
-  state = state_of(workdir, plain_config())
-  assert int(state.step) == STEPS
+  steps = [*range(1, pods.STEPS + 1), pods.STEPS]
+  assert [line['step'] for line in lines] == steps
+  state = state_of(workdir, pods.plain_config())
+  assert int(state.step) == pods.STEPS
   return result, state.params
 
 
@@ -196,8 +69,8 @@ def pair(paired):
 def alone(tmp_path_factory):
   """What this process trains on four devices, without a launcher."""
   workdir = tmp_path_factory.mktemp('alone')
-  result = loop.train(plain_config(), workdir)
-  return result, state_of(workdir, plain_config()).params
+  result = loop.train(pods.plain_config(), workdir)
+  return result, state_of(workdir, pods.plain_config()).params
 
 
 def test_processes_and_devices_train_what_one_process_does(
@@ -213,8 +86,8 @@ def test_processes_and_devices_train_what_one_process_does(
 
 def stopped(directory, whom, after):
   """Trains slowly; `whom` gets SIGTERM once step `after` is logged."""
-  pod = launch(
-    *(2, 1), *main(directory, 'slow_config'), TEST_PIDS=str(directory)
+  pod = pods.launch(
+    *(2, 1), *pods.main(directory, 'slow_config'), TEST_PIDS=str(directory)
   )
   workdir, deadline = directory / 'run', time.monotonic() + 200
   while not any(line['step'] >= after for line in metrics.read(workdir)):
@@ -225,12 +98,13 @@ def stopped(directory, whom, after):
     pod.terminate()
   else:
     os.kill(int((directory / whom).read_text()), signal.SIGTERM)
-  status, out, err, others = outcome(pod, timeout=60)
+  status, out, err, others = pods.outcome(pod, timeout=60)
   assert status == 75, err
   assert 'process 0 ended with status 75' in err
   assert 'process 1 ended with status 75' in err
   assert '{' not in out + others
-  said = re.search(r'^stopped: saved step (\d+) of 12$', err, re.M)
+  line = rf'^stopped: saved step (\d+) of {pods.STEPS}$'
+  said = re.search(line, err, re.M)
   assert said and f'[1] {said[0]}' in others
   assert int(said[1]) >= after
   return int(said[1])
@@ -244,11 +118,11 @@ def test_processes_stop_at_one_step_and_resume_exactly(pair, tmp_path):
   """
   first = stopped(tmp_path, '1', after=1)
   second = stopped(tmp_path, 'launcher', after=first + 1)
-  assert first < second < 12
+  assert first < second < pods.STEPS
   for step in first, second:
     chex.assert_trees_all_equal(
-      state_of(tmp_path / 'run', plain_config(), step),
-      state_of(pair, plain_config(), step),
+      state_of(tmp_path / 'run', pods.plain_config(), step),
+      state_of(pair, pods.plain_config(), step),
     )
 
 
@@ -303,16 +177,16 @@ def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
   together, single = tmp_path / 'together', tmp_path / 'single'
   shutil.copytree(pair, together)
   shutil.copytree(pair, single)
-  pod = launch(2, 1, '-c', _STOPPED, f'--workdir={together}')
-  status, out, err, others = outcome(pod)
+  pod = pods.launch(2, 1, '-c', _STOPPED, f'--workdir={together}')
+  status, out, err, others = pods.outcome(pod)
   assert status == 75, err + others
   assert 'process 0 ended with status 75' in err
   assert 'process 1 ended with status 75' in err
   assert err.count('stopped: ') == others.count('[1] stopped: ') == 1
   assert '{' not in out + others
   begun = (together / 'search' / 'archive.csv').read_text()
-  pod = launch(2, 1, '-c', _SEARCH, f'--workdir={together}')
-  status, out, err, others = outcome(pod)
+  pod = pods.launch(2, 1, '-c', _SEARCH, f'--workdir={together}')
+  status, out, err, others = pods.outcome(pod)
   assert status == 0, err + others
   assert '{' not in others
   found, accuracy = [json.loads(s) for s in out.splitlines() if s[0] == '{']
@@ -329,56 +203,25 @@ def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
   assert names[0] == names[1]
 
 
-def one_line(text, *words):
-  """Nothing but one line of complaint, besides the launcher's own."""
-  lines = [line for line in text.splitlines() if 'error: ' in line]
-  assert len(lines) == 1, text
-  assert all(word in lines[0] for word in words), text
-  assert 'Traceback' not in text
-
-
-def test_what_the_first_process_finds_wrong_ends_all_of_them(pair, tmp_path):
-  shutil.copytree(pair, tmp_path / 'run')
-  arguments = main(tmp_path, 'longer_config')
-  began = time.monotonic()
-  status, _, err, others = outcome(launch(2, 1, *arguments))
-  assert status == 2
-  one_line(err, 'workdir', 'a directory of the same config', 'steps')
-  one_line(others, '[1] error: workdir', 'a directory of the same config')
-  assert 'process 0 ended with status 2' in err
-  assert 'process 1 ended with status 2' in err
-  assert time.monotonic() - began < 60
-
-
-def test_processes_of_different_configs_are_refused(tmp_path):
-  arguments = main(tmp_path, 'differing_config')
-  status, _, err, others = outcome(launch(2, 1, *arguments))
-  assert status == 2
-  one_line(err, 'error: config', 'another in process 1')
-  one_line(others, 'error: config', 'another in process 1')
-  assert not (tmp_path / 'run').exists()
-
-
-def test_images_missing_on_one_host_are_the_reason_that_all_give(tmp_path):
-  arguments = main(tmp_path, 'missing_config')
-  status, _, err, others = outcome(launch(2, 1, *arguments))
-  assert status == 2
-  one_line(err, 'error: data.directory', '/not/mounted', '(in process 1)')
-  one_line(others, '[1] error: data.directory', '/not/mounted')
-  assert not (tmp_path / 'run').exists()
-
-
-_AGREE = """
+# What one process finds wrong, and what the first one knows: each case leaves
+# both processes fit for the next, and a start costs more than all of them.
+_REFUSALS = """
 import sys
 import jax
+from bignas_jax import cli, main
 from bignas_jax.system import cluster
 from bignas_jax.values import errors
-cluster.join()
+
+def say(text):
+  print(text, file=sys.stderr, flush=True)
+
+cluster.join(preemptible=True)
 number = jax.process_index()
 told = cluster.once(lambda: {'text': 'é' * 5000, 'whose': number})
 assert told == {'text': 'é' * 5000, 'whose': 0}
 assert cluster.once(lambda: None) is None
 assert cluster.each(lambda: number) == number
+say('case: agreement')
 for wrong in errors.UserError('data', 'x', 'y'), OSError('gone'):
   for agree, whose in (cluster.once, 0), (cluster.each, 1):
     def action():
@@ -387,14 +230,65 @@ for wrong in errors.UserError('data', 'x', 'y'), OSError('gone'):
     try:
       agree(action)
     except Exception as error:
-      print(f'{type(error).__name__}: {error}', file=sys.stderr)
+      say(f'{type(error).__name__}: {error}')
+for name, workdir in zip(sys.argv[1::2], sys.argv[2::2]):
+  say(f'case: {name}')
+  status = cli.status(main.main, [name, workdir])
+  assert status == 2, status
+sys.exit(status)
 """
 
 
-def test_what_one_process_knows_is_made_known(tmp_path):
+@pytest.fixture(scope='module')
+def refusals(pair, tmp_path_factory):
+  """What each process says in each case: {case: (first's, second's)}."""
+  directory = tmp_path_factory.mktemp('refusals')
+  shutil.copytree(pair, directory / 'longer' / 'run')
+  arguments, names = [], ('longer', 'differing', 'missing')
+  for name in names:
+    (directory / name).mkdir(exist_ok=True)
+    arguments += pods.main(directory / name, f'{name}_config')[2:]
+  began = time.monotonic()
+  pod = pods.launch(2, 1, '-c', _REFUSALS, *arguments)
+  status, _, err, others = pods.outcome(pod)
+  assert status == 2, err + others
+  assert 'process 0 ended with status 2' in err
+  assert 'process 1 ended with status 2' in err
+  assert time.monotonic() - began < 60
+  for name in names[1:]:
+    assert not (directory / name / 'run').exists()
+  parts = [text.split('case: ')[1:] for text in (err, others)]
+  assert len(parts[0]) == len(parts[1]) == 1 + len(names)
+  return dict(zip(('agreement', *names), zip(*parts, strict=True), strict=True))
+
+
+def one_line(text, *words):
+  """Nothing but one line of complaint, besides the launcher's own."""
+  lines = [line for line in text.splitlines() if 'error: ' in line]
+  assert len(lines) == 1, text
+  assert all(word in lines[0] for word in words), text
+  assert 'Traceback' not in text
+
+
+def test_what_the_first_process_finds_wrong_ends_all_of_them(refusals):
+  first, second = refusals['longer']
+  one_line(first, 'workdir', 'a directory of the same config', 'steps')
+  one_line(second, '[1] error: workdir', 'a directory of the same config')
+
+
+def test_processes_of_different_configs_are_refused(refusals):
+  for text in refusals['differing']:
+    one_line(text, 'error: config', 'another in process 1')
+
+
+def test_images_missing_on_one_host_are_the_reason_that_all_give(refusals):
+  first, second = refusals['missing']
+  one_line(first, 'error: data.directory', '/not/mounted', '(in process 1)')
+  one_line(second, '[1] error: data.directory', '/not/mounted')
+
+
+def test_what_one_process_knows_is_made_known(refusals):
   """A long text of the first; a failure of any."""
-  status, _, err, others = outcome(launch(2, 1, '-c', _AGREE))
-  assert status == 0, err + others
   lines = [
     "UserError: data: got 'x'; allowed: y (in the first process)",
     "UserError: data: got 'x'; allowed: y (in process 1)",
@@ -402,16 +296,18 @@ def test_what_one_process_knows_is_made_known(tmp_path):
     'RuntimeError: process 1 failed: OSError: gone',
   ]
   own = [line.partition(' (in ')[0] for line in lines[:2]] + ['OSError: gone']
-  found = [line for line in err.splitlines() if 'Error: ' in line]
-  assert found == [own[0], lines[1], own[2], lines[3]]
-  found = [line for line in others.splitlines() if 'Error: ' in line]
-  assert found == [lines[0], own[1], lines[2], own[2]]
+  first, second = (
+    [line for line in text.splitlines() if 'Error: ' in line]
+    for text in refusals['agreement']
+  )
+  assert first == [own[0], lines[1], own[2], lines[3]]
+  assert second == [lines[0], own[1], lines[2], own[2]]
 
 
 def test_a_process_that_fails_alone_does_not_leave_the_others_waiting(tmp_path):
   began = time.monotonic()
-  arguments = main(tmp_path, 'failing_config')
-  status, _, err, others = outcome(launch(2, 1, *arguments))
+  arguments = pods.main(tmp_path, 'failing_config')
+  status, _, err, others = pods.outcome(pods.launch(2, 1, *arguments))
   assert status == 1
   assert 'process 1 ended with status 1' in err
   assert 'OSError: the disk of process 1 is gone' in others

@@ -22,11 +22,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh
 
-# With a second block, which is in a loop.
-SPACE = dataclasses.replace(
-  tiny.QUICK_TWO,
-  stages=(dataclasses.replace(tiny.QUICK.stages[0], depth=(1, 2)),),
-)
+SPACE = tiny.LOOP
 
 
 @pytest.fixture(scope='module', params=[1, 4])

@@ -183,7 +183,7 @@ def test_roles_are_kept_when_a_random_child_is_the_biggest():
 @pytest.mark.parametrize(
   ('group', 'layout', 'space'),
   [
-    (0, 'row', tiny.SPACE),
+    (0, 'row', tiny.LOOP),
     (8, 'row', tiny.QUICK_TWO),
     (0, 'sharded', tiny.QUICK_TWO),
   ],

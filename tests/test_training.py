@@ -178,7 +178,7 @@ def test_only_parameters_are_read_for_use(whole):
 def test_averaged_parameters_are_kept_and_used(tmp_path):
   from bignas_jax.runs import restore
 
-  config = _config(ema_decay=0.5, steps=2, eval_every=2)
+  config = tiny.config(space=tiny.QUICK, ema_decay=0.5, steps=2, eval_every=2)
   loop.train(config, tmp_path)
   state = _state(tmp_path, config)
   run = restore.load(tmp_path)
@@ -188,7 +188,9 @@ def test_averaged_parameters_are_kept_and_used(tmp_path):
 
 
 def test_bfloat16_keeps_float32_parameters(tmp_path):
-  config = _config(dtype='bfloat16', steps=2, eval_every=2)
+  config = tiny.config(
+    space=tiny.QUICK, dtype='bfloat16', steps=2, eval_every=2
+  )
   loop.train(config, tmp_path)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(_state(tmp_path, config))}
   assert {str(d) for d in dtypes} == {'float32', 'int32'}

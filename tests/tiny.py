@@ -45,6 +45,11 @@ QUICK_TWO = dataclasses.replace(
   QUICK, resolution=(8, 10, 12), train_resolution=(8, 12)
 )
 
+# With a second block, which is in a loop.
+LOOP = dataclasses.replace(
+  QUICK_TWO, stages=(dataclasses.replace(QUICK.stages[0], depth=(1, 2)),)
+)
+
 
 def config(**changes) -> Config:
   """Six steps of digits; `changes` are fields of Config."""

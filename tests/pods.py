@@ -1,0 +1,142 @@
+"""Runs of several processes on this machine, and the configs that they get.
+
+The processes import this module, so it imports little.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import jax
+import tiny
+
+from bignas_jax.data import sources
+from bignas_jax.methods import programs
+from bignas_jax.training import loop
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 8
+
+# What the configs below are called in the processes' own arguments.
+_CONFIG = """
+import pods
+
+get_config = pods.{name}
+"""
+
+
+def interleaved_config():
+  """Two processes take turns in the mesh, as hosts of a pod may."""
+  make = jax.make_mesh
+
+  def make_mesh(*arguments, devices, **named):
+    return make(*arguments, devices=[*devices[::2], *devices[1::2]], **named)
+
+  jax.make_mesh = make_mesh
+  return plain_config()
+
+
+def plain_config(**changes):
+  """A few steps of a network that is traced quickly, at two resolutions."""
+  return tiny.config(
+    space=tiny.QUICK_TWO,
+    eval_every=STEPS,
+    **{'steps': STEPS, 'checkpoint_every': STEPS} | changes,
+  )
+
+
+def kept_config():
+  return plain_config(checkpoint_every=1, keep_checkpoints=STEPS)
+
+
+def longer_config():
+  return plain_config(steps=2 * STEPS)
+
+
+def slow_config():
+  """The same, at a pace at which a signal comes between its steps.
+
+  Only process 1 is slow, so process 0 is ahead as far as JAX lets it.
+  """
+  number = os.environ['JAX_PROCESS_ID']
+  pathlib.Path(os.environ['TEST_PIDS'], number).write_text(str(os.getpid()))
+  step = programs.step
+
+  def slow_step(*arguments):
+    time.sleep(0.5)
+    return step(*arguments)
+
+  if number == '1':
+    programs.step = slow_step
+  return plain_config()
+
+
+def differing_config():
+  return plain_config(seed=int(os.environ['JAX_PROCESS_ID']))
+
+
+def missing_config():
+  """Process 1 does not see the images that process 0 sees."""
+  if os.environ['JAX_PROCESS_ID'] == '1':
+    load = sources.load
+
+    def without(data, channels):
+      elsewhere = {'name': 'image_folder', 'directory': '/not/mounted'}
+      return load(dataclasses.replace(data, **elsewhere), channels)
+
+    sources.load = without
+  return plain_config()
+
+
+def failing_config():
+  """Process 1 fails where the other waits for it."""
+  if os.environ['JAX_PROCESS_ID'] == '1':
+
+    def fails(*_):
+      raise OSError('the disk of process 1 is gone')
+
+    loop.restore_or_init = fails
+  return plain_config()
+
+
+def launch(processes, devices, *command, **environment):
+  """Starts the launcher; its output is read by `outcome`."""
+  return subprocess.Popen(
+    [
+      *('launch/local_pod.sh', str(processes), str(devices), '--'),
+      *(sys.executable, *command),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': tiny.PATH} | environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def main(directory, name):
+  """Arguments that train in directory/run by a config of this module."""
+  file = directory / f'{name}.py'
+  file.write_text(_CONFIG.format(name=name))
+  workdir = directory / 'run'
+  return '-m', 'bignas_jax.main', f'--config={file}', f'--workdir={workdir}'
+
+
+def outcome(pod, timeout=300):
+  """(status, stdout, stderr, stderr of the other processes)."""
+  try:
+    out, err = pod.communicate(timeout=timeout)
+  finally:
+    pod.terminate()
+  logs = re.search(r'logs of the other processes: (.*)', err)
+  others = ''
+  if logs:
+    files = sorted(pathlib.Path(logs[1]).iterdir())
+    others = ''.join(file.read_text() for file in files)
+    shutil.rmtree(logs[1])
+  return pod.returncode, out, err, others
