@@ -1,1 +1,1 @@
-"""The machine: files, locks, processes, signals, devices, the terminal."""
+"""Access to the machine: files, locks, processes, signals, devices, console."""

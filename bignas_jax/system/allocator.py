@@ -1,4 +1,4 @@
-"""What a process tells the allocator under XLA."""
+"""Settings of the C library's memory allocator that suit XLA."""
 
 import ctypes
 import sys
@@ -8,15 +8,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_memory() -> None:
-  """Lets the process keep the memory that it frees, where glibc allocates.
+  """Makes glibc keep freed memory for reuse instead of returning it to Linux.
 
-  XLA allocates a program's scratch memory for each execution. On CPUs, glibc
-  maps so large a block anew every time and the kernel clears each page when
-  it is first written: a quarter of a step's time (docs/performance.md).
+  Without glibc, nothing changes. XLA allocates a program's scratch memory for
+  each execution. By default, glibc maps such a large block anew each time, and
+  the kernel clears each page when it is first written. On CPUs that takes a
+  quarter of a step's time (docs/performance.md).
 
-  Threads but the first still map blocks of more than 64 MB, which their arenas
-  do not hold. MALLOC_ARENA_MAX=1 in the environment ends that too: big networks
-  gain, small ones lose.
+  Only the first thread profits fully: other threads still map blocks of more
+  than 64 MB, because their arenas cannot hold them. MALLOC_ARENA_MAX=1 in the
+  environment ends that, too: big networks get faster, small ones slower.
   """
   if not sys.platform.startswith('linux'):
     return

@@ -1,9 +1,10 @@
-"""The processes of one run: joining and agreeing.
+"""The processes of one run: how they join and how they agree.
 
-Every process computes the same children of the same steps; one of them, the
-leader, writes what is one file for all. What one process alone knows (its
-arguments, what it reads, a signal) is made known to all before it matters:
-processes that go separate ways wait for each other forever.
+Every process computes the same children in the same steps. One process, the
+leader, writes the files that exist once per run. A fact that only one process
+knows (its arguments, what it reads, a signal) is sent to all processes before
+any of them acts on it: processes that take different branches would wait for
+each other forever.
 """
 
 import hashlib
@@ -27,26 +28,27 @@ _ADDRESS, _COUNT, _INDEX = (
   'JAX_PROCESS_ID',
 )
 _AUTO = 'auto'
-# A process that vanished is noticed by the others after so long, if nothing
-# faster tells them (JAX waits for 100 s).
+# Seconds until the others notice a process that vanished, if nothing faster
+# tells them (JAX's default is 100).
 _HEARTBEAT_S = 60
-_TEXT_BYTES = 2048  # a broadcast has one shape, whatever it says
+_TEXT_BYTES = 2048  # the arrays that processes exchange need one shape
 _FINE, _USER_ERROR, _FAILED = range(3)
 
 
 def join(preemptible: bool = False) -> None:
-  """Joins the run's other processes; before anything else of JAX.
+  """Joins the other processes of the run; call it before any other use of JAX.
 
-  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID say
-  who they are (`launch/local_pod.sh` sets them); the address `auto` asks the
-  cluster, on Cloud TPU for one. Without an address the process is alone.
+  The environment variables JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES
+  and JAX_PROCESS_ID describe the processes (`launch/local_pod.sh` sets them).
+  The address `auto` makes JAX ask the cluster, for example Cloud TPU. Without
+  an address the process runs alone.
 
   Args:
-    preemptible: whether SIGTERM, from now on, is only noted for
-      `StopRequest`, instead of ending the process.
+    preemptible: whether SIGTERM, from now on, is only recorded for
+      `StopRequest` instead of ending the process.
 
   Raises:
-    UserError: of those variables.
+    UserError: one of the environment variables has a wrong value.
   """
   address = os.environ.get(_ADDRESS)
   if not jax.distributed.is_initialized():
@@ -77,7 +79,11 @@ def _initialize(address: str) -> None:
 
 
 def _places(address: str) -> tuple[int, int]:
-  """The number of processes and this one's, checked."""
+  """Returns the number of processes and this one's index, both checked.
+
+  Raises:
+    UserError: the address or one of the two numbers is wrong.
+  """
   host, _, port = address.rpartition(':')
   if not host or not port.isdecimal():
     raise errors.UserError(_ADDRESS, address, f'host:port, or {_AUTO}')
@@ -92,7 +98,13 @@ def _places(address: str) -> tuple[int, int]:
 
 
 def refuse(what: str) -> None:
-  """For a command that several processes would only do over each other.
+  """Raises UserError if this is one of several processes.
+
+  It protects commands in which several processes would overwrite each other's
+  files.
+
+  Args:
+    what: the command, as the message names it.
 
   Raises:
     UserError: this process is one of several.
@@ -105,17 +117,18 @@ def refuse(what: str) -> None:
 
 
 def once(action: Callable[[], Any]) -> Any:
-  """Has the leader do it while the others wait; if it fails, all fail.
+  """Runs an action in the leader while the others wait; all fail if it fails.
 
-  What several processes read from one file is read this way too: on a disk of
-  a network they may see different versions of it.
+  Use it also to read a file that several processes need: on a network disk they
+  may see different versions of it.
 
   Returns:
-    What it returned, in every process; JSON can hold it.
+    The action's result, in every process; it must be encodable as JSON.
 
   Raises:
-    UserError: the leader's, in every process.
-    RuntimeError: in the others, when the leader raised anything else.
+    UserError: the leader raised it; it is raised in every process.
+    RuntimeError: the leader raised any other exception; it is raised in the
+      other processes.
   """
   failure, text = None, 'null'
   if process.leads():
@@ -134,17 +147,19 @@ def once(action: Callable[[], Any]) -> Any:
 
 
 def each(action: Callable[[], T]) -> T:
-  """Has every process do it, apart; if it fails in one, all fail.
+  """Runs an action in every process on its own; all fail if one fails.
 
-  Without this, the others would wait for the one that has failed, and end with
-  an error of their connections. The action must not wait for other processes.
+  Without this, the other processes would wait for the one that failed and end
+  with a connection error. The action must not wait for other processes.
 
   Returns:
-    What it returned in this process.
+    The action's result in this process.
 
   Raises:
-    UserError: this process's; or the first one's that raised one.
-    RuntimeError: when another process raised anything else.
+    UserError: the action raised it in this process, or else in the first
+      process that failed.
+    RuntimeError: the action raised another exception in the first process that
+      failed.
   """
   failure, value = None, None
   try:
@@ -168,7 +183,7 @@ def _kind(failure: Exception | None) -> int:
 
 
 def _said(failure: Exception | None) -> str:
-  """What the others are told of a failure."""
+  """Returns the text that tells other processes of a failure; '' for None."""
   if failure is None:
     return ''
   user = isinstance(failure, errors.UserError)
@@ -176,18 +191,18 @@ def _said(failure: Exception | None) -> str:
 
 
 def _fail(kind: int, text: str, whose: str) -> NoReturn:
-  """Raises what another process has raised."""
+  """Raises an error that stands for one in another process."""
   if kind == _USER_ERROR:
     raise errors.UserError.quoted(f'{text} (in {whose})')
   raise RuntimeError(f'{whose} failed: {text}')
 
 
 def _from_leader(kind: int, text: str) -> tuple[int, str]:
-  """A number and a text of the leader's, as every process is told."""
+  """Returns the leader's number and text, in every process."""
   content = text.encode()
   header = np.array([kind, len(content)], np.int32)
   kind, size = np.asarray(multihost_utils.broadcast_one_to_all(header))
-  # Few different shapes, each of which is a program.
+  # A power of two: each different shape compiles another program.
   room = max(_TEXT_BYTES, 1 << int(size - 1).bit_length())
   message = np.zeros(room, np.uint8)
   if process.leads():
@@ -197,7 +212,11 @@ def _from_leader(kind: int, text: str) -> tuple[int, str]:
 
 
 def answers(text: str) -> list[str]:
-  """What every process says, in their order; long texts are cut."""
+  """Returns the texts of all processes, in their order.
+
+  A text of more than 2,048 bytes is cut off there, if there are several
+  processes.
+  """
   if not process.joined():
     return [text]
   content = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b'\0')
@@ -210,15 +229,15 @@ def answers(text: str) -> list[str]:
 
 
 def same(field: str, shown: Any, value: Any) -> None:
-  """Checks that every process has this value, by its `repr`.
+  """Checks that every process has an equal value, by its `repr`.
 
   Args:
-    field: what it is called.
-    shown: stands for the value in the complaint.
+    field: name of the value in a message.
+    shown: what a message shows in place of the value.
     value: anything.
 
   Raises:
-    UserError: in every process, if one differs.
+    UserError: the value of some process differs; raised in every process.
   """
   first, *others = answers(hashlib.sha256(repr(value).encode()).hexdigest())
   odd = [i for i, other in enumerate(others, 1) if other != first]

@@ -1,4 +1,4 @@
-"""What a person sees meanwhile: lines, a bar, what is being done; on stderr."""
+"""Output for a person while a command runs, on stderr: lines, bars, status."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ import rich.progress
 from bignas_jax.system import process
 from bignas_jax.values import errors
 
-# What a speed is taken over: long enough to hold evaluations.
+# Seconds over which speed is averaged: long enough to include evaluations.
 _SPEED_S = 3600
 
 
 class Progress:
-  """A live bar on a terminal, plain lines elsewhere; both on stderr."""
+  """A live bar on a terminal, or plain lines elsewhere; both on stderr."""
 
   def __init__(self, what: str, total: int, done: int = 0):
     self._what = what
@@ -41,15 +41,16 @@ class Progress:
     self._bar.stop()
 
   def advance(self, done: int) -> None:
+    """Sets how many units of work are done."""
     self._bar.update(self._task, completed=done)
 
   def left_s(self) -> float | None:
-    """Seconds to the end at the speed so far; None: not known yet."""
+    """Returns the seconds left at the present speed, or None if unknown yet."""
     return self._bar.tasks[0].time_remaining
 
   @contextlib.contextmanager
   def doing(self, phase: str) -> Iterator[None]:
-    """On a terminal, the bar says so meanwhile."""
+    """Shows a phase as the bar's description until the context ends."""
     self._bar.update(self._task, description=phase, refresh=True)
     try:
       yield
@@ -57,13 +58,13 @@ class Progress:
       self._bar.update(self._task, description=self._what)
 
   def note(self, text: str) -> None:
-    """A line that stays."""
+    """Prints a line that stays above the bar."""
     say(text, self._bar.console if self._live else None)
 
 
 @contextlib.contextmanager
 def busy(text: str) -> Iterator[None]:
-  """Says so for as long as it lasts, where there is a terminal."""
+  """Shows a text, on a terminal, until the context ends."""
   if sys.stderr.isatty() and process.leads():
     with rich.console.Console(stderr=True).status(text):
       yield
@@ -72,7 +73,7 @@ def busy(text: str) -> Iterator[None]:
 
 
 def say(text: str, console: rich.console.Console | None = None) -> None:
-  """A line for a person, on stderr; results alone go to stdout."""
+  """Prints a text for a person on stderr; stdout is for results alone."""
   text = '\n'.join(process.label() + line for line in text.split('\n'))
   if console is not None:
     console.print(text, highlight=False, markup=False)
@@ -81,6 +82,6 @@ def say(text: str, console: rich.console.Console | None = None) -> None:
 
 
 def leave_preempted() -> NoReturn:
-  """Ends the process as Preempted does, at once and from any thread."""
+  """Says that no step is lost and exits as Preempted does, from any thread."""
   say('stopped: before the first step, none lost')
   os._exit(errors.PREEMPTED)

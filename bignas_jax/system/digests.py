@@ -1,8 +1,8 @@
-"""Receipts of checkpoints: what every file in a directory was, by SHA-256.
+"""Receipts of checkpoints: manifests with the SHA-256 digest of every file.
 
-Orbax takes a flipped byte in an array for another number. A receipt is written
-into a checkpoint's directory before that gets its final name, so that a
-checkpoint has one from its first moment on.
+They are needed because Orbax does not notice a flipped byte in an array. The
+receipt is written into a checkpoint's directory before the directory gets its
+final name, so no checkpoint is ever seen without one.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from etils import epath
 
 NAME = 'receipt.json'
 _PIECE = 2**20  # bytes read at a time
-# Orbax writes the time of the commit into it after the receipt, and restores
-# without it.
+# Not in receipts: Orbax writes the time of the commit into it later, and
+# restores without it.
 _CHANGES = '_CHECKPOINT_METADATA'
 
 
 def seal(directory: epath.Path, notes: dict[str, Any]) -> None:
-  """Writes the receipt of all files that lie in the directory now.
+  """Writes the receipt of all files that are in the directory now.
 
   Args:
-    directory: complete.
-    notes: plain JSON values to keep with it.
+    directory: a checkpoint in which all other files are complete.
+    notes: plain JSON values to keep in the receipt.
   """
   body = {'notes': notes, 'files': digests(directory)}
   text = json.dumps(body | {'sha256': _digest_of(body)}, indent=1)
@@ -32,13 +32,13 @@ def seal(directory: epath.Path, notes: dict[str, Any]) -> None:
 
 
 def read(directory: epath.Path) -> dict[str, Any] | None:
-  """The notes, or None: there is no receipt, or it is damaged."""
+  """Returns a receipt's notes, or None if it is missing or damaged."""
   body = _body(directory)
   return None if body is None else body['notes']
 
 
 def damage(directory: epath.Path) -> str | None:
-  """What is wrong with the files, in a few words, or None."""
+  """Returns in a few words what is wrong with the files, or None."""
   body = _body(directory)
   if body is None:
     there = (directory / NAME).is_file()
@@ -60,7 +60,7 @@ def _body(directory: epath.Path) -> dict[str, Any] | None:
     body = json.loads(path.read_bytes())
     digest = body.pop('sha256')
   except (ValueError, KeyError, AttributeError, TypeError):
-    return None  # `damage` says so
+    return None  # `damage` reports it
   return body if digest == _digest_of(body) else None
 
 
@@ -70,13 +70,16 @@ def _digest_of(body: dict[str, Any]) -> str:
 
 
 def digests(directory: epath.Path) -> dict[str, str]:
-  """SHA-256 of every file in a directory, by name, which may have a `/`."""
+  """Returns the SHA-256 of every file below a directory, by relative name."""
   names = sorted(set(_names(directory)) - {_CHANGES})
   return {name: digest(directory / name) for name in names}
 
 
 def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
-  """Of all files, with `/`; epath's own walk forgets a bucket's scheme."""
+  """Yields the relative names of all files below a directory, with `/`.
+
+  The walk of epath is not used, because it loses a bucket's scheme.
+  """
   for path in directory.iterdir():
     if path.is_dir():
       yield from _names(path, f'{prefix}{path.name}/')
@@ -85,7 +88,7 @@ def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
 
 
 def digest(path: epath.Path) -> str:
-  """SHA-256 of a file."""
+  """Returns the SHA-256 of a file, in hexadecimal."""
   sha256 = hashlib.sha256()
   with path.open('rb') as file:
     while piece := file.read(_PIECE):

@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are needed, or named when missing."""
+"""Optional packages, imported only when they are needed."""
 
 import importlib
 from typing import Any
@@ -7,19 +7,19 @@ from bignas_jax.values import errors
 
 
 def load(field: str, value: str, extra: str, *modules: str) -> list[Any]:
-  """Imports modules of packages that an extra brings.
+  """Imports modules of packages that an extra of this package installs.
 
   Args:
-    field: what a user said that needs them, such as `--format`.
-    value: what it was said to be.
-    extra: its name in setup.cfg.
-    modules: full names.
+    field: the user's option that needs the modules, such as `--format`.
+    value: the value of that option.
+    extra: name of the extra in setup.cfg.
+    *modules: full names of the modules.
 
   Returns:
-    The modules.
+    The modules, in the given order.
 
   Raises:
-    UserError: one is not installed; says how to install it.
+    UserError: a module is not installed; the message says how to install it.
   """
   found = []
   for name in modules:
@@ -27,7 +27,7 @@ def load(field: str, value: str, extra: str, *modules: str) -> list[Any]:
       found.append(importlib.import_module(name))
     except ModuleNotFoundError as error:
       if (error.name or '').split('.')[0] != name.split('.')[0]:
-        raise  # it is there, and something that it needs is not
+        raise  # it is installed, but a module that it needs is not
       raise errors.UserError(
         field,
         value,

@@ -1,4 +1,4 @@
-"""Files read and written whole, with an error that names file and reason."""
+"""Whole files, read and written; errors name the file and the reason."""
 
 import errno
 import json
@@ -14,9 +14,9 @@ from etils import epath
 from bignas_jax.system import storage
 from bignas_jax.values import errors
 
-# What the system says when there is no room for a file, or no way to write it.
+# Errors of the system if there is no room for a file, or no way to write it.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# What else it says of a place and not of a program.
+# Other errors that are due to a file or a disk, not to this program.
 _OF_PLACE = (
   *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
   *(errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO),
@@ -26,20 +26,20 @@ _NAMES = {dict: 'a JSON object', list: 'a JSON list'}
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-  """Writes a whole file or none; once this returns, it is on the disk.
+  """Writes a value as a whole JSON file or not at all, durably on return.
 
-  JSON has no infinity and no NaN: they become null.
+  JSON has no infinity and no NaN, so they are written as null.
   """
   storage.write(path, json.dumps(finite(value), indent=2) + '\n')
 
 
 def write_text(path: epath.Path, text: str) -> None:
-  """Writes a whole file or none; once this returns, it is on the disk."""
+  """Writes a text as a whole file or not at all, durably on return."""
   storage.write(path, text)
 
 
 def finite(value: Any) -> Any:
-  """Returns nested dicts and lists with None for floats that JSON has not."""
+  """Returns nested dicts and lists with None in place of infinity and NaN."""
   if isinstance(value, dict):
     return {name: finite(inner) for name, inner in value.items()}
   if isinstance(value, list | tuple):
@@ -50,14 +50,14 @@ def finite(value: Any) -> Any:
 
 
 def read_bytes(path: os.PathLike, at_most: int | None = None) -> bytes:
-  """Returns what is in a file.
+  """Returns the content of a file.
 
   Args:
-    path: of the file.
-    at_most: bytes that it may have; None: any number.
+    path: the file to read.
+    at_most: largest size allowed, in bytes; None: any size.
 
   Raises:
-    UserError: it cannot be read, says why; or it is too large.
+    UserError: the file is too large, or cannot be read; the message says why.
   """
   try:
     with epath.Path(path).open('rb') as file:
@@ -72,10 +72,14 @@ def read_bytes(path: os.PathLike, at_most: int | None = None) -> bytes:
 
 
 def read_text(path: os.PathLike, at_most: int | None = None) -> str:
-  """Returns the text in a file; see `read_bytes`.
+  """Returns the text in a file.
+
+  Args:
+    path: the file to read.
+    at_most: largest size allowed, in bytes; None: any size.
 
   Raises:
-    UserError: it cannot be read, is too large, or is not UTF-8.
+    UserError: the file cannot be read, is too large, or is not UTF-8.
   """
   try:
     return read_bytes(path, at_most).decode()
@@ -87,24 +91,34 @@ def read_text(path: os.PathLike, at_most: int | None = None) -> str:
 def read_json(
   path: os.PathLike, kind: type = dict, at_most: int | None = None
 ) -> Any:
-  """Returns a JSON object, or a list; see `read_bytes`.
+  """Returns the JSON object, or the JSON list, in a file.
+
+  Args:
+    path: the file to read.
+    kind: type that the value must have, dict or list.
+    at_most: largest size allowed, in bytes; None: any size.
 
   Raises:
-    UserError: the file cannot be read, is too large, is not JSON, or not of
-      that kind.
+    UserError: the file cannot be read, is too large, is not JSON, or holds a
+      value of another kind.
   """
   return parse_json(read_text(path, at_most), str(path), kind)
 
 
 def parse_json(text: str, field: str, kind: type = dict) -> Any:
-  """Returns the JSON object, or the list, that a text is.
+  """Returns the JSON object, or the JSON list, that a text encodes.
+
+  Args:
+    text: the JSON text.
+    field: what a message calls the text.
+    kind: type that the value must have, dict or list.
 
   Raises:
-    UserError: it is not JSON, or not of that kind; names the field.
+    UserError: the text is not JSON, or encodes a value of another kind.
   """
   try:
     value = json.loads(text)
-  except (ValueError, RecursionError) as error:  # also of a number too long
+  except (ValueError, RecursionError) as error:  # also for a number too long
     raise errors.UserError(field, str(error), 'valid JSON') from None
   if not isinstance(value, kind):
     raise errors.UserError(field, value, _NAMES[kind])
@@ -114,11 +128,15 @@ def parse_json(text: str, field: str, kind: type = dict) -> Any:
 def check_writable(path: os.PathLike, field: str) -> None:
   """Checks, before any work, that a file or directory can be made or changed.
 
-  A file is made and removed where `path` will lie: what permissions say is not
-  all that a file system asks.
+  It creates and removes a file where `path` will be, because permissions alone
+  do not show whether a file system accepts a file. A bucket is not checked.
+
+  Args:
+    path: the file or directory.
+    field: the user's option that leads to the path, for the message.
 
   Raises:
-    UserError: nothing can be written there; says why, and names the field.
+    UserError: nothing can be written there; the message says why.
   """
   if storage.in_bucket(path):
     return
@@ -135,11 +153,17 @@ def check_writable(path: os.PathLike, field: str) -> None:
 
 
 def check_file(path: os.PathLike, field: str) -> None:
-  """Checks, before any work, that a file can be written, or written anew.
+  """Checks, before any work, that a file can be created or overwritten.
+
+  A bucket is not checked.
+
+  Args:
+    path: the file.
+    field: the user's option that leads to the path, for the message.
 
   Raises:
-    UserError: a directory or a device is there, or nothing can be written;
-      names the field.
+    UserError: something other than a file is at the path, or nothing can be
+      written there.
   """
   if storage.in_bucket(path):
     return
@@ -149,22 +173,32 @@ def check_file(path: os.PathLike, field: str) -> None:
 
 
 def no_room(error: BaseException) -> bool:
-  """Whether an error, of the system or of TensorStore, is of a full disk."""
+  """Returns whether an error means that a file could not be stored.
+
+  The causes are a full disk, a quota, a size limit and a read-only disk. The
+  error may come from the system or from TensorStore.
+  """
   return _number(error) in _NO_ROOM
 
 
 def of_place(error: OSError) -> bool:
-  """Whether an error tells of a file, a disk or a permission, not of us."""
+  """Returns whether an error is due to a file, a disk or a permission.
+
+  If not, the error is due to this program.
+  """
   return error.filename is not None and error.errno in (*_NO_ROOM, *_OF_PLACE)
 
 
 def reason(error: BaseException) -> str:
-  """The system's words for such an error; TensorStore has many more."""
+  """Returns the system's short text for an error that `no_room` accepts.
+
+  TensorStore's own text is much longer.
+  """
   return os.strerror(_number(error))
 
 
 def _number(error: BaseException) -> int:
-  """The system's number for an error; 0: it has none."""
+  """Returns the system's number for an error, or 0 if it has none."""
   if isinstance(error, OSError):
     return error.errno or 0
   code = re.search(r"os_error_code='(\d+)'", str(error))

@@ -1,7 +1,7 @@
-"""What this machine says of itself: memory, clocks, energy.
+"""What this machine measures about itself: memory, clock rates, energy.
 
-What it does not say is absent; nothing is estimated. Energy is that of whole
-processors, whoever else uses them.
+A value that the machine does not report is left out; nothing is estimated.
+Energy is that of whole processors, even if other programs use them, too.
 """
 
 import os
@@ -19,9 +19,10 @@ _CPUINFO = pathlib.Path('/proc/cpuinfo')
 
 
 def memory() -> dict[str, float]:
-  """Peak bytes so far: of this process, and of its fullest device.
+  """Returns the peak memory so far, in bytes, of the process and of a device.
 
-  CPUs have no memory of their own, and no second figure.
+  The device is the local one with the highest peak. CPU devices have no memory
+  of their own, so there the second figure is missing.
   """
   # macOS counts in bytes, all others in KiB.
   unit = 1 if sys.platform == 'darwin' else 1024
@@ -35,7 +36,10 @@ def memory() -> dict[str, float]:
 
 
 def clocks(cpuinfo: pathlib.Path = _CPUINFO) -> dict[str, float]:
-  """MHz: the mean of the CPUs, as x86's tell, and of the slowest GPU."""
+  """Returns the mean clock rate of the CPUs and the slowest GPU's, in MHz.
+
+  Only x86 CPUs report a clock rate.
+  """
   lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
   cpus = [float(x.split(':')[1]) for x in lines if x.startswith('cpu MHz')]
   found = {'machine/cpu_mhz': sum(cpus) / len(cpus)} if cpus else {}
@@ -44,17 +48,18 @@ def clocks(cpuinfo: pathlib.Path = _CPUINFO) -> dict[str, float]:
 
 
 def cpu(cpuinfo: pathlib.Path = _CPUINFO) -> str:
-  """What the CPU calls itself, or its architecture."""
+  """Returns the model name of the CPU, or its architecture if it has none."""
   lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
   names = [x.split(':')[1].strip() for x in lines if x.startswith('model name')]
   return names[0] if names else platform.machine()
 
 
 class Energy:
-  """Joules since it was made, of this machine's CPUs and the run's GPUs.
+  """A counter of the joules that this machine's CPUs and the run's GPUs use.
 
-  CPUs count in a register that starts over after an hour or so of hard work
-  (RAPL, through Linux's powercap): ask more often.
+  It starts when it is made. CPUs are read from a register (RAPL, through
+  Linux's powercap) that starts over after about an hour of full load, so
+  `joules` must be called more often than that.
   """
 
   def __init__(self, powercap: pathlib.Path = _POWERCAP):
@@ -72,7 +77,7 @@ class Energy:
     self._gpu_mj = _gpu_millijoules()
 
   def joules(self) -> dict[str, float]:
-    """`cpu` and `gpu`, as far as they can be read."""
+    """Returns the joules so far, as far as readable, as `cpu` and `gpu`."""
     found = {}
     for i, zone in enumerate(self._zones):
       now = _integer(zone / 'energy_uj')
@@ -102,10 +107,10 @@ def _gpu_millijoules() -> int | None:
 
 
 def _of_gpus(ask: Callable[[Any, Any], int]) -> list[int]:
-  """An answer of each of the run's GPUs, or none if one cannot tell.
+  """Returns one answer for each of the run's GPUs, or [] if one cannot answer.
 
-  Asked through nvidia-ml-py (the extra `cuda`). NVML counts GPUs by their
-  place on the bus, which is CUDA's order too where they are of one kind.
+  It uses nvidia-ml-py (the extra `cuda`). NVML numbers GPUs by their place on
+  the bus; CUDA does so, too, if all GPUs are of one kind.
   """
   if jax.local_devices()[0].platform != 'gpu':
     return []

@@ -1,4 +1,4 @@
-"""Locks between processes, as files that a process holds."""
+"""Locks between processes, each on a file or a directory."""
 
 import contextlib
 import errno
@@ -12,8 +12,8 @@ from bignas_jax.system import console, storage
 from bignas_jax.values import errors
 
 _POLL_S = 0.2
-# What file systems say that have no locks: Lustre without -o flock, some NFS,
-# and NFS of a directory.
+# Errors of file systems without locks: Lustre without -o flock, some NFS, and
+# NFS if a directory is locked.
 _NO_LOCKS = (
   *(errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK),
   errno.EBADF,
@@ -24,20 +24,20 @@ _NO_LOCKS = (
 def hold(
   path: os.PathLike, field: str, allowed: str, *, wait_s: float = 0.0
 ) -> Iterator[None]:
-  """Holds a lock, which ends with the process at the latest.
+  """Holds an exclusive lock in the context, at most until the process ends.
 
-  A bucket has no locks, and some file systems have none: there, nobody is kept
-  out; of the latter a warning tells.
+  Buckets and some file systems have no locks. There, no other process is kept
+  out; for such a file system a warning says so.
 
   Args:
-    path: of the lock's file, in a directory that exists: the file stays; or
-      a directory, which is its own lock.
-    field: what the user said that leads here, such as `workdir`.
-    allowed: what is allowed, when another process holds the lock.
-    wait_s: seconds to wait for it before that is said.
+    path: the lock's file, in a directory that exists (the file stays), or a
+      directory, which then is its own lock.
+    field: the user's option that leads to the path, such as `workdir`.
+    allowed: what the message allows if another process holds the lock.
+    wait_s: seconds to wait for the lock before the error is raised.
 
   Raises:
-    UserError: another process holds it.
+    UserError: another process holds the lock.
   """
   if storage.in_bucket(path):
     yield
@@ -61,7 +61,11 @@ def hold(
 
 
 def _lock(number: int, path: os.PathLike, wait_s: float) -> None:
-  """Locks an open file; says so if it has to wait for another process."""
+  """Locks an open file, and prints a line if another process must finish first.
+
+  Raises:
+    BlockingIOError: another process still holds the lock after `wait_s`.
+  """
   end, told = time.monotonic() + wait_s, False
   while True:
     try:
@@ -79,12 +83,13 @@ _shared: list[IO] = []  # open as long as this process lives
 
 
 def share(path: os.PathLike, first: Callable[[], None]) -> None:
-  """Holds a lock beside other processes, until this one ends.
+  """Holds a lock that several processes can share, until this process ends.
 
   Args:
-    path: of the lock's file, in a directory that exists.
-    first: called if no other process holds it; those that come meanwhile wait.
-      Where there are no locks nobody knows, and it is not called.
+    path: the lock's file, in a directory that exists.
+    first: called if no other process holds the lock; processes that come during
+      the call wait for its end. It is not called where there are no locks,
+      because other processes cannot be noticed there.
   """
   if storage.in_bucket(path):
     return
@@ -104,7 +109,7 @@ def share(path: os.PathLike, first: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _opened(path: os.PathLike, is_directory: bool) -> Iterator[int]:
-  """Opens a lock's file, which is made if it is missing, or a directory."""
+  """Yields the descriptor of a directory, or of a file (made if missing)."""
   flags = os.O_RDONLY if is_directory else os.O_WRONLY | os.O_CREAT
   number = os.open(path, flags | os.O_CLOEXEC, 0o666)
   try:

@@ -1,4 +1,4 @@
-"""The mesh, and where arrays lie on it."""
+"""The device mesh, and the placement of arrays on it."""
 
 import dataclasses
 import functools
@@ -18,15 +18,16 @@ REPLICATED = PartitionSpec()
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Layout:
-  """The mesh of a run, and where its state lies.
+  """The mesh of a run, and the placement of the training state on it.
 
   Attributes:
     axes: names of the mesh's axes; the batch is split over all of them.
-    sizes: devices along each; one may be -1, all that are left.
-    rules: (pattern, axis) each. Arrays of the state whose path, such as
-      `opt_state/0/nu/head/conv/kernel`, has the pattern in it are split over
-      the axis, along their longest dimension that it divides. The first match
-      counts. Axis '', and no match: whole on every device.
+    sizes: devices along each axis; one may be -1, for all remaining devices.
+    rules: pairs (pattern, axis). An array of the state whose path, such as
+      `opt_state/0/nu/head/conv/kernel`, contains a match of the pattern is
+      split over the axis, along the longest dimension that the axis size
+      divides. The first matching rule counts. With the axis '', or without a
+      matching rule, every device has the whole array.
   """
 
   axes: tuple[str, ...] = ('data',)
@@ -58,16 +59,17 @@ def _compiles(pattern: str) -> bool:
 
 
 def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
-  """Devices in the order that JAX knows as fast for what they exchange.
+  """Returns a mesh in the device order that JAX knows as fast for collectives.
 
-  Several hosts may take turns in it: `rows` says whose each row of a batch is.
+  Devices of several hosts may alternate in that order; `rows` returns which
+  rows of a batch belong to which process.
 
   Args:
-    devices: None: all.
-    layout: None: in a row.
+    devices: None: all devices.
+    layout: None: one axis with all devices.
 
   Raises:
-    UserError: so many devices do not make a mesh of these sizes.
+    UserError: the sizes do not fit the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   layout = layout or Layout()
@@ -84,8 +86,8 @@ def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
       sizes, layout.axes, axis_types=kinds, devices=list(devices)
     )
   except (AssertionError, NotImplementedError, ValueError):
-    # JAX knows no better order of a part of a slice, of several slices, or for
-    # sizes that are no products of the slice's own.
+    # JAX has no better order for a part of a slice, for several slices, or for
+    # sizes that are not products of the slice's own.
     grid = np.array(devices).reshape(sizes)
     return Mesh(grid, layout.axes, axis_types=kinds)
 
@@ -93,17 +95,18 @@ def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
 class Batch(NamedTuple):
   """A batch that the devices of a mesh share equally."""
 
-  field: str  # of the config
+  field: str  # the config's field that says `images`
   images: int
-  group: int = 0  # images that share batch statistics; 0: no matter which
+  group: int = 0  # images that share batch statistics; 0: no such groups
 
 
 def check_batches(batches: Sequence[Batch], devices: int) -> None:
-  """Checks that so many devices can share each of the batches.
+  """Checks that a number of devices can share each batch equally.
 
   Raises:
-    UserError: images would be left over, or a group of images that share
-      statistics would be part of two devices' shares; names the field.
+    UserError: images would be left over, or a group of images that share batch
+      statistics would be neither a whole fraction nor a whole multiple of a
+      device's share; names the field.
   """
   for one in batches:
     share, left = divmod(one.images, devices)
@@ -122,7 +125,7 @@ def check_batches(batches: Sequence[Batch], devices: int) -> None:
 
 
 def can_share(batches: Sequence[Batch], devices: int) -> bool:
-  """Returns whether `check_batches` finds nothing wrong."""
+  """Returns whether `check_batches` accepts these batches and devices."""
   try:
     check_batches(batches, devices)
   except errors.UserError:
@@ -131,20 +134,21 @@ def can_share(batches: Sequence[Batch], devices: int) -> bool:
 
 
 def split(where: Mesh) -> PartitionSpec:
-  """The first dimension over all devices."""
+  """Returns the spec that splits the first dimension over all devices."""
   return PartitionSpec(where.axis_names)
 
 
 def platform(where: Mesh) -> str:
-  """Of the mesh's devices: `cpu`, `gpu` or `tpu`."""
+  """Returns the platform of a mesh's devices: `cpu`, `gpu` or `tpu`."""
   return where.devices.flat[0].platform
 
 
 def per_device(where: Mesh, in_specs, out_specs) -> Callable:
-  """Decorates a function that each device runs on its part of the batch.
+  """Returns a decorator for functions that each device runs on its own part.
 
-  Inside, gradients of replicated arguments are this device's share only; the
-  one reduction a step is the caller's (`step.update`).
+  Inside such a function, the gradients of replicated arguments cover only this
+  device's part of the batch. The caller must sum them over the devices, once a
+  step (`step.update`).
   """
   return functools.partial(
     jax.shard_map,
@@ -156,12 +160,12 @@ def per_device(where: Mesh, in_specs, out_specs) -> Callable:
 
 
 def described(where: Mesh, tree, spec: PartitionSpec):
-  """Shapes with a sharding, for compiling ahead of any array."""
+  """Returns shapes with one sharding, to compile before any array exists."""
   return jax.tree.map(lambda leaf: _placed(where, leaf, spec), tree)
 
 
 def described_by(rules: Sequence[tuple[str, str]], where: Mesh, tree):
-  """Shapes with the sharding that `Layout.rules` say."""
+  """Returns shapes with the shardings that `Layout.rules` give."""
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -187,17 +191,20 @@ def _by_rule(rules, where: Mesh, name: str, shape) -> PartitionSpec:
 
 
 def places(described):
-  """The shardings of described arrays."""
+  """Returns the shardings of a tree of arrays or described arrays."""
   return jax.tree.map(lambda leaf: leaf.sharding, described)
 
 
 def whole(where: Mesh, tree):
-  """On every device; nothing happens to arrays that are."""
+  """Returns a tree of arrays, each of them whole on every device.
+
+  An array that is placed so already is not copied.
+  """
   return jax.device_put(tree, NamedSharding(where, REPLICATED))
 
 
 def spread(where: Mesh, tree):
-  """A batch split over the mesh, from arrays that every process has whole."""
+  """Returns a batch split over the mesh, given whole to every process."""
   placed = NamedSharding(where, split(where))
   return jax.tree.map(
     lambda a: jax.make_array_from_callback(a.shape, placed, a.__getitem__),
@@ -206,12 +213,12 @@ def spread(where: Mesh, tree):
 
 
 def rows(where: Mesh, images: int, process: int | None = None) -> list[int]:
-  """Returns which rows of a batch lie on a process's devices, ascending.
+  """Returns, in ascending order, the batch rows on the devices of one process.
 
   Args:
     where: the mesh, over which the batch is split.
-    images: a batch.
-    process: its number; None: this one's.
+    images: rows of the batch.
+    process: index of the process; None: this one.
   """
   number = jax.process_index() if process is None else process
   places = NamedSharding(where, split(where)).devices_indices_map((images,))
@@ -224,7 +231,13 @@ def rows(where: Mesh, images: int, process: int | None = None) -> list[int]:
 
 
 def put(where: Mesh, tree, spec: PartitionSpec):
-  """Global arrays from host arrays: of a batch, this process's `rows`."""
+  """Returns global arrays made from each process's host arrays.
+
+  Args:
+    where: the mesh.
+    tree: host arrays; those of a batch have this process's `rows` only.
+    spec: how the global arrays are split.
+  """
   placed = NamedSharding(where, spec)
   return jax.tree.map(
     lambda a: jax.make_array_from_process_local_data(placed, np.asarray(a)),

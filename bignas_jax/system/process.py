@@ -1,6 +1,6 @@
-"""This process: which of a run's it is, and what it may use, without JAX.
+"""This process's place in a run and the CPUs it may use, without JAX.
 
-Commands ask before they print, and some of them never import JAX.
+Commands need the place before they print, and some commands never import JAX.
 """
 
 import os
@@ -10,32 +10,33 @@ _index: int | None = None  # None: alone
 
 
 def joined_as(index: int) -> None:
-  """Says once which one it is, among however many (`cluster.join`)."""
+  """Records this process's index in its run; `cluster.join` calls it once."""
   global _index
   _index = index
 
 
 def joined() -> bool:
-  """Whether there are other processes, or might have been."""
+  """Returns whether this process has joined a run, perhaps a run of one."""
   return _index is not None
 
 
 def leads() -> bool:
-  """Whether this process writes what is written once."""
+  """Returns whether this process is the leader, which writes shared files."""
   return not _index
 
 
 def label() -> str:
-  """What the lines of this process begin with; the leader's, with nothing."""
+  """Returns the prefix of this process's output lines; '' for the leader."""
   return '' if leads() else f'[{_index}] '
 
 
 def leave(status: int, grace_s: float = 5) -> None:
-  """Before an exit after an error, which the others may not know of.
+  """Makes sure that this process, which has failed, ends after a few seconds.
 
-  JAX's exit waits minutes for all processes to come to theirs. So they do if
-  they have failed alike; if they have not, this process ends with `status`
-  after a moment, and the others learn of it from its closed connections.
+  JAX's exit waits minutes for all processes to exit. If all have failed alike,
+  they do so soon. If the others do not know of the failure, this process ends
+  with `status` after `grace_s` seconds, and they notice its closed connections.
+  A process that runs alone is not affected.
   """
   if joined():
     timer = threading.Timer(grace_s, os._exit, [status])
@@ -46,7 +47,7 @@ def leave(status: int, grace_s: float = 5) -> None:
 def cores() -> int:
   """Returns how many CPUs this process may use.
 
-  Linux alone says which those are; elsewhere it may use all.
+  Only Linux reports that number; elsewhere it is taken to be all CPUs.
   """
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Directories that are replaced whole, and only where all in them is ours."""
+"""Replacement of whole directories that hold only what this package wrote."""
 
 import ctypes
 import errno
@@ -15,7 +15,7 @@ _AT_FDCWD, _EXCHANGE = -100, 2  # renameat2(2)
 _SWAP = 2  # renamex_np(2), of macOS
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
-# From a directory to the names in it, with `/`, that we have written.
+# From a directory to the names in it, with `/`, that this package has written.
 Ours = Callable[[epath.Path], Iterable[str]]
 
 
@@ -23,14 +23,15 @@ def check(out: epath.Path, ours: Ours, field: str, what: str) -> None:
   """Checks, before any work, that a directory may be made or replaced.
 
   Args:
-    out: of the directory.
-    ours: what in it would be ours.
-    field: what the user said that names it, such as `--out`.
-    what: such as `a child package`, which may be replaced.
+    out: the directory.
+    ours: returns the names of files in a directory that this package wrote.
+    field: the user's option that names the directory, such as `--out`.
+    what: the kind of directory that may be replaced, such as `a child package`.
 
   Raises:
-    UserError: it is no directory, has something in it that we have not
-      written, or nothing can be written there.
+    UserError: the path is not a directory, the directory has a file in it that
+      this package has not written, it is the current directory and not empty,
+      or nothing can be written there.
   """
   if not storage.in_bucket(out):
     if os.path.lexists(out) and not out.is_dir():
@@ -52,26 +53,29 @@ def check(out: epath.Path, ours: Ours, field: str, what: str) -> None:
 def replace(
   out: epath.Path, contents: dict[str, bytes], ours: Ours, what: str
 ) -> None:
-  """Makes a directory of files, whole or not at all, in place of an older one.
+  """Makes or replaces a directory of files, as a whole or not at all.
 
-  A process that is killed leaves the old directory or the new one. Where the
-  file system cannot exchange two directories, the old one is renamed first,
-  and a kill right then leaves both complete under other names beside it.
+  A process that is killed leaves either the old directory or the new one. If
+  the file system cannot exchange two directories, the old one is renamed first;
+  a kill right after that leaves both directories complete, under other names in
+  the same parent directory. In a bucket and in an empty directory files are
+  written one by one.
 
   Args:
-    out: that `check` has passed.
-    contents: of the files by their names, the most telling one last: in a
-      bucket and in an empty directory they are written in this order.
-    ours: as for `check`.
-    what: likewise.
+    out: a directory that `check` has accepted.
+    contents: contents of the files by name. The last file is the one that marks
+      the directory as complete: where files are written one by one, they are
+      written in this order.
+    ours: returns the names of files in a directory that this package wrote.
+    what: the kind of directory that may be replaced, such as `a child package`.
 
   Raises:
-    UserError: meanwhile, something else has come into the directory.
+    UserError: something else has come into the directory since `check`.
   """
   check(out, ours, '--out', what)
   older, known = names(out), set(ours(out))
   if storage.in_bucket(out) or (out.is_dir() and not older):
-    # Without the last of them it is none: that one goes first.
+    # The last file marks the directory as complete, so it is removed first.
     for name in sorted(older & known, key=lambda n: n != list(contents)[-1]):
       (out / name).unlink(missing_ok=True)
     for name, content in contents.items():
@@ -93,9 +97,9 @@ def replace(
 
 
 def names(directory: epath.Path, prefix: str = '') -> set[str]:
-  """Returns the names of all files below a directory, with `/`.
+  """Returns the relative names of all files below a directory, with `/`.
 
-  An empty directory is a name that ends in `/`; a link is a file.
+  An empty directory is listed with a `/` at its end. A link counts as a file.
   """
   found = set()
   for path in directory.iterdir() if directory.is_dir() else ():
@@ -109,7 +113,7 @@ def names(directory: epath.Path, prefix: str = '') -> set[str]:
 
 
 def _place(out: epath.Path) -> pathlib.Path:
-  """Returns what a path means, without links."""
+  """Returns a path with all links resolved."""
   return pathlib.Path(os.path.realpath(out))
 
 
@@ -118,7 +122,7 @@ def _is_current(out: epath.Path) -> bool:
 
 
 def _put(fresh: pathlib.Path, target: pathlib.Path) -> None:
-  """Gives the fresh directory its name, and an older one the fresh one's."""
+  """Renames the fresh directory to `target`, and an older one to its name."""
   if not target.exists():
     fresh.rename(target)
     return
@@ -134,7 +138,11 @@ def _put(fresh: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
-  """Exchanges two directories' names at once."""
+  """Exchanges the names of two directories in one atomic step.
+
+  Raises:
+    OSError: the system or the file system cannot do that, or it failed.
+  """
   libc = ctypes.CDLL(None, use_errno=True)
   a, b = os.fsencode(one), os.fsencode(other)
   if hasattr(libc, 'renameat2'):
@@ -149,7 +157,10 @@ def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
 
 
 def _remove(directory: pathlib.Path, known: set[str]) -> None:
-  """Removes the files that are known, and directories that are then empty."""
+  """Removes the known files below a directory, then the empty directories.
+
+  It stops with a warning at the first directory that holds anything else.
+  """
   for name in sorted(names(epath.Path(directory)) & known):
     (directory / name).unlink()
   inside = [pathlib.Path(path) for path, *_ in os.walk(directory)]

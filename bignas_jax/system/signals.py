@@ -1,4 +1,4 @@
-"""Signals, as the system tells them: also while Python is in a long call."""
+"""Handling of signals even while Python's main thread is in a long call."""
 
 import contextlib
 import os
@@ -13,13 +13,14 @@ ASK_TO_STOP = signal.SIGTERM, signal.SIGINT
 
 @contextlib.contextmanager
 def heard(tell: Callable[[int], None]) -> Iterator[None]:
-  """Calls `tell` from a thread with the number of each signal that comes.
+  """Calls `tell` from a thread with the number of each signal that arrives.
 
-  Python's own handlers run when the main thread comes back from the call that
-  it is in, which may take XLA's compiler minutes.
+  Python runs its own handlers only after the main thread returns from its
+  current call, and a call of XLA's compiler may take minutes.
 
   Args:
-    tell: takes the number of a signal that has a handler in Python.
+    tell: called with a signal's number; only for signals that have a handler in
+      Python.
   """
   told, tells = socket.socketpair()
   tells.setblocking(False)
@@ -44,16 +45,17 @@ def heard(tell: Callable[[int], None]) -> Iterator[None]:
 def raised(
   error: Callable[[str], BaseException], status: int, grace_s: float
 ) -> Iterator[None]:
-  """Has the first signal that asks to stop raise an error in the main thread.
+  """Makes the first stop signal raise an error in the main thread.
 
-  Others are ignored from then on, so that the error can do its work. Inside,
-  other handlers may be set for a time, and answer in its place.
+  All later stop signals are ignored, so that they cannot interrupt the handling
+  of the error. Code in the context may set other handlers for a time, which
+  then take precedence. In any thread but the main one, nothing is changed.
 
   Args:
-    error: makes the error, of the signal's name.
-    status: that the process ends with if the error has not come out of the
-      context `grace_s` after the signal: Python is in a call, or waits.
-    grace_s: seconds.
+    error: makes the error from the signal's name.
+    status: exit status of the process if the context has not ended `grace_s`
+      seconds after the signal, because Python is in a long call or waits.
+    grace_s: seconds from the signal to the forced exit.
   """
   if threading.current_thread() is not threading.main_thread():
     yield  # Python lets the main thread alone handle signals

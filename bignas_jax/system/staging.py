@@ -1,9 +1,10 @@
-"""Exports: files that come to a directory together, beside files of others.
+"""Exports: sets of files that are put into a directory which may hold others.
 
-A receipt names the files of an export, by SHA-256. Only what is as a receipt
-of ours says is ever replaced or removed. While files are moved there is no
-receipt, and two hidden ones say what is being replaced by what, so that a
-command that is killed then can be run again; what has no receipt is no export.
+A receipt is the manifest of an export: it lists the files with their SHA-256
+digests. A file is only replaced or removed if its digest is in a receipt. While
+files are moved there is no receipt; instead two hidden receipts list the old
+and the new files, so that a command that was killed then can be run again. A
+directory without a receipt holds no export.
 """
 
 import contextlib
@@ -20,16 +21,20 @@ from bignas_jax.system import console, digests, files, locks, replacing, storage
 from bignas_jax.values import errors
 
 RECEIPT, FORMAT = 'export.json', 1
-# What there was, and what there will be, while files are moved.
+# Receipts of the old and the new export while files are moved.
 UNDER_WAY = _OLDER, _NEWER = '.export.json.old', '.export.json.new'
 _WRITABLE = 'a directory that can be written to'
 
 
 def receipt(out: epath.Path, name: str = RECEIPT) -> dict[str, Any]:
-  """Returns the receipt of an earlier export, or an empty one.
+  """Returns the receipt of an earlier export, or {} if there is none.
+
+  Args:
+    out: directory of the export.
+    name: file name of the receipt.
 
   Raises:
-    UserError: a file of that name is not a receipt.
+    UserError: the file of that name is not a receipt.
   """
   path = out / name
   if not _exists(path):
@@ -51,24 +56,27 @@ def _is_receipt(found: dict[str, Any]) -> bool:
 
 
 def _told(entry: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-  """Returns what a receipt tells of the files of a format, by name."""
+  """Returns (name, facts) of each file that a receipt lists for a format."""
   return entry['files'].items()
 
 
 def _inside(name: str) -> bool:
-  """Whether a file lies where its receipt does: others are left alone."""
+  """Returns whether a name leads to a place inside its receipt's directory.
+
+  Files outside of it must never be touched.
+  """
   path = pathlib.PurePosixPath(name)
   return bool(path.parts) and not path.is_absolute() and '..' not in path.parts
 
 
 def earlier(out: epath.Path) -> dict[str, Any]:
-  """Returns the receipt of what is there, or an empty one.
+  """Returns the receipt of the export in a directory, or one without formats.
 
-  Where an export was killed while files were moved, that is what it found
-  there and has not touched.
+  If an export was killed while files were moved, the result lists the formats
+  of the older export whose files are all unchanged.
 
   Raises:
-    UserError: a file with a receipt's name is none.
+    UserError: a file with a receipt's name is not a receipt.
   """
   found = receipt(out)
   if found:
@@ -88,15 +96,15 @@ def names(found: dict[str, Any]) -> set[str]:
 
 
 def check_place(out: epath.Path, taken: Iterable[epath.Path]) -> None:
-  """Checks that a directory may be made there, or is one to export into.
+  """Checks that a directory may be made, or may be exported into.
 
   Args:
-    out: of an export.
+    out: directory of the export.
     taken: directories that have another purpose.
 
   Raises:
-    UserError: it is one of them, the current one, a file or a link, or cannot
-      be written to.
+    UserError: `out` is one of the taken directories or the current one, is a
+      file or a link, or cannot be written to.
   """
   if storage.in_bucket(out):
     return
@@ -116,15 +124,15 @@ def check_place(out: epath.Path, taken: Iterable[epath.Path]) -> None:
 def check_files(
   out: epath.Path, made: Iterable[str], older: Iterable[str]
 ) -> None:
-  """Checks that all that an export will replace or remove is ours.
+  """Checks that this package wrote all that an export replaces or removes.
 
   Args:
-    out: of the export.
-    made: names of files and directories in `out` that it will write.
+    out: directory of the export.
+    made: names of the files and directories in `out` that it will write.
     older: names of an earlier export's files that it will replace or remove.
 
   Raises:
-    UserError: one is in no receipt of ours, or has changed since.
+    UserError: a file is in no receipt, or has changed since it was written.
   """
   ours = _ours(out)
   there = {name for top in made for name in _below(out, top)}
@@ -139,7 +147,7 @@ def check_files(
 
 
 def _ours(out: epath.Path) -> dict[str, set[str]]:
-  """Returns the SHA-256s that receipts in a directory tell, by name."""
+  """Returns all SHA-256 digests that a directory's receipts list, by name."""
   found: dict[str, set[str]] = {}
   for name in (RECEIPT, *UNDER_WAY):
     for entry in receipt(out, name).get('formats', {}).values():
@@ -149,7 +157,7 @@ def _ours(out: epath.Path) -> dict[str, set[str]]:
 
 
 def _below(out: epath.Path, top: str) -> set[str]:
-  """Returns the names of what is at a place, or below it."""
+  """Returns the names of the files at a place or below it."""
   path = out / top
   if path.is_dir() and not _is_link(path):
     return replacing.names(path, f'{top}/')
@@ -170,13 +178,15 @@ def _unchanged(path: epath.Path, known: set[str]) -> bool:
 
 @contextlib.contextmanager
 def staging(out: epath.Path) -> Iterator[pathlib.Path]:
-  """Holds `out` for one export, with a hidden directory in it to write to.
+  """Holds the lock on `out` and yields a temporary directory to write to.
 
-  That one is gone at the end, and `out`, too, if it was made and is empty.
+  The temporary directory is a hidden one in `out`, or on the local disk if
+  `out` is in a bucket. It is removed at the end; so are `out` and its parents,
+  if they were made here and are empty.
 
   Raises:
-    UserError: another process holds it, nothing can be written there, or the
-      disk is full.
+    UserError: another process holds the lock, nothing can be written there, or
+      the disk is full.
   """
   stage, made = None, _missing(out)
   try:
@@ -203,14 +213,14 @@ def staging(out: epath.Path) -> Iterator[pathlib.Path]:
 
 
 def _missing(out: epath.Path) -> list[str]:
-  """Returns the directories that are to be made, the innermost first."""
+  """Returns the directories that must be made, the innermost one first."""
   if storage.in_bucket(out):
     return []
   return [str(path) for path in (out, *out.parents) if not path.exists()]
 
 
 def _name_older(out: epath.Path) -> None:
-  """Says which directories exports have left that were killed."""
+  """Warns of the temporary directories that killed exports have left."""
   for path in sorted(out.glob('.export.*.new')):
     if path.is_dir():
       console.say(f'warning: {path} is of an export that was killed; remove it')
@@ -222,13 +232,16 @@ def install(
   told: dict[str, Any],
   fresh: dict[str, Iterable[str]],
 ) -> None:
-  """Puts an export in its place, and takes an older one away.
+  """Moves an export from its temporary directory to its final place.
+
+  Files of an earlier export that the new receipt does not list are removed if
+  they are unchanged.
 
   Args:
-    out: of the export, held, and checked by `check_files`.
-    stage: where its files are, in a directory for each format.
-    told: its receipt.
-    fresh: names of the files of each format that was made.
+    out: directory of the export, locked and accepted by `check_files`.
+    stage: temporary directory, with one directory for each format in it.
+    told: the new receipt.
+    fresh: names of the new files by format.
   """
   ours, before = _ours(out), earlier(out)
   files.write_json(out / _OLDER, {'format': FORMAT} | before)
@@ -247,7 +260,7 @@ def install(
 
 
 def _move(made: pathlib.Path, target: epath.Path) -> None:
-  """Moves a file; once this returns, it is on the disk."""
+  """Moves a file to its final place, durably on return."""
   target.parent.mkdir(parents=True, exist_ok=True)
   if storage.in_bucket(target):
     target.write_bytes(made.read_bytes())
@@ -258,7 +271,7 @@ def _move(made: pathlib.Path, target: epath.Path) -> None:
 
 
 def _prune(out: epath.Path, name: str) -> None:
-  """Removes the directories of a file that has gone, if they are empty."""
+  """Removes the directories above a removed file, if they are empty."""
   if storage.in_bucket(out):
     return
   for directory in (out / name).parents:

@@ -11,16 +11,17 @@ from bignas_jax.system import process, signals
 
 
 class Stopped(BaseException):
-  """A signal asked to stop inside `StopRequest.raising`."""
+  """The error that a stop signal raises inside `StopRequest.raising`."""
 
 
 class StopRequest:
-  """Turns SIGTERM and SIGINT into an answer that a loop asks for.
+  """A context that records SIGTERM and SIGINT for a loop to ask about.
 
-  Signals reach several processes at different steps, or only one of them:
-  there, JAX notes SIGTERM, spreads the news in the background and picks the
-  first question of this class that no process has passed; to ask costs a
-  lock, not a word with the others. SIGINT is made a SIGTERM.
+  Signals reach the processes of a run at different steps, or reach only one of
+  them. In a run of several, JAX records SIGTERM, tells the other processes in
+  the background, and chooses the first call of `due` that no process has passed
+  yet; a call costs a lock, not a message to the others. SIGINT is passed on as
+  SIGTERM.
   """
 
   def __enter__(self) -> 'StopRequest':
@@ -39,7 +40,7 @@ class StopRequest:
       signal.signal(number, handler)
 
   def due(self) -> bool:
-    """Whether to stop here; all processes ask at the same points."""
+    """Returns whether to stop; all processes must ask at the same points."""
     if process.joined() and not self._requested:
       self._calls += 1
       self._requested = multihost_utils.reached_preemption_sync_point(
@@ -49,10 +50,11 @@ class StopRequest:
 
   @contextlib.contextmanager
   def raising(self) -> Iterator[Callable[[], None]]:
-    """Has a signal raise Stopped inside: for work that can be done again.
+    """Makes a stop signal raise Stopped, for work that can be done again.
 
-    Several processes have to stop at one point: there, the function that is
-    yielded raises it, which all processes call at the same points.
+    Several processes must stop at one common point. In a run of several,
+    Stopped is therefore raised only by the function that is yielded, which all
+    processes must call at the same points.
     """
 
     def check() -> None:
@@ -76,13 +78,14 @@ class StopRequest:
 
   @contextlib.contextmanager
   def promptly(self, leave: Callable[[], NoReturn]) -> Iterator[None]:
-    """Has a signal end the process at once: there is nothing to save in here.
+    """Makes a stop signal end the process at once, where nothing need be saved.
 
-    Python would tell the main thread, which may be in XLA for minutes; so the
-    system tells a thread. Several processes stop where they next ask, together.
+    A thread watches for signals, because Python tells only the main thread,
+    which may be inside XLA for minutes. In a run of several processes the
+    context does nothing: they stop together at their next call of `due`.
 
     Args:
-      leave: ends the process; called from any thread.
+      leave: ends the process; it is called from any thread.
     """
     if process.joined():
       yield

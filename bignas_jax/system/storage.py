@@ -1,8 +1,8 @@
-"""Files of a run, on a disk or in a bucket (`gs://...`).
+"""Files of a run, on a disk or in a bucket (`gs://...`), as `epath.Path`s.
 
-Both are `epath.Path`s. An object of a bucket appears whole or not at all, is
-never appended to or renamed, and a directory is there as long as something is
-in it. Only what follows from that is in this file.
+An object in a bucket appears as a whole or not at all, cannot be appended to or
+renamed, and a directory exists as long as it holds an object. This file has
+only the operations that differ because of that.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ _BUCKETS = 'gs://'
 
 
 def path(text: str, field: str = 'path') -> epath.Path:
-  """Where a user says that something lies.
+  """Returns the path that a user's text names.
 
   Args:
-    text: what was said.
-    field: where it was said.
+    text: the user's text.
+    field: the user's option that holds the text, for the message.
 
   Raises:
-    UserError: what it needs is not installed, or nobody knows what it is.
+    UserError: the text is no path, its scheme is unknown, or the package that
+      reads buckets is not installed.
   """
   scheme, found, _ = text.partition('://')
   if found and scheme + found != _BUCKETS:
@@ -41,26 +42,28 @@ def path(text: str, field: str = 'path') -> epath.Path:
 
 
 def in_bucket(where: os.PathLike) -> bool:
+  """Returns whether a path is in a bucket."""
   return os.fspath(where).startswith(_BUCKETS)
 
 
 def absolute(where: epath.Path) -> epath.Path:
+  """Returns the absolute form of a path; a path in a bucket has one already."""
   return where if in_bucket(where) else where.absolute()
 
 
 def beside(where: os.PathLike | str) -> str:
-  """Returns a name for what will become `where`, that nobody else uses.
+  """Returns a unique hidden name in the directory of `where`.
 
-  It is hidden and lies in the same directory.
+  A file or directory is written under that name before it becomes `where`.
   """
   folder, name = os.path.split(os.fspath(where))
   return os.path.join(folder, f'.{name[:200]}.{uuid.uuid4().hex[:12]}.new')
 
 
 def write(where: epath.Path, content: str | bytes) -> None:
-  """Writes a whole file or none; once this returns, it is on the disk.
+  """Writes a whole file or none; on a disk it is durable on return.
 
-  A link stays, and what it leads to is written.
+  If the path is a link, the link stays and its target is written.
 
   Raises:
     OSError: nothing can be written there; an older file is intact.
@@ -86,27 +89,29 @@ def write(where: epath.Path, content: str | bytes) -> None:
 
 
 def sync(directory: os.PathLike | str) -> None:
-  """Has the disk know which names are in a directory."""
+  """Makes a directory's names, or a file's content, durable on the disk."""
   number = os.open(directory or '.', os.O_RDONLY)
   try:
     os.fsync(number)
   except OSError as error:
     if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-      raise  # those are of file systems that cannot, and need not
+      raise  # file systems with these errors cannot sync, and need not
   finally:
     os.close(number)
 
 
 def append(where: epath.Path, text: str, durable: bool = False) -> None:
-  """Appends to a file, which is made if missing; in a bucket, anew.
+  """Appends a text to a file, which is made if missing.
+
+  An object in a bucket is written anew.
 
   Args:
     where: the file.
-    text: comes whole or not at all.
-    durable: once this returns, the text is on the disk.
+    text: what to append, as a whole or not at all.
+    durable: whether the text must be on the disk on return.
 
   Raises:
-    OSError: it cannot be written; the file is as it was.
+    OSError: the text cannot be written; the file is as it was.
   """
   if in_bucket(where):
     where.write_text((where.read_text() if where.exists() else '') + text)
@@ -125,9 +130,10 @@ def append(where: epath.Path, text: str, durable: bool = False) -> None:
 
 
 def _tell(error: BaseException, where: os.PathLike | str) -> None:
-  """Has an error of the system name the file that is meant.
+  """Sets the file name of a system error to the file that the caller meant.
 
-  The system names none where there is no room, and we write beside it.
+  The system gives no name if the disk is full, and `write` writes to a
+  temporary file.
   """
   if isinstance(error, OSError):
     error.filename = os.fspath(where)

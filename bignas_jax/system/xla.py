@@ -1,4 +1,4 @@
-"""What a process tells XLA."""
+"""Settings of XLA: compiler options, compilation, and the program cache."""
 
 import contextlib
 import zlib
@@ -17,12 +17,12 @@ _ZLIB = b'\x78'  # what its streams begin with
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
-  """XLA's options for a platform, such as `cpu`.
+  """Returns XLA's options for a platform, such as `cpu`.
 
-  On CPUs its older emitters of fused loops take two thirds of the time to
-  compile, for code that runs as fast, where they are still there; and
-  optimization barriers are kept until loops are fused, which otherwise fuses
-  across them and is a fifth slower (docs/performance.md).
+  On CPUs there are two. XLA's older emitters of fused loops compile in two
+  thirds of the time, to code that is as fast; they are used where they still
+  exist. Optimization barriers are kept until loops are fused, because XLA
+  otherwise fuses across them, which is a fifth slower (docs/performance.md).
   """
   if platform != 'cpu':
     return {}
@@ -34,10 +34,11 @@ def compiler_options(platform: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-  """Has what is compiled inside multiply float32 as float32.
+  """Makes programs compiled in the context multiply float32 at full precision.
 
-  TPUs round factors to bfloat16 by default, and some GPUs to TensorFloat-32.
-  CPUs do not, and their programs stay those that are compiled outside.
+  By default, TPUs round factors to bfloat16 and some GPUs to TensorFloat-32.
+  CPUs do not round, so there the setting, and with it each program, stays as it
+  is outside of the context.
   """
   if jax.devices()[0].platform == 'cpu':
     yield
@@ -50,20 +51,21 @@ def compile_all(
   lower: Mapping[Any, Callable[[], Any]],
   finish: Callable[[Any, Any], Any] = lambda name, lowered: lowered.compile(),
 ) -> dict[Any, Any]:
-  """Compiles side by side, in the order given: the slowest belong first.
+  """Compiles programs in parallel, and starts them in the given order.
 
-  They are traced one after the other, since Python does one thing at a time;
-  XLA, which releases the interpreter, compiles those that are traced.
+  The slowest programs belong first. Python traces the programs one by one,
+  since it can do only one thing at a time; XLA compiles those that are traced
+  in threads, since it releases Python's global lock.
 
   Args:
-    lower: by name, what traces and lowers a program.
-    finish: what becomes of (name, lowered), in a thread.
+    lower: for each name, a function that traces and lowers a program.
+    finish: called in a thread with (name, lowered); the default compiles.
 
   Returns:
-    By name, what `finish` returned.
+    For each name, what `finish` returned.
 
   Raises:
-    Exception: the first that a program raises, at once.
+    Exception: the first one that any program raises, at once.
   """
   pool = futures.ThreadPoolExecutor(process.cores())
   waiting: dict[Any, futures.Future] = {}
@@ -86,7 +88,7 @@ def _raise_failures(waiting: Iterable[futures.Future]) -> None:
 
 
 def peak_bytes(compiled: Any) -> int:
-  """What a compiled program takes of each device's memory."""
+  """Returns the bytes that a compiled program takes of each device's memory."""
   memory = compiled.memory_analysis()
   return (
     memory.argument_size_in_bytes
@@ -99,7 +101,7 @@ def peak_bytes(compiled: Any) -> int:
 
 @contextlib.contextmanager
 def traces() -> Iterator[list[str]]:
-  """Yields a list of what JAX traces, lowers or compiles meanwhile."""
+  """Yields a list that grows with what JAX traces, lowers or compiles."""
   seen: list[str] = []
 
   def note(event: str, duration_secs: float, **details: Any) -> None:
@@ -115,11 +117,11 @@ def traces() -> Iterator[list[str]]:
 
 
 def keep_programs(directory: epath.Path) -> None:
-  """Keeps compiled programs there, unless the user has named a place.
+  """Sets the directory of JAX's program cache, unless the user has set one.
 
-  They are found again wherever the place is moved to, and however it is
-  spelt: JAX would have XLA keep files of its own there, whose path, on all
-  platforms, becomes part of what programs are known by.
+  The cache stays valid if the directory is moved or its path is spelt in
+  another way. For that, files that XLA would keep there itself are turned off,
+  because on all platforms their path would become part of each cache key.
   """
   jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')
   if jax.config.values['jax_compilation_cache_dir'] is None:
@@ -129,7 +131,7 @@ def keep_programs(directory: epath.Path) -> None:
 
 
 def _put_in_order(directory: epath.Path) -> None:
-  """Drops what is torn, unless another process may be writing it."""
+  """Removes incomplete entries, unless another process may be writing them."""
   try:
     directory.mkdir(parents=True, exist_ok=True)
     locks.share(directory / '.lock', lambda: _drop_torn(directory))
@@ -140,10 +142,11 @@ def _put_in_order(directory: epath.Path) -> None:
 
 
 def _drop_torn(directory: epath.Path) -> None:
-  """Removes what a killed run was writing, as far as zlib can tell.
+  """Removes entries that a killed process left incomplete, if zlib can tell.
 
-  JAX writes an entry in place, and leaves it alone once it exists: a torn one
-  would be compiled anew by every later process. In a bucket none is torn.
+  JAX writes an entry in place and never replaces one, so every later process
+  would compile the program of an incomplete entry again. In a bucket no entry
+  is ever incomplete.
   """
   for path in directory.glob('*-cache'):
     content, stream = path.read_bytes(), zlib.decompressobj()
@@ -160,7 +163,11 @@ def _drop_torn(directory: epath.Path) -> None:
 
 @contextlib.contextmanager
 def programs_not_kept() -> Iterator[None]:
-  """For devices that are described, not there: JAX could not read them back."""
+  """Turns the program cache off in the context.
+
+  JAX could not read back programs for devices that are only described and are
+  not in this machine.
+  """
   before = jax.config.values['jax_enable_compilation_cache']
   _enable_cache(False)
   try:
