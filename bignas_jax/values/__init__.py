@@ -1,1 +1,1 @@
-"""Mistakes and how commands end, types and ranges, stored JSON."""
+"""Checked values: errors, annotated types and ranges, stored JSON, text."""

@@ -1,4 +1,4 @@
-"""What annotations of fields say: kinds, choices and ranges, also in words."""
+"""Annotations of fields: their kinds, choices and ranges, also in words."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def taken_apart(kind: Any) -> tuple[Meta | None, Any]:
-  """Returns an annotation's range, if it has one, and its type."""
+  """Returns an annotation's range, or None, and its type."""
   if typing.get_origin(kind) is not Annotated:
     return None, kind
   kind, *more = typing.get_args(kind)
@@ -33,24 +33,27 @@ def taken_apart(kind: Any) -> tuple[Meta | None, Any]:
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
-  """Returns the members of a union; of anything else, itself."""
+  """Returns the members of a union, or the type itself if it is no union."""
   _, kind = taken_apart(kind)
   union = typing.get_origin(kind) in (typing.Union, types.UnionType)
   return typing.get_args(kind) if union else (kind,)
 
 
 def has_fields(kind: Any) -> bool:
-  """Whether it is a dataclass."""
+  """Returns whether an annotation is a dataclass."""
   return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def is_tuple(kind: Any) -> bool:
-  """Whether it is a tuple."""
+  """Returns whether an annotation is a tuple."""
   return typing.get_origin(taken_apart(kind)[1]) is tuple
 
 
 def is_text(kind: Any) -> bool:
-  """Whether text may be a value of it: a choice of names is text, too."""
+  """Returns whether text may be a value of an annotation.
+
+  A choice of names (a Literal with a str in it) counts as text.
+  """
   for one in alternatives(kind):
     choices = typing.get_args(one) if typing.get_origin(one) is Literal else ()
     if one is str or any(isinstance(choice, str) for choice in choices):
@@ -68,7 +71,7 @@ def fields(kind: type) -> dict[str, Any]:
 def inner(kind: Any, step: Step) -> Any:
   """Returns the annotation of a field, of a tuple's entry or a dict's value.
 
-  Any, where it says nothing about it.
+  If the outer annotation says nothing about it, the result is Any.
   """
   for one in alternatives(kind):
     arguments = typing.get_args(taken_apart(one)[1])
@@ -86,7 +89,8 @@ def describe(kind: Any, value: Any = None) -> str:
 
   Args:
     kind: the annotation.
-    value: a wrong one; of choices, the one that was probably meant is named.
+    value: a value that is not allowed; if `kind` is a choice, the text names
+      the choice that was probably meant.
   """
   meta, kind = taken_apart(kind)
   arguments, origin = typing.get_args(kind), typing.get_origin(kind)
@@ -116,9 +120,10 @@ def _tuple(arguments: tuple[Any, ...]) -> str:
 
 
 def _range(noun: str, meta: Meta, value: Any) -> str:
-  """Returns such as `a whole number >= 1` or `0 <= number < 1`.
+  """Returns a range in words, such as `a whole number >= 1`.
 
-  What 32 bits hold is said of a number that is larger.
+  A range with two ends reads like `0 <= number < 1`. A highest value that is
+  only the limit of 32 bits is named only if the value exceeds it.
   """
   low = meta.ge if meta.ge is not None else meta.gt
   high = meta.le if meta.le is not None else meta.lt

@@ -1,4 +1,4 @@
-"""How commands end: a mistake of the user in one line, a no, a signal."""
+"""Errors that end a command: a user's mistake, a negative answer, a signal."""
 
 import contextlib
 import difflib
@@ -10,12 +10,12 @@ FAILED = 1
 USER_ERROR = 2
 PREEMPTED = 75
 
-# Of data that are not where they were.
+# What to do about data that are not where they were.
 MOVED = '(data that have moved: --data=DIRECTORY, or --config.data.directory)'
 
 
 class UserError(ValueError):
-  """A mistake that the user can mend; commands exit with status 2 on it."""
+  """A mistake that the user can correct; commands exit with status 2 on it."""
 
   def __init__(self, field: str, value: object, allowed: str):
     told = f'{field}: got {_short(value)}; allowed: {allowed}'
@@ -27,21 +27,21 @@ class UserError(ValueError):
 
   @classmethod
   def quoted(cls, text: str) -> 'UserError':
-    """The one that another process has raised, from its text."""
+    """Returns a UserError with the text of one that another process raised."""
     error = cls.__new__(cls, text)  # sets what str() shows
     error.field = text.partition(': ')[0]
     return error
 
 
 class Preempted(BaseException):
-  """The command was asked to stop, and what it had finished is saved.
+  """A request to stop the command; what it had finished is saved.
 
-  No Exception: what handles errors does not handle this.
+  It is no Exception, so that code which handles errors does not catch it.
   """
 
 
 class Failed(Exception):
-  """The answer is no: the reason for a person, and the result in full."""
+  """A command's negative answer: a reason for a person, and the full result."""
 
   def __init__(self, reason: str, result: dict[str, Any]):
     super().__init__(reason)
@@ -50,7 +50,7 @@ class Failed(Exception):
 
 @contextlib.contextmanager
 def within(place: object) -> Iterator[None]:
-  """Adds the place, such as a file, to what is said of a field in it."""
+  """Adds a place, such as a file, to the field name of an error inside."""
   try:
     yield
   except UserError as error:
@@ -58,7 +58,7 @@ def within(place: object) -> Iterator[None]:
 
 
 def one_of(names: Iterable[str], wrong: object = None) -> str:
-  """Says which names are allowed, and which one was probably meant."""
+  """Returns in words which names are allowed, and which was probably meant."""
   names = sorted(map(str, names))
   text = 'one of ' + ', '.join(names)
   close = [] if wrong is None else difflib.get_close_matches(str(wrong), names)
@@ -75,5 +75,5 @@ def _short(value: object) -> str:
     text = ' '.join(repr(value).split())
   except Exception:  # such as a number of more digits than Python writes
     text = f'{article(type(value).__name__)} that cannot be shown'
-  # A path says most at its end.
+  # The end of a path is its most informative part.
   return text if len(text) <= 120 else f'{text[:40]}...{text[-77:]}'

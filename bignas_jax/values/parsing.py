@@ -1,4 +1,4 @@
-"""Values from text: of a command's options and of a config's overrides."""
+"""Values parsed from the text of command options and config overrides."""
 
 import ast
 import warnings
@@ -6,22 +6,22 @@ from typing import Any
 
 from bignas_jax.values import annotations, errors, schema
 
-# What text is that is no literal, or too much of one.
+# Errors of `literal_eval` for text that is no literal, or too large a one.
 _NO_LITERAL = ValueError, SyntaxError, TypeError, MemoryError, RecursionError
 _WORDS = {'true': True, 'false': False}
 
 
 def value(kind: Any, text: str, field: str) -> Any:
-  """Returns a value of an annotated type from its text.
+  """Returns a value of an annotated type, parsed from text.
 
   Args:
-    kind: the annotation. Where it allows text, the text is the value; where it
-      does not, it is a literal of Python, or `true` or `false`.
-    text: such as `3` or `(1, 2)`.
-    field: what the value is called in a message.
+    kind: the annotation. If it allows text, the text is the value; if it does
+      not, the text is a Python literal, or `true` or `false`.
+    text: the text, such as `3` or `(1, 2)`.
+    field: name of the value in a message.
 
   Raises:
-    UserError: it is no such value; names the field and what is allowed.
+    UserError: the text is no such value; names the field and what is allowed.
   """
   if annotations.is_text(kind):
     return schema.convert(kind, text, field)

@@ -1,9 +1,9 @@
-"""Types, choices and ranges of what people and files say, checked in one place.
+"""Checks of the types, choices and ranges of all values from outside.
 
-A dataclass says what its fields may be in their annotations, such as
-`Annotated[int, Meta(ge=1)]` or `Literal['sum', 'mean']`. Everything that comes
-from a config file, an override, an option or a JSON file goes through
-`convert` or `check`.
+A dataclass says in its annotations what its fields may be, such as
+`Annotated[int, Meta(ge=1)]` or `Literal['sum', 'mean']`. Every value from a
+config file, an override, an option or a JSON file goes through `convert` or
+`check`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ Positive = Annotated[float, Meta(gt=0)]
 AtLeastZero = Annotated[float, Meta(ge=0)]
 PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 
-# Of msgspec's paths: `$.a.b[0]`, and `$.a[...]` for some value of a dict.
+# A step in msgspec's paths: `$.a.b[0]`, or `$.a[...]` for some dict value.
 _STEP = re.compile(r'\.(\w+)|\[(\d+|\.\.\.)\]')
 _MISSING = re.compile(r'missing required field `(\w+)`')
 _PLAIN = (str, int, float, type(None))  # what is in dicts and lists
@@ -40,18 +40,19 @@ _PLAIN = (str, int, float, type(None))  # what is in dicts and lists
 def convert(
   kind: type[T], value: Any, field: str = '', *, others: bool = False
 ) -> T:
-  """Returns a typed value made of plain ones: dicts, lists, numbers, text.
+  """Returns a typed value made from dicts, lists, numbers and text.
 
   Args:
     kind: a dataclass, or any other annotation that msgspec knows.
-    value: of a JSON file, or of `plain`.
-    field: what the value is called in a message; '' for the outermost. Of a
-      file: its path and a colon.
-    others: leave out fields that no dataclass has, wherever they are.
+    value: a value of a JSON file, or one that `plain` returned.
+    field: name of the value in a message: '' for the outermost value, or a
+      file's path and a colon.
+    others: whether to leave out, at any depth, fields that no dataclass has; if
+      False, they are errors.
 
   Raises:
-    UserError: a field is missing or unknown, of another type, out of its
-      range, not one of its choices, or not finite. It names the field.
+    UserError: a field is missing or unknown, has a wrong type, is out of its
+      range, is none of its choices, or is not finite; names the field.
   """
   try:
     return _convert(kind, value, field, others)
@@ -78,14 +79,15 @@ def _convert(kind: type[T], value: Any, field: str, others: bool) -> T:
 
 
 def check(value: T, field: str = '') -> T:
-  """Checks a dataclass, and returns it with its fields in their types.
+  """Checks a dataclass and returns it with its fields in their types.
 
   Args:
-    value: whose fields may hold anything, such as a list in place of a tuple.
-    field: what the dataclass is called in a message.
+    value: a dataclass whose fields may hold anything, such as a list in place
+      of a tuple.
+    field: name of the dataclass in a message.
 
   Raises:
-    UserError: as `convert` does.
+    UserError: a field is wrong in a way that `convert` refuses.
   """
   return convert(type(value), plain(value), field)
 
@@ -133,7 +135,7 @@ def unknown(
 def _refusal(
   kind: Any, value: Any, field: str, error: msgspec.ValidationError
 ) -> errors.UserError:
-  """Returns msgspec's complaint in our words."""
+  """Returns a UserError for msgspec's error, in this package's words."""
   _, _, place = str(error).partition('`$')
   found = _STEP.findall(place)
   steps = [name or (None if i == '...' else int(i)) for name, i in found]
@@ -153,9 +155,9 @@ def _refusal(
 def _followed(
   kind: Any, value: Any, field: str, steps: Sequence[Step | None]
 ) -> tuple[str, Any, Any]:
-  """Returns the path, the annotation and the value inside of another.
+  """Returns the path, the annotation and the value that steps lead to.
 
-  A step of None leads to the first value of a dict that is not right.
+  A step of None leads to the first value of a dict that does not fit.
   """
   for step in steps:
     if step is None:
@@ -178,14 +180,14 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def _joined(field: str, name: str) -> str:
-  """Returns the path of a field inside another, or in a file."""
+  """Returns the path of a field inside another one, or in a file."""
   if not field:
     return name
   return f'{field} {name}' if field.endswith(':') else f'{field}.{name}'
 
 
 def _within(path: str, error: errors.UserError) -> errors.UserError:
-  """Returns what a dataclass says of itself, with the place where it is."""
+  """Returns a dataclass's own error with the dataclass's place added."""
   if not path:
     return error
   name = error.field.partition('.')[0]  # such as `space` of `space.width`
@@ -197,7 +199,7 @@ def _within(path: str, error: errors.UserError) -> errors.UserError:
 def _leaves(
   value: Any, place: tuple[Step, ...] = ()
 ) -> Iterator[tuple[tuple[Step, ...], Any]]:
-  """Yields place and value of what is in dicts and lists."""
+  """Yields place and value of everything in nested dicts and lists."""
   if isinstance(value, dict):
     for name, inner in value.items():
       yield from _leaves(inner, (*place, name))

@@ -1,8 +1,8 @@
-"""Values of files that another version of this package may have written.
+"""Values in files that another version of this package may have written.
 
-A field that a file lacks has its default, which means what versions did that
-did not know the field. A field that this version does not know is refused: what
-it says would be left out without a word.
+A field that a file lacks gets its default, which means what versions without
+the field did. A field that this version does not know is an error, because
+ignoring it could silently change the meaning of the file.
 """
 
 from typing import Any, TypeVar
@@ -14,17 +14,17 @@ T = TypeVar('T')
 
 
 def convert(kind: type[T], value: Any, field: str, version: str) -> T:
-  """Returns a typed value.
+  """Returns a typed value made from a JSON file's value.
 
   Args:
     kind: a dataclass.
-    value: of a JSON file.
-    field: what it is called in a message.
-    version: of this package, which wrote the file.
+    value: the value in the file.
+    field: name of the value in a message.
+    version: the version of this package that wrote the file.
 
   Raises:
-    UserError: a field is unknown; names both versions. Or as
-      `schema.convert` does.
+    UserError: a field is unknown (names both versions), or is wrong in another
+      way that `schema.convert` refuses.
   """
   for path, name, _ in schema.unknown(kind, value, field):
     raise errors.UserError(
@@ -36,15 +36,15 @@ def convert(kind: type[T], value: Any, field: str, version: str) -> T:
 
 
 def check_format(found: dict[str, Any], known: int, place: str) -> None:
-  """Checks that this version can read a file, before anything else in it.
+  """Checks, before anything else in a file, that this version can read it.
 
   Args:
-    found: the JSON object in the file; without `format`, it is of format 1.
-    known: the highest format that is known.
-    place: the file.
+    found: the JSON object in the file; without `format`, it has format 1.
+    known: the highest format that this version knows.
+    place: the file, as a message names it.
 
   Raises:
-    UserError: it cannot; names both versions.
+    UserError: this version cannot read the file; names both versions.
   """
   number: Any = schema.Natural
   number = schema.convert(number, found.get('format', 1), f'{place}: format')
@@ -58,7 +58,10 @@ def check_format(found: dict[str, Any], known: int, place: str) -> None:
 
 
 def version_of(found: dict[str, Any]) -> str:
-  """The version that wrote a file, in words; `config.json` has it outside."""
+  """Returns the version that wrote a file, or `unknown`.
+
+  It is in the file's object `source` or, as in `config.json`, at the top level.
+  """
   source = found.get('source')
   where = source if isinstance(source, dict) else found
   return str(where.get('version', 'unknown'))

@@ -1,11 +1,11 @@
-"""Nested dataclasses and dicts: reach into, leave out, compare."""
+"""Operations on nested dataclasses and dicts: access, filtering, comparison."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def get(value: Any, path: str) -> Any:
-  """The field at a dotted path, such as `schedule.name`."""
+  """Returns the field at a dotted path, such as `schedule.name`."""
   for name in path.split('.'):
     value = getattr(value, name)
   return value
@@ -14,8 +14,8 @@ def get(value: Any, path: str) -> Any:
 def encodable(value: Any) -> Any:
   """Returns a JSON value whose text can be written as UTF-8.
 
-  The name of a folder that is not UTF-8 has characters which cannot: they are
-  shown as escape sequences.
+  The name of a folder may not be UTF-8; characters of it that cannot be encoded
+  become escape sequences.
   """
   if isinstance(value, dict):
     return {encodable(name): encodable(inner) for name, inner in value.items()}
@@ -27,7 +27,7 @@ def encodable(value: Any) -> Any:
 
 
 def without(fields: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-  """Nested dicts, but for what lies at the dotted paths."""
+  """Returns nested dicts without the values at the dotted paths."""
   left = {}
   for name, value in fields.items():
     inside = [p[len(name) + 1 :] for p in paths if p.startswith(f'{name}.')]
@@ -37,7 +37,7 @@ def without(fields: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
 
 
 def differences(a: Any, b: Any, path: str = '') -> list[str]:
-  """Names of the fields in which two nested dicts differ, with both values."""
+  """Returns one text, with both values, per field that differs in two dicts."""
   if isinstance(a, dict) and isinstance(b, dict):
     return [
       line
