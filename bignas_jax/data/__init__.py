@@ -1,1 +1,1 @@
-"""From bytes to batches; nothing here knows an architecture."""
+"""Input data, from encoded images to batches; independent of architectures."""

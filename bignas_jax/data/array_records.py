@@ -1,7 +1,7 @@
-"""Images in ArrayRecord files, laid out as TensorFlow Datasets does.
+"""Images in ArrayRecord files, laid out as TensorFlow Datasets (TFDS) does.
 
 A directory holds `NAME-SPLIT.array_record-00000-of-00064` and so on, whose
-records are tf.train.Examples, and `label.labels.txt`, a class a line.
+records are tf.train.Examples, and `label.labels.txt`, one class a line.
 """
 
 import dataclasses
@@ -24,20 +24,21 @@ from bignas_jax.system import files
 from bignas_jax.values import errors
 
 LABELS = 'label.labels.txt'
-# TFDS gives ImageNet's `test` no labels, and calls what has them `validation`.
+# Names of the test split. TFDS's `test` of ImageNet has no labels; the images
+# with labels are in `validation`.
 _TEST = ('validation', 'test')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource:
-  """Images of a split, opened when asked for.
+  """Images of a split, each read when it is asked for.
 
   Attributes:
-    records: all of the split's.
-    indices: of those that belong to the source.
-    classes: their names.
-    channels: 3 (RGB) or 1 (gray), whatever the image has.
-    shards: names of the split's files, and how many images each has.
+    records: all records of the split.
+    indices: indices of the records that belong to the source.
+    classes: names of the classes.
+    channels: 3 (RGB) or 1 (gray), whatever the stored image has.
+    shards: name and number of images of each of the split's files.
   """
 
   records: ArrayRecordDataSource
@@ -56,6 +57,7 @@ class RecordSource:
     return decode.open_image(image, self.channels), label
 
   def name(self, index: int) -> str:
+    """Returns a record's index and, if it is readable, its file name."""
     try:
       name = self._example(index)[0]
     except decode.Damaged:
@@ -63,41 +65,46 @@ class RecordSource:
     return f'record {self.indices[index]} {name}'.rstrip()
 
   def subset(self, indices: Sequence[int]) -> 'RecordSource':
+    """Returns the images at some indices, in their order."""
     return dataclasses.replace(self, indices=self.indices[np.asarray(indices)])
 
   def digest(self) -> str:
-    """Of names and lengths of all files, and of which images are meant."""
+    """Returns the SHA-256 of the files' names and lengths and the indices."""
     found = hashlib.sha256(json.dumps(self.shards).encode())
     found.update(self.indices.astype('<i8').tobytes())
     return found.hexdigest()
 
   def _example(self, index: int) -> tuple[str, bytes, int]:
-    """File name, encoded image and label; raises Damaged if there are none."""
+    """Returns file name, encoded image and label of an image.
+
+    Raises:
+      Damaged: the record cannot be read, or has no image or no label.
+    """
     try:
       record = self.records[self.indices[index]]
-    except (OSError, RuntimeError) as error:  # of one record: others are read
+    except (OSError, RuntimeError) as error:  # other records may be readable
       raise decode.Damaged(str(error).partition(';')[0]) from None
     return tf_examples.decode(record)
 
 
 def shard(name: str, split: str, index: int, shards: int) -> str:
-  """TFDS's name of a file."""
+  """Returns TFDS's name of one of a split's files."""
   return f'{name}-{split}.array_record-{index:05}-of-{shards:05}'
 
 
 def read(
   directory: str, name: str, channels: int
 ) -> tuple[RecordSource, RecordSource]:
-  """Training and test images, in the order of the files.
+  """Returns training and test images, in the order of the files.
 
   Args:
-    directory: with the files in it, or in NAME/VERSION inside it; the newest
-      version is taken.
-    name: of the dataset.
-    channels: of the images wanted.
+    directory: holds the files, or has them in NAME/VERSION inside it; of
+      several versions, the newest is read.
+    name: name of the dataset.
+    channels: channels of the images wanted.
 
   Raises:
-    UserError: files are missing or no ArrayRecord; says which.
+    UserError: files are missing or are no ArrayRecord; says which.
   """
   root = _root(directory, name)
   labels = root / LABELS
@@ -130,7 +137,7 @@ def _root(directory: str, name: str) -> pathlib.Path:
 
 
 def _found(root: pathlib.Path, name: str) -> list[pathlib.Path]:
-  """Files of the dataset; not those that are being written."""
+  """Returns the finished files of the dataset, sorted by name."""
   kind = re.compile(rf'{name}-\w+\.array_record-\d+-of-\d+')
   return sorted(p for p in root.glob(f'{name}-*') if kind.fullmatch(p.name))
 
@@ -149,7 +156,7 @@ def _split(
     first = shard(name, split, 0, 1).replace('00001', 'N')
     raise _error(root, f'a directory with files {first} and so on')
   shards = int(found[0].name.rpartition('-')[2])
-  # Without one of them, each image would have another index.
+  # If a file were missing, images would have other indices.
   for index in range(shards):
     path = root / shard(name, split, index, shards)
     if not path.is_file():
@@ -171,10 +178,16 @@ def _split(
 
 
 def count(path: os.PathLike | str, field: str = 'data.directory') -> int:
-  """Records in a file; only closing it tells that it is truncated.
+  """Returns the number of records in a file.
+
+  The reader is closed for that, since only then it notices a truncated file.
+
+  Args:
+    path: the file.
+    field: the user's option that names the directory, for the message.
 
   Raises:
-    UserError, naming `field`: the file is not whole, or empty.
+    UserError: the file is incomplete or empty.
   """
   found, reason = 0, 'it has no records'
   try:

@@ -1,8 +1,8 @@
-"""AutoAugment and RandAugment as data.
+"""AutoAugment and RandAugment, with their policies as tables.
 
-A policy is a tuple of sub-policies, of which each image gets one; an operation
-in it is a name, a probability and a level from 0 to 10, which `OPERATIONS`
-translates. Images are uint8 and have their final size.
+A policy is a tuple of sub-policies, one of which is drawn for each image. An
+operation in it is a name, a probability and a level from 0 to 10; `OPERATIONS`
+translates the level. Images are uint8 and have their final size.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from bignas_jax.data import color_ops
 Operation = tuple[str, float, float]  # name, probability, level
 Policy = tuple[tuple[Operation, Operation], ...]
 
-# The paper's 150 pixels, in the 331 of its images.
+# The largest shift over the width: 150 of 331 pixels in the paper's images.
 _FARTHEST = 150 / 331
 
 
@@ -23,9 +23,9 @@ def _enhance(level: float) -> float:
   return 0.1 + 0.18 * level
 
 
-# Name: what it does; what the level means to it (None: nothing); whether its
-# sign is drawn (AutoAugment, table 6). Lower levels of `Solarize` and of both
-# kinds of `Posterize` are the stronger ones.
+# For each name: the function; how a level becomes its argument (None: it takes
+# none); whether the argument's sign is drawn (AutoAugment, table 6). Lower
+# levels of `Solarize` and of both kinds of `Posterize` are the stronger ones.
 OPERATIONS: dict[str, tuple[Callable[..., Any], Callable | None, bool]] = {
   'AutoContrast': (color_ops.auto_contrast, None, False),
   'Brightness': (color_ops.brightness, _enhance, False),
@@ -131,15 +131,15 @@ RANDAUGMENT = (
 def autoaugment(
   rng: np.random.Generator, image: np.ndarray, policy: Policy
 ) -> np.ndarray:
-  """Applies one of a policy's sub-policies, each operation by its chance.
+  """Applies a randomly drawn sub-policy, each operation with its probability.
 
   Args:
     rng: draws the sub-policy, whether each operation is applied, and signs.
     image: uint8 [height, width, channels], with 1 or 3 channels.
-    policy: one of AUTOAUGMENT.
+    policy: one of the policies in AUTOAUGMENT.
 
   Returns:
-    The same shape and type.
+    An image with the input's shape and type.
   """
   for name, probability, level in policy[int(rng.integers(len(policy)))]:
     if rng.random() < probability:
@@ -150,16 +150,16 @@ def autoaugment(
 def randaugment(
   rng: np.random.Generator, image: np.ndarray, layers: int, magnitude: float
 ) -> np.ndarray:
-  """Applies `layers` of RANDAUGMENT one after the other, drawn uniformly.
+  """Applies `layers` operations of RANDAUGMENT in a row, drawn uniformly.
 
   Args:
-    rng: draws the operations, and signs.
+    rng: draws the operations and their signs.
     image: uint8 [height, width, channels], with 1 or 3 channels.
-    layers: how many; the paper's N.
-    magnitude: the level of each of them, 0 to 10; the paper's M.
+    layers: number of operations; the paper's N.
+    magnitude: level of each operation, 0 to 10; the paper's M.
 
   Returns:
-    The same shape and type.
+    An image with the input's shape and type.
   """
   for _ in range(layers):
     name = RANDAUGMENT[int(rng.integers(len(RANDAUGMENT)))]

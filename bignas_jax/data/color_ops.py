@@ -1,7 +1,8 @@
 """Operations of augmentation policies on one image: uint8 in, uint8 out.
 
-They do what Pillow's ImageOps and ImageEnhance do, to a unit of rounding. All
-take [height, width, channels] with 1 or 3 channels and leave it as it is.
+Results differ from those of Pillow's ImageOps and ImageEnhance by at most one,
+from rounding. Images are [height, width, channels] with 1 or 3 channels; the
+given image is never changed.
 """
 
 import math
@@ -9,15 +10,17 @@ import math
 import cv2
 import numpy as np
 
-_FILL = 128  # where a moved image has nothing
+_FILL = 128  # gray value outside of a moved image
 _values = np.arange(256)
 
 
 def identity(image: np.ndarray) -> np.ndarray:
+  """Returns the image itself."""
   return image
 
 
 def invert(image: np.ndarray) -> np.ndarray:
+  """Inverts all pixel values."""
   return 255 - image
 
 
@@ -32,40 +35,43 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-  """Keeps so many of the highest bits, 0 to 8."""
+  """Keeps the highest `bits` bits of each value, 0 to 8."""
   return image & np.uint8(256 - (1 << (8 - bits)) if bits else 0)
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-  """Inverts what is not below the threshold."""
+  """Inverts all values that are not below the threshold."""
   return _look_up(image, np.where(_values < threshold, _values, 255 - _values))
 
 
 def solarize_add(image: np.ndarray, addition: float) -> np.ndarray:
-  """Brightens what is below 128."""
+  """Adds a number to all values below 128."""
   brighter = np.minimum(_values + int(addition), 255)
   return _look_up(image, np.where(_values < 128, brighter, _values))
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
-  """0: gray; 1: as it is; above: more colourful."""
+  """Changes the saturation: 0 gives gray, 1 no change, above 1 more colour."""
   gray = np.repeat(_gray(image), image.shape[2], axis=2)
   return _blended(gray, image, factor)
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-  """0: the mean gray everywhere; 1: as it is; above: more contrast."""
+  """Changes the contrast: 0 gives the mean gray, 1 no change, above 1 more."""
   mean = int(_gray(image).mean() + 0.5)
   return _look_up(image, mean + factor * (_values - mean))
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-  """0: black; 1: as it is; above: brighter."""
+  """Changes the brightness: 0 gives black, 1 no change, above 1 brighter."""
   return _look_up(image, factor * _values)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-  """0: smoothed; 1: as it is; above: sharper. The outermost pixels stay."""
+  """Changes the sharpness: 0 smooths, 1 changes nothing, above 1 sharpens.
+
+  The outermost pixels stay as they are.
+  """
   kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
   smooth = image.copy()
   inner = cv2.filter2D(image, -1, kernel).reshape(image.shape)
@@ -74,7 +80,7 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
-  """Turns counter-clockwise around the centre."""
+  """Rotates the image counter-clockwise around its centre."""
   angle = math.radians(degrees)
   cos, sin = math.cos(angle), math.sin(angle)
   return _moved(image, ((cos, -sin), (sin, cos)))
@@ -91,17 +97,17 @@ def shear_y(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def translate_x(image: np.ndarray, fraction: float) -> np.ndarray:
-  """Shifts to the left by a fraction of the width."""
+  """Shifts the image to the left by a fraction of its width."""
   return _moved(image, shift=(fraction * image.shape[1], 0))
 
 
 def translate_y(image: np.ndarray, fraction: float) -> np.ndarray:
-  """Shifts up by a fraction of the height."""
+  """Shifts the image up by a fraction of its height."""
   return _moved(image, shift=(0, fraction * image.shape[0]))
 
 
 def _by_channel(image: np.ndarray, table) -> np.ndarray:
-  """Looks each channel up in a table made of its histogram."""
+  """Looks each channel up in a table made from its histogram."""
   channels = range(image.shape[2])
   tables = [
     table(cv2.calcHist([image], [c], None, [256], [0, 256]).ravel())
@@ -130,7 +136,12 @@ def _flattened(histogram: np.ndarray) -> np.ndarray:
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """Entries of a table of [256] or [256, channels] numbers."""
+  """Replaces each value by its entry in a table.
+
+  Args:
+    image: uint8 [height, width, channels].
+    table: [256] or [256, channels] numbers, which are clipped to 0..255.
+  """
   entries = table.clip(0, 255).astype(np.uint8)
   if entries.ndim == 2:
     entries = entries[:, None]
@@ -138,14 +149,14 @@ def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _gray(image: np.ndarray) -> np.ndarray:
-  """Luma, [height, width, 1]."""
+  """Returns the luma of an image, [height, width, 1]."""
   if image.shape[2] == 1:
     return image
   return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
 
 
 def _blended(a: np.ndarray, b: np.ndarray, factor: float) -> np.ndarray:
-  """Line from a (0) through b (1), cut off at 0 and 255."""
+  """Returns a + factor * (b - a), clipped to 0..255."""
   out = cv2.addWeighted(b, factor, a, 1 - factor, 0)
   return out.reshape(b.shape)
 
@@ -156,10 +167,18 @@ def _moved(
   around: tuple[float, float] | None = None,
   shift: tuple[float, float] = (0, 0),
 ) -> np.ndarray:
-  """The nearest pixels at matrix * (p - around) + around + shift.
+  """Applies an affine map to an image, without interpolation.
 
-  Positions are (x, y) of centres of pixels, which lie at halves; `around` is
-  the middle of the image if not given.
+  The result shows at position p the pixel of the image that is nearest to
+  matrix * (p - around) + around + shift, or gray if there is none. Positions
+  are (x, y) in pixels; the centre of the first pixel is (0.5, 0.5).
+
+  Args:
+    image: uint8 [height, width, channels].
+    matrix: 2x2 matrix.
+    around: position that the matrix leaves unchanged; None: the middle of the
+      image.
+    shift: vector (x, y), in pixels.
   """
   height, width = image.shape[:2]
   x, y = (width / 2, height / 2) if around is None else around

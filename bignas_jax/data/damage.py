@@ -1,10 +1,12 @@
-"""Images that cannot be read or decoded: replaced, counted, named once.
+"""Handling of damaged images, which cannot be read or decoded.
 
-Training takes another image in their place, an evaluation leaves them out.
+Training uses another image in place of a damaged one; evaluation leaves it out.
+Each damaged image is named once.
 
-Which image stands in for a damaged one is a function of the index alone, so
-that a resumed run, any process and any number of workers see the same. Workers
-report damage with the element it belongs to; the process that trains says it.
+Which image replaces a damaged one depends on its index alone, so that a resumed
+run, any process and any number of workers use the same replacement. Workers
+report damage along with the affected element; the process that trains prints
+it.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +19,7 @@ from bignas_jax.system import console
 from bignas_jax.values import errors
 
 NONE = -1
-# In a row: then it is not an image that is damaged but the data.
+# So many damaged images in a row show that the data as a whole are unusable.
 _MOST = 100
 _reported: set[str] = set()
 
@@ -25,19 +27,19 @@ _reported: set[str] = set()
 def first_whole(
   source: Source, index: int, make: Callable[[decode.Image], np.ndarray]
 ) -> tuple[np.ndarray, int, int]:
-  """Makes something of an image, or of the next one that is not damaged.
+  """Applies a function to an image, or to the next one that is not damaged.
 
   Args:
-    source: at least one image.
-    index: of the image.
-    make: may raise `decode.Damaged`, as the source may.
+    source: has at least one image.
+    index: index of the image.
+    make: the function; it may raise `decode.Damaged`, as the source may.
 
   Returns:
-    What was made, the label of the image it was made of, and `index` if that
-    was another image, else NONE.
+    The function's result, the label of the image that was used, and `index` if
+    that image is a replacement, else NONE.
 
   Raises:
-    UserError: the next hundred images are damaged as well.
+    UserError: a hundred images in a row, or all of the source, are damaged.
   """
   tries = min(_MOST, len(source))
   for step in range(tries):
@@ -57,15 +59,15 @@ def first_whole(
 def report(
   source: Source, indices: Iterable[int], consequence: str
 ) -> set[int]:
-  """Names damaged images on stderr, each once in the life of a process.
+  """Prints damaged images on stderr, each one once in the life of a process.
 
   Args:
-    source: of the images.
-    indices: of those that are damaged; NONE is none.
-    consequence: what became of them.
+    source: the source of the images.
+    indices: indices of damaged images; entries that are NONE are ignored.
+    consequence: what is done about a damaged image, for the message.
 
   Returns:
-    Which ones they are, named before or not.
+    The indices of the damaged images, printed before or not.
   """
   found = set(map(int, indices)) - {NONE}
   for index in sorted(found):
@@ -83,11 +85,11 @@ def check(
   """Raises UserError if too many of a source's images are damaged.
 
   Args:
-    source: of the images.
-    found: which of them are damaged, so far.
-    field: of the config, that says how many may be.
-    limit: its value, a fraction of the source's images.
-    use: what the images are for.
+    source: the source of the images.
+    found: indices of the images that are known to be damaged so far.
+    field: the config's field that limits how many may be damaged.
+    limit: value of that field, a fraction of the source's images.
+    use: what the images are used for, as a verb for the message.
   """
   if len(found) > limit * len(source):
     raise errors.UserError(
@@ -99,7 +101,7 @@ def check(
 
 
 def _reason(source: Source, index: int) -> str:
-  """Why an image is damaged: it is read once more."""
+  """Returns why an image is damaged, after reading it once more."""
   try:
     decode.decode(source[index][0])
   except decode.Damaged as error:

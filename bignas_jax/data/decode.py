@@ -1,9 +1,9 @@
-"""Encoded images: opened by their header, decoded as finely as is needed.
+"""Encoded images: opened by their header, decoded no finer than needed.
 
-Whatever a file is called, it may be a JPEG (gray, YCbCr, RGB or CMYK), a PNG,
-or what else OpenCV decodes: AVIF, BMP, GIF, JPEG 2000, PBM to PPM, TIFF, WebP;
-of several images in a file, the first. Pixels come upright, as the EXIF data of
-a camera say.
+A file may be, whatever its name, a JPEG (gray, YCbCr, RGB or CMYK), a PNG, or
+another format that OpenCV decodes: AVIF, BMP, GIF, JPEG 2000, PBM to PPM, TIFF,
+WebP. If a file holds several images, the first is used. Pixels are turned
+upright as the EXIF data of a camera say.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import simplejpeg
 from bignas_jax.data import headers
 
 _JPEG = b'\xff\xd8'
-# Those that simplejpeg converts; OpenCV reads the others, CMYK above all.
+# Colour spaces that simplejpeg converts; OpenCV reads the others, such as CMYK.
 _SPACES = {'Gray', 'RGB', 'YCbCr'}
 _SCALES = (8, 4, 2, 1)
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -49,7 +49,7 @@ _COARSE = {  # OpenCV's flags by channels and scale
 
 
 class Damaged(ValueError):
-  """An image that cannot be read, or bytes that are not the whole of one."""
+  """The error for an image that cannot be read or is not complete."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Jpeg:
   """A JPEG of which only the header has been read.
 
   Attributes:
-    data: the file.
-    shape: height, width and channels that it has when decoded and upright.
-    orientation: EXIF's, 1 to 8; 1: as it is stored.
+    data: content of the file.
+    shape: height, width and channels of the decoded, upright image.
+    orientation: EXIF's orientation, 1 to 8; 1 means upright as stored.
   """
 
   data: bytes
@@ -67,19 +67,19 @@ class Jpeg:
   orientation: int = 1
 
 
-# What the transforms of `augment` take. uint8 [height, width, channels].
+# What `transforms` takes; an array is uint8 [height, width, channels].
 Image = np.ndarray | Jpeg
 
 
 def open_image(data: bytes, channels: int) -> Image:
-  """Reads the header of a JPEG, and all of any other image.
+  """Reads the header of a JPEG, or decodes any other image.
 
   Args:
     data: an encoded image.
     channels: 3 (RGB) or 1 (gray), whatever the image has.
 
   Raises:
-    Damaged: this is no image.
+    Damaged: the data are not an image.
   """
   if data.startswith(_JPEG):
     try:
@@ -96,15 +96,16 @@ def open_image(data: bytes, channels: int) -> Image:
 
 
 def decode(image: Image, scale: int = 1) -> np.ndarray:
-  """All pixels of an image.
+  """Returns all pixels of an image.
 
-  simplejpeg is libjpeg-turbo as OpenCV is, with equal pixels in half the time,
-  but refuses what OpenCV forgives. OpenCV has the last word.
+  simplejpeg uses libjpeg-turbo as OpenCV does. It gives equal pixels in half
+  the time, but refuses some files that OpenCV accepts, so OpenCV decodes those.
 
   Args:
     image: opened or decoded.
-    scale: 1, 2, 4 or 8: how much smaller a JPEG is to be decoded. The low
-      frequencies of its own transform are what an antialiasing filter leaves.
+    scale: 1, 2, 4 or 8, by which a JPEG's sides are divided while it is
+      decoded. That uses the low frequencies of the JPEG's own transform, which
+      are what an antialiasing filter would leave.
 
   Returns:
     uint8 [ceil(height / scale), ceil(width / scale), channels].
@@ -138,16 +139,16 @@ def decode(image: Image, scale: int = 1) -> np.ndarray:
 def region(
   image: Image, top: int, left: int, height: int, width: int, size: int
 ) -> np.ndarray:
-  """The pixels of a box that is to be resized to a square.
+  """Returns the pixels of a box that will be resized to a square.
 
   Args:
     image: opened or decoded.
-    top: of the box, pixels of the image.
-    left: likewise.
-    height: likewise.
-    width: likewise.
-    size: of the square. A JPEG is decoded at the coarsest scale at which the
-      box is still no smaller than this.
+    top: first row of the box, in pixels of the image.
+    left: first column of the box, in pixels of the image.
+    height: rows of the box, in pixels of the image.
+    width: columns of the box, in pixels of the image.
+    size: side of the square. A JPEG is decoded at the coarsest scale at which
+      the box is still no smaller than this.
 
   Returns:
     uint8 [rows, columns, channels]: a view, possibly coarser than the image.
@@ -164,14 +165,14 @@ def region(
 
 
 def _opencv(data: bytes, channels: int, scale: int = 1) -> np.ndarray:
-  """All pixels, by OpenCV, which turns them upright itself."""
+  """Returns all pixels as OpenCV decodes them, which turns them upright."""
   if headers.is_cut(data):
     raise Damaged('it is shorter than it says')
   try:
     image = cv2.imdecode(
       np.frombuffer(data, np.uint8), _COARSE[channels][scale]
     )
-  except cv2.error as error:  # of empty data, for one
+  except cv2.error as error:  # for example, of empty data
     raise Damaged(str(error)) from None
   if image is None:
     raise Damaged('neither simplejpeg nor OpenCV can decode it')
@@ -181,7 +182,10 @@ def _opencv(data: bytes, channels: int, scale: int = 1) -> np.ndarray:
 
 
 def _orientation(data: bytes) -> int:
-  """EXIF's orientation: an entry of the first directory, a TIFF's."""
+  """Returns EXIF's orientation, an entry in the first directory of its TIFF.
+
+  The result is 1 (upright) if there is no valid entry.
+  """
   start = data.find(b'Exif\0\0', 0, _EXIF_BEGINS) + 6
   if start < 6:
     return 1

@@ -1,4 +1,4 @@
-"""How many pixels an encoded image has, by its first bytes.
+"""The number of pixels of an encoded image, read from its first bytes.
 
 Nothing is decoded, so that an image can be refused, or made to wait, before it
 takes memory: a PNG of a hundred kilobytes may hold 2^27 pixels.
@@ -22,15 +22,15 @@ _PNG, _MOST_CHUNKS = b'\x89PNG\r\n\x1a\n', 1_000_000
 
 
 def pixels(data: bytes) -> int | None:
-  """Returns how many pixels decoding an image makes.
+  """Returns how many pixels an image will have once it is decoded.
 
   Args:
     data: an encoded image, or anything else.
 
   Returns:
-    Height times width of a JPEG, PNG, WebP, BMP, GIF or TIFF (of a TIFF's
-    tiles, if they are larger), as its header says; None: it is no such image,
-    or its header is damaged.
+    Height times width of a JPEG, PNG, WebP, BMP, GIF or TIFF, as its header
+    says (for a TIFF, height times width of a tile if that is more); None if the
+    data are no such image or its header is damaged.
   """
   for magic, read in _FORMATS.items():
     if data.startswith(magic):
@@ -42,11 +42,11 @@ def pixels(data: bytes) -> int | None:
 
 
 def is_cut(data: bytes) -> bool:
-  """Returns whether a PNG ends before its chunks do.
+  """Returns whether a PNG is cut off before the end of its last chunk.
 
-  OpenCV reserves what a chunk's length says, up to 4 GB, before it looks
-  whether the file is that long. It takes no such PNG; other formats are not
-  looked at.
+  Such a PNG must not reach OpenCV, which reserves the length that a chunk
+  claims, up to 4 GB, before it checks whether the file is that long; it never
+  accepts such a file. For other formats the result is False.
   """
   at = len(_PNG)
   if not data.startswith(_PNG):
@@ -117,7 +117,10 @@ def _gif(data: bytes) -> int | None:
 
 
 def _tiff(data: bytes) -> int | None:
-  """Of the first directory; decoders hold a whole tile, even a larger one."""
+  """Returns the pixels of the first directory, or of a tile if it is larger.
+
+  Decoders hold a whole tile in memory, even one larger than the image.
+  """
   order = '<' if data.startswith(b'II') else '>'
   (version,) = struct.unpack_from(order + 'H', data, 2)
   start, offset, number, entry = _TIFF[version]

@@ -1,9 +1,9 @@
-"""Which data a run or a child was made with, wherever they lie.
+"""The identity of the data that a run or a child was made with.
 
 Class names decide what a label means; names and labels of the training images
-decide which of them are held out. Their digests are kept in `config.json` and
-`child.json`, and every command that reads images compares them with what it
-finds. The path is no part of it: data may move.
+decide which images are held out. Digests of both are kept in `config.json` and
+`child.json`, and every command that reads images compares them with the data
+that it finds. The path is not compared, because data may move.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _said: set[str] = set()
 
 @dataclasses.dataclass(frozen=True)
 class _Classes:
-  """Of the data, in the order of the labels."""
+  """The classes of the data, in the order of the labels."""
 
   count: int
   sha256: str
@@ -31,12 +31,12 @@ class _Classes:
 @dataclasses.dataclass(frozen=True)
 class _Split:
   images: int
-  sha256: str  # of what `Source.digest` says
+  sha256: str  # what `Source.digest` returns
 
 
 @dataclasses.dataclass(frozen=True)
 class _Identity:
-  """What `describe` returns, to check what a file says."""
+  """The result of `describe`, typed, to check what a file says."""
 
   classes: _Classes
   train: _Split
@@ -48,9 +48,10 @@ class Opened(NamedTuple):
   """The data of a child.
 
   Attributes:
-    data: says how images are seen.
+    data: how images are read and shown to the network.
     splits: the images.
-    differs: in which way they are not those that the child was made with.
+    differs: how the images differ from those that the child was made with, in
+      words; empty if they do not.
   """
 
   data: sources.Data
@@ -59,7 +60,7 @@ class Opened(NamedTuple):
 
 
 def describe(splits: sources.Splits) -> dict[str, Any]:
-  """Returns plain JSON that is equal for the same data in the same splits."""
+  """Returns plain JSON that is equal for equal data in equal splits."""
   found: dict[str, Any] = {_CLASSES: _classes(splits.train.classes)}
   for name, split in splits._asdict().items():
     found[name] = {'images': len(split), 'sha256': split.digest()}
@@ -78,12 +79,12 @@ def _classes(names: Sequence[str]) -> dict[str, Any]:
 def differences(
   there: dict[str, Any], here: dict[str, Any], parts: Sequence[str]
 ) -> list[str]:
-  """Returns in words how two descriptions differ; nothing if they do not.
+  """Returns in words how two descriptions differ; [] if they do not.
 
   Args:
-    there: of the data that something was made with.
-    here: of those that are found now.
-    parts: `classes` and names of splits.
+    there: description of the data that something was made with.
+    here: description of the data that are found now.
+    parts: parts to compare: `classes` and names of splits.
   """
   found = []
   for part in parts:
@@ -102,7 +103,7 @@ def differences(
 
 
 def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
-  """In which way names of classes differ, in words; empty if they do not."""
+  """Returns in words how two lists of class names differ; '' if they do not."""
   found = []
   for what, ones, others in (('new', here, there), ('missing', there, here)):
     names = [name for name in ones if name not in set(others)]
@@ -117,17 +118,17 @@ def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
 
 
 def check(told: Any, here: dict[str, Any], directory: str, whose: str) -> None:
-  """Checks that these are the data that a run was made with.
+  """Checks that the data are those that a run was made with.
 
   Args:
-    told: their description in its `config.json`; None: an older version's,
-      which has none. That is said, once.
-    here: of those that are found.
-    directory: where.
-    whose: the run.
+    told: the description in the run's `config.json`; None if an older version
+      wrote the file without one, which is printed once.
+    here: the description of the data that are found.
+    directory: the directory of the data, for the message.
+    whose: the run, for the message.
 
   Raises:
-    UserError: they are others; says in what they differ.
+    UserError: the data are others; says how they differ.
   """
   if told is None:
     _say_unknown(whose)
@@ -144,18 +145,18 @@ def of_child(
 ) -> Opened:
   """Opens the data that a child was made with.
 
-  The child is a network of its own: where only test images are looked at,
-  others may be asked for by naming their directory. Held-out images must not
-  have been trained on, which only the same data show.
+  A child is a network of its own, so if only test images are used, other images
+  may be chosen by naming their directory. Held-out images must not be among the
+  training images, which is certain only if the data are unchanged.
 
   Args:
-    info: contents of `child.json`.
+    info: content of `child.json`.
     directory: where the data are now; '': where they were.
-    split: whose images are looked at.
-    *more: likewise, to a lesser purpose.
+    split: the split whose images are used.
+    *more: names of other splits that are used, such as `train`.
 
   Raises:
-    UserError: the data are not there, or others; says in what they differ.
+    UserError: the data are missing, or are others; says how they differ.
   """
   version = stored.version_of(info)
   told = info.get('data')
@@ -190,7 +191,7 @@ def of_child(
 
 
 def _say_unknown(whose: str, classes: str = '') -> None:
-  """Says once that data are not compared, and if classes have other names."""
+  """Prints once that data are not compared, and how class names differ."""
   text = f'{whose} was made by a version that did not describe its data'
   if text not in _said:
     _said.add(text)

@@ -1,7 +1,7 @@
-"""Batches of single images: prepared ahead by threads or processes.
+"""Batches of single images, prepared in advance by threads or processes.
 
-Which images are in a batch, and in which order, is the same for any number of
-workers of either kind.
+The images in a batch, and their order, do not depend on the number or the kind
+of workers.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ _TASK = 8  # images that a thread prepares before it hands them over
 class Batches(Sequence[Batch]):
   """A sequence of batches, made when asked for, by any number of workers.
 
-  A MapDataset starts over past its end, and prefetches hundreds of elements
-  if it is iterated over; this ends, and prefetches a few.
+  Grain's MapDataset starts over past its end, and prefetches hundreds of
+  elements if it is iterated over; this sequence ends, and prefetches a few.
 
   Attributes:
     elements: single images, `{image, label, damaged}`.
-    rows: images a batch.
-    stack: makes a batch of at most so many elements.
-    source: of the images.
-    data: says how many workers there are, and how much may be damaged.
+    rows: images in a batch.
+    stack: makes a batch of at most `rows` elements.
+    source: the source of the images.
+    data: how many workers there are, and how many images may be damaged.
     strict: whether damaged images are left out, as in evaluation, or replaced,
-      as in training. `data` says for either how many are too many.
+      as in training; `data` has a limit for each.
   """
 
   elements: grain.MapDataset
@@ -64,7 +64,14 @@ class Batches(Sequence[Batch]):
     return stream(self)
 
   def prepared(self, start: int, prefetch: int) -> Iterator[Batch]:
-    """Batches from `start` on, prepared ahead; has to be closed."""
+    """Yields batches from `start` on, prepared in advance.
+
+    The iterator must be closed, which ends the workers.
+
+    Args:
+      start: index of the first batch.
+      prefetch: batches kept ready; 0: none, and no workers.
+    """
     workers = self.data.workers or process.cores()
     if prefetch and self.data.worker == 'process':
       # Each process makes whole batches: few and large things to hand over.
@@ -104,10 +111,17 @@ class Batches(Sequence[Batch]):
       yield self.stack(made)
 
   def _checked(self, batch: Batch, damaged: set[int]) -> Batch:
-    """Says what is damaged, adds it to `damaged`, and asks if it is too much.
+    """Returns a batch without its key `damaged`, after reporting its damage.
 
-    Batches come here in their order, so that a run ends at the same one for any
-    number of workers.
+    Batches come here in their order, so that a run ends at the same batch for
+    any number of workers.
+
+    Args:
+      batch: a batch as a worker made it.
+      damaged: indices of the images that were damaged so far; grows.
+
+    Raises:
+      UserError: too many images are damaged.
     """
     batch = dict(batch)
     indices = batch.pop('damaged').tolist()
@@ -123,11 +137,11 @@ class Batches(Sequence[Batch]):
 
 
 def _copied(batch: Batch) -> Batch:
-  """The same batch in memory of this process.
+  """Returns a copy of a batch in memory of this process.
 
-  Grain's lies in memory that is shared with a worker, which JAX on a CPU would
-  use as it is: what is alive when the process ends, such as the images that it
-  evaluates on, would be reported as leaked.
+  Grain's batch is in memory that is shared with a worker. JAX on a CPU would
+  use that memory without a copy, and batches that are still in use when the
+  process ends, such as the images for evaluation, would be reported as leaked.
   """
   return {name: np.array(values) for name, values in batch.items()}
 
@@ -135,16 +149,16 @@ def _copied(batch: Batch) -> Batch:
 def stream(
   batches: Batches, start_step: int = 0, prefetch: int | None = None
 ) -> Generator[Batch, None, None]:
-  """Yields batches[start_step], the next one, ..., prepared ahead.
+  """Yields batches[start_step] and all that follow, prepared in advance.
 
-  The order is that of the batches, whichever worker is faster. Workers start
-  with the first batch and end when the iterator is closed or dropped.
+  The order is that of `batches`, whichever worker is faster. Workers start with
+  the first batch and end when the iterator is closed or dropped.
 
   Args:
-    batches: finite or not.
-    start_step: first batch.
-    prefetch: batches kept ready; 0: none, and no workers; None: as the data
-      say.
+    batches: finite or endless.
+    start_step: index of the first batch.
+    prefetch: batches kept ready; 0: none, and no workers; None: as many as
+      `batches.data` says.
   """
   if prefetch is None:
     prefetch = batches.data.prefetch

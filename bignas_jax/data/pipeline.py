@@ -1,8 +1,9 @@
-"""Images for training and evaluation: one pipeline for every source.
+"""The input pipeline for training and evaluation, one for every source.
 
-A source gives image i and its label whenever asked. Everything after it is a
-function of (seed, position): batch `step` of a run is the same in any order
-of asking and after a restart. Batches stay uint8; the step normalises them.
+A source returns image i and its label whenever asked. Every later step is a
+function of (seed, position): batch `step` of a run does not depend on the order
+in which batches are asked for, nor on restarts. Batches stay uint8; the
+training step normalises them.
 """
 
 import functools
@@ -23,7 +24,7 @@ from bignas_jax.data import (
 )
 from bignas_jax.values import errors
 
-# Without end: Grain's own endless repeat cannot be batched by one.
+# Practically endless: Grain's own endless repeat cannot be batched by one.
 _EPOCHS = 2**31
 _TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
 stream = loader.stream
@@ -38,19 +39,20 @@ def train_batches(
   seed: int,
   rows: Sequence[int] | None = None,
 ) -> loader.Batches:
-  """Augmented batches without end; element `step` is batch `step` of a run.
+  """Returns endless augmented batches; element `step` is batch `step` of a run.
 
-  Every image comes once an epoch, in an order of that epoch's own. Epochs run
-  into each other in the middle of a batch, so no image is dropped.
+  Every image comes once an epoch, and each epoch has an order of its own. A
+  batch may hold the end of one epoch and the start of the next, so no image is
+  dropped.
 
   Args:
     source: training images, at least one.
-    data: says how to augment.
-    batch_size: images a batch, over all devices.
-    resolution: height and width, pixels.
-    seed: of the run. Order and augmentation are functions of it and of the
-      position in the run; the resolution changes neither.
-    rows: those of every batch that this process prepares; None: all of them.
+    data: how to augment.
+    batch_size: images in a batch, over all devices.
+    resolution: height and width, in pixels.
+    seed: seed of the run. Order and augmentation are functions of the seed and
+      of the position in the run, but not of the resolution.
+    rows: rows of every batch that this process prepares; None: all rows.
 
   Returns:
     Batches {image: uint8 [rows, resolution, resolution, channels], label: int32
@@ -63,7 +65,7 @@ def train_batches(
 
 
 class _Share(grain.MapDataset):
-  """The same rows of every batch, before elements are made into batches."""
+  """The same rows of every batch, as single elements."""
 
   def __init__(
     self, elements: grain.MapDataset, batch_size: int, rows: Sequence[int]
@@ -90,19 +92,20 @@ def calibration_batches(
   resolution: int,
   seed: int,
 ) -> list[loader.Batch]:
-  """A fixed set of augmented training images to take statistics of.
+  """Returns a fixed set of augmented training images to calibrate with.
 
   Args:
     source: training images, at least one.
-    data: says how to augment.
-    images: how many; rounded up to whole batches.
-    batch_size: images a batch.
-    resolution: height and width, pixels.
-    seed: of the set; training by the same seed sees other images.
+    data: how to augment.
+    images: number of images, which is rounded up to whole batches.
+    batch_size: images in a batch.
+    resolution: height and width, in pixels.
+    seed: seed of the set; training with this seed sees other images.
 
   Returns:
-    Full batches as those of `train_batches`. No image comes twice while the
-    source has others.
+    Full batches {image: uint8 [batch_size, resolution, resolution, channels],
+    label: int32 [batch_size]}. No image comes twice while the source has
+    others.
   """
   seeds = _seeds(seed, _CALIBRATION)
   elements = _augmented(source, data, resolution, seeds)
@@ -117,17 +120,17 @@ def eval_batches(
   batch_size: int,
   resolution: int,
 ) -> loader.Batches:
-  """Every image once, in the source's order, as evaluation sees it.
+  """Returns every image once, in the source's order, as evaluation sees it.
 
   Args:
     source: images.
-    data: says how much of an image to see.
-    batch_size: images a batch; the last one is filled up with zeros.
-    resolution: height and width, pixels.
+    data: how much of an image is seen.
+    batch_size: images in a batch; the last batch is filled up with zeros.
+    resolution: height and width, in pixels.
 
   Returns:
-    Batches {image: uint8 [batch_size, resolution, resolution, channels],
-    label: int32 [batch_size], mask: bool [batch_size], False where filled}.
+    Batches {image: uint8 [batch_size, resolution, resolution, channels], label:
+    int32 [batch_size], mask: bool [batch_size], False where filled}.
 
   Raises:
     UserError: there is no image, because none was held out.
@@ -155,7 +158,14 @@ def _augmented(
   resolution: int,
   seeds: tuple[int, int],
 ) -> grain.MapDataset:
-  """Single images without end; seeds of the order and of the augmentation."""
+  """Returns single images without end.
+
+  Args:
+    source: training images, at least one.
+    data: how to augment.
+    resolution: height and width, in pixels.
+    seeds: a seed of the order and one of the augmentation.
+  """
   order, noise = seeds
   transform = functools.partial(
     _transformed, source=source, data=data, size=resolution
@@ -165,10 +175,11 @@ def _augmented(
 
 
 def _seeds(seed: int, use: int) -> tuple[int, int]:
-  """Seeds of an order and of an augmentation for one use of a run's seed.
+  """Returns seeds of an order and of an augmentation for one use of a seed.
 
-  Mixed, because Grain adds the epoch to the seed of an order: seed 0 would
-  have in its second epoch the order of seed 1's first.
+  They are mixed, because Grain adds the epoch to the seed of an order:
+  otherwise the second epoch of seed 0 would have the order of seed 1's first
+  epoch.
   """
   order, noise = np.random.SeedSequence((seed, use)).generate_state(2)
   return int(order), int(noise)
@@ -182,7 +193,10 @@ def _transformed(
   data: sources.Data,
   size: int,
 ) -> loader.Batch:
-  """A training image; a plain function, so that it can be pickled."""
+  """Returns an augmented training image as an element of a batch.
+
+  It is a plain function, so that it can be pickled.
+  """
   make = functools.partial(_augment, rng, data=data, size=size)
   image, label, damaged = damage.first_whole(source, index, make)
   return _element(image, label, damaged)
@@ -215,7 +229,7 @@ def _augment(
 def _evaluated(
   index: int, *, source: sources.Source, data: sources.Data, size: int
 ) -> loader.Batch:
-  """An image as evaluation sees it; empty if it is damaged."""
+  """Returns an image as evaluation sees it; all zeros if it is damaged."""
   try:
     image, label = source[index]
     out = transforms.centre(image, size, crop=data.eval_crop)
@@ -240,7 +254,7 @@ def _stack(elements: Sequence[loader.Batch]) -> loader.Batch:
 def _padded(
   elements: Sequence[loader.Batch], *, batch_size: int
 ) -> loader.Batch:
-  """Stacks elements, fills them up with zeros, and says which are real."""
+  """Stacks elements, fills them up with zeros, and adds the `mask`."""
   batch = _stack(elements)
   whole = batch['damaged'] == damage.NONE
   filling = batch_size - len(elements)

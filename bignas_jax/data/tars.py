@@ -1,4 +1,4 @@
-"""The original archives of ImageNet: what is in them, if they are whole."""
+"""Reading of the original ImageNet archives, with checks for completeness."""
 
 import collections
 import contextlib
@@ -13,7 +13,7 @@ import scipy.io
 from bignas_jax.data import tf_examples
 from bignas_jax.values import errors
 
-# What reading says of a file that was cut off, or is none.
+# Errors of reading a file that is cut off, or is no tar file.
 _BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError)
 _META, _TRUTH = 'meta.mat', 'ILSVRC2012_validation_ground_truth.txt'
 
@@ -28,12 +28,13 @@ class Member(NamedTuple):
 
 
 class Devkit(NamedTuple):
-  """What the development kit says of the images.
+  """The facts that the development kit gives on the images.
 
   Attributes:
-    classes: sorted, as TFDS numbers them.
-    of_val: the class of each image of the validation archive, by their names.
-    images: how many each class has to train on; empty if it does not say.
+    classes: names of the classes, sorted as TFDS numbers them.
+    of_val: class of each image of the validation archive, sorted by file name.
+    images: number of training images of each class; empty if the kit does not
+      say.
   """
 
   classes: list[str]
@@ -45,7 +46,7 @@ def devkit(path: pathlib.Path) -> Devkit:
   """Reads ILSVRC2012_devkit_t12.tar.gz.
 
   Raises:
-    UserError: it is not there, not whole, or not what it should be.
+    UserError: the file is missing, incomplete or not what it should be.
   """
   with _whole('--devkit', path), tarfile.open(path) as archive:
     inside = {
@@ -79,14 +80,14 @@ def _described(path: pathlib.Path, meta: IO[bytes], truth: IO[bytes]) -> Devkit:
 
 
 def train(path: pathlib.Path, kit: Devkit) -> list[Member]:
-  """Reads where the images of ILSVRC2012_img_train.tar are.
+  """Reads the positions of the images in ILSVRC2012_img_train.tar.
 
   Returns:
-    All images, by class, then by name.
+    All images, sorted by class, then by name.
 
   Raises:
-    UserError: it is not there or not whole, or does not have the devkit's
-      classes and as many images of each as it says.
+    UserError: the file is missing or incomplete, or its classes or its number
+      of images of a class are not those of the devkit.
   """
   labels = {name: label for label, name in enumerate(kit.classes)}
   counts: collections.Counter[str] = collections.Counter()
@@ -113,7 +114,7 @@ def _inside(
   path: pathlib.Path,
   label: int,
 ) -> list[Member]:
-  """The images of a class: of a tar file in the tar file."""
+  """Returns the images of a class, from a tar file inside the tar file."""
   file = outer.extractfile(entry)
   where = f'{path}: {entry.name}'
   with _whole('--train', where), tarfile.open(fileobj=file) as inner:
@@ -140,7 +141,15 @@ def _check_counts(
 
 
 def val(path: pathlib.Path, kit: Devkit) -> list[Member]:
-  """Reads where the images of ILSVRC2012_img_val.tar are; as `train` does."""
+  """Reads the positions of the images in ILSVRC2012_img_val.tar.
+
+  Returns:
+    All images, sorted by class, then by name.
+
+  Raises:
+    UserError: the file is missing or incomplete, or its number of images is not
+      that of the devkit.
+  """
   with _whole('--val', path), tarfile.open(path) as archive:
     entries = [m for m in _entries(archive) if m.isfile()]
   if len(entries) != len(kit.of_val):
@@ -157,10 +166,15 @@ def val(path: pathlib.Path, kit: Devkit) -> list[Member]:
 def read(
   field: str, path: pathlib.Path, members: Iterable[Member]
 ) -> Iterator[bytes]:
-  """Reads images as serialised examples.
+  """Yields images as serialised examples.
+
+  Args:
+    field: the user's option that names the archive, for the message.
+    path: the archive.
+    members: the images to read.
 
   Raises:
-    UserError, naming `field`: the archive ends before them.
+    UserError: the archive ends before an image does.
   """
   with _whole(field, path), path.open('rb') as file:
     for member in members:
@@ -172,9 +186,13 @@ def read(
 
 
 def _entries(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
-  """All entries, up to the zeros that mark the end.
+  """Returns all entries, after checking that the archive has its end mark.
 
-  tarfile takes an end of the file, or what is no header, for the end as well.
+  The check is needed because tarfile also stops silently at the end of a cut
+  file and at a block that is no header. The end mark is a block of zeros.
+
+  Raises:
+    tarfile.ReadError: the archive breaks off.
   """
   found = list(archive)
   file = archive.fileobj
@@ -189,7 +207,7 @@ def _entries(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 @contextlib.contextmanager
 def _whole(field: str, where: object) -> Iterator[None]:
-  """Raises UserError, naming the file, for what it cannot be read for."""
+  """Turns reading errors in the context into UserErrors that name the file."""
   try:
     yield
   except _BROKEN as error:

@@ -44,7 +44,7 @@ _Example = message_factory.GetMessageClass(
 
 
 def encode(file_name: str, image: bytes, label: int) -> bytes:
-  """An example with the features that TFDS gives to ImageNet."""
+  """Returns an example with the features that TFDS gives to ImageNet."""
   example: Any = _Example()
   feature = example.features.feature
   feature['file_name'].bytes_list.value.append(file_name.encode())
@@ -54,10 +54,10 @@ def encode(file_name: str, image: bytes, label: int) -> bytes:
 
 
 def decode(record: bytes) -> tuple[str, bytes, int]:
-  """File name (empty if it has none), encoded image and label.
+  """Returns file name (empty if there is none), encoded image and label.
 
   Raises:
-    Damaged: this is no example with an `image` and a `label`.
+    Damaged: the record is no example with an `image` and a `label`.
   """
   try:
     example: Any = _Example.FromString(record)

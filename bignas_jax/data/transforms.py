@@ -1,9 +1,10 @@
 """Random and fixed transforms of one image: uint8 in, uint8 square out.
 
 Each is a pure function of its arguments; the random ones draw everything from
-the generator that they are given. Images are HWC, RGB or gray, decoded or not:
-of a JPEG no more is decoded than a transform needs. Centres of pixels lie at
-halves, so resizing does not shift.
+the generator that they are given. Images are HWC, RGB or gray, and may be JPEGs
+that are not decoded yet; a transform decodes no more of them than it needs.
+Centres of pixels are at half-integer positions, so that resizing does not shift
+an image.
 """
 
 import math
@@ -31,23 +32,24 @@ def affine(
   shear: float = 8.0,
   translate: float = 0.08,
 ) -> np.ndarray:
-  """Rotates, scales, shears and shifts, and resizes to a square at once.
+  """Rotates, scales, shears, shifts and resizes an image in one step.
 
-  For digits and other small images that have no left and right to exchange.
-  With `rotate`, `shear` and `translate` 0 and `scale` (1, 1) this is the
-  centre of the image, resized, but for the border.
+  It suits digits and other small images that must not be mirrored. With
+  `rotate`, `shear` and `translate` 0 and `scale` (1, 1) it resizes the centre
+  of the image, apart from the border.
 
   Args:
     rng: draws each of the parameters uniformly.
     image: uint8 [height, width, channels], or a JPEG.
-    size: of the result, pixels.
-    rotate: largest angle either way, degrees.
+    size: side of the result, in pixels.
+    rotate: largest rotation in either direction, in degrees.
     scale: smallest and largest magnification.
-    shear: largest angle either way, degrees, along the horizontal.
-    translate: largest shift either way, both axes, as a fraction of `size`.
+    shear: largest horizontal shear in either direction, in degrees.
+    translate: largest shift in either direction along each axis, as a fraction
+      of `size`.
 
   Returns:
-    uint8 [size, size, channels]; zeros where the image has nothing.
+    uint8 [size, size, channels], with zeros outside of the image.
   """
   angle = math.radians(rng.uniform(-rotate, rotate))
   zoom = rng.uniform(*scale)
@@ -59,13 +61,14 @@ def affine(
   pixels = decode.region(image, 0, 0, height, width, 2 * size)
   short = min(pixels.shape[:2])
   if short > 2 * size:
-    # A warp reads four pixels for one of its own: it would skip the others.
+    # A warp reads four pixels for each one of the result, and would skip the
+    # others.
     rows, columns = (round(n * 2 * size / short) for n in pixels.shape[:2])
     pixels, short = _resize(pixels, rows, columns), 2 * size
 
-  # The way there is zoom * turn * shear; OpenCV wants the way back, from a
-  # pixel of the result to one of the image. In closed form, because small
-  # NumPy arrays cost more than the warp.
+  # The forward map is zoom * rotation * shear; OpenCV wants its inverse, from
+  # a pixel of the result to one of the image. It is in closed form, because
+  # small NumPy arrays cost more than the warp.
   sin, cos = math.sin(angle), math.cos(angle)
   step = short / size / zoom
   xx, xy = step * (cos + slant * sin), step * (sin - slant * cos)
@@ -99,16 +102,16 @@ def random_resized_crop(
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
   flip: bool = True,
 ) -> np.ndarray:
-  """Cuts out a random box, resizes it, and mirrors every second one.
+  """Cuts out a random box, resizes it, and mirrors it with probability 1/2.
 
-  The crop of Inception (Szegedy et al., CVPR 2015, section 6), drawn as
+  It is the crop of Inception (Szegedy et al., CVPR 2015, section 6), drawn as
   torchvision does: an area, a logarithmically uniform aspect ratio, ten tries,
   then the largest box in the middle that the ratios allow.
 
   Args:
     rng: draws the box and the flip.
     image: uint8 [height, width, channels], or a JPEG.
-    size: of the result, pixels.
+    size: side of the result, in pixels.
     scale: smallest and largest area of the box over the image's.
     ratio: smallest and largest width of the box over its height.
     flip: whether to mirror left and right with probability 1/2.
@@ -128,7 +131,7 @@ def centre(image: Image, size: int, *, crop: float = 1.0) -> np.ndarray:
 
   Args:
     image: uint8 [height, width, channels], or a JPEG.
-    size: of the result, pixels.
+    size: side of the result, in pixels.
     crop: side of the square over the short side of the image.
 
   Returns:
@@ -146,7 +149,7 @@ def _random_box(
   scale: tuple[float, float],
   ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-  """Top, left, height and width of a random box, pixels."""
+  """Returns top, left, height and width of a random box, in pixels."""
   rows, columns = shape
   for _ in range(10):
     area = rows * columns * rng.uniform(*scale)
@@ -163,12 +166,13 @@ def _random_box(
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes without aliasing, each axis by itself.
+  """Resizes an image without aliasing, each axis by itself.
 
-  Where an axis shrinks, what the smaller image cannot show is blurred away
-  first: a triangle as wide as r pixels, Pillow's filter, has the variance
-  (r^2 - 1) / 6 more than the triangle of linear interpolation. Averaging areas
-  does no better at three times the cost, until it is the faster.
+  If an axis shrinks, frequencies that the smaller image cannot show are blurred
+  away first. The blur's variance is (r^2 - 1) / 6, which is by how much that of
+  Pillow's filter, a triangle r pixels wide, exceeds that of linear
+  interpolation's triangle. Averaging areas is no better and takes three times
+  as long, until from ratio 2 on it is the faster.
   """
   ratios = image.shape[0] / height, image.shape[1] / width
   if min(ratios) >= 2:
