@@ -1,1 +1,1 @@
-"""A child on its own: its package, its exports, its service."""
+"""Deployment of a child: its package, its exports and its HTTP service."""

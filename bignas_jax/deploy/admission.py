@@ -1,8 +1,9 @@
-"""How much a service takes at once: bytes of requests, pixels of images.
+"""Limits on what a service takes at once: bytes of requests, pixels of images.
 
-What is too much for itself is refused (413); what is too much beside others
-waits for a while, and is then refused (503). So the memory that a service
-takes does not depend on how many ask.
+A request that exceeds a limit by itself is refused (413). A request that
+exceeds it only together with others waits for a while and is then refused
+(503). So the memory that a service takes does not grow with the number of
+clients.
 """
 
 import asyncio
@@ -13,15 +14,15 @@ from typing import Any
 import fastapi
 from fastapi import responses
 
-Message = MutableMapping[str, Any]  # of ASGI, likewise `scope` below
+Message = MutableMapping[str, Any]  # an ASGI message or scope
 
 
 class Budget:
-  """An amount of which several may hold parts, in one event loop.
+  """An amount of which several tasks of one event loop may hold parts.
 
   Args:
-    most: held at once by all together.
-    wait_s: seconds that one waits for its part at most.
+    most: largest amount that all tasks together may hold at once.
+    wait_s: seconds that a task waits for its part at most.
   """
 
   def __init__(self, most: int, wait_s: float):
@@ -31,10 +32,12 @@ class Budget:
 
   @contextlib.asynccontextmanager
   async def hold(self, amount: int) -> AsyncIterator[None]:
-    """Holds a part, once it is free; one of all or more is held alone.
+    """Holds a part in the context, after waiting until it is free.
+
+    A part of `most` or more is held alone.
 
     Raises:
-      HTTPException: 503, it was not free in time.
+      HTTPException: 503 if the part was not free in time.
     """
     amount = min(amount, self._most)
     try:
@@ -55,7 +58,7 @@ class Budget:
           one.set_result(None)
 
   async def _change(self) -> None:
-    """Waits until someone has let go of a part."""
+    """Waits until another task has released a part."""
     one = asyncio.get_running_loop().create_future()
     self._waiting.add(one)
     try:
@@ -65,16 +68,16 @@ class Budget:
 
 
 class Requests:
-  """Lets requests in, by the bytes of their bodies: a middleware of ASGI.
+  """An ASGI middleware that admits requests by the size of their bodies.
 
-  A length that is said is held against the limits before anything is read, and
-  counts as long as the request is under way.
+  A Content-Length is checked against the limits before the body is read, and
+  counts towards the budget until the request is answered.
 
   Args:
-    app: which is asked next.
-    most: bytes of a body.
-    budget: of all bodies together, bytes.
-    within_s: seconds in which a body must have come.
+    app: the ASGI application that gets the admitted requests.
+    most: largest size of a body, in bytes.
+    budget: budget of all bodies together, in bytes.
+    within_s: seconds in which a body must arrive.
   """
 
   def __init__(self, app: Any, *, most: int, budget: Budget, within_s: float):
@@ -97,21 +100,29 @@ class Requests:
       )(scope, receive, send)
 
   def _length(self, scope: Message) -> int:
-    """Bytes of the body; as many as are allowed, if they are not said."""
+    """Returns the size of the body in bytes.
+
+    A chunked body has no length, so it counts as the largest one allowed.
+    """
     headers = dict(scope['headers'])
     if b'transfer-encoding' in headers:
       return self._most
     return int(headers.get(b'content-length', 0))
 
   def _bounded(self, receive: Any) -> Any:
-    """Counts what comes, and how long it takes."""
+    """Returns a `receive` that limits the size and the time of a body.
+
+    Raises:
+      HTTPException: raised by the result: 408 if the body arrives too slowly,
+        413 if it is too large.
+    """
     seen, more = 0, True
     end = asyncio.get_running_loop().time() + self._within_s
 
     async def counted() -> Message:
       nonlocal seen, more
       if not more:
-        return await receive()  # that the client has gone
+        return await receive()  # the message that the client has gone
       try:
         async with asyncio.timeout_at(end):
           message = await receive()

@@ -1,7 +1,7 @@
-"""Child packages as artifacts for serving: written, run, compared, then kept.
+"""Export of child packages to formats for serving, each of them verified.
 
-Each format is verified in its own runtime, on images of the child's own data,
-before anything is put in its place.
+Each format is run in its own runtime, on images of the child's own data, and
+compared with the child before any file is put in its place.
 """
 
 import pathlib
@@ -30,7 +30,7 @@ from bignas_jax.system import digests as digests_lib
 from bignas_jax.values import errors
 
 TOLERANCE = 1e-4  # largest difference over the logits' scale
-# Two logits may each be off by that: closer ones may change places.
+# Two logits may each be off by TOLERANCE, so closer ones may change places.
 _TIE = 2 * TOLERANCE
 FORMATS: dict[str, Any] = {
   'stablehlo': stablehlo,
@@ -43,7 +43,7 @@ QUANTISED = ('onnx', 'tflite')
 
 
 def parse(text: str) -> list[str]:
-  """Names of formats, separated by commas.
+  """Returns the names of formats in a comma-separated list.
 
   Raises:
     UserError: there is no such format.
@@ -65,26 +65,29 @@ def export(
   images: int = 1000,
   data: str = '',
 ) -> dict[str, Any]:
-  """Writes artifacts of a child, and a receipt, once they are verified.
+  """Writes verified artifacts of a child, and their receipt.
 
   Args:
-    directory: of the child package.
-    names: of formats.
-    out: where to; made if missing. Formats that an earlier export of the same
-      child left there stay.
-    preprocess: artifacts take uint8 images, and normalise and resize them.
-    int8: write quantised artifacts too, of the formats that have them.
-    images: of the test split, to compare on.
-    data: where the child's data are now, or others to compare on; '': where
-      they were.
+    directory: directory of the child package.
+    names: names of the formats.
+    out: directory to write to, made if missing. Formats that an earlier export
+      of this child left there are kept.
+    preprocess: whether artifacts take uint8 images, and normalise and resize
+      them.
+    int8: whether to write quantised artifacts too, for the formats that have
+      them.
+    images: number of test images to compare on.
+    data: directory of the child's data, or of other data to compare on; '':
+      where the child's data were.
 
   Returns:
-    What the receipt says, and `verified`: if it is False, nothing was written.
+    The content of the receipt, with `out` and `verified`; if `verified` is
+    False, nothing was written.
 
   Raises:
     UserError: a format's packages are missing, the child is damaged, or `out`
-      cannot be written to, or has something in the place of what would be
-      written that is not ours.
+      cannot be written to or has files where artifacts would go that this
+      package did not write.
   """
   cluster.refuse('export')
   for name in names:
@@ -129,7 +132,7 @@ def _entry(
   samples: parity.Samples,
   calibration: list[np.ndarray] | None,
 ) -> dict[str, Any]:
-  """Writes one format; what the receipt says of it."""
+  """Writes and verifies one format, and returns its entry in the receipt."""
   made = FORMATS[name]
   notes = made.write(network, directory)
   tie = _TIE * samples.scale
@@ -166,7 +169,7 @@ def _entry(
 def _about(
   directory: epath.Path, child: Child, network: graph.Network
 ) -> dict[str, Any]:
-  """What a receipt says of the child, and of what goes in and comes out."""
+  """Returns the receipt's part on the child, its input and its output."""
   return {
     'format': staging.FORMAT,
     'version': bignas_jax.__version__,
@@ -188,7 +191,7 @@ def _about(
 
 
 def _reference(samples: parity.Samples) -> dict[str, Any]:
-  """What a receipt says of that which all formats were compared with."""
+  """Returns the receipt's part on the comparison that all formats undergo."""
   guesses = samples.logits.argmax(-1)
   return {
     'reference': {
@@ -206,7 +209,7 @@ def _reference(samples: parity.Samples) -> dict[str, Any]:
 
 
 def _params(network: graph.Network) -> int:
-  """Of the child as it was trained, batch norms included."""
+  """Returns the number of the child's parameters, batch norms included."""
   only = arch.biggest(network.space)
   return counting.cost(network.space, only).params
 
@@ -225,7 +228,7 @@ def _digests(directory: epath.Path) -> dict[str, str]:
 
 
 def _check_child(directory: epath.Path, about: dict[str, Any]) -> None:
-  """Raises UserError if the package is no longer what was exported."""
+  """Raises UserError if the package changed while it was exported."""
   if _digests(directory) != about['child']['sha256']:
     allowed = 'a child that stays as it is while it is exported'
     raise errors.UserError('--child', str(directory), allowed)
@@ -234,7 +237,7 @@ def _check_child(directory: epath.Path, about: dict[str, Any]) -> None:
 def _kept(
   out: epath.Path, about: dict[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-  """Other formats there, if they are of the same child and input."""
+  """Returns the other formats there, if they have the same child and input."""
   before = staging.earlier(out)
   same = all(before.get(k) == about[k] for k in ('format', 'child', 'input'))
   return {
@@ -247,7 +250,7 @@ def _kept(
 def _check_files(
   out: epath.Path, about: dict[str, Any], names: Sequence[str], int8: bool
 ) -> None:
-  """Raises UserError if something that is not ours would be replaced."""
+  """Raises UserError if an export would replace files that are not its own."""
   made = [FORMATS[name].NAME for name in names]
   made += [FORMATS[n].INT8_NAME for n in names if int8 and n in QUANTISED]
   kept = staging.names({'formats': _kept(out, about, names)})

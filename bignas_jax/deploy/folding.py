@@ -1,10 +1,10 @@
-"""Batch norms folded into the kernels before them.
+"""Folding of batch norms into the kernels before them.
 
 With given statistics a batch norm multiplies each channel by a number and adds
-another. The first goes into the kernel whose output it normalises; the second
-stays as a bias. Every batch norm of the network follows a convolution without
-a bias and with nothing between; shortcuts, squeeze-excite, the head's last
-convolution and the classifier have none, and stay as they are.
+another. The factor is multiplied into the kernel whose output is normalised;
+the summand is kept as a bias. Every batch norm of the network directly follows
+a convolution without a bias. Shortcuts, squeeze-excite, the head's last
+convolution and the classifier have no batch norm and are not changed.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ Tree = dict[str, Any]
 
 
 def fold(space: Space, variables: Tree) -> tuple[Space, Tree]:
-  """A network without batch norms that computes the same.
+  """Returns an equivalent network without batch norms.
 
   Args:
-    space: of a single network.
-    variables: its `params` and `batch_stats`; arrays of a stage's blocks are
-      stacked along their first axis.
+    space: space of a single network.
+    variables: the network's `params` and `batch_stats`; arrays of a stage's
+      blocks are stacked along their first axis.
 
   Returns:
-    The space, which says that it is folded, and variables whose `batch_stats`
-    are empty. What is folded already is returned as it is.
+    The space, marked as folded, and variables whose `batch_stats` are empty. A
+    folded network is returned unchanged.
   """
   if space.bn_epsilon is None:
     return space, variables
@@ -54,14 +54,14 @@ def _fold(params: Tree, stats: Tree, epsilon: float) -> Tree:
 
 
 def _folded(kernel, norm: Tree, stats: Tree, epsilon: float):
-  """The kernel and the bias, computed in float64."""
+  """Returns the folded kernel and the bias, computed in float64."""
   scale, bias, mean, var = (
     np.asarray(array, np.float64)
     for array in (norm['scale'], norm['bias'], stats['mean'], stats['var'])
   )
   factor = scale / np.sqrt(var + epsilon)
   kernel = np.asarray(kernel)
-  # Its axes between those of stacked blocks and the last, of output channels.
+  # The kernel's axes between that of stacked blocks and the output channels.
   between = (1,) * (kernel.ndim - factor.ndim)
   per_channel = factor.reshape(*factor.shape[:-1], *between, -1)
   return (

@@ -1,8 +1,8 @@
-"""A child as a plain network: written once, for any library of few operations.
+"""A child as a plain network, written once for any library of few operations.
 
-No masks, no switches, no loops, no batch norms: what a child is when nothing
-of the supernet is left. An exporter hands in a `Library`, which computes (JAX)
-or builds a graph (ONNX, TensorFlow).
+Masks, switches, loops, batch norms and everything else of the supernet are
+gone. An exporter passes a `Library`, which computes (JAX) or builds a graph
+(ONNX, TensorFlow).
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from bignas_jax.deploy import folding, package
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import ops
 
-Array = Any  # the library's own: an array, a tensor, the name of one
+Array = Any  # the library's own type: an array, a tensor, the name of one
 
 
 class Library(Protocol):
   """Operations on images [batch, height, width, channels] in float32.
 
-  Layouts are what arguments have; a library may keep its own inside. Weights
+  The layout is that of arguments; a library may use another one inside. Weights
   are NumPy arrays.
   """
 
@@ -35,7 +35,10 @@ class Library(Protocol):
     stride: int,
     padding: ops.Padding,
   ) -> Array:
-    """Kernel [k, k, in, out]; bias [out]."""
+    """Convolves images with a kernel [k, k, in, out] and adds a bias [out].
+
+    A bias of None is not added.
+    """
     ...
 
   def depthwise(
@@ -46,56 +49,67 @@ class Library(Protocol):
     stride: int,
     padding: ops.Padding,
   ) -> Array:
-    """Kernel [k, k, 1, channels]; bias [channels]."""
+    """Convolves each channel; kernel [k, k, 1, channels], bias [channels]."""
     ...
 
   def average_pool(self, x: Array) -> Array:
-    """2x2 with stride 2; odd edges average what is there."""
+    """Averages 2x2 pixels with stride 2, fewer at the edge of an odd side."""
     ...
 
   def mean(self, x: Array) -> Array:
-    """Over height and width: [batch, channels]."""
+    """Averages images over height and width to [batch, channels]."""
     ...
 
   def dense(
     self, x: Array, kernel: np.ndarray, bias: np.ndarray | None
   ) -> Array:
-    """Of [batch, in]; kernel [in, out], bias [out]."""
+    """Multiplies [batch, in] by a kernel [in, out] and adds a bias [out].
+
+    A bias of None is not added.
+    """
     ...
 
-  def add(self, x: Array, y: Array) -> Array: ...
+  def add(self, x: Array, y: Array) -> Array:
+    """Returns the sum of two batches of images."""
+    ...
 
   def scale(self, x: Array, gates: Array) -> Array:
-    """Images times [batch, channels]."""
+    """Multiplies images by gates [batch, channels]."""
     ...
 
   def activate(self, x: Array, name: str) -> Array:
-    """Of `ops.ACTIVATIONS`, of images or of [batch, channels]."""
+    """Applies one of `ops.ACTIVATIONS` to images or to [batch, channels]."""
     ...
 
   def normalise(
     self, pixels: Array, factor: np.ndarray, shift: np.ndarray
   ) -> Array:
-    """uint8 images times and plus a number a channel."""
+    """Multiplies uint8 images by a factor [channels] and adds a shift.
+
+    The shift is [channels], too; the result is float32.
+    """
     ...
 
   def resize(self, x: Array, matrix: np.ndarray) -> Array:
-    """Square images [batch, n, n, channels] along both axes, by [m, n]."""
+    """Resizes square images [batch, n, n, channels] by a matrix [m, n].
+
+    The matrix is applied along both axes.
+    """
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """From images to logits.
+  """A single network that computes logits from images.
 
   Attributes:
-    space: folded, of a single network.
-    params: of the folded network.
-    shape: of an image, [size, size, channels].
-    dtype: of images: `float32`, normalised; or `uint8`, as the training data
-      were before they were normalised and resized.
-    mean: per channel, of pixels in 0..1.
-    std: likewise.
+    space: folded space of the single network.
+    params: parameters of the folded network.
+    shape: shape of an image, [size, size, channels].
+    dtype: type of images: `float32`, which are normalised, or `uint8`, which
+      are as the training data were before they were normalised and resized.
+    mean: mean of each channel, for pixels in 0..1.
+    std: standard deviation of each channel, for pixels in 0..1.
   """
 
   space: Space
@@ -106,7 +120,7 @@ class Network:
   std: tuple[float, ...]
 
   def logits(self, library: Library, images: Array) -> Array:
-    """[batch, classes]."""
+    """Returns logits [batch, classes]."""
     x = images
     if self.dtype == 'uint8':
       std, mean = (np.asarray(v, np.float32) for v in (self.std, self.mean))
@@ -118,10 +132,10 @@ class Network:
 
 
 def network(child: package.Child, *, preprocess: bool = False) -> Network:
-  """A child, its batch norms folded if they were not.
+  """Returns a child as a network, with its batch norms folded.
 
   Args:
-    child: as loaded.
+    child: the child as `package.load` returns it.
     preprocess: whether images are uint8, normalised and resized inside.
   """
   space, variables = folding.fold(child.space, child.variables)
@@ -138,9 +152,9 @@ def network(child: package.Child, *, preprocess: bool = False) -> Network:
 
 
 def bicubic(size: int, resolution: int) -> np.ndarray:
-  """[resolution, size]: what `ops.resize` does along an axis."""
+  """Returns a matrix [resolution, size] that resizes as `ops.resize` does."""
   shape = (resolution, size)
-  with jax.ensure_compile_time_eval():  # weights, also where JAX is tracing
+  with jax.ensure_compile_time_eval():  # concrete, even while JAX is tracing
     ones = jnp.eye(size, dtype=jnp.float32)
     return np.asarray(jax.image.resize(ones, shape, 'bicubic'))
 
@@ -148,7 +162,14 @@ def bicubic(size: int, resolution: int) -> np.ndarray:
 def logits(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
-  """[batch, classes] of a folded network, from normalised images."""
+  """Returns logits [batch, classes] of a folded network.
+
+  Args:
+    library: computes or builds the operations.
+    space: folded space of a single network.
+    params: parameters of the folded network.
+    x: normalised images.
+  """
   x = stem(library, space, params['stem'], x)
   for i, stage in enumerate(space.stages):
     for j, own in enumerate(_blocks(params[f'stage{i + 1}'])):
@@ -160,7 +181,7 @@ def logits(
 def stem(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
-  """`network.Stem` of one network."""
+  """Applies the stem, which is `network.Stem` for a single network."""
   kernel, bias = params['conv']['kernel'], params['bn']['bias']
   x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
   return library.activate(x, 'swish')
@@ -169,7 +190,7 @@ def stem(
 def head(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
-  """`network.Head` and `network.Classifier` of one network."""
+  """Applies `network.Head` and `network.Classifier` for a single network."""
   own = params['head']
   x = _pointwise(library, x, own['conv'], own['bn'])
   x = library.mean(library.activate(x, 'swish'))
@@ -180,7 +201,7 @@ def head(
 
 
 def _blocks(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-  """The first one, and those that are stacked."""
+  """Yields the parameters of the first block, then of the stacked ones."""
   yield stage['first']
   rest = stage.get('rest')
   if rest is not None:
@@ -196,7 +217,7 @@ def block(
   stride: int,
   padding: ops.Padding,
 ) -> Array:
-  """`mbconv.apply`, of a block that is one network's only."""
+  """Applies a block, which is `mbconv.apply` for a single network."""
   h = x
   if 'expand' in params:
     h = _pointwise(library, h, params['expand'], params['expand_bn'])
@@ -218,6 +239,6 @@ def block(
 
 
 def _pointwise(library: Library, x: Array, conv, norm) -> Array:
-  """1x1 convolution; kernel [in, out]."""
+  """Applies a 1x1 convolution with a kernel [in, out]."""
   kernel = conv['kernel'][None, None]
   return library.conv(x, kernel, norm['bias'], 1, 'same')

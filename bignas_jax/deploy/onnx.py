@@ -1,8 +1,8 @@
-"""ONNX: one file, for ONNX Runtime and what else reads it.
+"""ONNX: one file, for ONNX Runtime and other runtimes that read it.
 
-Images go in as elsewhere, [batch, height, width, channels]; inside, channels
-come first, as ONNX has it. Each convolution, depthwise ones too, is one `Conv`
-with its bias.
+Images enter as [batch, height, width, channels]; inside, channels come first,
+as ONNX has it. Each convolution, depthwise ones too, is one `Conv` with its
+bias.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ OPSET, IR_VERSION = 17, 8
 
 
 class _Images(NamedTuple):
-  """A value of the graph: [batch, channels, size, size]."""
+  """A value of the graph: images [batch, channels, size, size]."""
 
   name: str
   size: int
@@ -31,7 +31,7 @@ class _Images(NamedTuple):
 class _Onnx:
   """A `graph.Library` that builds a graph.
 
-  Images are `_Images`; values [batch, channels] are names.
+  Images are `_Images`; values [batch, channels] are names of values.
   """
 
   def __init__(self, onnx: Any):
@@ -40,13 +40,14 @@ class _Onnx:
     self.weights: list[Any] = []
 
   def constant(self, array: np.ndarray) -> str:
+    """Adds a constant to the graph and returns its name."""
     name = f'weight_{len(self.weights)}'
     whole = np.ascontiguousarray(array)
     self.weights.append(self._onnx.numpy_helper.from_array(whole, name))
     return name
 
   def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-    """Adds a node of one output, and names that after it."""
+    """Adds a node with one output and returns the name of both."""
     name = f'{kind.lower()}_{len(self.nodes)}'
     self.nodes.append(
       self._onnx.helper.make_node(kind, inputs, [name], name, **attributes)
@@ -141,14 +142,16 @@ def model(
   *,
   channels_first: bool = False,
 ) -> bytes:
-  """A model from `images` to `logits`, serialised.
+  """Returns a serialised model from `images` to `logits`.
 
   Args:
-    run: of a `graph.Library` and images, such as `Network.logits`.
-    shape: of an image, [size, size, channels].
-    shape_out: of what it returns for one.
-    dtype: of images, `uint8` or `float32`.
-    channels_first: images come as they are inside: a part of a network.
+    run: applies the network; takes a `graph.Library` and images, such as
+      `Network.logits`.
+    shape: shape of an image, [size, size, channels].
+    shape_out: shape of the result for one image.
+    dtype: type of images, `uint8` or `float32`.
+    channels_first: whether images enter with channels first, as they are
+      inside; for parts of a network.
   """
   (onnx,) = _load('onnx')
   graph = _Onnx(onnx)
@@ -183,7 +186,7 @@ def model(
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact; returns what the receipt says of it."""
+  """Writes the artifact and returns its entry for the receipt."""
   onnx, runtime = _load('onnx', 'onnxruntime')
   classes = [network.space.classes]
   serialised = model(network.logits, network.shape, classes, network.dtype)
@@ -200,7 +203,7 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
 def load(
   directory: pathlib.Path, name: str = NAME
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """The artifact in its runtime: images to logits."""
+  """Returns a function from images to logits that runs the artifact."""
   (runtime,) = _load('onnxruntime')
   return _session(runtime, str(directory / name))
 
@@ -208,7 +211,12 @@ def load(
 def load_bytes(
   serialised: bytes, threads: int = 0
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """A serialised model in its runtime; `threads` of it, 0: one a core."""
+  """Returns a function from images to logits that runs a serialised model.
+
+  Args:
+    serialised: the model.
+    threads: threads of the runtime; 0: one a core.
+  """
   (runtime,) = _load('onnxruntime')
   return _session(runtime, serialised, threads)
 
@@ -225,15 +233,15 @@ def _session(runtime, what: str | bytes, threads: int = 0):
 def quantise(
   network: Network, directory: pathlib.Path, calibration: Iterable[np.ndarray]
 ) -> None:
-  """Writes an int8 artifact from the float32 one, by ONNX Runtime.
+  """Writes an int8 artifact made from the float32 one by ONNX Runtime.
 
-  Weights a channel, activations a tensor, symmetric, by their ranges; images
-  and logits stay what they are.
+  Weights are quantised by channel and activations by tensor, symmetrically, by
+  their ranges. Images and logits keep their types.
 
   Args:
     network: the child.
-    directory: where the float32 artifact is.
-    calibration: batches of images, whose activations' ranges are taken.
+    directory: directory of the float32 artifact, and of the result.
+    calibration: batches of images that give the ranges of activations.
   """
   del network
   tools, shapes = _load(

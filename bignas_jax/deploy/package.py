@@ -1,6 +1,6 @@
-"""A child on its own: a package of two files, without the supernet.
+"""The child package: two files that describe a child without the supernet.
 
-`child.json` says what it is, `model.safetensors` holds its weights and
+`child.json` describes the network, `model.safetensors` holds its weights and
 calibrated statistics in static shapes.
 """
 
@@ -24,11 +24,11 @@ from bignas_jax.values import errors, schema, stored
 
 FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
-# What other commands write beside them.
+# File that another command writes into a package.
 MEASURED = 'latency.json'
 _RECEIPTS = (staging.RECEIPT, *staging.UNDER_WAY)
 _PACKAGE = 'a child package'
-# What safetensors says of a damaged file, and of numbers that NumPy has not.
+# Errors of safetensors for a damaged file, and for types that NumPy lacks.
 _UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
 
 Variables = dict[str, Any]
@@ -36,7 +36,7 @@ Variables = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Input:
-  """What `child.json` says of images; what is None need not be there."""
+  """The part of `child.json` on images; fields with a default are optional."""
 
   image_size: schema.Natural
   mean: tuple[float, ...]
@@ -47,7 +47,7 @@ class _Input:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Calibration:
-  """What `child.json` says of the images that its statistics come from."""
+  """The part of `child.json` on the images that gave the statistics."""
 
   images: schema.Natural
   seed: schema.Seed
@@ -55,7 +55,7 @@ class _Calibration:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Info:
-  """What all that load a package rely on in `child.json`."""
+  """The part of `child.json` that every command which loads a package needs."""
 
   input: _Input
   classes: schema.Natural | None = None
@@ -68,10 +68,11 @@ class Child:
   """A network with its weights.
 
   Attributes:
-    arch: its architecture.
-    space: that holds this architecture only.
-    variables: `params`; `batch_stats`, empty if batch norms are folded.
-    info: contents of `child.json`.
+    arch: architecture of the network.
+    space: space that holds this architecture only.
+    variables: `params`, and `batch_stats`, which are empty if batch norms are
+      folded.
+    info: content of `child.json`.
   """
 
   arch: Arch
@@ -81,22 +82,22 @@ class Child:
 
 
 def check_place(directory: epath.Path, field: str = '--out') -> None:
-  """Checks, before any work, that a package may be written there.
+  """Checks, before any work, that a package may be written to a directory.
 
-  It may be where nothing is, in an empty directory, and in place of an older
-  package with what we have made of that: exports and measurements.
+  The directory may be missing, empty, or an older package. An older package may
+  also hold exports and measurements that bignas_jax made of it.
 
   Raises:
-    UserError: something else is there, or nothing can be written.
+    UserError: the directory holds anything else, or nothing can be written.
   """
   replacing.check(directory, ours, field, _PACKAGE)
 
 
 def save(directory: epath.Path, child: Child) -> None:
-  """Writes the package, whole or not at all; replaces an older one.
+  """Writes a package, as a whole or not at all, and replaces an older one.
 
   Raises:
-    UserError: as `check_place` does.
+    UserError: `check_place` refuses the directory.
   """
   flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
   fields = {'format': FORMAT, **child.info}
@@ -109,10 +110,10 @@ def save(directory: epath.Path, child: Child) -> None:
 
 
 def ours(directory: epath.Path) -> set[str]:
-  """Returns the names in a package's directory of what we have written.
+  """Returns the names of files in a package's directory that bignas_jax wrote.
 
-  The two files of a package, what was measured of it, and exports with all
-  that is as their receipts say.
+  They are the two files of a package, its measurements, and exported files that
+  are unchanged since their receipt was written.
   """
   found = {*FILES, MEASURED}
   for name in replacing.names(directory):
@@ -124,11 +125,11 @@ def ours(directory: epath.Path) -> set[str]:
 
 
 def _exported(directory: epath.Path, receipt: str) -> set[str]:
-  """Returns the names of an export's files that nobody has changed since."""
+  """Returns the names of an export's unchanged files, and of its receipt."""
   try:
     entries = staging.receipt(directory, receipt)['formats'].values()
   except errors.UserError:
-    return set()  # no receipt of ours
+    return set()  # it is not a receipt of an export
   told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
   there = replacing.names(directory)
   return {receipt} | {
@@ -142,7 +143,7 @@ def load(directory: epath.Path) -> Child:
   """Reads a package.
 
   Raises:
-    UserError: a file is missing, damaged, or does not fit the other.
+    UserError: a file is missing or damaged, or does not fit the other file.
   """
   info = _read_info(directory)
   stored.check_format(info, FORMAT, str(directory / _INFO))
@@ -171,10 +172,10 @@ def load(directory: epath.Path) -> Child:
 
 
 def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
-  """Returns what a `child.json` describes.
+  """Returns the space and the architecture that a `child.json` describes.
 
   Raises:
-    UserError: it is not complete, or says things that do not go together.
+    UserError: the file is incomplete or contradicts itself.
   """
   network, version = info.get('network'), stored.version_of(info)
   space = stored.convert(Space, network, f'{path}: network', version)
@@ -195,12 +196,12 @@ def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
 
 
 def check_complete(directory: epath.Path, child: Child) -> None:
-  """Checks that a package says what is needed to show it images.
+  """Checks that `child.json` says what is needed to evaluate the child.
 
-  Which images, is looked at where they are opened.
+  The child's data are checked later, where they are opened.
 
   Raises:
-    UserError: `child.json` does not.
+    UserError: a field is missing in `child.json`.
   """
   for path in ('input.channels', 'input.resolution', 'calibration'):
     value: Any = child.info
@@ -212,7 +213,7 @@ def check_complete(directory: epath.Path, child: Child) -> None:
 
 
 def sha256(directory: epath.Path) -> str:
-  """Names the weights of a package that is there."""
+  """Returns the SHA-256 of a package's weights file."""
   return hashlib.sha256((directory / _WEIGHTS).read_bytes()).hexdigest()
 
 
@@ -226,10 +227,11 @@ def _read_info(directory: epath.Path) -> dict[str, Any]:
 
 
 def header_bytes(variables: Variables) -> int:
-  """Of a weights file: everything before the arrays, which are float32.
+  """Returns the size of a weights file in bytes, less that of its arrays.
 
-  The format: eight bytes for a length, and JSON with an entry an array, by
-  name, filled up with spaces to a multiple of eight.
+  The arrays are float32. The format has eight bytes for a length, then JSON
+  with one entry per array, by name, filled up with spaces to a multiple of
+  eight.
 
   Args:
     variables: nested dicts of arrays, or of anything with a `shape`.
@@ -247,7 +249,7 @@ def header_bytes(variables: Variables) -> int:
 
 
 def _flatten(tree: Variables, prefix: str = '') -> dict[str, Any]:
-  """{'a': {'b': x}} -> {'a.b': x}."""
+  """Turns {'a': {'b': x}} into {'a.b': x}."""
   flat = {}
   for name, value in tree.items():
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What an artifact computes, held against its child on real images."""
+"""Comparison of an artifact with its child, on real images."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _BATCH = 100  # images
 
 
 class Samples(NamedTuple):
-  """Images to compare on, in batches, and what the child says of them."""
+  """Batches of images to compare on, and the child's logits for them."""
 
   images: list[np.ndarray]  # what goes into an artifact
   logits: np.ndarray  # [images, classes]
@@ -25,20 +25,20 @@ class Samples(NamedTuple):
 
   @property
   def scale(self) -> float:
-    """Of logits: the largest one, whatever its sign."""
+    """Returns the largest absolute value of the logits."""
     return float(np.abs(self.logits).max())
 
 
 def samples(
   child: Child, opened: Opened, preprocess: bool, count: int
 ) -> Samples:
-  """Images of the test split, evenly over it, and the child's logits.
+  """Returns images spread evenly over the test split, and the child's logits.
 
   Args:
-    child: computes them.
-    opened: its data.
+    child: computes the logits.
+    opened: the child's data.
     preprocess: whether artifacts take uint8 images.
-    count: of images; fewer if there are fewer.
+    count: number of images; if the split has fewer, all are used.
   """
   model = _model(child)
   net = model.net(child.arch)
@@ -61,7 +61,11 @@ def samples(
 def calibration(
   child: Child, opened: Opened, preprocess: bool
 ) -> list[np.ndarray]:
-  """Training images to quantise by, in batches, as evaluation sees them."""
+  """Returns training images to quantise by, in batches.
+
+  They are processed as in evaluation, except for what the artifact does itself
+  if `preprocess` is True.
+  """
   model, count = _model(child), child.info['calibration']['images']
   batches = (pixels for pixels, _ in _pixels(child, opened, 'train', count))
   if preprocess:
@@ -83,7 +87,7 @@ def _model(child: Child) -> Model:
 def _pixels(
   child: Child, opened: Opened, split: str, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Batches of uint8 images and labels; damaged images are left out."""
+  """Yields batches of uint8 images and labels, without damaged images."""
   source = getattr(opened.splits, split)
   count = min(count, len(source))
   some = source.subset([i * len(source) // count for i in range(count)])
@@ -101,18 +105,18 @@ def _pixels(
 def compare(
   run: Callable[[np.ndarray], np.ndarray], samples: Samples, tie: float = 0.0
 ) -> dict[str, Any]:
-  """Holds what an artifact computes against what the child does.
+  """Compares an artifact's logits with those of the child.
 
   Args:
-    run: images to logits.
-    samples: to compare on.
-    tie: the child's choice is a tie where its two highest logits are no
-      further apart, so that rounding may exchange them.
+    run: the artifact, a function from images to logits.
+    samples: images to compare on.
+    tie: largest gap between the child's two highest logits at which the image
+      is a tie, since rounding may exchange them.
 
   Returns:
-    Largest difference of logits, by itself and over their scale; how many
-    images are ties, and the share of all others whose highest logit is the
-    same; top-1; median milliseconds an image.
+    A dict of the largest difference of logits, both absolute and over their
+    scale; the number of ties; the share of other images whose highest logit is
+    at the same class; top-1; and the median of milliseconds per image.
   """
   logits, seconds = [], []
   for images in samples.images:
@@ -136,7 +140,7 @@ def compare(
 
 
 def _gaps(logits: np.ndarray) -> np.ndarray:
-  """Between the two highest logits of each image: [images]."""
+  """Returns the gap between each image's two highest logits, [images]."""
   if logits.shape[-1] < 2:
     return np.full(len(logits), np.inf)
   second, first = np.moveaxis(np.partition(logits, -2)[..., -2:], -1, 0)
@@ -144,7 +148,7 @@ def _gaps(logits: np.ndarray) -> np.ndarray:
 
 
 def _ratio(difference: float, scale: float) -> float:
-  """Also where all of a child's logits are zero."""
+  """Returns difference / scale, also if all of a child's logits are zero."""
   if scale == 0:
     return 0.0 if difference == 0 else float('inf')
   return difference / scale

@@ -1,8 +1,8 @@
-"""TensorFlow SavedModel, for TensorFlow Serving and what else reads it.
+"""TensorFlow SavedModel, for TensorFlow Serving and others that read it.
 
-Built of TensorFlow's own operations, which its CPU kernels and its converter
-know, with weights as constants. The directory is laid out as TensorFlow
-Serving wants it: a version's number, and the model in it.
+It is built from TensorFlow's own operations, which its CPU kernels and its
+converter support, with weights as constants. The directory is laid out as
+TensorFlow Serving expects: a version's number, with the model in it.
 """
 
 import pathlib
@@ -83,7 +83,7 @@ def check() -> None:
 
 
 def function(tf: Any, network: Network) -> Any:
-  """Images to logits, as a function of TensorFlow's; any number of images."""
+  """Returns a TensorFlow function from any number of images to logits."""
   images = tf.TensorSpec([None, *network.shape], network.dtype, name='images')
 
   def logits(images):
@@ -93,7 +93,7 @@ def function(tf: Any, network: Network) -> Any:
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact; returns what the receipt says of it."""
+  """Writes the artifact and returns its entry for the receipt."""
   tf = _tensorflow()
   module = tf.Module()
   module.serve = function(tf, network)
@@ -106,7 +106,7 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-  """The artifact in its runtime: images to logits."""
+  """Returns a function from images to logits that runs the artifact."""
   tf = _tensorflow()
   loaded = tf.saved_model.load(str(directory / NAME / VERSION))
   run = loaded.signatures['serving_default']

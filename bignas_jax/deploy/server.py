@@ -1,9 +1,10 @@
-"""A child behind HTTP, by LitServe: an image in, classes out.
+"""An HTTP service of a child, by LitServe, that classifies images.
 
-LitServe's processes divide the work. One receives requests and cuts images as
-evaluation does, so that what is no image is refused before it meets others;
-one gathers them into batches and runs the child's ONNX artifact. Requests and
-images are let in by their sizes (`admission`), before they are read or decoded.
+LitServe divides the work between processes. One receives requests and crops
+images as evaluation does, so that data which are no image are refused before
+they join a batch. Another gathers images into batches and runs the child's ONNX
+artifact. Requests and images are admitted by their sizes (`admission`) before
+they are read or decoded.
 """
 
 import math
@@ -26,28 +27,28 @@ from bignas_jax.values import structs
 TOP = 5  # classes in an answer
 MAX_BYTES = 32 * 2**20  # of a request
 _BYTES_AT_ONCE = 8 * MAX_BYTES  # of all requests
-_WAIT_S = 10.0  # of a request or an image for others to be done
-_BODY_S = 60.0  # in which a request must have come
+_WAIT_S = 10.0  # that a request or an image waits for others
+_BODY_S = 60.0  # in which a request must arrive
 _PAGE = pathlib.Path(__file__).with_name('server.html')
 
 
 async def received(
   request: fastapi.Request, image: Annotated[bytes, fastapi.File()]
 ) -> np.ndarray:
-  """The file that was sent, as evaluation sees images.
+  """Returns the image that was sent, as evaluation sees images.
 
-  It waits here until the images that are being decoded leave it enough memory.
+  It waits until the images that are being decoded leave it enough memory.
 
   Args:
-    request: of which the application knows what the child takes.
+    request: its application knows what the child takes.
     image: an encoded image, a field of a form.
 
   Returns:
     uint8 [size, size, channels].
 
   Raises:
-    HTTPException: 400, it is no image; 413, it is too large; 503, others had
-      not been decoded in time.
+    HTTPException: 400 if the data are no image, 413 if the image is too large,
+      503 if other images were not decoded in time.
   """
   prepare, at_once = request.app.state.prepare, request.app.state.pixels
   async with at_once.hold(prepare.pixels(image)):
@@ -55,11 +56,12 @@ async def received(
 
 
 class Prepare:
-  """Encoded images to what the artifact takes.
+  """A function from encoded images to the input of the artifact.
 
   Args:
-    info: contents of `child.json`.
-    max_pixels: of an image; a small file may hold any number.
+    info: content of `child.json`.
+    max_pixels: largest number of pixels of an image; the size of a file does
+      not limit it.
   """
 
   def __init__(self, info: dict[str, Any], max_pixels: int):
@@ -69,12 +71,12 @@ class Prepare:
     self._crop = info['data']['eval_crop']
 
   def pixels(self, encoded: bytes) -> int:
-    """How many an image has; as many as are allowed, where nobody can know.
+    """Returns the number of pixels of an image, or the limit if it is unknown.
 
-    OpenCV itself stops at that number, whatever the format.
+    The limit is safe for any format, because OpenCV decodes no more pixels.
 
     Raises:
-      HTTPException: 413, too many.
+      HTTPException: 413 if the image has too many pixels.
     """
     found = headers.pixels(encoded)
     return self._max_pixels if found is None else self._checked(found)
@@ -86,7 +88,12 @@ class Prepare:
     return found
 
   def __call__(self, encoded: bytes) -> np.ndarray:
-    """uint8 [size, size, channels]; raises HTTPException, see `received`."""
+    """Decodes an image to uint8 [size, size, channels].
+
+    Raises:
+      HTTPException: 400 if the data are no whole image, 413 if the image is too
+        large.
+    """
     try:
       image = decode.open_image(encoded, self._channels)
       self._checked(math.prod(image.shape[:2]))
@@ -96,12 +103,12 @@ class Prepare:
 
 
 class Api(litserve.LitAPI):
-  """What LitServe does with a request, batch by batch.
+  """The steps in which LitServe handles requests, batch by batch.
 
   Args:
-    artifact: of `export --format=onnx --preprocess`.
-    names: of the classes.
-    max_batch_size: images at most.
+    artifact: file that `export --format=onnx --preprocess` wrote.
+    names: names of the classes.
+    max_batch_size: largest number of images in a batch.
     batch_timeout: seconds that the first image waits for others.
   """
 
@@ -116,6 +123,7 @@ class Api(litserve.LitAPI):
     self._artifact, self._names = artifact, list(names)
 
   def setup(self, device: str) -> None:
+    """Loads the artifact into ONNX Runtime."""
     del device
     self._session = onnxruntime.InferenceSession(
       self._artifact, providers=['CPUExecutionProvider']
@@ -124,13 +132,15 @@ class Api(litserve.LitAPI):
   def decode_request(
     self, request: Annotated[np.ndarray, fastapi.Depends(received)]
   ) -> np.ndarray:
+    """Returns the image that `received` has made from a request."""
     return request
 
   def batch(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks images into a batch."""
     return np.stack(inputs)
 
   def predict(self, x: np.ndarray) -> np.ndarray:
-    """Logits [batch, classes]; an image alone comes without a batch."""
+    """Returns logits [batch, classes], or [classes] for an image alone."""
     alone = x.ndim == 3
     given = {'images': x[None] if alone else x}
     (logits,) = self._session.run(['logits'], given)
@@ -138,18 +148,20 @@ class Api(litserve.LitAPI):
     return found[0] if alone else found
 
   def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
+    """Returns the logits of each image of a batch."""
     return list(output)
 
   def encode_response(self, output: np.ndarray) -> dict[str, Any]:
+    """Returns the answer to a request, the likeliest classes of its image."""
     return {'classes': ranked(output, self._names)}
 
 
 def ranked(logits: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-  """The likeliest classes, at most TOP, the likeliest first.
+  """Returns the likeliest classes, at most TOP, the likeliest first.
 
   Args:
     logits: [classes].
-    names: of the classes.
+    names: names of the classes.
   """
   powers = np.exp(logits.astype(np.float64) - logits.max())
   shares = powers / powers.sum()
@@ -163,11 +175,11 @@ def ranked(logits: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
 def names(info: dict[str, Any]) -> list[str]:
   """Returns a name for each of a child's outputs.
 
-  An output that has no name, because the space has more classes than the data,
-  or because the package is older than names, is called by its number.
+  An output without a name is called by its number. That happens if the space
+  has more classes than the data, or if the package is older than class names.
 
   Args:
-    info: contents of `child.json`.
+    info: content of `child.json`.
   """
   given = info.get('class_names') or []
   numbers = range(len(given), info['classes'])
@@ -175,7 +187,7 @@ def names(info: dict[str, Any]) -> list[str]:
 
 
 def sendable(value: Any) -> Any:
-  """Returns a JSON value as an answer can hold it: in UTF-8, without NaN."""
+  """Returns a JSON value that an answer can hold: in UTF-8, without NaN."""
   return structs.encodable(files.finite(value))
 
 
@@ -188,15 +200,17 @@ def server(
   max_pixels: int,
   origins: Sequence[str] = (),
 ) -> litserve.LitServer:
-  """A server with `/predict`, `/health`, `/info` and a page at `/`.
+  """Returns a server with `/predict`, `/health`, `/info` and a page at `/`.
 
   Args:
     artifact: an ONNX file that takes uint8 images.
-    info: contents of `child.json`.
-    max_batch_size: images that run together at most.
-    batch_timeout: seconds that the first of them waits for others.
-    max_pixels: of an image, and of all that are decoded at once.
-    origins: of other sites whose pages may ask, such as https://example.org.
+    info: content of `child.json`.
+    max_batch_size: largest number of images that run together.
+    batch_timeout: seconds that the first image of a batch waits for others.
+    max_pixels: largest number of pixels of an image, and of all images that are
+      decoded at once.
+    origins: origins of other sites whose pages may send requests, such as
+      https://example.org.
   """
   api = Api(artifact, names(info), max_batch_size, batch_timeout)
   shown = {
@@ -220,7 +234,7 @@ def server(
 
 
 def _middlewares(origins: Sequence[str]) -> list[Any]:
-  """What a request passes before the application; the last one comes first."""
+  """Returns the middlewares; a request passes the last one first."""
   limits = {
     'most': MAX_BYTES,
     'budget': admission.Budget(_BYTES_AT_ONCE, _WAIT_S),

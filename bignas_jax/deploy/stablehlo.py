@@ -1,7 +1,7 @@
 """StableHLO, by `jax.export`: one file for CPUs, TPUs and GPUs.
 
-The batch is symbolic. `jax.export.deserialize` reads the file back, without
-this package.
+The batch size is symbolic. `jax.export.deserialize` reads the file back,
+without this package.
 """
 
 import pathlib
@@ -23,11 +23,12 @@ PLATFORMS = ('cpu', 'tpu', 'cuda')
 
 
 class Jax:
-  """A `graph.Library` that computes, in this package's own operations.
+  """A `graph.Library` that computes with this package's own operations.
 
-  So that a platform gets the formulation of a depthwise convolution that is
-  the fastest there. Products have JAX's default precision; those of the resize
-  the highest, since pixels would show what TPUs round to bfloat16.
+  It uses them so that each platform gets the formulation of a depthwise
+  convolution that is fastest there. Products have JAX's default precision,
+  except those of the resize, which have the highest, because in pixels the
+  rounding of TPUs to bfloat16 would be visible.
   """
 
   def conv(self, x, kernel, bias, stride, padding):
@@ -68,16 +69,16 @@ class Jax:
 
 
 def check() -> None:
-  """Nothing is missing: it needs what this package needs."""
+  """Does nothing, since the format needs only what this package needs."""
 
 
 def function(network: Network) -> Callable[[Any], jax.Array]:
-  """Images to logits, in JAX."""
+  """Returns a JAX function from images to logits."""
   return lambda images: network.logits(Jax(), images)
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact; returns what the receipt says of it."""
+  """Writes the artifact and returns its entry for the receipt."""
   (batch,) = jax.export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
   exported = jax.export.export(jax.jit(function(network)), platforms=PLATFORMS)(
@@ -92,7 +93,7 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-  """The artifact in its runtime: images to logits."""
+  """Returns a function from images to logits that runs the artifact."""
   data = bytearray((directory / NAME).read_bytes())
   run = jax.jit(jax.export.deserialize(data).call)
   return lambda images: np.asarray(run(images))

@@ -1,6 +1,7 @@
 """LiteRT: one file, for phones and other small devices.
 
-TensorFlow converts; LiteRT's own interpreter, a small package, runs it.
+TensorFlow converts the child; LiteRT's own interpreter, a small package, runs
+it.
 """
 
 import pathlib
@@ -27,7 +28,7 @@ def check() -> None:
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact; returns what the receipt says of it."""
+  """Writes the artifact and returns its entry for the receipt."""
   tf, runtime = _load('tensorflow', 'ai_edge_litert')
   (directory / NAME).write_bytes(_converter(tf, network).convert())
   return {
@@ -48,7 +49,7 @@ def _converter(tf: Any, network: Network) -> Any:
 def load(
   directory: pathlib.Path, name: str = NAME
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """The artifact in its runtime: images to logits."""
+  """Returns a function from images to logits that runs the artifact."""
   (library,) = _load('ai_edge_litert.interpreter')
   interpreter = library.Interpreter(str(directory / name))
   (images_at,) = interpreter.get_input_details()
@@ -69,12 +70,12 @@ def load(
 def quantise(
   network: Network, directory: pathlib.Path, calibration: Iterable[np.ndarray]
 ) -> None:
-  """Writes an int8 artifact; images and logits stay float32.
+  """Writes an int8 artifact whose images and logits stay float32.
 
   Args:
     network: the child.
-    directory: to write to.
-    calibration: batches of images, whose activations' ranges are taken.
+    directory: directory to write to.
+    calibration: batches of images that give the ranges of activations.
   """
   (tf,) = _load('tensorflow')
   converter = _converter(tf, network)

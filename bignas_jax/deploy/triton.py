@@ -1,6 +1,6 @@
-"""A model repository of Triton Inference Server: the ONNX file, and its config.
+"""A model repository of Triton Inference Server: the ONNX file and its config.
 
-The config has Triton gather single images into batches.
+The config makes Triton gather single images into batches.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ def check() -> None:
 
 
 def config(network: Network) -> str:
-  """A ModelConfig of Triton's, as text; without the dimension of the batch."""
+  """Returns Triton's ModelConfig as text, without the batch dimension."""
   shape = ', '.join(map(str, network.shape))
   return f"""name: "{MODEL}"
 backend: "onnxruntime"
@@ -40,7 +40,7 @@ dynamic_batching {{ max_queue_delay_microseconds: {_WAIT_US} }}
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the repository; returns what the receipt says of it."""
+  """Writes the repository and returns its entry for the receipt."""
   model = directory / NAME / MODEL
   (model / '1').mkdir(parents=True)
   (model / 'config.pbtxt').write_text(config(network))
@@ -48,5 +48,8 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-  """The model in Triton's runtime for it, here without Triton."""
+  """Returns a function from images to logits that runs the model.
+
+  It uses ONNX Runtime, which Triton uses for this model too, without Triton.
+  """
   return onnx.load(directory / NAME / MODEL / '1')
