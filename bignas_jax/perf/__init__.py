@@ -1,1 +1,1 @@
-"""How fast it is: measured here, or estimated by a compiler."""
+"""Speed of training and children, measured here or estimated by a compiler."""

@@ -1,4 +1,4 @@
-"""How long a child takes on this machine, as it is served."""
+"""Latency of a child package on this machine, in the form that is served."""
 
 import statistics
 from collections.abc import Sequence
@@ -24,23 +24,25 @@ def child(
   rounds: int,
   keep: bool = False,
 ) -> dict[str, Any]:
-  """Times a child package: batch norms folded, all shapes static.
+  """Times a child package, with batch norms folded and all shapes static.
 
   Args:
-    directory: of the child.
-    batches: images at once.
-    names: of runtimes.
-    rounds: visits to each program, in turn, after one that warms up.
-    keep: write the result beside the child, as `latency.MEASURED`.
+    directory: directory of the child package.
+    batches: batch sizes to time, images.
+    names: names of the runtimes to time.
+    rounds: measured visits to each program, after one visit that warms up; the
+      programs take turns.
+    keep: whether to write the result beside the child, as `latency.MEASURED`.
 
   Returns:
-    `rows`: for each runtime and batch, the device that computed, the median
-    and the 90th percentile of the times of one batch, the fastest, how many
-    were taken, and `images_per_s` by the median.
+    A dict whose `rows` has, for each runtime and batch size, the device that
+    computed, the median, the 90th percentile and the smallest of the times of
+    one batch in milliseconds, the number of times taken, and `images_per_s` by
+    the median.
 
   Raises:
-    UserError: of the package, a runtime, or one that is not installed; the
-      result is to be kept where nothing can be written.
+    UserError: the package is damaged, a runtime is unknown or not installed, or
+      the result is to be kept where it cannot be written.
   """
   cluster.refuse('benchmark child')
   if keep:
@@ -75,7 +77,7 @@ def child(
 
 
 def _check_place(path: epath.Path) -> None:
-  """Raises UserError if a result cannot be written there, or over another."""
+  """Raises UserError if the path is not writable or holds a foreign file."""
   if not path.parent.is_dir():
     allowed = 'a directory that can be written to'
     raise errors.UserError('--child', str(path.parent), allowed)
@@ -87,7 +89,7 @@ def _check_place(path: epath.Path) -> None:
 
 
 def summary(times: Sequence[float], batch: int) -> dict[str, float]:
-  """Of milliseconds that a batch took."""
+  """Returns statistics of the milliseconds that a batch took in each run."""
   median = statistics.median(times)
   return {
     'median_ms': median,
@@ -99,7 +101,7 @@ def summary(times: Sequence[float], batch: int) -> dict[str, float]:
 
 
 def device(name: str) -> str:
-  """What computes in a runtime: a CPU's model, or what JAX calls it."""
+  """Returns a runtime's device: the CPU model, or what JAX calls it."""
   found = jax.devices()[0]
   on_cpu = name == 'onnx' or found.platform == 'cpu'
   return hardware.cpu() if on_cpu else found.device_kind

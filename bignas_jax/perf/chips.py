@@ -1,7 +1,8 @@
-"""TPU cores as JAX counts them, from Google's published system pages.
+"""Memory and peak rates of TPU devices, from Google's published system pages.
 
-https://cloud.google.com/tpu/docs/system-architecture-tpu-vm: numbers of a chip
-there, of a device here. Chips of v2, v3 and tpu7x are two devices each.
+Source: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm. That page
+gives numbers of a chip; here they are of a device as JAX counts them. A chip of
+v2, v3 and tpu7x is two devices.
 """
 
 from typing import NamedTuple
@@ -10,12 +11,12 @@ from bignas_jax.values import errors
 
 
 class Chip(NamedTuple):
-  """One device of a pod.
+  """One device of a TPU pod.
 
   Attributes:
-    hbm_bytes: memory.
-    flops: peak bfloat16 operations a second; a multiply-add is two.
-    bandwidth: bytes of its memory a second.
+    hbm_bytes: memory of the device, bytes.
+    flops: peak bfloat16 operations a second; a multiply-add counts as two.
+    bandwidth: memory bandwidth, bytes a second.
   """
 
   hbm_bytes: int
@@ -36,10 +37,10 @@ CHIPS = {
 
 
 def of(topology: str) -> Chip:
-  """The chip of a topology such as `v3:8x8`.
+  """Returns the device of a topology such as `v3:8x8`.
 
   Raises:
-    UserError: the name is not of the form CHIP:AxB, or the chip is unknown.
+    UserError: the topology is not of the form CHIP:AxB, or its chip is unknown.
   """
   name, given, _ = topology.partition(':')
   if not given or name not in CHIPS:

@@ -1,7 +1,8 @@
-"""What the TPU compiler says of a program, and says only once.
+"""Reports of the TPU compiler on programs, kept on disk between sessions.
 
-Compiled for devices that are described, not there, a program cannot be read
-back from JAX's cache; its figures can.
+A program that was compiled for devices that are only described cannot be loaded
+from JAX's compilation cache. Its report can be kept, so that the program is
+compiled only once.
 """
 
 import dataclasses
@@ -19,24 +20,25 @@ from jax.sharding import Mesh
 from bignas_jax.system import console, files, xla
 from bignas_jax.values import schema
 
-# Less than half the time to compile, for the same memory and, within 2 %, the
-# same estimates (docs/performance.md).
+# Less than half the compile time, with the same memory and estimates that are
+# the same within 2 % (docs/performance.md).
 _OPTIONS = {'exec_time_optimization_effort': -1.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """Of one program, on one device.
+  """The compiler's report on one program, for one device.
 
   Attributes:
-    compile_s: seconds it took, when it was compiled.
-    peak_bytes: of memory, those of its arguments included; None: it did not
-      fit.
-    flops: operations.
-    bytes: moved to and from memory.
-    seconds: by the compiler; each loop's body once.
-    problem: the compiler's line, where the program did not fit.
-    kept: from an earlier time, not compiled now.
+    compile_s: seconds that compilation took, when the program was compiled.
+    peak_bytes: peak memory, bytes, with the program's arguments; None: the
+      program did not fit.
+    flops: number of operations.
+    bytes: bytes moved to and from memory.
+    seconds: the compiler's estimate of the run time, which counts the body of
+      each loop once.
+    problem: the compiler's error line if the program did not fit, else empty.
+    kept: whether the report was read from disk and nothing was compiled.
   """
 
   compile_s: float
@@ -49,7 +51,7 @@ class Figures:
 
 
 def directory() -> epath.Path:
-  """Where figures are kept: JAX's cache, if named, or the user's."""
+  """Returns the directory of reports, in JAX's cache or in the user's."""
   named = jax.config.values['jax_compilation_cache_dir']
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   where = named or os.path.join(home, 'bignas_jax')
@@ -57,7 +59,11 @@ def directory() -> epath.Path:
 
 
 def find(name: str, lowered: Any, where: Mesh) -> Figures:
-  """Those of a program lowered for a mesh: kept ones, or the compiler's."""
+  """Returns the report on a program lowered for a mesh, and prints a summary.
+
+  The report is read from disk if it is there. Otherwise the program is compiled
+  and its report is written to disk.
+  """
   key = _key(lowered, where)
   path = directory() / f'{key}.json'
   if path.exists():
@@ -72,7 +78,7 @@ def find(name: str, lowered: Any, where: Mesh) -> Figures:
 
 
 def _key(lowered: Any, where: Mesh) -> str:
-  """Names all that the compiler goes by."""
+  """Returns a digest of everything that determines the compiler's report."""
   devices = [(str(d), d.device_kind) for d in where.devices.flat]
   versions = jax.__version__, metadata.version('libtpu')
   form = [field.name for field in dataclasses.fields(Figures)]
@@ -108,6 +114,6 @@ def _compile(lowered: Any) -> Figures:
 
 
 def _first_figures(text: str) -> str:
-  """The compiler's line that says how much was wanted of how much."""
+  """Returns the line about the memory that was wanted, or the first line."""
   lines = [line.strip() for line in text.splitlines()]
   return next((line for line in lines if 'hbm' in line.lower()), lines[0])

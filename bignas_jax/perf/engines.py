@@ -1,4 +1,4 @@
-"""What runs a piece on this machine: JAX, or ONNX Runtime on its CPUs."""
+"""Runtimes that run pieces here: JAX, or ONNX Runtime on the CPUs."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +14,23 @@ from bignas_jax.perf.workloads import Piece
 from bignas_jax.system import xla
 from bignas_jax.values import errors
 
-_REPEATS = 8  # of a part in a program of JAX's
+_REPEATS = 8  # computations of a part in one JAX program
 
 
 class Run(NamedTuple):
-  """What starts a program, and how often it computes its piece."""
+  """A compiled program that is ready to run.
+
+  Attributes:
+    start: a function that starts the program and returns its arrays.
+    repeats: how often one run of the program computes its piece.
+  """
 
   start: Callable[[], Any]
   repeats: int = 1
 
 
 def check(names: Sequence[str]) -> None:
-  """Raises UserError: a name is none, or its packages are missing."""
+  """Raises UserError if a runtime is unknown or its packages are missing."""
   for name in names:
     if name not in RUNTIMES:
       raise errors.UserError('--runtime', name, errors.one_of(RUNTIMES, name))
@@ -34,7 +39,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def versions(name: str) -> dict[str, str]:
-  """Of the packages that compute."""
+  """Returns the versions of the packages that a runtime computes with."""
   packages = ('onnxruntime',) if name == 'onnx' else ('jax', 'jaxlib')
   return {package: metadata.version(package) for package in packages}
 
@@ -42,11 +47,19 @@ def versions(name: str) -> dict[str, str]:
 def prepare(
   name: str, pieces: Mapping[Any, Piece], batch: int
 ) -> dict[Any, Run]:
-  """Compiles pieces; by name, what runs each on images by chance.
+  """Compiles each piece for a runtime, with random images as its input.
 
-  Weights are constants, as in an artifact. JAX finds images on its device; a
-  part of a network it computes several times in one program, which pays for
-  one call, as a network does.
+  Weights are constants of the program, as in an artifact. In JAX, images
+  already lie on the device. A part of a network is computed several times in
+  one JAX program, which then pays for one call, as a whole network does.
+
+  Args:
+    name: name of the runtime, a key of `RUNTIMES`.
+    pieces: the pieces, by any names.
+    batch: batch size, images.
+
+  Returns:
+    The program of each piece, by the name of the piece.
   """
   return RUNTIMES[name](pieces, batch)
 
@@ -79,10 +92,10 @@ def _jax(pieces: Mapping[Any, Piece], batch: int) -> dict[Any, Run]:
 
 
 def _repeatedly(run: Callable[[Any], Any], images: jax.Array) -> jax.Array:
-  """Runs it as often as `_REPEATS` says, each time on other images.
+  """Applies a function `_REPEATS` times in a loop, each time to other images.
 
-  They differ in one number, which comes from the result before: nothing can be
-  left out, or computed once for all.
+  One number of the images is taken from the result before, so that XLA can
+  neither leave out an application nor compute it once for all.
   """
 
   def body(_, images):

@@ -1,9 +1,10 @@
-"""How long a run would take on a pod, from what the compiler says.
+"""Estimates of a run's duration on a pod, from the compiler's reports.
 
-The compiler counts the body of a loop once and says nothing of the branch
-taken, so its time is asked for one static child alone, the biggest where there
-is one, and scaled by activations: convolutions this thin wait for memory, not
-for arithmetic. That child has loops if it computes its blocks again
+The compiler counts the body of a loop once and does not know which branch of a
+switch is taken. Its time is therefore taken for one static child only, the
+biggest where the step has it, and scaled to other children by their
+activations: layers with so few channels are bound by memory, not by arithmetic.
+The static child's program has loops if its blocks are recomputed
 (`Config.recompute`).
 """
 
@@ -23,7 +24,9 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
 _SAMPLES = 1000  # random children that a mean is taken over
-_AGAIN = 4 / 3  # forward, forward again and backward, to once and backward
+# Cost of a step with recomputation over that without: a backward pass costs two
+# forward passes, and recomputation adds one forward pass to the three.
+_AGAIN = 4 / 3
 
 ASSUMPTIONS = (
   'compiled with the least optimisation effort',
@@ -41,9 +44,16 @@ ASSUMPTIONS = (
 def seconds(
   config: Config, chip: chips.Chip, figures: Mapping[str, Figures]
 ) -> dict[str, float]:
-  """Seconds of each program, branches and loops taken into account.
+  """Returns the seconds of each program, with branches and loops accounted for.
 
-  Empty, if the step has no static child, of which alone the compiler knows.
+  Args:
+    config: config of the run.
+    chip: device that the programs were compiled for.
+    figures: compiler reports by name of the program.
+
+  Returns:
+    Seconds by name of the program; empty if the step has no static child, since
+    the compiler's time is valid only for one.
   """
   space, roles = config_lib.space(config), config_lib.roles(config)
   fixed = programs.static(roles)
@@ -83,14 +93,14 @@ def seconds(
 
 
 def of_program(one: Figures, chip: chips.Chip) -> float:
-  """Seconds by the compiler, where it says anything, or by the roofline."""
+  """Returns a program's seconds by the compiler, or else by the roofline."""
   if one.seconds > 0:
     return one.seconds
   return max(one.flops / chip.flops, one.bytes / chip.bandwidth)
 
 
 def _is_repeated(row: str) -> bool:
-  """Whether a loop computes it that was counted with an earlier block."""
+  """Returns whether a row is in a loop body counted with an earlier block."""
   _, is_block, number = row.partition('.block')
   return bool(is_block) and int(number) > 2
 
@@ -100,7 +110,7 @@ def _activations(space: Space, arch: Arch) -> int:
 
 
 def step_seconds(config: Config, seconds: dict[str, float]) -> float | None:
-  """Returns what a step takes, by `seconds`; None if they are not known."""
+  """Returns the seconds of a step by those of its programs; None: unknown."""
   if not seconds:
     return None
   sizes = config_lib.space(config).train_resolution

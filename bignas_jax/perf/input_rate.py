@@ -1,4 +1,4 @@
-"""How fast images are prepared, and how long a step would wait for them."""
+"""Rate at which images are prepared, and how long a step waits for them."""
 
 import contextlib
 import dataclasses
@@ -25,21 +25,23 @@ def measure(
   step_s: float | None = None,
   tf_data: bool = False,
 ) -> dict[str, Any]:
-  """Prepares training batches as a run does, for a while in each way.
+  """Measures how fast training batches are prepared, by number of workers.
 
   Args:
-    settings: what to read, and how to augment.
-    channels: of the images.
-    batch: images.
-    resolution: of the result, pixels.
-    workers: numbers of them to try; of the kind that the settings say.
-    seconds: to measure each for, after a first batch.
-    step_s: seconds that a device needs for a batch: how much longer a step
-      takes because it waits for images is measured for each number of workers.
-    tf_data: compare with tf.data on the same files, if there is TensorFlow.
+    settings: what to read, and how to augment it.
+    channels: channels of an image.
+    batch: batch size, images.
+    resolution: side of a prepared image, pixels.
+    workers: numbers of workers to try; the settings say of which kind.
+    seconds: duration of each measurement, after the first batches.
+    step_s: seconds that a device needs for a batch; if given, the share of a
+      step that is spent waiting for images is measured too.
+    tf_data: whether to compare with tf.data on the same files, if TensorFlow is
+      installed.
 
   Returns:
-    Rates by wall clock and by CPU time, which is that of all workers.
+    A dict whose `runs` has, for each number of workers, images a second by wall
+    clock and by CPU time; the CPU time includes that of all workers.
   """
   source = sources.load(settings, channels).train
   runs = []
@@ -75,7 +77,7 @@ def measure(
 
 
 def _rates(make, batch: int, seconds: float) -> dict[str, Any]:
-  """Images a second, and a second of CPU time, once batches flow."""
+  """Measures images per second and per CPU second, after two batches."""
   with contextlib.closing(make()) as stream:
     next(stream)
     next(stream)
@@ -91,7 +93,7 @@ def _rates(make, batch: int, seconds: float) -> dict[str, Any]:
 
 
 def _waiting(made: loader.Batches, step_s: float, seconds: float) -> float:
-  """The fraction of a step that is spent waiting; the device's is a sleep."""
+  """Measures the share of a step spent waiting, with a sleep as its work."""
   steps = max(3, round(seconds / step_s))
   with contextlib.closing(loader.stream(made)) as stream:
     next(stream)
@@ -105,7 +107,7 @@ def _waiting(made: loader.Batches, step_s: float, seconds: float) -> float:
 
 
 def _cpu_s() -> float:
-  """CPU time of this process and of the workers that it has (on Linux)."""
+  """Returns CPU seconds of this process and its live workers (on Linux)."""
   used = time.process_time()
   ticks = os.sysconf('SC_CLK_TCK')
   for child in multiprocessing.active_children():
@@ -125,7 +127,7 @@ def _tf_data(
   workers: int,
   seconds: float,
 ) -> dict[str, Any]:
-  """The same work by tf.data, whose decoder cuts out the box itself."""
+  """Measures the rate of tf.data, whose decoder crops while it decodes."""
   if importlib.util.find_spec('tensorflow') is None:
     return {'skipped': 'TensorFlow is not installed'}
   if not isinstance(source, folders.FileSource):

@@ -1,7 +1,7 @@
-"""Builds a latency table, and says how far its predictions are off.
+"""Building a latency table, and measuring the error of its predictions.
 
-Children that the error is reported of take no part in making the table: other
-children, as few, decide the three numbers of its fit.
+The error is reported on children that take no part in making the table. Other
+children determine the three numbers of the table's fit.
 """
 
 import contextlib
@@ -31,22 +31,22 @@ from bignas_jax.system import console, files, locks, process, storage
 from bignas_jax.values import errors
 
 Measure = Callable[[Mapping[str, Piece]], dict[str, float]]
-# Of many runs: what they take on a machine that does nothing else, or now.
+# Of many runs: the time on an idle machine, or on the machine as it is.
 STATISTICS = {'least': np.min, 'median': np.median}
-_AT_ONCE = 48  # parts that are compiled, run in turn and written
+_AT_ONCE = 48  # parts that are compiled, timed and written as a group
 _DRAWS = 30  # for each child wanted, before giving up
 
 
 class Wanted(NamedTuple):
-  """What table is to be built.
+  """Description of a table to be built.
 
   Attributes:
-    space: whose.
-    resolutions: of its children, pixels.
-    about: what the file says of how it was made (`latency.Table`).
-    children: that the error is reported of.
-    fitted: other children, that parts are fitted to.
-    seed: of both.
+    space: space whose children the table predicts.
+    resolutions: resolutions of the children, pixels.
+    about: how the table is made, as its file says it (`latency.Table`).
+    children: number of children that the error is reported on.
+    fitted: number of other children that the fit is made on.
+    seed: seed that all these children are drawn with.
   """
 
   space: Space
@@ -71,23 +71,28 @@ def table(
   seed: int,
   topology: str | None,
 ) -> dict[str, Any]:
-  """Builds the table of a space on this machine, or of a TPU's compiler.
+  """Builds the table of a space on this machine, or by a TPU's compiler.
 
   Args:
-    space: whose.
-    path: of the table; what is there already is kept.
-    resolutions: of the space, pixels.
-    batch: images.
-    runtime: that computes, if there is no topology.
-    rounds: visits to each program, in turn.
-    statistic: of their times, one of `STATISTICS`.
-    children: by chance, that the error is reported of.
-    fitted: other ones, that sums of parts are fitted to.
-    seed: of children.
-    topology: such as `v5e:2x2`: estimates of one of its devices.
+    space: space whose children the table predicts.
+    path: file of the table; parts that it already has are kept.
+    resolutions: resolutions of the space to include, pixels.
+    batch: batch size, images.
+    runtime: runtime that computes, if no topology is given.
+    rounds: measured visits to each program; the programs take turns.
+    statistic: statistic of a program's times, a key of `STATISTICS`.
+    children: number of random children that the error is reported on.
+    fitted: number of other random children that the fit is made on.
+    seed: seed that the children are drawn with.
+    topology: a topology such as `v5e:2x2`, for estimates of one of its devices;
+      None: this machine is measured.
 
   Returns:
-    See `build`.
+    The result of `build`.
+
+  Raises:
+    UserError: a resolution, runtime or topology is unknown, or `build` raises
+      it.
   """
   for resolution in resolutions:
     if resolution not in space.resolution:
@@ -120,7 +125,7 @@ def table(
 
 
 def clock(name: str, batch: int, rounds: int, statistic: str) -> Measure:
-  """Milliseconds on this machine, of runs in turn."""
+  """Returns a function from pieces to their milliseconds on this machine."""
 
   def measure(wanted: Mapping[str, Piece]) -> dict[str, float]:
     runs = engines.prepare(name, wanted, batch)
@@ -134,22 +139,22 @@ def clock(name: str, batch: int, rounds: int, statistic: str) -> Measure:
 
 
 def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
-  """Measures parts, then children; writes the table as it goes.
+  """Measures parts and children, saving the table after each group of parts.
 
   Args:
-    path: of the table. Parts that it holds are kept.
-    wanted: what it is to hold.
-    measure: from pieces to milliseconds.
+    path: file of the table; parts that it already has are kept.
+    wanted: what the table is to hold.
+    measure: function that returns the milliseconds of pieces, by name.
 
   Returns:
-    The table's `about`; `parts`, their number, and how many were `kept`; the
-    `fit`; `children`, each with `predicted_ms` and `measured_ms`, or
-    `estimated_whole_ms` of a compiler; and of these
-    the `median_error` and `p90_error`, relative, and the rank correlation.
+    A dict with the table's `about`, the numbers of `parts` and of `kept` parts,
+    the `fit`, the evaluated `children` with `predicted_ms` and `measured_ms`
+    (or a compiler's `estimated_whole_ms`), and their relative `median_error`
+    and `p90_error` and their `rank_correlation`.
 
   Raises:
-    UserError: something else is there, nothing can be written, another process
-      builds it, or children are too few.
+    UserError: another file is there, nothing can be written, another process
+      builds the same table, or the space has too few children.
   """
   files.check_file(path, '--out')
   with _alone(path):
@@ -158,7 +163,7 @@ def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _alone(path: epath.Path) -> Iterator[None]:
-  """Keeps other processes from building the same table."""
+  """Holds a lock that keeps other processes from building the same table."""
   if not storage.in_bucket(path):
     path.parent.mkdir(parents=True, exist_ok=True)
   allowed = f'a place where no other process builds {path.name}'
@@ -199,7 +204,11 @@ def _build(path: epath.Path, wanted: Wanted, measure: Measure):
 
 
 def children(wanted: Wanted) -> tuple[list[Arch], list[Arch]]:
-  """Different ones by chance: to fit, and to report the error of."""
+  """Draws different children: some to fit, others to report the error on.
+
+  Raises:
+    UserError: the space has too few children.
+  """
   rng = np.random.default_rng(wanted.seed)
   number = wanted.fitted + wanted.children
   found: dict[Arch, None] = {}
@@ -218,10 +227,11 @@ def children(wanted: Wanted) -> tuple[list[Arch], list[Arch]]:
 def fit_to(
   space: Space, parts_ms: Mapping[Part, float], whole: Mapping[Arch, float]
 ) -> latency.Fit:
-  """What makes sums of parts these children's latencies.
+  """Fits the three numbers that turn sums of parts into latencies of children.
 
-  Least squares of the relative errors. What a part takes is less than what its
-  program takes, so that the number added to each may be negative.
+  The fit is least squares of the relative errors. A part in a network takes
+  less time than its own program, so the number added to each part may be
+  negative.
   """
   rows = []
   for arch, ms in whole.items():
@@ -234,7 +244,7 @@ def fit_to(
 def errors_of(
   table: latency.Table, whole: Mapping[Arch, float]
 ) -> dict[str, Any]:
-  """Predictions against these children's latencies."""
+  """Compares the table's predictions with the latencies of these children."""
   truth = 'estimated_whole_ms' if table.estimate else 'measured_ms'
   rows = [
     {
@@ -257,10 +267,10 @@ def errors_of(
 
 
 def _measure_parts(path, wanted: Wanted, measure: Measure, found) -> None:
-  """Adds to `found` what is missing, some at a time, in no order."""
+  """Measures the parts that `found` lacks, in random order and in groups."""
   listed = latency.all_parts(wanted.space, wanted.resolutions)
   missing = [part for part in listed if part not in found]
-  # So that a minute in which the machine is slow is no stage's.
+  # A slow minute of the machine must not fall on one stage alone.
   order = np.random.default_rng(wanted.seed).permutation(len(missing))
   for start in range(0, len(missing), _AT_ONCE):
     some = [missing[i] for i in order[start : start + _AT_ONCE]]
@@ -271,7 +281,7 @@ def _measure_parts(path, wanted: Wanted, measure: Measure, found) -> None:
 
 
 def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
-  """Parts that an earlier build has measured in the same way."""
+  """Returns the parts that an earlier build measured in the same way."""
   if not path.is_file():
     return {}
   fields, _ = latency_tables.read(path, wanted.space)

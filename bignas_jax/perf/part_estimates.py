@@ -1,4 +1,4 @@
-"""What pieces would take on a TPU that is not there, by its compiler."""
+"""Estimates by the TPU compiler of how long pieces take, without a TPU."""
 
 import functools
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from bignas_jax.values import errors
 
 
 def check(topology: str) -> None:
-  """Raises UserError: there is no such topology, or no compiler for it."""
+  """Raises UserError if the topology is unknown or libtpu is missing."""
   chips.of(topology)
   plan.mesh(topology)
 
@@ -22,15 +22,16 @@ def check(topology: str) -> None:
 def milliseconds(
   topology: str, batch: int, pieces: Mapping[str, Piece]
 ) -> dict[str, float]:
-  """Estimates, by name: nothing was measured.
+  """Estimates the milliseconds of each piece without measuring anything.
 
   Args:
-    topology: such as `v5e:2x2`; one of its devices is meant.
-    batch: images.
-    pieces: by name.
+    topology: a topology such as `v5e:2x2`; the estimate is for one device of
+      it.
+    batch: batch size, images.
+    pieces: pieces by name.
 
   Raises:
-    UserError: of the topology, or a batch that does not fit its memory.
+    UserError: the topology is unknown, or the batch does not fit the memory.
   """
   chip = chips.of(topology)
   where = mesh.mesh(list(plan.mesh(topology).devices.flat[:1]))

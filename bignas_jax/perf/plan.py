@@ -1,7 +1,7 @@
-"""What a run would need of a TPU pod, from the TPU compiler alone.
+"""Memory and time that a run would need on a TPU pod, from the TPU compiler.
 
 Every program of the run's steps is compiled for the topology, on a machine
-without one: does it fit the memory, and how long would the run take?
+without TPUs, to learn whether it fits the memory and how long a run would take.
 """
 
 import bisect
@@ -34,20 +34,21 @@ ENVIRONMENT = {
 
 
 def plan(config: Config, topology: str) -> dict[str, Any]:
-  """Compiles every program of a step.
+  """Compiles every program of a step, and reports its memory and time.
 
   Args:
-    config: of the run, checked.
-    topology: such as `v3:8x8`.
+    config: checked config of the run.
+    topology: a topology such as `v3:8x8`.
 
   Returns:
-    `fits`; programs with seconds to compile, whether that was at an earlier
-    time, peak bytes, FLOPs, bytes moved and estimated seconds; seconds a step
-    and hours of the run, estimated; `largest_batch_size`, if it does not fit;
-    what was assumed.
+    A dict with `fits`, whether every program fits the memory; `programs`, each
+    with seconds to compile, whether its report was kept from an earlier time,
+    peak bytes, FLOPs, bytes moved and estimated seconds; estimated seconds of a
+    step and hours of the run; the `assumptions`; and `largest_batch_size` if
+    the programs do not fit.
 
   Raises:
-    UserError: of the topology, or a batch that its devices cannot share.
+    UserError: the topology is unknown, or its devices cannot share the batch.
   """
   chip, where = chips.of(topology), mesh(topology, config.layout)
   compiled = _compile(config, where)
@@ -84,7 +85,11 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
 
 
 def mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
-  """The mesh of a pod that is described, not there."""
+  """Returns the mesh of a pod that is only described, on a machine without it.
+
+  Raises:
+    UserError: libtpu does not know the topology, or is not installed.
+  """
   for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
   try:
@@ -102,7 +107,7 @@ def mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
 
 
 def _compile(config: Config, where: Mesh, only: str = '') -> dict[str, Figures]:
-  """Figures of a step's programs, with what lies in memory beside them."""
+  """Returns reports on a step's programs, with what lies beside in memory."""
   listed = programs.all_programs(config_lib.setup(config, where))
   beside = _bystanders(listed)
   lower = programs.lowering([p for p in listed if only in ('', p.name)])
@@ -118,10 +123,11 @@ def _compile(config: Config, where: Mesh, only: str = '') -> dict[str, Figures]:
 
 
 def _bystanders(listed: list[programs.Program]) -> dict[str, int]:
-  """Returns a device's bytes of what lies beside each program.
+  """Returns the bytes that lie in a device's memory beside each program.
 
-  That is the part of the state that it is not given, and a whole copy of the
-  state: the step before may have been saved, and be on its way to the disk.
+  These are the part of the state that the program is not given, and a whole
+  copy of the state: the state of the step before may still be on its way to the
+  disk.
   """
   state, _ = listed[-1].arguments
   given = {programs.START: (), programs.UPDATE: state}
@@ -133,7 +139,7 @@ def _bystanders(listed: list[programs.Program]) -> dict[str, int]:
 
 
 def _bytes(described: Any) -> int:
-  """On one device."""
+  """Returns the bytes that described arrays take on one device."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(described)
@@ -147,7 +153,7 @@ def _beside(one: Figures, others: int) -> Figures:
 
 
 def _memory(one: Figures) -> float:
-  """Peak bytes; what the compiler refused needs most."""
+  """Returns a program's peak bytes, or infinity if it did not fit."""
   return math.inf if one.peak_bytes is None else one.peak_bytes
 
 
@@ -156,10 +162,11 @@ def _fits(one: Figures, chip: chips.Chip) -> bool:
 
 
 def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
-  """The largest batch with which the program that needs most memory fits.
+  """Returns the largest batch with which the most demanding program fits, or 0.
 
-  Memory grows linearly with images once there are several: halved until it
-  fits, then aimed at along the line through two batches that do.
+  Memory grows linearly with images once there are several. The batch is halved
+  until it fits, and then extrapolated along the line through two batches that
+  do.
   """
 
   def smaller(images: int) -> Config:
@@ -180,16 +187,17 @@ def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
 def _aim(
   peak: Callable[[int], int | None], memory: int, possible: Sequence[int]
 ) -> int:
-  """Returns the most images whose peak fits the memory; 0: none.
+  """Returns the largest number of images that fit the memory, or 0 if none.
 
   Args:
-    peak: bytes that so many images take; None: more than there are.
-    memory: in bytes.
-    possible: numbers of images, ascending; one more than the last does not fit.
+    peak: function from a number of images to peak bytes; None: too many images.
+    memory: memory of a device, bytes.
+    possible: ascending numbers of images to choose from, without the number
+      that is known not to fit.
   """
 
   def last(images: float) -> int:
-    """The position of the last possible number that is not above this."""
+    """Returns the position of the last possible number <= `images`."""
     return bisect.bisect_right(possible, images) - 1
 
   at, high = len(possible), None
@@ -198,7 +206,8 @@ def _aim(
       return 0
     at = min(at - 1, max(last(possible[at - 1] / 2), 0))
     high = peak(possible[at])
-  images, fewer, low = possible[at], 0, 0  # at worst nothing is fixed
+  # Without a smaller batch to measure, the line goes through zero.
+  images, fewer, low = possible[at], 0, 0
   if (before := last(images / 2)) >= 0:
     fewer = possible[before]
     low = peak(fewer) or 0

@@ -1,4 +1,4 @@
-"""How a training step grows: with devices, the batch and the resolution."""
+"""Time of a training step by number of devices, batch size and resolution."""
 
 import dataclasses
 import statistics
@@ -27,20 +27,21 @@ def scale(
   """Times the sandwich step for each combination.
 
   Args:
-    space: whose children are trained; all of one resolution.
-    devices: numbers of them.
-    batches: images, on all devices together.
-    resolutions: pixels.
-    dtype: of activations.
-    rounds: measured steps; the median is reported.
+    space: space whose children are trained; in each combination all children
+      have the same resolution.
+    devices: numbers of devices to try.
+    batches: batch sizes to try, images on all devices together.
+    resolutions: resolutions to try, pixels.
+    dtype: dtype of activations.
+    rounds: measured steps, of which the median is reported.
 
   Returns:
-    `rows`: for each combination `devices`, `batch`, `resolution`; `compile_s`
-    of all programs; `peak_bytes` of the largest program on one device;
-    `step_s`; `images_per_s`.
+    A dict whose `rows` has, for each combination, `devices`, `batch` and
+    `resolution`; `compile_s`, seconds to compile all programs; `peak_bytes` of
+    the largest program on one device; `step_s`; and `images_per_s`.
 
   Raises:
-    UserError: fewer devices, or a batch that they cannot share.
+    UserError: the machine has fewer devices, or they cannot share a batch.
   """
   there = jax.devices()
   rows = []

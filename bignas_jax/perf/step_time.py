@@ -1,7 +1,7 @@
-"""How fast the elastic step is: against its own children, compiled statically.
+"""Time of an elastic step against that of its children as static networks.
 
-All variants are measured in one process, interleaved, so that a noisy machine
-is noisy for all of them.
+All variants are measured in one process and take turns, so that a disturbance
+of the machine affects all of them.
 """
 
 import dataclasses
@@ -34,21 +34,23 @@ def step(
   rounds: int,
   seed: int = 0,
 ) -> dict[str, Any]:
-  """Times one sandwich step: forward, backward, update.
+  """Times one sandwich step: forward pass, backward pass and update.
 
   Args:
-    space: whose biggest, smallest and two random children are trained.
-    batch: images.
-    resolution: of all children, pixels.
-    dtype: of activations.
-    rounds: measurements of each variant; medians are reported.
-    seed: of the random children.
+    space: space whose biggest, smallest and two random children are trained.
+    batch: batch size, images.
+    resolution: resolution of all children, pixels.
+    dtype: dtype of activations.
+    rounds: measurements of each variant, of which the median is reported.
+    seed: seed of the random children.
 
   Returns:
-    `elastic_s`: the step. `static_sum_s`: its children as plain static
-    networks, each with or without recomputation, whichever is faster.
-    `masked_s`: the step with each child as costly as the biggest, as masking
-    everything at full size makes it. Their ratios; programs and retraces.
+    A dict with `elastic_s`, seconds of the step; `static_sum_s`, the sum over
+    its children as plain static networks, each with or without recomputation,
+    whichever is faster; `masked_s`, seconds of the step if each child costs as
+    much as the biggest, as with masks at full size; `ratio` and
+    `ratio_to_masked` of the elastic step; and the numbers of `programs` and
+    `retraces`.
   """
   space = dataclasses.replace(
     space, resolution=(resolution,), train_resolution=(resolution,)
@@ -62,7 +64,7 @@ def step(
 
   def train(children: list[Child]) -> Callable:
     def run():
-      nonlocal state  # which a step is given for good, as in training
+      nonlocal state  # each step reuses its buffers (donation)
       state, measured = programs.step(setup, compiled, state, images, children)
       return state, measured
 
@@ -106,7 +108,7 @@ def step(
 def describe(
   space: Space, batch: int, dtype: str, devices: Sequence[Any]
 ) -> step_lib.Setup:
-  """A run of the space on these devices, with a plain loss."""
+  """Returns the setup of a run on these devices, with a plain loss."""
   rate = lambda step: 1e-3  # noqa: E731
   return step_lib.Setup(
     model=Model(
@@ -125,13 +127,13 @@ def describe(
 
 
 def first_state(setup: step_lib.Setup) -> step_lib.State:
-  """Step 0, on the run's devices."""
+  """Returns the state of step 0, replicated on the run's devices."""
   init = jax.jit(step_lib.init_state(setup))
   return mesh.put(setup.model.where, init(), mesh.REPLICATED)
 
 
 def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
-  """Images and labels by chance, split over the run's devices."""
+  """Returns random images and labels, split over the run's devices."""
   size, space = setup.model.image_size, setup.model.space
   rng = np.random.default_rng(0)
   shape = (setup.batch_size, size, size, space.channels)
@@ -144,7 +146,11 @@ def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
 
 
 def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
-  """Forward and backward of a plain network of the child's own size."""
+  """Compiles the gradient of a plain network of the child's own size.
+
+  Returns:
+    A function that runs the compiled forward and backward pass.
+  """
   space = arch.pin(setup.model.space, child.arch)
   net = network.Supernet(space, setup.model.dtype, recompute=recompute)
   own = network.slice_child(setup.model.space, {'params': params}, child.arch)[
@@ -167,7 +173,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
 
 
 def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:
-  """Median seconds of each, after one unmeasured round."""
+  """Returns the median seconds of each variant, after one unmeasured round."""
   seconds: dict[str, list[float]] = {name: [] for name in variants}
   for number in range(rounds + 1):
     for name, run in variants.items():

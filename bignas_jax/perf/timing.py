@@ -1,6 +1,6 @@
-"""Wall-clock times of several programs on a machine that others use too.
+"""Wall-clock timing of several programs on a machine that others use too.
 
-They run in turn, so that what disturbs the machine disturbs all of them.
+The programs take turns, so that a disturbance affects all of them.
 """
 
 import time
@@ -16,14 +16,19 @@ _MOST = 20
 def in_turn(
   runs: Mapping[Any, Callable[[], Any]], rounds: int
 ) -> dict[Any, list[float]]:
-  """Milliseconds of each run of each program, synchronised.
+  """Times each run of each program, until its results are there.
 
-  Each visit begins with a run that is not measured: the others have emptied
-  the caches, which a program that serves alone finds as it has left them.
+  Each visit begins with a run that is not measured, because the other programs
+  have evicted this one's data from the CPU caches. A program that is served
+  alone finds its own data there.
 
   Args:
-    runs: by name, what starts a program and returns its arrays.
-    rounds: visits of each, but for a first round that warms up.
+    runs: functions by name, each of which starts a program and returns its
+      arrays.
+    rounds: measured visits to each program, after one round that warms up.
+
+  Returns:
+    The milliseconds of each measured run, by name of the program.
   """
   found: dict[Any, list[float]] = {name: [] for name in runs}
   for number in range(rounds + 1):

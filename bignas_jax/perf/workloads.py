@@ -1,7 +1,7 @@
-"""Children, and parts of them, with weights by chance: things to be timed.
+"""Workloads to time: children and parts of them, with random weights.
 
-What is computed does not depend on what the weights are; their shapes, and how
-a network is written for serving (`plain`), are a child's own.
+The time of a computation does not depend on the values of the weights. The
+shapes of the weights and the operations (`graph`) are those of a served child.
 """
 
 import dataclasses
@@ -27,14 +27,15 @@ _DEVIATION = 0.1  # of weights: neither overflow nor denormal numbers
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A function with its weights.
+  """A function with its weights, to be timed.
 
   Attributes:
-    run: of a `graph.Library`, weights, and images.
-    params: nested dicts of arrays.
-    shape: of an input image, [size, size, channels].
-    shape_out: of what comes out for one.
-    whole: whether it is a network, which takes images as people have them.
+    run: function of a `graph.Library`, weights and images.
+    params: weights, nested dicts of arrays.
+    shape: shape of one input image, [size, size, channels].
+    shape_out: shape of the output for one image.
+    whole: whether the piece is a whole network, which takes images channels
+      last in every runtime.
   """
 
   run: Callable[[Any, Any, Any], Any]
@@ -45,7 +46,7 @@ class Piece:
 
 
 def of_network(network: Network) -> Piece:
-  """A child that is there."""
+  """Returns the workload of a child package's network, with its own weights."""
   space = network.space
   return Piece(
     lambda library, params, x: dataclasses.replace(
@@ -59,7 +60,7 @@ def of_network(network: Network) -> Piece:
 
 
 def of_child(space: Space, arch: Arch) -> Piece:
-  """A child that is not, with its batch norms folded."""
+  """Returns the workload of a child with random weights, batch norms folded."""
   own = dataclasses.replace(arch_lib.pin(space, arch), bn_epsilon=None)
   return Piece(
     lambda library, params, x: graph.logits(library, own, params, x),
@@ -71,7 +72,7 @@ def of_child(space: Space, arch: Arch) -> Piece:
 
 
 def of_part(space: Space, part: Part) -> Piece:
-  """A stem, block or head."""
+  """Returns the workload of a stem, block or head."""
   shape = (part.size, part.size, part.width_in)
   if 0 < part.stage <= len(space.stages):
     return _block(space, part, shape)
@@ -126,7 +127,7 @@ def _out(part: Part, stride: int) -> tuple[int, int, int]:
 
 
 def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
-  """The stem and the head of a child, with one block in between."""
+  """Returns a space of a stem, one block and a head of these widths."""
   size = space.resolution[:1]
   return dataclasses.replace(
     space,
@@ -150,5 +151,5 @@ def _weights(shapes: Any) -> Any:
 
 
 def of_parts(space: Space, wanted: list[Part]) -> dict[str, Piece]:
-  """Pieces by the names that a latency table gives them."""
+  """Returns the workloads of parts, by the parts' names in a latency table."""
   return {latency.name(space, part): of_part(space, part) for part in wanted}
