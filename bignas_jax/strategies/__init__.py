@@ -1,1 +1,1 @@
-"""Search algorithms over functions; they know no network and no JAX."""
+"""Search algorithms over plain functions, without a network and without JAX."""

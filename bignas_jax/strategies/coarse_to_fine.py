@@ -1,6 +1,6 @@
-"""Search from coarse to fine: skeletons, then mutants of the best.
+"""Coarse-to-fine search: a grid of skeletons, then mutants of the best.
 
-BigNAS (Yu et al. 2020), section 3.2.
+Source: BigNAS (Yu et al. 2020), section 3.2.
 """
 
 import itertools
@@ -14,10 +14,10 @@ from bignas_jax.strategies.problem import Problem, Search
 
 
 def search(problem: Problem, settings: Search) -> None:
-  """A grid of skeletons, then mutants of the best.
+  """Scores a grid of skeletons, then mutants of the best children found so far.
 
-  Skeletons over a limit are not evaluated. The mutants' parents are those of
-  the front of accuracy against cost that were found so far, the best first.
+  Skeletons that break a limit are not evaluated. Parents of the mutants are the
+  children on the front of accuracy against MACs, the most accurate first.
   """
   skeletons = [a for a in grid(problem.space, settings) if problem.fits(a)]
   if not skeletons:  # the grid is too coarse for a narrow range of costs
@@ -44,13 +44,16 @@ def search(problem: Problem, settings: Search) -> None:
 def planned(
   space: Space, fits: Callable[[Arch], bool], settings: Search
 ) -> int:
-  """How many children it evaluates at most."""
+  """Returns how many children the search evaluates at most."""
   fitting = sum(map(fits, grid(space, settings)))
   return max(1, fitting) + settings.mutants
 
 
 def grid(space: Space, settings: Search) -> list[Arch]:
-  """Every resolution x stage-wise presets (BigNAS, section 3.2, coarse)."""
+  """Returns the children of every resolution and every stage-wise preset.
+
+  Source: the coarse grid of BigNAS, section 3.2.
+  """
   found = []
   for size, depth, width, kernel in itertools.product(
     space.resolution,
@@ -83,5 +86,5 @@ def _at(choices: Choices, fraction: float) -> int:
 
 
 def _big(preset: int, late: bool) -> bool:
-  """Whether the kernel preset is big in this half of the stages."""
+  """Returns whether the kernel preset is big in this half of the stages."""
   return (False, True, late, not late)[preset]

@@ -1,6 +1,6 @@
-"""Evolution: mutants and crossings of the best children of each cost.
+"""Evolutionary search: offspring of the best children at each cost.
 
-Parents are the best of bins of cost, as in AttentiveNAS's search
+Parents are the best children of bins of cost, as in the search of AttentiveNAS
 (arXiv:2011.09011, section 5), so that one search finds children of all costs
 within the limits.
 """
@@ -14,7 +14,7 @@ from bignas_jax.strategies.problem import Problem, Search
 
 
 def search(problem: Problem, settings: Search) -> None:
-  """Random children, then children of the best, one at a time."""
+  """Scores random children, then offspring of the best, one at a time."""
   rng = arch_lib.generator(settings.seed, 2)
   first = min(settings.population, settings.evaluations)
   scored = {
@@ -33,9 +33,10 @@ def search(problem: Problem, settings: Search) -> None:
 def best_of_bins(
   problem: Problem, scored: dict[Arch, float], bins: int
 ) -> list[Arch]:
-  """The best child of each bin of MACs, the most accurate first.
+  """Returns the best child of each bin of MACs, the most accurate first.
 
-  Bins are equally wide, between the cheapest and the dearest child.
+  The bins are equally wide and span from the cheapest to the most expensive
+  child.
   """
   macs = {arch: problem.costs(arch)['macs'] for arch in scored}
   low, high = min(macs.values()), max(macs.values())
@@ -52,7 +53,7 @@ def _born(
   settings: Search,
   rng: np.random.Generator,
 ) -> Arch:
-  """A mutant of one parent or, as often, of a crossing of two."""
+  """Returns a mutant of one parent or, equally often, of a crossover of two."""
   arch = problem_lib.mostly_first(parents, rng)
   if rng.random() < 0.5:
     father = parents[int(rng.integers(len(parents)))]

@@ -1,8 +1,8 @@
-"""NSGA-II: many children that are each the best for their costs.
+"""NSGA-II: a multi-objective search for children that trade accuracy for costs.
 
-Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm:
-NSGA-II". Limits are kept by all children, so that constraints need no rule of
-their own. Objectives are numbers to make small.
+Source: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm:
+NSGA-II". All children keep the limits, so that no rule for constraints is
+needed. All objectives are minimised.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from bignas_jax.strategies.problem import Problem, Search
 
 
 def search(problem: Problem, settings: Search) -> None:
-  """Raises accuracy and lowers `settings.objectives`, in generations."""
+  """Raises accuracy and lowers `settings.objectives` over generations."""
   rng = arch_lib.generator(settings.seed, 3)
   size = min(settings.population, settings.evaluations)
   population = problem_lib.draw(problem, size, rng)
@@ -47,7 +47,7 @@ def objectives(
   scored: dict[Arch, float],
   archs: list[Arch],
 ) -> np.ndarray:
-  """[children, objectives]: the errors first, then the costs."""
+  """Returns the objectives, [children, objectives]: the error, then costs."""
   found = np.array(
     [
       [1 - scored[a], *(problem.costs(a)[name] for name in settings.objectives)]
@@ -59,9 +59,15 @@ def objectives(
 
 
 def ranks(points: np.ndarray) -> np.ndarray:
-  """[n, objectives] -> [n]: 0 on the front, 1 on the front of the rest, ...
+  """Returns each point's rank: 0 on the front, 1 on the front of the rest, ...
 
-  A point dominates another if it is nowhere bigger and somewhere smaller.
+  A point dominates another if no objective of it is larger and one is smaller.
+
+  Args:
+    points: objectives, [n, objectives].
+
+  Returns:
+    Ranks, [n].
   """
   one, other = points[:, None], points[None]
   nowhere_bigger = np.all(one <= other, axis=-1)
@@ -76,9 +82,17 @@ def ranks(points: np.ndarray) -> np.ndarray:
 
 
 def crowding(points: np.ndarray) -> np.ndarray:
-  """[n, objectives] of one front -> [n]: how far apart neighbours are.
+  """Returns the crowding distance of each point of one front.
 
-  As shares of each objective's range, summed; at the ends, infinity.
+  The distance is the sum, over objectives, of the gap between a point's two
+  neighbours as a share of the objective's range. Points at the ends of an
+  objective get infinity.
+
+  Args:
+    points: objectives of the front, [n, objectives].
+
+  Returns:
+    Distances, [n].
   """
   distance = np.zeros(len(points))
   for values in points.T:
@@ -92,7 +106,7 @@ def crowding(points: np.ndarray) -> np.ndarray:
 
 
 def survivors(points: np.ndarray, size: int) -> list[int]:
-  """Positions of the `size` best: of lower rank, then less crowded."""
+  """Returns positions of the `size` best: lower rank, then less crowded."""
   rank, distance = ranks(points), _crowding_by_rank(points)
   return np.lexsort([-distance, rank])[:size].tolist()
 
@@ -105,7 +119,7 @@ def _crowding_by_rank(points: np.ndarray) -> np.ndarray:
 
 
 def _tournament(points: np.ndarray):
-  """A function of rng that picks a position: the better of two drawn."""
+  """Returns a function of rng that picks the better of two random positions."""
   rank, distance = ranks(points), _crowding_by_rank(points)
   order = np.empty(len(points), int)
   order[np.lexsort([-distance, rank])] = np.arange(len(points))

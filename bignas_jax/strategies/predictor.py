@@ -1,7 +1,7 @@
-"""Search with a predictor: learn accuracies, evaluate what promises most.
+"""Search with a predictor that learns accuracies and proposes children.
 
-A predicted accuracy never counts as a result: what is chosen is really
-evaluated. scikit-learn is imported where it is used: that takes seconds.
+A predicted accuracy never counts as a result: each child that is chosen is
+evaluated. scikit-learn is imported where it is used, since that takes seconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,11 @@ _FOLDS = 5
 
 
 def search(problem: Problem, settings: Search) -> None:
-  """Random children, then those that promise most by what was learnt so far.
+  """Scores random children, then those with the highest predicted accuracy.
 
-  It learns from `problem.known` too. Of `settings.candidates` for each child
-  to evaluate, half are drawn uniformly, half are mutants of the best.
+  The predictor also learns from `problem.known`. Of the `settings.candidates`
+  for each child to evaluate, half are drawn uniformly and half are mutants of
+  the best children.
   """
   rng = arch_lib.generator(settings.seed, 4)
   first = min(settings.population, settings.evaluations)
@@ -42,7 +43,7 @@ def search(problem: Problem, settings: Search) -> None:
 
 
 def _batch(settings: Search) -> int:
-  """Children to evaluate before learning again."""
+  """Returns the number of children to evaluate between two fits."""
   return max(1, settings.population // 3)
 
 
@@ -68,7 +69,7 @@ def _candidates(problem: Problem, scored, settings: Search, rng) -> list[Arch]:
 
 
 def features(space: Space, archs: Sequence[Arch]) -> np.ndarray:
-  """[children, decisions]: each decision's position among its choices."""
+  """Returns the index of each decision's choice, [children, decisions]."""
   genes = arch_lib.genes(space)
   return np.array(
     [
@@ -80,7 +81,7 @@ def features(space: Space, archs: Sequence[Arch]) -> np.ndarray:
 
 
 def fit(space: Space, scores: Mapping[Arch, float], seed: int) -> Any:
-  """Gradient-boosted trees: top-1 from `features`."""
+  """Fits gradient-boosted trees that predict top-1 from `features`."""
   import sklearn.ensemble
 
   model = sklearn.ensemble.GradientBoostingRegressor(random_state=seed)
@@ -90,17 +91,18 @@ def fit(space: Space, scores: Mapping[Arch, float], seed: int) -> Any:
 def quality(
   space: Space, scores: Mapping[Arch, float]
 ) -> dict[str, Any] | None:
-  """How well accuracies can be predicted of children not learnt from.
+  """Measures by cross-validation how well accuracies can be predicted.
 
   Args:
-    space: of the children.
-    scores: top-1 of each.
+    space: space of the children.
+    scores: top-1 of each child.
 
   Returns:
-    `children`; `folds`; `rank_correlation`, Spearman's, of predicted and
-    measured top-1, each predicted by a model that the child's fold took no
-    part in; `mean_abs_error` of top-1; `predicted` and `measured`, lists. None
-    if there are too few children to say.
+    A dict with `children`, their number; `folds`; `rank_correlation`,
+    Spearman's correlation of predicted and measured top-1; `mean_abs_error` of
+    top-1; and the lists `predicted` and `measured`. Each prediction comes from
+    a model that was not fitted on the child's fold. None if there are too few
+    children, or if all have the same score.
   """
   import scipy.stats
   import sklearn.model_selection

@@ -1,8 +1,9 @@
-"""Choosing children: what search algorithms share. They never see the model.
+"""What search strategies share: settings, the problem, and random draws.
 
-A strategy is a function of (problem, settings) that asks for scores until it
-has enough; what it asked for is the result. It is deterministic in its seed,
-so that a search that was interrupted is repeated, with known scores looked up.
+A strategy is a function of (problem, settings). It asks for scores until it has
+enough, and the children that it asked for are its result. It never sees the
+model. It is deterministic in its seed: an interrupted search is repeated with
+the known scores looked up.
 """
 
 import dataclasses
@@ -22,23 +23,27 @@ _TRIES = 1000  # draws for each child wanted, before giving up
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Search:
-  """How children are searched.
+  """Settings of a search.
 
   Attributes:
-    evaluations: children that a strategy tries; of `coarse_to_fine`, the
-      skeletons that keep the limits, and the mutants.
-    seed: of all draws.
-    mutation: chance that a mutant's entry is redrawn.
-    depth_presets: coarse grid points between the smallest and the biggest
-      depths; likewise for widths and kernel sizes.
-    width_presets: see above.
-    kernel_presets: see above.
-    mutants: children to try around the best of the grid.
-    population: children that `evolution`, `nsga2` and `predictor` begin with,
-      and that a generation of `nsga2` has.
-    bins: of cost, whose best children are parents in `evolution`.
+    evaluations: number of children that a strategy evaluates; `coarse_to_fine`
+      instead evaluates the skeletons that keep the limits, and the mutants.
+    seed: seed of all random draws.
+    mutation: probability that an entry of a mutant is redrawn.
+    depth_presets: number of grid points between the smallest and the biggest
+      depths, in `coarse_to_fine`.
+    width_presets: number of grid points between the smallest and the biggest
+      widths, in `coarse_to_fine`.
+    kernel_presets: number of kernel-size presets that `coarse_to_fine` tries,
+      of four: small, big, big in the later stages, big in the earlier stages.
+    mutants: number of mutants to evaluate after the grid.
+    population: number of random children that `evolution`, `nsga2` and
+      `predictor` begin with, and size of a generation of `nsga2`.
+    bins: number of bins of cost, whose best children are parents in
+      `evolution`.
     objectives: costs that `nsga2` lowers while it raises accuracy.
-    candidates: children that `predictor` predicts for each that it evaluates.
+    candidates: number of children that `predictor` predicts for each one that
+      it evaluates.
   """
 
   evaluations: schema.Natural = 128
@@ -55,14 +60,14 @@ class Search:
 
 
 class Problem(NamedTuple):
-  """What a strategy knows.
+  """Everything that a strategy knows.
 
   Attributes:
-    space: to choose from.
-    score: top-1 of a child, 0..1; this is what takes time.
-    costs: of a child, by name.
-    fits: whether a child keeps the limits.
-    start: a child that does.
+    space: space to choose children from.
+    score: function that returns the top-1 of a child, 0..1; the slow part.
+    costs: function that returns the costs of a child by name.
+    fits: function that returns whether a child keeps the limits.
+    start: a child that keeps the limits.
     known: scores of children that were evaluated before this search.
   """
 
@@ -75,17 +80,18 @@ class Problem(NamedTuple):
 
 
 def random(problem: Problem, settings: Search) -> None:
-  """Uniformly drawn children that fit."""
+  """Scores uniformly drawn children that keep the limits."""
   rng = arch_lib.generator(settings.seed)
   for arch in draw(problem, settings.evaluations, rng):
     problem.score(arch)
 
 
 def draw(problem: Problem, n: int, rng: np.random.Generator) -> list[Arch]:
-  """Up to n different children that fit, uniform where that is possible.
+  """Draws up to `n` different children that keep the limits.
 
-  Where limits are so narrow that uniform draws miss them, the others are
-  mutants of what was found, at first of the problem's start.
+  The draws are uniform where possible. If limits are so narrow that uniform
+  draws miss them, the remaining children are mutants of those found, at first
+  of the problem's start.
   """
   found: dict[Arch, None] = {}
 
@@ -108,7 +114,10 @@ def draw(problem: Problem, n: int, rng: np.random.Generator) -> list[Arch]:
 def try_new(
   problem: Problem, taken: Mapping[Arch, object], make: Callable[[], Arch]
 ) -> Arch | None:
-  """The first child of `make` that fits and is not taken; None: none came."""
+  """Returns the first child of `make` that fits and is not taken, or None.
+
+  None means that no such child came in `_TRIES` calls of `make`.
+  """
   for _ in range(_TRIES):
     arch = make()
     if arch not in taken and problem.fits(arch):
@@ -117,12 +126,15 @@ def try_new(
 
 
 def mostly_first(parents: Sequence[Arch], rng: np.random.Generator) -> Arch:
-  """Half of the time the first, a quarter of the time the second, ..."""
+  """Returns the first parent with probability 1/2, the second with 1/4, ..."""
   return parents[min(int(rng.geometric(0.5)), len(parents)) - 1]
 
 
 def front(points: Iterable[tuple]) -> list[tuple]:
-  """Those (cost, score, ...) that no other beats in both; by rising cost."""
+  """Returns the points (cost, score, ...) that no other point beats in both.
+
+  The points are ordered by rising cost.
+  """
   best, kept = -np.inf, []
   for point in sorted(points, key=lambda p: (p[0], -p[1])):
     if point[1] > best:

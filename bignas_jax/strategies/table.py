@@ -1,4 +1,4 @@
-"""The strategies of a search by name, and what can be asked of them."""
+"""Strategies of a search by name, and the checks of what they are asked."""
 
 from collections.abc import Callable, Iterable
 
@@ -23,20 +23,20 @@ STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
   'predictor': predictor.search,
   'random': problem.random,
 }
-# What a cost needs that is not always known.
+# What a limit needs, for costs that are not always known.
 _MISSING = {'latency_ms': 'such limits with a --latency_table'}
 
 
 def check(
   strategy: str, limits: Limits, settings: Search, costs: Iterable[str]
 ) -> None:
-  """Raises UserError for what a search cannot be asked.
+  """Raises UserError if a search cannot be run with these limits and settings.
 
   Args:
-    strategy: one of STRATEGIES.
-    limits: on costs.
-    settings: of the strategy.
-    costs: names of those that are known.
+    strategy: name of the strategy, a key of `STRATEGIES`.
+    limits: limits on costs.
+    settings: settings of the strategy.
+    costs: names of the costs that are known.
   """
   if not isinstance(strategy, str) or strategy not in STRATEGIES:
     allowed = errors.one_of(STRATEGIES, strategy)
@@ -64,6 +64,6 @@ def planned(
 
 
 def published(space: Space) -> list[Arch]:
-  """Returns the presets of a space: what a search has to beat."""
+  """Returns the presets of a space, which a search must beat."""
   named = presets.of_space(space.name).values()
   return [p.arch for p in named if arch.contains(space, p.arch)]
