@@ -1,1 +1,1 @@
-"""From a trained run to children that are chosen and extracted."""
+"""Selection of children of a trained run: search, evaluation and extraction."""

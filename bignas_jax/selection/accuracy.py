@@ -24,12 +24,13 @@ SPLITS = ('test', 'held_out')
 def evaluate_child(
   directory: epath.Path, split: str, data: str = ''
 ) -> dict[str, Any]:
-  """Accuracy of a child package on a split of the data it was made with.
+  """Evaluates a child package on a split of the data that it was made with.
 
   Args:
-    directory: of the package.
-    split: one of SPLITS.
-    data: where its data are now, or others to test it on; '': where they were.
+    directory: directory of the package.
+    split: name of the split, one of SPLITS.
+    data: where the child's data are now, or other data to test it on; '': the
+      data are where they were.
   """
   cluster.refuse('evaluate --child')
   child = package.load(directory)
@@ -69,16 +70,16 @@ def evaluate_child(
 def evaluate_in_supernet(
   workdir: epath.Path, text: str, split: str, data: str = ''
 ) -> dict[str, Any]:
-  """Accuracy of a child inside its supernet, calibrated on the way.
+  """Evaluates a calibrated child inside its supernet.
 
-  Also with the biggest child's statistics in place of its own, which shows
-  what calibration is for.
+  The child is also evaluated with the biggest child's statistics instead of its
+  own, which shows the effect of calibration.
 
   Args:
-    workdir: of a trained run.
-    text: which child, see `extraction.choose`.
-    split: one of SPLITS.
-    data: where the run's data are now; '': where they were.
+    workdir: work directory of a trained run.
+    text: name of the child, as `extraction.choose` reads it.
+    split: name of the split, one of SPLITS.
+    data: where the run's data are now; '': the data are where they were.
   """
   cluster.join()
   space = config_lib.space(directory_lib.load_config(workdir))
@@ -104,12 +105,16 @@ def evaluate_in_supernet(
 
 
 def check_split(name: str) -> None:
-  """Raises UserError unless there is such a split."""
+  """Raises UserError if there is no split of this name."""
   if name not in SPLITS:
     raise errors.UserError('--split', name, errors.one_of(SPLITS, name))
 
 
 def choose_split(splits: sources.Splits, name: str) -> sources.Source:
-  """The images of `test` or `held_out`; UserError for another name."""
+  """Returns the images of the split `test` or `held_out`.
+
+  Raises:
+    UserError: there is no split of this name.
+  """
   check_split(name)
   return getattr(splits, name)

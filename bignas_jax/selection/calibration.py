@@ -1,4 +1,4 @@
-"""What calibration is worth: children with statistics that are not theirs."""
+"""The effect of calibration: accuracy with statistics of other networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,15 @@ def compare(
 ) -> dict[str, Any]:
   """Returns the contents of `search/calibration.json`: top-1 by statistics.
 
-  The biggest, the smallest and the best child with their own statistics, with
-  those of an untrained batch norm, and with the biggest child's.
+  The biggest, the smallest and the best child are evaluated with their own
+  statistics, with those of an untrained batch norm, and with the biggest
+  child's.
 
   Args:
-    run: of which the children are.
-    evaluator: of held-out images.
-    best: the search's answer.
-    pause: called before each evaluation; may raise.
+    run: run that the children belong to.
+    evaluator: evaluator on held-out images.
+    best: child that the search found.
+    pause: function called before each evaluation; may raise.
   """
   space, params = run.model.space, run.params
   biggest = arch_lib.biggest(space)

@@ -1,4 +1,4 @@
-"""Everything that a child costs, by name: what limits are about."""
+"""All costs of a child by name, which limits can be set on."""
 
 import functools
 from collections.abc import Callable
@@ -21,14 +21,15 @@ NAMES = {
 
 
 def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
-  """The function that tells all costs of a child of the space.
+  """Returns a function that returns all costs of a child of the space, by name.
 
-  `file_bytes` is what the file never exceeds: parameters, statistics, and a
-  header as long as that of the whole supernet.
+  `file_bytes` is an upper bound on the size of the file: parameters,
+  statistics, and a header as long as that of the whole supernet.
 
   Args:
-    space: whose children are meant.
-    latency_ms: predicts; None: there is no such cost.
+    space: space of the children.
+    latency_ms: function that predicts a child's latency; None: there is no such
+      cost.
   """
   params = network.shapes(space)
   variables = {

@@ -1,4 +1,4 @@
-"""From a trained supernet to child packages."""
+"""Extraction of child packages from a trained supernet."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -32,9 +32,10 @@ _PARITY_IMAGES = 256
 
 
 def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
-  """`best`, or what `presets.parse` reads.
+  """Returns the child that `best` names, or that `presets.parse` reads.
 
-  The best of the last search; a run of one network needs none.
+  `best` is the best child of the run's last search. In a run of a single
+  network it is that network, without any search.
   """
   if text == 'best' and arch_lib.is_one(space):
     text = 'biggest'
@@ -57,19 +58,19 @@ def extract(
   fold: bool = False,
   data: str = '',
 ) -> Child:
-  """Writes a child package, verified before it is written.
+  """Writes a child package after checking that it agrees with the supernet.
 
   Args:
-    workdir: of a trained run.
-    text: which child, see `choose`.
-    out: the package's directory.
-    fold: fold batch norms into the kernels before them.
-    data: where the run's data are now; '': where they were.
+    workdir: work directory of a trained run.
+    text: name of the child, as `choose` reads it.
+    out: directory of the package.
+    fold: whether to fold batch norms into the kernels before them.
+    data: where the run's data are now; '': the data are where they were.
 
   Raises:
-    UserError: no such child or run; or the child, on its own, does not
-      compute what the supernet computes within TOLERANCE; or several
-      processes do this.
+    UserError: there is no such child or run; the child alone does not compute
+      what the supernet computes within TOLERANCE; or several processes run
+      this.
   """
   cluster.refuse('extract')
   package.check_place(out)
@@ -87,13 +88,13 @@ def extract(
 
 
 def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
-  """Cuts a child out, and compares it with the supernet in float32.
+  """Slices a child out of the supernet, and compares the two in float32.
 
-  Whatever type the run computed in: rounding to bfloat16 differs between two
-  programs by more than a wrong slice may.
+  The comparison is in float32 whatever dtype the run used, because two programs
+  may round to bfloat16 with larger differences than a wrong slice makes.
 
   Raises:
-    UserError: their logits differ.
+    UserError: the logits of child and supernet differ by more than TOLERANCE.
   """
   config, model = run.config, dataclasses.replace(run.model, dtype=jnp.float32)
   inside = loop.evaluator(config, model, run.splits, run.splits.test)
@@ -139,7 +140,7 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
 
 
 def _as_trained(run: restore.Run, ours: Any, arch: Arch) -> dict[str, Any]:
-  """How far the run's own type is from float32; nothing, if it is float32."""
+  """Returns how far the run's own dtype is from float32; empty for float32."""
   if run.model.dtype == jnp.float32:
     return {}
   config = run.config
@@ -154,7 +155,7 @@ def _as_trained(run: restore.Run, ours: Any, arch: Arch) -> dict[str, Any]:
 
 
 def _info(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
-  """What `child.json` says of a child before it is measured."""
+  """Returns what `child.json` says of a child before the child is measured."""
   cost = counting.cost(model.space, arch)
   return {
     'space': model.space.name,
@@ -182,36 +183,44 @@ def _arrays(variables: network_lib.Variables):
 
 
 class Parity(NamedTuple):
-  """How far two networks are from each other."""
+  """The difference between the logits of two networks.
 
-  max_abs_diff: float  # of logits
-  logits_scale: float  # the largest logit of the first one, without its sign
+  Attributes:
+    max_abs_diff: largest absolute difference of logits.
+    logits_scale: largest absolute logit of the first network.
+    images: number of images that were compared.
+  """
+
+  max_abs_diff: float
+  logits_scale: float
   images: int
 
   @property
   def over_scale(self) -> float:
+    """Returns the largest difference as a share of the largest logit."""
     return self.max_abs_diff / (self.logits_scale or 1.0)
 
   def plus(self, other: 'Parity') -> 'Parity':
-    """Returns what two steps one after the other may differ by."""
+    """Returns a bound on the difference of two steps, one after the other."""
     both = self.max_abs_diff + other.max_abs_diff
     return self._replace(max_abs_diff=both)
 
   def to_dict(self) -> dict[str, Any]:
+    """Returns the fields, with `max_diff_over_scale`, as plain values."""
     return self._asdict() | {'max_diff_over_scale': self.over_scale}
 
 
 def _difference(one, other, arch: Arch) -> Parity:
-  """Compares logits on real images.
+  """Compares the logits of two networks on real images.
 
   Args:
-    one: an evaluator, and the params and statistics to hand it.
-    other: likewise.
-    arch: of both.
+    one: evaluator, params and statistics of the first network.
+    other: evaluator, params and statistics of the second network.
+    arch: architecture of both networks.
 
   Returns:
-    The largest difference, NaN if a logit is, over at least _PARITY_IMAGES
-    images as far as the split has them.
+    The largest difference, NaN if any logit is NaN, over at least
+    _PARITY_IMAGES images, or over all images of a smaller split.
   """
   worst, scale, images = 0.0, 0.0, 0
   for batch in one[0].split:

@@ -1,7 +1,7 @@
-"""What searches are asked, and the files that each question has of its own.
+"""The questions that searches are asked, and the files of each question.
 
-A question is all that decides a search's answer, as plain values. Its name is
-readable, and differs from every other question's.
+A question is everything that determines a search's answer, as plain values.
+Each question has a readable name that differs from that of any other.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from etils import epath
 from bignas_jax.system import cluster, console, files, locks, storage
 from bignas_jax.values import errors
 
-_READABLE = 120  # characters of a name, so that it is one on every file system
+_READABLE = 120  # characters of a name that every file system accepts
 _WEIGHTS = 'weights.json'
 BEST = 'best.json'
 Question = dict[str, Any]
 
 
 def name(asked: Question) -> str:
-  """Returns such as `random-max_macs_1000000-1f2e3d4c`, of its strategy.
+  """Returns a question's name, such as `random-max_macs_1000000-1f2e3d4c`.
 
-  The last part is a digest of all that was asked.
+  The name starts with the strategy and ends in a digest of the whole question.
   """
   limits = [f'{k}_{v:.12g}' for k, v in sorted(asked['limits'].items())]
   readable = '-'.join([asked['strategy'], *limits])[:_READABLE]
@@ -34,7 +34,7 @@ def name(asked: Question) -> str:
 
 
 def result_path(directory: epath.Path, asked: Question) -> epath.Path:
-  """Returns where a question's answer is."""
+  """Returns the file of a question's answer."""
   return directory / 'results' / f'{name(asked)}.json'
 
 
@@ -44,13 +44,14 @@ def _begun_path(directory: epath.Path, asked: Question) -> epath.Path:
 
 @contextlib.contextmanager
 def alone(directory: epath.Path) -> Iterator[None]:
-  """Keeps other searches of the run out; of several processes the first does.
+  """Holds a lock that keeps other searches of the run out; the leader takes it.
 
   Args:
-    directory: of the run's searches, which is made.
+    directory: directory of the run's searches, which is created.
 
   Raises:
-    UserError: another process searches, or nothing can be written there.
+    UserError: another process searches in the run, or nothing can be written in
+      the directory.
   """
   with contextlib.ExitStack() as held:
 
@@ -68,20 +69,21 @@ def alone(directory: epath.Path) -> Iterator[None]:
 def set_aside_others(
   directory: epath.Path, archive: epath.Path, step: int, weights: str
 ) -> bool:
-  """Renames an archive whose children of this step had other weights.
+  """Renames the archive if its children of this step had other weights.
 
-  A run that goes back comes to a step twice, with other weights; so may one
-  whose checkpoints were removed. The leader does this.
+  A rollback makes a run reach a step twice, with other weights the second time.
+  The same can happen after checkpoints were removed. Only the leader calls
+  this.
 
   Args:
-    directory: of the run's searches; a file there says the weights of each
-      step that was searched.
-    archive: of the run.
-    step: of the supernet.
-    weights: a digest of its parameters.
+    directory: directory of the run's searches; a file in it holds the digest of
+      the weights of each step that was searched.
+    archive: file of the run's archive.
+    step: step of the supernet.
+    weights: digest of the supernet's parameters.
 
   Returns:
-    Whether there is no archive any more.
+    Whether the archive was renamed.
   """
   path = directory / _WEIGHTS
   told = files.read_json(path) if path.exists() else {}
@@ -104,19 +106,19 @@ def set_aside_others(
 
 
 def begin(directory: epath.Path, asked: Question, children: int) -> int:
-  """Writes down that a search has begun, unless it has begun before.
+  """Records that a search has begun, unless it was recorded before.
 
   Args:
-    directory: of the run's searches.
-    asked: of this one.
-    children: that are known now.
+    directory: directory of the run's searches.
+    asked: question of this search.
+    children: number of children that are known now.
 
   Returns:
-    How many children were known when it began for the first time. What is
-    learnt from them must be the same when it goes on.
+    The number of children known when the search first began. A resumed search
+    must learn from the same children.
 
   Raises:
-    UserError: what was written then is damaged.
+    UserError: the earlier record is damaged.
   """
   path = _begun_path(directory, asked)
 
@@ -137,7 +139,7 @@ def begin(directory: epath.Path, asked: Question, children: int) -> int:
 def finish(
   directory: epath.Path, asked: Question, result: dict[str, Any]
 ) -> None:
-  """Writes the answer, also as `best.json`; the first process alone does."""
+  """Writes the answer to its file and `best.json`; only the leader calls it."""
   path = result_path(directory, asked)
   path.parent.mkdir(parents=True, exist_ok=True)
   files.write_json(path, result)

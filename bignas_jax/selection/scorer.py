@@ -1,4 +1,4 @@
-"""What a search asks: the accuracy of a child on held-out images."""
+"""The score that a search asks for: a child's accuracy on held-out images."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,42 +13,44 @@ from bignas_jax.system import console
 
 
 class Basis(NamedTuple):
-  """What all scores of a search depend on, beside the child.
+  """What all scores of a search depend on, apart from the child.
 
   Attributes:
-    step: of the supernet.
-    calibration_images: that a child's statistics are taken of.
+    step: step of the supernet.
+    calibration_images: number of images that a child's statistics are taken
+      from.
   """
 
   step: int
   calibration_images: int
 
   def holds(self, entry: Entry) -> bool:
-    """Whether an entry is what would be found again."""
+    """Returns whether an archived entry was scored on this basis."""
     found = entry.step, entry.calibration_images
     return found == (self.step, self.calibration_images)
 
 
 class Scorer:
-  """score(arch): looks up, or evaluates, and archives.
+  """A function from a child to its top-1, which reads and extends the archive.
 
-  Entries are looked up by what is asked: the child and the basis. How many
-  images were counted is known only afterwards (damaged ones are left out), and
-  is no part of that.
+  Entries are looked up by the child and the basis. The number of images that an
+  evaluation counted is not part of the key: it is known only afterwards,
+  because damaged images are left out.
 
   Args:
-    space: of the children.
-    evaluate: calibrates a child and evaluates it on held-out images.
-    archive: of the run.
-    basis: of the scores.
-    strategy: that asks.
-    progress: a bar.
-    pause: called before each evaluation.
+    space: space of the children.
+    evaluate: function that calibrates a child and evaluates it on held-out
+      images.
+    archive: archive of the run.
+    basis: basis of the scores.
+    strategy: name of the strategy that asks.
+    progress: progress bar of the search.
+    pause: function called before each evaluation.
 
   Attributes:
-    seen: what was asked for, in that order.
-    evaluated: how many of them were not in the archive.
-    seconds: what those took.
+    seen: entries of the children that were asked for, in order.
+    evaluated: number of entries that were not in the archive.
+    seconds: time that the evaluations took, seconds.
   """
 
   def __init__(
@@ -71,6 +73,7 @@ class Scorer:
     self.evaluated, self.seconds = 0, 0.0
 
   def __call__(self, arch: Arch) -> float:
+    """Returns a child's top-1, from the archive or by evaluating the child."""
     entry = self._known.get(arch)
     if entry is None:
       entry = self._found(arch)
@@ -81,11 +84,11 @@ class Scorer:
     return entry.top1
 
   def known(self, entries: Iterable[Entry]) -> dict[Arch, float]:
-    """Top-1 of those that were scored as this scorer would."""
+    """Returns the top-1 of entries that were scored on the same basis."""
     return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
 
   def best(self) -> Entry:
-    """Returns the most accurate child; of several, the one of fewest MACs."""
+    """Returns the most accurate child, with the fewest MACs if several tie."""
     return max(self.seen, key=lambda entry: (entry.top1, -entry.macs))
 
   def _found(self, arch: Arch) -> Entry:
@@ -109,7 +112,7 @@ class Scorer:
     )
 
   def _compare(self, images: int) -> None:
-    """Says once if scores are of other images than earlier ones."""
+    """Warns if a score counts another number of images than earlier ones."""
     if self._counted and images not in self._counted:
       others = ' or '.join(map(str, sorted(self._counted)))
       self._progress.note(

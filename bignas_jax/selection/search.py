@@ -1,4 +1,4 @@
-"""Searching children of a trained supernet: work directory to archive."""
+"""The search for children of a trained supernet."""
 
 import contextlib
 import dataclasses
@@ -41,13 +41,13 @@ class Task(NamedTuple):
   """A search that has passed all checks.
 
   Attributes:
-    space: of the children.
-    strategy: one of `table.STRATEGIES`.
-    settings: of the strategy.
-    limits: that children keep.
-    costs: of a child, by name.
+    space: space of the children.
+    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    settings: settings of the strategy.
+    limits: limits that children keep.
+    costs: function that returns the costs of a child by name.
     start: a child that keeps the limits.
-    latency: what the table says of itself that latencies are predicted with.
+    latency: the latency table's `about` and digest, if there is a table.
   """
 
   space: Space
@@ -59,14 +59,15 @@ class Task(NamedTuple):
   latency: dict[str, Any] | None
 
   def fits(self, arch: Arch) -> bool:
+    """Returns whether a child keeps the limits."""
     return self.limits.fit(self.costs(arch))
 
   def question(self, step: int, weights: str) -> Question:
-    """Returns all that decides the answer.
+    """Returns everything that determines the search's answer.
 
     Args:
-      step: of the supernet.
-      weights: a digest of its parameters.
+      step: step of the supernet.
+      weights: digest of the supernet's parameters.
     """
     return {
       'strategy': self.strategy,
@@ -79,7 +80,7 @@ class Task(NamedTuple):
 
 
 def _check_places(directory: epath.Path, asked: Question) -> None:
-  """Checks, before any child is evaluated, that the results can be written."""
+  """Checks that the results can be written, before any child is evaluated."""
   names = questions.BEST, _CALIBRATION, _PICTURE, _PREDICTOR
   written = [directory / name for name in names]
   for path in (*written, questions.result_path(directory, asked)):
@@ -96,25 +97,26 @@ def search(
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 
-  Scores are top-1 on the images held out from training; what an interrupted
-  search evaluated is looked up in the archive.
+  Scores are top-1 on the images held out from training. Children that an
+  interrupted search evaluated are looked up in the archive.
 
   Args:
-    workdir: of a trained run.
-    strategy: one of `table.STRATEGIES`.
-    limits: on costs.
-    changes: of the config's settings (`problem.Search`).
-    table: predicts latency; needed if that is limited.
-    data: where the run's data are now; '': where they were.
+    workdir: work directory of a trained run.
+    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    limits: limits on costs.
+    changes: changes to the config's settings of searches (`problem.Search`).
+    table: latency table, needed if latency is limited.
+    data: where the run's data are now; '': the data are where they were.
 
   Returns:
     The contents of `search/best.json`.
 
   Raises:
-    UserError: no child can satisfy the limits, workdir is not a run's, or
-      another search is running in it.
-    Preempted: several processes were asked to stop; alone, a signal raises it.
-    Failed: the disk is full; what was evaluated is kept.
+    UserError: no child can keep the limits, `workdir` is not that of a run,
+      another search is running in it, or the results cannot be written.
+    Preempted: several processes were asked to stop; in a lone process the
+      signal itself raises this.
+    Failed: the disk is full; the children evaluated so far are kept.
   """
   cluster.join(preemptible=True)
   config = directory_lib.load_config(workdir)
@@ -136,7 +138,7 @@ def search(
       lambda: questions.set_aside_others(directory, path, run.step, weights)
     ):
       archive = Archive(path, task.space)
-    # Processes that look up different children evaluate different ones.
+    # Processes with different archives would evaluate different children.
     cluster.same('search', asked, (asked, archive.entries))
     before = questions.begin(directory, asked, len(archive.entries))
     evaluator = loop.evaluator(
@@ -159,7 +161,7 @@ def search(
       files.write_text(directory / _PICTURE, picture)
       questions.finish(directory, asked, result)
 
-    cluster.once(write)  # nobody looks for the best before it is there
+    cluster.once(write)  # the others wait until it is written
   return result
 
 
@@ -170,14 +172,14 @@ def checked(
   limits: Limits,
   table: latency.Table | None = None,
 ) -> Task:
-  """Returns what to search.
+  """Returns the task of a search after checking all that it is asked.
 
   Raises:
-    UserError: it cannot be asked, or no child can keep the limits.
+    UserError: the search cannot be asked this, or no child can keep the limits.
   """
   costs = child_costs.of(space, table and functools.partial(_predicted, table))
   table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
-  if strategy == 'nsga2':  # which compares children by these
+  if strategy == 'nsga2':  # it compares children by these costs
     limits = dataclasses.replace(limits, known=settings.objectives)
   hints = [table.least()[1], table.most()[1]] if table else []
   start = limits_lib.feasible(space, costs, limits, hints)
@@ -195,18 +197,15 @@ def find(
   basis: Basis,
   pause: Callable[[], None],
 ) -> Scorer:
-  """Runs the strategy.
+  """Runs the strategy and returns the scorer, which has seen all its children.
 
   Args:
-    task: what to search.
-    archive: of the run; gets every child that is evaluated.
-    before: how many of its entries may be learnt from.
-    evaluate: a child on held-out images.
-    basis: of the scores.
-    pause: called before each evaluation; may raise Preempted.
-
-  Returns:
-    The scorer, which has seen all children that were asked for.
+    task: search to run.
+    archive: archive of the run, which gets every child that is evaluated.
+    before: number of the archive's entries that may be learnt from.
+    evaluate: function that evaluates a child on held-out images.
+    basis: basis of the scores.
+    pause: function called before each evaluation; may raise Preempted.
   """
   space, strategy, settings = task.space, task.strategy, task.settings
   expected = table_lib.planned(strategy, space, task.fits, settings)
@@ -238,10 +237,10 @@ def answer(task: Task, scorer: Scorer, asked: Question) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _pauses() -> Iterator[Callable[[], None]]:
-  """Yields what several processes call where they can stop together.
+  """Yields a function to call wherever all processes may stop together.
 
-  It raises Preempted, in all of them, once one was asked to stop. A process
-  that is alone is stopped by the signal itself, wherever it is.
+  The function raises Preempted in every process once one of them was asked to
+  stop. In a lone process it does nothing: the signal itself stops the process.
   """
   if not process.joined():
     yield lambda: None
@@ -256,7 +255,7 @@ def _pauses() -> Iterator[Callable[[], None]]:
 
 
 def _predicted(table: latency.Table, arch: Arch) -> float:
-  """Milliseconds; for ever, at a resolution of which the table says nothing."""
+  """Returns a child's milliseconds, or infinity at an unknown resolution."""
   known = arch.resolution in table.resolutions
   return table.predict(arch) if known else math.inf
 
@@ -271,7 +270,7 @@ def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
 
 
 def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:
-  """SVG of the archive, with the front and some children marked."""
+  """Returns an SVG of the archive, with the front and some children marked."""
   groups: dict[str, list] = {}
   for entry in entries:
     groups.setdefault(entry.strategy, []).append(_point(entry))
