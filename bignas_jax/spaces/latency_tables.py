@@ -1,4 +1,4 @@
-"""Latency tables as files: JSON, made for one space, checked when read."""
+"""Latency tables as JSON files, made for one space and checked when read."""
 
 import dataclasses
 import hashlib
@@ -26,11 +26,11 @@ _ABOUT: dict[str, Any] = {
   'statistic': Literal['least', 'median'],
   'threads': schema.Natural,
 }
-_NOT_ALWAYS = ('statistic', 'threads')  # a compiler's word has none
+_NOT_ALWAYS = ('statistic', 'threads')  # a compiler's estimate has none
 
 
 def digest(space: Space) -> str:
-  """SHA-256 of all that a space says, its name and what trains it left out."""
+  """Returns a SHA-256 of a space without its name and train_resolution."""
   fields = dataclasses.asdict(space)
   for left_out in ('name', 'train_resolution'):
     del fields[left_out]
@@ -38,7 +38,7 @@ def digest(space: Space) -> str:
 
 
 def sha256(table: Table) -> str:
-  """Names all that a table predicts."""
+  """Returns a digest of everything that a table predicts."""
   parts = {latency.name(table.space, p): ms for p, ms in table.entries.items()}
   text = json.dumps([table.network_ms, table.resolutions, parts])
   return hashlib.sha256(text.encode()).hexdigest()
@@ -53,7 +53,7 @@ def save(
   fit: Fit | None,
   more: dict[str, Any] | None = None,
 ) -> None:
-  """Writes a table, whole or not at all; unfinished without a fit."""
+  """Writes a table atomically; without a fit, the table is unfinished."""
   files.write_json(
     path,
     {
@@ -75,8 +75,8 @@ def load(path: epath.Path, space: Space) -> Table:
   """Reads a finished table of a space.
 
   Raises:
-    UserError: there is none, it is damaged, of another space, not finished, or
-      lacks a part, which is named.
+    UserError: there is no table; or it is damaged, of another space,
+      unfinished, or lacks a part, which the error names.
   """
   found, resolutions = read(path, space)
   about = {
@@ -108,10 +108,10 @@ def load(path: epath.Path, space: Space) -> Table:
 def read(
   path: epath.Path, space: Space
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-  """A table's fields as they stand in the file, and its resolutions.
+  """Returns a table's fields as they are in the file, and its resolutions.
 
   Raises:
-    UserError: there is none, it is damaged, or of another space.
+    UserError: there is no table, it is damaged, or it is of another space.
   """
   if not path.is_file():
     raise errors.UserError('latency table', str(path), 'a file')
@@ -137,7 +137,7 @@ def read(
 def known(
   fields: dict[str, Any], space: Space, resolutions: Iterable[int]
 ) -> dict[Part, float]:
-  """Milliseconds of the parts that a file's fields have.
+  """Returns the milliseconds of the parts that a file's fields contain.
 
   Raises:
     UserError: an entry is not a number of milliseconds.

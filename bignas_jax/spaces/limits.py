@@ -1,4 +1,4 @@
-"""Limits on what children may cost, and whether any child can keep them."""
+"""Limits on costs of children, and a check that some child can keep them."""
 
 import dataclasses
 import itertools
@@ -15,20 +15,20 @@ Costs = Mapping[str, float]  # of a child, by name (`child_costs.NAMES`)
 Cost = Callable[[Arch], Costs]
 
 _BOUND: Any = schema.AtLeastZero
-_ENUMERATED = 5_000  # children of a space that are all looked at
-_STARTS = 24  # of descents, in bigger spaces
+_ENUMERATED = 5_000  # most children of a space that is tried in full
+_STARTS = 24  # descents from random children, in bigger spaces
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-  """Bounds on costs, by name; what has no entry is free.
+  """Bounds on costs by name; a cost without a bound is not limited.
 
   Attributes:
-    least: lower bounds.
-    most: upper bounds.
-    known: costs that must be known, though they are not limited. What is not
-      known is infinite, such as latencies at a resolution that a table lacks;
-      it keeps no limit.
+    least: lower bounds by name of the cost.
+    most: upper bounds by name of the cost.
+    known: costs that must be known, although they are not limited. An unknown
+      cost is infinite, such as a latency at a resolution that the table lacks,
+      and an infinite cost breaks the limits.
   """
 
   least: Costs = dataclasses.field(default_factory=dict)
@@ -36,11 +36,11 @@ class Limits:
   known: tuple[str, ...] = ()
 
   def fit(self, costs: Costs) -> bool:
-    """Whether these costs keep all limits."""
+    """Returns whether these costs keep all limits."""
     return self.excess(costs) == 0
 
   def excess(self, costs: Costs) -> float:
-    """By how much costs break the limits: the sum of relative differences."""
+    """Returns by how much costs break the limits, relative and summed."""
     names = itertools.chain(self.least, self.most, self.known)
     if any(math.isinf(costs[name]) for name in names):
       return math.inf
@@ -49,7 +49,7 @@ class Limits:
     return sum(over) + sum(under)
 
   def broken(self, costs: Costs) -> list[tuple[str, float, float]]:
-    """Field, limit and cost of each limit that the costs break."""
+    """Returns field, limit and cost of each limit that the costs break."""
     found = [
       (f'min_{name}', limit, costs[name])
       for name, limit in self.least.items()
@@ -62,16 +62,18 @@ class Limits:
     ]
 
   def to_dict(self) -> dict[str, float]:
-    """{'max_macs': 1e6, ...}."""
+    """Returns the limits by field, such as {'max_macs': 1e6}."""
     least = {f'min_{name}': value for name, value in self.least.items()}
     return least | {f'max_{name}': value for name, value in self.most.items()}
 
 
 def from_dict(fields: Mapping[str, Any]) -> Limits:
-  """The inverse of `Limits.to_dict`; None: no limit.
+  """Returns the limits that fields name, as in `Limits.to_dict`.
+
+  A field whose value is None sets no limit.
 
   Raises:
-    UserError: a limit is not a finite number, or below 0.
+    UserError: a limit is not a finite number, or is below 0.
   """
   given = {
     field: schema.convert(_BOUND, schema.plain(value), f'--{field}')
@@ -88,21 +90,21 @@ def from_dict(fields: Mapping[str, Any]) -> Limits:
 def feasible(
   space: Space, cost: Cost, limits: Limits, hints: Sequence[Arch] = ()
 ) -> Arch:
-  """A child that keeps the limits.
+  """Returns a child that keeps the limits.
 
-  All children of a small space are looked at. In a bigger one, one entry of an
-  architecture after the other is changed for the better, from both ends of the
-  space and from random children; a narrow gap that these descents do not find
-  is taken for an impossible one.
+  In a small space, all children are tried. In a larger one, descents change one
+  entry of an architecture at a time for the better, from both ends of the space
+  and from random children. A narrow range that no descent reaches is reported
+  as impossible.
 
   Args:
-    space: of the children.
-    cost: of a child.
-    limits: on costs.
+    space: space of the children.
+    cost: function that returns the costs of a child by name.
+    limits: limits on costs.
     hints: children to start with, such as the fastest of a latency table.
 
   Raises:
-    UserError: there is none; it names the nearest possible values.
+    UserError: no child keeps the limits; the error names the nearest values.
   """
   names = set(limits.least) & set(limits.most)
   for name in sorted(names):
@@ -158,7 +160,7 @@ def _candidates(
 def _descend(
   space: Space, values: list[int], excess: Callable[[Arch], float]
 ) -> Arch:
-  """Changes single entries for the better, until none is better."""
+  """Changes single entries for the better, until no change is better."""
   genes = arch_lib.genes(space)
   best = excess(arch_lib.write(space, values))
   better = True
@@ -178,5 +180,5 @@ def _over(value: float, bound: float) -> float:
 
 
 def _shown(value: float) -> str:
-  """In full: a limit of this value can be kept."""
+  """Returns a number in full, so that a limit of this value can be kept."""
   return str(int(value)) if float(value).is_integer() else repr(value)

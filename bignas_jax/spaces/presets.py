@@ -1,8 +1,7 @@
-"""Published networks by name, and what a user may call an architecture.
+"""Published networks by name, and the names that a user may give architectures.
 
-`parse` reads every `--arch`: what a name means is said here and nowhere else,
-but for `best`, which means something in a work directory alone
-(`extraction.choose`).
+`parse` reads every `--arch`. A name is defined in this module only, apart from
+`best`, which is defined by a work directory (`extraction.choose`).
 """
 
 import contextlib
@@ -22,12 +21,13 @@ class Preset(NamedTuple):
   """A network as it was published.
 
   Attributes:
-    space: name of the space that it is of.
-    arch: its architecture.
-    macs: printed, to a million.
-    params: printed, to a hundred thousand; None: not printed.
-    top1: printed, on ImageNet's validation images, 0..1.
-    source: where these are printed.
+    space: name of the space that the network belongs to.
+    arch: architecture of the network.
+    macs: printed multiply-adds, rounded to a million.
+    params: printed parameters, rounded to a hundred thousand; None: not
+      printed.
+    top1: printed top-1 on the validation images of ImageNet, 0..1.
+    source: publication that prints these numbers.
   """
 
   space: str
@@ -153,7 +153,7 @@ WORDS = 'smallest, biggest, a preset (see `list`), JSON, or a file'
 
 
 def of_space(name: str) -> dict[str, Preset]:
-  """The presets of the space of that name."""
+  """Returns the presets of the space of a name."""
   return {k: preset for k, preset in PRESETS.items() if preset.space == name}
 
 
@@ -161,7 +161,8 @@ def parse(space: Space, text: str) -> Arch:
   """Reads `smallest`, `biggest`, a preset, JSON, or a file that holds JSON.
 
   Raises:
-    UserError: it is none of these, or not of this space.
+    UserError: the text is none of these, or the architecture is not of the
+      space.
   """
   named = of_space(space.name)
   if text in ENDS:
@@ -180,10 +181,10 @@ def parse(space: Space, text: str) -> Arch:
 
 
 def space_of(text: str) -> Space:
-  """The space that an architecture brings along: a preset, or a `child.json`.
+  """Returns the space that a preset or a `child.json` belongs to.
 
   Raises:
-    UserError: it brings none.
+    UserError: the text names neither a preset nor a `child.json`.
   """
   if text in PRESETS:
     return zoo.get(PRESETS[text].space)
@@ -200,17 +201,15 @@ def _is_json(text: str) -> bool:
 
 
 def _place(text: str) -> contextlib.AbstractContextManager[None]:
-  """Names the file, if it is one, in what is said of an architecture."""
+  """Returns a context in which errors name the file, if the text names one."""
   return contextlib.nullcontext() if _is_json(text) else errors.within(text)
 
 
 def read(text: str) -> dict[str, Any] | None:
-  """Returns the JSON object that a text is, or that the file it names holds.
-
-  None: it is neither.
+  """Returns the JSON object in a text or in the file that it names, or None.
 
   Raises:
-    UserError: the file cannot be read, or it is no JSON object.
+    UserError: the file cannot be read, or it does not hold a JSON object.
   """
   if _is_json(text):
     return files.parse_json(text, 'arch')

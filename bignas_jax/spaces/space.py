@@ -1,8 +1,8 @@
-"""A search space as data: what a reviewer holds against the paper's table.
+"""A search space as data, to be compared with the table of a paper.
 
-A `Space` describes every network that one supernet contains. It is a literal:
-tuples of allowed values a stage, nothing computed. A space in which every
-tuple has one value describes a single network; `arch.pin` makes one.
+A `Space` describes every network that one supernet contains. It is a literal of
+tuples of allowed values per stage, with nothing computed. A space in which
+every tuple has one value describes a single network; `arch.pin` makes one.
 """
 
 import dataclasses
@@ -16,15 +16,17 @@ _CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SqueezeExcite:
-  """How a stage re-weights its hidden channels from their spatial mean.
+  """Squeeze-excite, which scales hidden channels by their spatial means.
 
   Attributes:
-    of: the width that the squeeze width derives from: the block's `input` or
-      its `hidden` (expanded) channels, the active ones.
-    ratio: squeeze width over that width.
-    rounding: `floor` (EfficientNet) or `round_to_8` (MobileNetV3).
-    activation: between the two dense layers.
-    gate: after them; `hard_sigmoid` is relu6(x + 3) / 6.
+    of: width that the squeeze width derives from: the block's active `input`
+      channels or its active `hidden` (expanded) channels.
+    ratio: squeeze width as a fraction of the width named by `of`.
+    rounding: rounding of the squeeze width, `floor` (EfficientNet) or
+      `round_to_8` (MobileNetV3).
+    activation: activation between the two dense layers.
+    gate: activation after the two dense layers; `hard_sigmoid` is relu6(x + 3)
+      / 6.
   """
 
   of: Literal['input', 'hidden'] = 'input'
@@ -36,15 +38,15 @@ class SqueezeExcite:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-  """Mobile inverted bottlenecks; the first may change width and stride.
+  """A stage of inverted bottlenecks, whose first may change width and stride.
 
   Attributes:
-    width: output channels.
-    depth: number of blocks.
-    kernel_size: of the depthwise convolution, odd.
-    expand_ratio: hidden channels over input channels.
-    stride: of the first block.
-    se: squeeze-excite on the hidden channels, or None.
+    width: allowed output channels.
+    depth: allowed numbers of blocks.
+    kernel_size: allowed kernel sizes of the depthwise convolution, odd.
+    expand_ratio: allowed ratios of hidden to input channels.
+    stride: stride of the first block.
+    se: squeeze-excite on the hidden channels; None: there is none.
     expand_conv: whether blocks begin with an expanding convolution; None: they
       do unless the largest expand ratio is 1.
   """
@@ -59,7 +61,7 @@ class Stage:
 
   @property
   def has_expand(self) -> bool:
-    """Whether blocks begin with an expanding convolution."""
+    """Returns whether blocks begin with an expanding convolution."""
     if self.expand_conv is None:
       return max(self.expand_ratio) > 1
     return self.expand_conv
@@ -67,25 +69,27 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space:
-  """Every network of one supernet.
+  """Every network that one supernet contains.
 
   Attributes:
-    name: what commands and files call it.
-    resolution: input sizes in pixels that a child may have.
-    train_resolution: those that children are trained at (a subset).
-    stem_width: channels of the first 3x3 convolution.
-    stages: the blocks.
-    head_width: channels that the classifier reads.
-    head_expand: None: a 1x1 convolution to the head width, batch norm,
-      activation, average pool. A number: a 1x1 convolution to that multiple
-      of the last stage's width, batch norm, activation, average pool, then a
-      1x1 convolution to the head width without batch norm or bias.
-    stem_stride: of the first convolution.
-    padding: `same` is TensorFlow's, `symmetric` is kernel // 2 on both sides;
-      they differ where the stride is 2.
-    bn_epsilon: added to each variance; None: a single network whose batch
-      norms are folded into its kernels (`folding`).
-    channels: of an input image.
+    name: name of the space in commands and files.
+    resolution: input sizes that a child may have, pixels.
+    train_resolution: input sizes that children are trained at, pixels; a subset
+      of `resolution`, or all of it if empty.
+    stem_width: allowed channels of the first 3x3 convolution.
+    stages: stages of blocks.
+    head_width: allowed numbers of channels that the classifier reads.
+    head_expand: None: the head is a 1x1 convolution to the head width, batch
+      norm, activation and average pooling. A number: the head is a 1x1
+      convolution to that multiple of the last stage's width, batch norm,
+      activation, average pooling, and a 1x1 convolution to the head width
+      without batch norm or bias.
+    stem_stride: stride of the first convolution.
+    padding: `same` pads as TensorFlow does, `symmetric` pads kernel // 2 pixels
+      on both sides; they differ where the stride is 2.
+    bn_epsilon: number added to each variance; None: the space is a single
+      network whose batch norms are folded into its kernels (`folding`).
+    channels: channels of an input image.
     classes: number of logits.
   """
 
@@ -109,26 +113,26 @@ class Space:
 
 
 def round_to_8(value: float) -> int:
-  """The nearest multiple of 8 that is not below 0.9 of the value."""
+  """Returns the nearest multiple of 8 that is not below 0.9 of the value."""
   rounded = max(1, int(value + 4) // 8 * 8)
   return rounded + 8 if rounded < 0.9 * value else rounded
 
 
 def hidden_width(stage: Stage, width_in: int, expand_ratio: int) -> int:
-  """Channels between the expanding and the projecting convolution."""
+  """Returns the channels between the expanding and projecting convolutions."""
   if not stage.has_expand:
     return width_in
   return round_to_8(round(width_in * expand_ratio))
 
 
 def squeeze_width(se: SqueezeExcite, width_in: int, hidden: int) -> int:
-  """Channels between the two dense layers of squeeze-excite."""
+  """Returns the channels between the two dense layers of squeeze-excite."""
   base = (width_in if se.of == 'input' else hidden) * se.ratio
   return round_to_8(base) if se.rounding == 'round_to_8' else max(1, int(base))
 
 
 def _check(space: Space) -> None:
-  """Raises UserError, naming the field, if the space is malformed."""
+  """Raises UserError, which names the field, if the space is malformed."""
   _check_choices('space.resolution', space.resolution, least=8)
   _check_choices('space.train_resolution', space.train_resolution, least=8)
   extra = set(space.train_resolution) - set(space.resolution)

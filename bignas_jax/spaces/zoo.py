@@ -1,4 +1,4 @@
-"""The search spaces, as the papers' tables print them."""
+"""The search spaces of the papers, as their tables print them."""
 
 from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
 from bignas_jax.values import errors
@@ -194,10 +194,10 @@ SPACES = {space.name: space for space in (BIGNAS, ATTENTIVE_NAS, MNIST)}
 
 
 def get(space: str | Space, field: str = 'space') -> Space:
-  """The space of that name; a space itself is passed through.
+  """Returns the space of a name, or the given space itself.
 
   Raises:
-    UserError: of `field`, where there is no such space.
+    UserError: there is no space of this name; the error names `field`.
   """
   if isinstance(space, Space):
     return space
