@@ -1,9 +1,10 @@
-"""Batch norm, with its activation: one op, one gradient rule.
+"""Batch norm and its activation as one op with one gradient rule.
 
-Moments are results: what calibration pools, and what the gradient needs. A
-block that is computed again on the way back is offered them, and on CPUs takes
-them, so that its second pass sums nothing. The gradient keeps the input alone;
-the network has no running averages.
+The op returns its moments, which calibration pools and the gradient needs. A
+block that is recomputed in the backward pass gets its earlier moments; on CPUs
+it uses them, so that the recomputation sums nothing. Of arrays as large as the
+input, the gradient keeps only the input. There are no running averages in the
+network.
 
 Statistics are float32, or float64 if `x` is.
 """
@@ -24,12 +25,12 @@ Moments = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-  """Over which images batch statistics are taken.
+  """The set of images that batch statistics are taken over.
 
   Attributes:
-    axes: mapped axes that the batch is split over, if any.
-    group_size: images that share statistics: consecutive ones of the global
-      batch, on one device or several. None: all of them.
+    axes: mapped axes that the batch is split over; empty if there are none.
+    group_size: number of images that share statistics, consecutive ones of the
+      global batch, on one device or several; None: all images share them.
   """
 
   axes: tuple[str, ...] = ()
@@ -47,24 +48,26 @@ def batch_norm(
   width: ops.Width | None = None,
   known: Moments | None = None,
 ) -> tuple[jax.Array, Moments]:
-  """Normalises each channel over all other axes, and activates it.
+  """Normalises each channel over all other axes, and applies the activation.
 
   Args:
-    x: [batch, ..., channels].
-    params: `scale` and `bias`, [channels]; `bias` alone if it is folded.
-    stats: `mean` and `var`, [channels]; None: those of the batch.
-    epsilon: added to the variance; None: all but the bias is in the kernel
-      before (`folding`).
-    pooling: which images share the batch's statistics.
-    swish: activate.
-    width: active channels; the others become zeros. None: all are active.
-    known: the moments, if this batch was normalised before.
+    x: input, [batch, ..., channels].
+    params: `scale` and `bias`, [channels]; only `bias` if the norm is folded.
+    stats: `mean` and `var`, [channels]; None: statistics of the batch are used.
+    epsilon: number added to the variance; None: everything but the bias is
+      folded into the kernel before (`folding`).
+    pooling: images that share the batch's statistics.
+    swish: whether to apply swish.
+    width: number of active channels; the other channels become zeros. None: all
+      channels are active.
+    known: moments of this batch, if it was normalised before.
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
-    [groups on this device, channels], zeros past the active width; zeros, as
-    of one group, if the statistics were given.
-    They carry no gradient of their own: the output's passes through them.
+    [groups on this device, channels], with zeros past the active width. If
+    statistics were given, or the norm is folded, the moments are zeros of one
+    group. Moments have no gradient of their own; the output's gradient passes
+    through them.
   """
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
@@ -85,7 +88,7 @@ def batch_norm(
 
 
 class _Norm(NamedTuple):
-  """What is fixed about a normalisation."""
+  """The static settings of a normalisation."""
 
   epsilon: float
   pooling: Pooling
@@ -94,7 +97,7 @@ class _Norm(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalise(how: _Norm, x, params, moments: Moments):
-  """By the moments of x; its gradient keeps nothing but the arguments."""
+  """Normalises x by its moments; the gradient keeps only the arguments."""
   return _affine(how, x, params, moments['mean'], _variance(moments))
 
 
@@ -123,7 +126,10 @@ def _normalise_forward(how, x, params, moments):
 
 
 def _normalise_backward(how, saved, cotangent):
-  """Ioffe & Szegedy 2015, section 3, with the sums over whole groups."""
+  """Returns the cotangents of x, params and moments.
+
+  Source: Ioffe & Szegedy 2015, section 3, with the sums over whole groups.
+  """
   x, params, moments = saved
   inverse = lax.rsqrt(_variance(moments) + how.epsilon)
   wide = x.astype(_wide(x))
@@ -154,20 +160,20 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _once(x: jax.Array) -> jax.Array:
-  """On CPUs, not computed again for each of its uses; elsewhere XLA chooses."""
+  """Keeps XLA from recomputing x for each of its uses, on CPUs only."""
   return lax.platform_dependent(
     x, cpu=lax.optimization_barrier, default=lambda x: x
   )
 
 
 def _no_moments(x: jax.Array) -> Moments:
-  """Those of a batch norm that did not need any, nor groups of images."""
+  """Returns zero moments of one group, for a batch norm that needed none."""
   zeros = jnp.zeros((1, x.shape[-1]), _wide(x))
   return {'mean': zeros, 'square': zeros}
 
 
 def _groups(x: jax.Array, pooling: Pooling) -> int:
-  """Groups of images on this device that are normalised apart."""
+  """Returns the number of groups on this device, normalised separately."""
   local, group = x.shape[0], pooling.group_size
   if group is None:
     return 1
@@ -180,7 +186,7 @@ def _groups(x: jax.Array, pooling: Pooling) -> int:
 
 
 def _sums(x: jax.Array, groups: int) -> jax.Array:
-  """Over all but the last axis, [groups, channels]."""
+  """Returns the sums over all axes but the last, [groups, channels]."""
   return x.reshape(groups, -1, x.shape[-1]).sum(1)
 
 
@@ -210,7 +216,7 @@ def _devices(pooling: Pooling) -> int:
 
 
 def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
-  """[..., groups, channels] of one device -> [..., channels] of the batch."""
+  """Averages [..., groups, channels] to the whole batch's [..., channels]."""
   mean = moments.mean(-2)
   if _devices(pooling) == 1 or pooling.group_size is None:
     return mean  # of one device, or pooled already
@@ -218,7 +224,7 @@ def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
 
 
 def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
-  """[groups, channels] -> broadcastable against x."""
+  """Returns values of shape [groups, channels], broadcastable against x."""
   if values.shape[0] > 1:
     values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
   return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])

@@ -1,10 +1,10 @@
-"""Depthwise convolution: one op, the fastest formulation on each platform.
+"""Depthwise convolution as one op, in the fastest formulation on each platform.
 
-Its kernel may be cut to one of several sizes, chosen as it runs. TPUs and GPUs
-have grouped convolutions. XLA's CPU backend runs them tens of times slower than
-the k x k shifted multiply-adds that they consist of, their kernel gradient most
-of all; there all three directions are written out as sums over taps, which it
-fuses and vectorises (docs/performance.md).
+The kernel may be cut to one of several sizes at run time. TPUs and GPUs have
+grouped convolutions. XLA's CPU backend runs these, and their kernel gradient
+most of all, tens of times slower than the k x k shifted multiply-adds that they
+consist of. On CPUs all three directions are therefore written as sums over
+taps, which XLA fuses and vectorises (docs/performance.md).
 """
 
 import functools
@@ -19,11 +19,11 @@ from jax import lax
 from bignas_jax.supernet import ops, slicing
 
 _TERMS = 8  # products that are added in registers
-_CACHE = 2**21  # bytes that a core keeps near
+_CACHE = 2**21  # bytes of a core's cache
 
 
 class _How(NamedTuple):
-  """What is fixed about a convolution."""
+  """The static settings of a depthwise convolution."""
 
   sizes: tuple[int, ...]
   stride: int
@@ -41,12 +41,12 @@ def depthwise(
   """Convolves each channel with its own kernel.
 
   Args:
-    x: [batch, height, width, channels].
-    kernel: [k, k, 1, channels].
-    stride: of both spatial axes.
-    padding: `same` or `symmetric`.
-    sizes: of the kernel's centre that may be used; None: all of it.
-    index: which of the sizes; may be traced.
+    x: images, [batch, height, width, channels].
+    kernel: kernels of the channels, [k, k, 1, channels].
+    stride: stride of both spatial axes.
+    padding: `same` or `symmetric` padding.
+    sizes: sizes that the kernel can be cut to; None: the whole kernel.
+    index: index of the size to use; may be traced.
   """
   how = _How(tuple(sizes or kernel.shape[:1]), stride, padding)
   return _depthwise(how, x, kernel, index)
@@ -89,7 +89,7 @@ def _centre(kernel, size: int):
 
 
 def _around(how: _How, shape, size: int):
-  """Pixels to add to both spatial axes for a kernel of this size."""
+  """Returns the pixels to add to both spatial axes for a kernel size."""
   return tuple(ops.pads(n, size, how.stride, how.padding) for n in shape[1:3])
 
 
@@ -107,7 +107,7 @@ def _native_of(how, size, x, kernel):
 
 
 def native(x, kernel, *, stride, padding):
-  """XLA's grouped convolution."""
+  """Convolves each channel with XLA's grouped convolution."""
   how = _How(kernel.shape[:1], stride, padding)
   return lax.conv_general_dilated(
     x,
@@ -178,7 +178,7 @@ def _taps_backward(how, x, kernel, index, cotangent):
 
 
 def _spread(how: _How, shape, out_shape, size: int):
-  """Zeros around a cotangent that make the image gradient a convolution."""
+  """Returns the padding with which the image gradient is a convolution."""
   return tuple(
     (size - 1 - low, n - (m - 1) * how.stride - 1 + low)
     for n, m, (low, _) in zip(
@@ -194,7 +194,7 @@ def _pad(x, around, between: int = 0):
 
 
 def _crop(padded, around, wanted):
-  """What is left with fewer zeros around."""
+  """Cuts a padded array so that only the `wanted` zeros are around it."""
   (top, bottom), (left, right) = (
     (a - c, b - d) for (a, b), (c, d) in zip(around, wanted, strict=True)
   )
@@ -203,13 +203,13 @@ def _crop(padded, around, wanted):
 
 
 def _unpad(spread_out, spread, stride: int):
-  """The cotangent again."""
+  """Returns the cotangent that was padded and spread out."""
   own = _crop(spread_out, spread, ((0, 0), (0, 0)))
   return own[:, ::stride, ::stride]
 
 
 def _weighted_taps(x, kernel, stride):
-  """The sum of the shifted images, each times its tap's weights."""
+  """Returns the sum over taps of shifted images times the tap's weights."""
   size = kernel.shape[0]
   weights = kernel.reshape(size, size, 1, 1, 1, -1)
   batch, height, width, channels = x.shape
@@ -222,7 +222,7 @@ def _weighted_taps(x, kernel, stride):
 
 
 def _at(x, start, shape, stride: int = 1):
-  """The pixels from `start` (image, row, column), every `stride`-th."""
+  """Returns every `stride`-th pixel from `start` (image, row, column) on."""
   steps = (1, stride, stride, 1)
   starts = (*start, 0)
   ends = [
@@ -233,16 +233,18 @@ def _at(x, start, shape, stride: int = 1):
 
 
 def _kernel_gradient(x, cotangent, size, stride):
-  """A loop over a few images at a time, which stay in the cache for all taps.
+  """Returns the kernel gradient by a loop over a few images at a time.
+
+  The few images stay in the cache for all taps.
 
   Args:
-    x: padded, [batch, height, width, channels].
-    cotangent: of the output.
-    size: of the kernel.
-    stride: of the convolution.
+    x: padded images, [batch, height, width, channels].
+    cotangent: cotangent of the output.
+    size: size of the kernel.
+    stride: stride of the convolution.
 
   Returns:
-    [size, size, 1, channels].
+    Gradient, [size, size, 1, channels].
   """
   images, channels = len(x), x.shape[-1]
   image_bytes = (x.nbytes + cotangent.nbytes) // images
@@ -260,11 +262,12 @@ def _kernel_gradient(x, cotangent, size, stride):
 
 
 def _tap_sums(x, cotangent, size, stride, dtype):
-  """For each tap, the sum over all pixels of its products; [taps, channels].
+  """Returns the sum over all pixels of each tap's products, [taps, channels].
 
   Several pieces (images, and bands of their rows) are summed in registers, and
-  the rest in one reduction: fused with its product it is not vectorised. In
-  `lax`, which traces these hundreds of operations three times as fast.
+  the rest in one reduction, because a reduction that XLA fuses with its product
+  is not vectorised. The code uses `lax`, which traces these hundreds of
+  operations three times as fast.
   """
   images, rows, *rest = cotangent.shape
   groups = _divisor(images, _TERMS)

@@ -1,4 +1,4 @@
-"""A supernet on a mesh: what training, evaluation and extraction share."""
+"""A supernet on a mesh, as training, evaluation and extraction use it."""
 
 import dataclasses
 from typing import Any
@@ -16,17 +16,20 @@ from bignas_jax.supernet import batch_norm, network, ops
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-  """How pixels become logits.
+  """A network with the preprocessing that turns pixels into its input.
 
   Attributes:
-    space: whose children are meant.
-    where: the mesh.
-    mean: per channel, of pixels in 0..1.
-    std: likewise.
-    dtype: of activations.
-    bn_group_size: images that share batch statistics; None: all.
-    recompute: see `Config`.
-    image_size: pixels of the images in a batch; 0: those of the biggest child.
+    space: space whose children can be built.
+    where: mesh of devices.
+    mean: mean per channel of pixels in 0..1.
+    std: standard deviation per channel of pixels in 0..1.
+    dtype: dtype of activations.
+    bn_group_size: number of images that share batch statistics; None: all
+      images of the batch share them.
+    recompute: whether blocks of the biggest and the smallest child are computed
+      again in the backward pass (`Config.recompute`).
+    image_size: side of the images in a batch, pixels; 0: the largest training
+      resolution.
   """
 
   space: Space
@@ -44,7 +47,7 @@ class Model:
       object.__setattr__(self, 'image_size', size)
 
   def net(self, arch: Arch | None = None) -> network.Supernet:
-    """The supernet, or a child of it as a network of its own."""
+    """Returns the supernet, or a child of it as a network of its own."""
     space = self.space if arch is None else arch_lib.pin(self.space, arch)
     pooling = batch_norm.Pooling(self.where.axis_names, self.bn_group_size)
     recompute = self.recompute or arch is None
@@ -52,11 +55,11 @@ class Model:
 
   @jax.named_scope('images')
   def images(self, pixels: jax.Array, resolution: int) -> jax.Array:
-    """uint8 [batch, size, size, channels] -> normalised, resized floats."""
+    """Normalises and resizes uint8 [batch, size, size, channels] to floats."""
     return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)
 
   def image_keys(self, seed: int, step: jax.Array, local: int) -> jax.Array:
-    """A key for each image of this device: of its place in the whole batch."""
+    """Returns a key per image of this device, by place in the whole batch."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     first = lax.axis_index(self.where.axis_names) * local
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(

@@ -1,8 +1,8 @@
-"""Elastic array math: convolutions, squeeze-excite, masks, images.
+"""Array operations: convolutions, squeeze-excite, masks, images.
 
-One law carries elasticity: past its active channels every op returns zeros.
-A width is therefore either a Python int, and arrays have just that size, or a
-traced number, and arrays have the largest size with zeros at the end.
+Every op returns zeros past its active channels. Therefore a width is either a
+Python int, and arrays have exactly that size, or a traced number, and arrays
+have the largest size with zeros at the end.
 
 Images are NHWC, kernels HWIO. Arrays keep the dtype of `x`.
 """
@@ -20,14 +20,14 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def pick(table: list[int], index: jax.Array) -> Width:
-  """table[index]; a plain int where the index makes no difference."""
+  """Returns table[index], as a plain int if the entries are all equal."""
   if len(set(table)) == 1:
     return table[0]
   return jnp.asarray(table, jnp.int32)[index]
 
 
 def mask(x: jax.Array, width: Width) -> jax.Array:
-  """Zeros past the first `width` entries of the last axis."""
+  """Sets the entries past the first `width` of the last axis to zero."""
   if isinstance(width, int):
     assert x.shape[-1] == width, (x.shape, width)
     return x
@@ -35,7 +35,7 @@ def mask(x: jax.Array, width: Width) -> jax.Array:
 
 
 def resize_channels(x: jax.Array, width: int) -> jax.Array:
-  """Cuts the last axis, or fills it with zeros, to `width`."""
+  """Cuts or zero-pads the last axis to `width` entries."""
   short = width - x.shape[-1]
   if short <= 0:
     return x[..., :width]
@@ -43,7 +43,7 @@ def resize_channels(x: jax.Array, width: int) -> jax.Array:
 
 
 def pads(size: int, kernel_size: int, stride: int, padding: Padding):
-  """Pixels to add before and after one spatial axis."""
+  """Returns the pixels to add before and after one spatial axis."""
   if padding == 'symmetric':
     return kernel_size // 2, kernel_size // 2
   out = -(-size // stride)
@@ -54,7 +54,7 @@ def pads(size: int, kernel_size: int, stride: int, padding: Padding):
 def conv(
   x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
 ) -> jax.Array:
-  """Convolution; kernel [k, k, in, out]."""
+  """Returns the convolution of x with a kernel, [k, k, in, out]."""
   around = tuple(
     pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
   )
@@ -68,22 +68,22 @@ def conv(
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """1x1 convolution; kernel [in, out].
+  """Returns the 1x1 convolution of x with a kernel, [in, out].
 
-  As a product of matrices: contracting more than one axis, as its kernel
-  gradient would, XLA's CPU backend is four times slower.
+  It is a product of matrices, because XLA's CPU backend is four times slower if
+  more than one axis is contracted, as in the kernel gradient of a convolution.
   """
   flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
   return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def dense(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
-  """A dense layer; `kernel` [in, out] and `bias` [out]."""
+  """Applies a dense layer with `kernel`, [in, out], and `bias`, [out]."""
   return pointwise(x, params['kernel']) + params['bias'].astype(x.dtype)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-  """2x2 average pooling with stride 2; odd edges average what is there."""
+  """Pools 2x2 averages with stride 2; odd edges average fewer pixels."""
   b, h, w, c = x.shape
   even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
   windows = even.reshape(b, -(-h // 2), 2, -(-w // 2), 2, c)
@@ -93,7 +93,7 @@ def average_pool(x: jax.Array) -> jax.Array:
 
 
 def spatial_mean(x: jax.Array) -> jax.Array:
-  """[batch, height, width, channels] -> [batch, channels]."""
+  """Averages [batch, height, width, channels] to [batch, channels]."""
   return x.mean((1, 2))
 
 
@@ -105,16 +105,16 @@ def squeeze_excite(
   activation: str,
   gate: str,
 ) -> jax.Array:
-  """Scales each channel by a gate computed from the channels' means.
+  """Scales each channel by a gate that is computed from the channels' means.
 
   Args:
-    x: [batch, height, width, channels].
-    mean: its `spatial_mean`.
+    x: images, [batch, height, width, channels].
+    mean: `spatial_mean` of x.
     params: two dense layers, `reduce` [channels, squeeze] and `expand`
       [squeeze, channels], each with `kernel` and `bias`.
-    width: active squeeze channels.
-    activation: `swish` or `relu`, between the two layers.
-    gate: `sigmoid` or `hard_sigmoid`.
+    width: number of active squeeze channels.
+    activation: activation between the two layers, `swish` or `relu`.
+    gate: activation of the gate, `sigmoid` or `hard_sigmoid`.
   """
   squeezed = ACTIVATIONS[activation](dense(mean, params['reduce']))
   scale = dense(mask(squeezed, width), params['expand'])
@@ -131,16 +131,22 @@ ACTIVATIONS = {
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
-  """Zeros entries at random; keys [batch]: each image has its own.
+  """Sets random entries to zero and rescales the rest.
 
-  So that the same image loses the same entries on any number of devices.
+  Each image has its own key, so that it loses the same entries on any number of
+  devices.
+
+  Args:
+    x: array, [batch, ...].
+    rate: share of entries to drop, below 1.
+    keys: keys of the images, [batch].
   """
   keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
   return jnp.where(keep(keys), x / (1 - rate), jnp.zeros((), x.dtype))
 
 
 def resize(images: jax.Array, resolution: int) -> jax.Array:
-  """Bicubic resize, antialiased, of [batch, height, width, channels]."""
+  """Resizes [batch, height, width, channels], bicubic and antialiased."""
   if images.shape[1:3] == (resolution, resolution):
     return images
   shape = (images.shape[0], resolution, resolution, images.shape[3])
@@ -150,6 +156,6 @@ def resize(images: jax.Array, resolution: int) -> jax.Array:
 def normalise(
   pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:
-  """uint8 [..., channels] -> float32 of mean 0 and deviation 1."""
+  """Normalises uint8 [..., channels] to float32 of mean 0 and deviation 1."""
   scaled = pixels.astype(jnp.float32) / 255
   return (scaled - jnp.asarray(mean)) / jnp.asarray(std)
