@@ -1,4 +1,4 @@
-"""Every evaluated child of a run, in `search/archive.csv`, as it is found."""
+"""The archive of a run: every evaluated child, in `search/archive.csv`."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ _Count = Annotated[int, Meta(ge=0)]
 
 
 class Entry(NamedTuple):
-  """One line; accuracies are on held-out training images."""
+  """One line of the archive; accuracies are on held-out training images."""
 
   arch: Arch
   macs: _Count
@@ -38,17 +38,18 @@ _MEND = 'an evaluated child; mend or delete the line'
 
 
 class Archive:
-  """Reads what is there, and appends.
+  """An archive file, which is read when opened and then appended to.
 
-  A last line that is not whole, which a full disk or a crash leaves, is left
-  out, and is gone once a line is appended; all others stay as they are. A line
-  counts only with its end, since a number that was cut is another number.
+  A full disk or a crash can leave a last line that is incomplete. This line is
+  left out, and it is removed when a line is appended; all other lines stay as
+  they are. A line counts only with its line end, because a number that was cut
+  off is another number.
 
-  Of several processes the first writes the file.
+  In a run of several processes, the leader writes the file.
 
   Args:
-    path: of the file, which may be missing.
-    space: of the children.
+    path: file of the archive, which may be missing.
+    space: space of the children.
 
   Raises:
     UserError: the file or a line of it cannot be read, or is of another space.
@@ -58,13 +59,13 @@ class Archive:
     self._path, self._space = path, space
     self.entries: list[Entry] = []
     self._columns: list[str] = list(Entry._fields)
-    # What the file holds before the next line; None: what it holds now.
+    # What is written before the next line; None: the line is appended.
     self._before: bytes | None = _line(self._columns)
     if path.exists():
       self._read(files.read_bytes(path))
 
   def append(self, entry: Entry) -> None:
-    """Adds a child; once this returns, it is on the disk.
+    """Adds a child, which is on disk when this returns.
 
     Raises:
       OSError: there is no room; the file is as it was.
@@ -105,7 +106,11 @@ class Archive:
       self._before = b''.join([_line(self._columns), *kept])
 
   def _header(self, number: int, line: bytes) -> list[str]:
-    """Returns the columns, in whatever order; more than ours may be there."""
+    """Returns the columns of a header, in any order and maybe with others.
+
+    Raises:
+      UserError: a column of `Entry` is missing.
+    """
     try:
       found = _cells(line)
     except _NotWhole:
@@ -116,7 +121,7 @@ class Archive:
     return found
 
   def _is_entry(self, line: bytes) -> bool:
-    """Whether the first line is a child: older versions left the header out."""
+    """Returns whether the first line is a child; old files have no header."""
     try:
       self._entry(1, line)
     except _NotWhole:
@@ -124,11 +129,11 @@ class Archive:
     return True
 
   def _entry(self, number: int, line: bytes) -> Entry:
-    """Returns what a line says, checked.
+    """Returns the checked entry of a line.
 
     Raises:
-      _NotWhole: a part of it may be missing.
-      UserError: it is whole, and wrong.
+      _NotWhole: a part of the line may be missing.
+      UserError: the line is complete, and wrong.
     """
     cells = _cells(line)
     if len(cells) != len(self._columns):
@@ -156,7 +161,7 @@ class Archive:
 
 
 class _NotWhole(Exception):
-  """A line of which a part may be missing."""
+  """An error of a line that may be incomplete."""
 
 
 def _line(cells: Iterable[object]) -> bytes:
@@ -166,10 +171,10 @@ def _line(cells: Iterable[object]) -> bytes:
 
 
 def _cells(line: bytes) -> list[str]:
-  """Returns the cells of a line without its end.
+  """Returns the cells of a line without its line end.
 
   Raises:
-    _NotWhole: it is no line of a CSV file.
+    _NotWhole: the line is not a line of a CSV file.
   """
   try:
     (cells,) = csv.reader([line.decode()], strict=True)

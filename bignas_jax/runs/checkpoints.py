@@ -1,7 +1,8 @@
-"""Saving and restoring training state with Orbax.
+"""Saving and restoring of training state with Orbax.
 
-A checkpoint counts if it is whole (`digests`) and on the way that the run has
-gone (`rollbacks`). Of several processes the first one looks, and tells.
+A checkpoint counts if it is complete (`digests`) and if it belongs to the
+lineage of the run (`rollbacks`). The leader reads the directory and tells the
+other processes.
 """
 
 import contextlib
@@ -19,12 +20,13 @@ from bignas_jax.system import cluster, console, digests, files, storage
 from bignas_jax.values import errors
 
 Tree = Any
-# Of directories that are no checkpoints: Orbax's, half-written, and ours.
+# In names of directories that are not checkpoints: half-written by Orbax, or
+# about to be deleted (`_remove`).
 _UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Whether nobody else will say it: Orbax logs what it also raises."""
+  """Returns whether to log a record: lack of room is raised by Orbax too."""
   error = record.exc_info[1] if record.exc_info else None
   return error is None or not files.no_room(error)
 
@@ -33,19 +35,21 @@ logging.getLogger('absl').addFilter(_is_news)
 
 
 class SaveFailed(Exception):
-  """There was no room for a checkpoint; earlier ones are intact."""
+  """The error of a checkpoint without room; earlier checkpoints are intact."""
 
 
 class Checkpoints:
   """The checkpoints of one run, in `WORKDIR/checkpoints/STEP`.
 
-  Opening them puts the directory in order: what killed runs left half-done or
-  took back is removed, damaged checkpoints are moved to `WORKDIR/damaged`.
+  Opening them cleans the directory: unfinished checkpoints of killed runs and
+  checkpoints that a rollback abandoned are removed, and damaged checkpoints are
+  moved to `WORKDIR/damaged`.
 
   Args:
-    workdir: of the run.
-    keep: how many of the newest stay, and how many of the newest scheduled.
-    every: steps between scheduled ones.
+    workdir: work directory of the run.
+    keep: number of newest checkpoints to keep, and number of newest scheduled
+      checkpoints to keep.
+    every: number of steps between scheduled checkpoints.
 
   Raises:
     UserError: `rollbacks.json` is damaged.
@@ -64,11 +68,11 @@ class Checkpoints:
     self._saving: tuple[int | None, dict[str, Any]] = (None, {})
 
   def latest(self) -> int | None:
-    """The newest step that counts, or None."""
+    """Returns the newest step that has a checkpoint that counts, or None."""
     return cluster.once(self._manager.latest_step)
 
   def notes(self, step: int) -> dict[str, Any]:
-    """What was saved beside the state of a step."""
+    """Returns the notes that were saved with the state of a step."""
     path = self._directory / str(step)
     return cluster.once(lambda: digests.read(path)) or {}
 
@@ -78,12 +82,12 @@ class Checkpoints:
     """Starts to save; the arrays may be overwritten once this returns.
 
     Args:
-      step: that nothing has been saved for.
-      state: finite.
-      notes: plain JSON values, for `notes`.
+      step: step without a checkpoint.
+      state: finite training state.
+      notes: plain JSON values, which `notes` returns.
 
     Raises:
-      SaveFailed: there was no room for this one or the one before.
+      SaveFailed: there was no room for this checkpoint or for the one before.
     """
     with self._room():
       self._manager.wait_until_finished()
@@ -94,34 +98,36 @@ class Checkpoints:
       self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def check(self) -> None:
-    """Costs nothing while all goes well.
+    """Raises SaveFailed if there was no room for the last checkpoint.
 
-    Raises:
-      SaveFailed: there was no room for the last one.
+    It does not wait for a save in progress, and costs nothing if all is well.
     """
     if not self._manager.is_saving_in_progress():
       with self._room():
         self._manager.wait_until_finished()
 
   def restore(self, step: int, like: Tree) -> Tree:
-    """The state of a step, in the shapes and shardings of `like`."""
+    """Returns the state of a step in the shapes and shardings of `like`."""
     return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
   def close(self) -> None:
     """Waits for the last save to be complete.
 
     Raises:
-      SaveFailed: there was no room for it.
+      SaveFailed: there was no room for the last checkpoint.
     """
     with self._room():
       self._manager.wait_until_finished()
       self._manager.close()
 
   def _seal(self) -> None:
-    """Called when all files of a checkpoint lie under a name of its own."""
+    """Writes the receipt of a checkpoint before it gets its final name.
+
+    Orbax calls this when all files lie in a directory of the checkpoint's own.
+    """
     step, notes = self._saving
     final = self._directory / str(step)
-    # Where nothing can be renamed, in a bucket, that is the final one.
+    # In a bucket nothing can be renamed: the directory has its final name.
     unnamed = next(self._directory.glob(f'{step}.*'), final)
     digests.seal(unnamed, notes)
 
@@ -139,10 +145,11 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-  """One that saves when it is told to, and does not ask about signals.
+  """A checkpoint manager that saves when told to, and ignores signals.
 
-  Orbax would ask JAX by the number of the step; training asks by the number
-  of its calls (`stopping.StopRequest`), and JAX takes both for one count.
+  Orbax would ask JAX about a signal by the number of the step. Training asks by
+  the number of its calls (`stopping.StopRequest`), and JAX takes both for one
+  count.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -151,10 +158,15 @@ class _Manager(ocp.CheckpointManager):
 
 
 class _Preserve(NamedTuple):
-  """Orbax's `PreservationPolicy`: which of the checkpoints stay.
+  """Orbax's `PreservationPolicy`, which says which checkpoints stay.
 
-  What signals made a run save does not push out the scheduled checkpoints,
-  which a rollback goes to.
+  Checkpoints that were saved on a signal do not push out the scheduled
+  checkpoints, which a rollback returns to.
+
+  Attributes:
+    keep: number of newest checkpoints to keep, and number of newest scheduled
+      checkpoints to keep.
+    every: number of steps between scheduled checkpoints.
   """
 
   keep: int
@@ -182,10 +194,13 @@ def _steps(directory: epath.Path) -> list[int]:
 
 
 def _put_in_order(workdir: epath.Path) -> None:
-  """Leaves checkpoints that count, and older ones that nobody looked at."""
+  """Clears the directory of unfinished, abandoned and damaged checkpoints.
+
+  Checkpoints older than the newest that counts are not examined.
+  """
   directory = _directory(workdir)
   directory.mkdir(parents=True, exist_ok=True)
-  # In a bucket an empty directory is not there.
+  # In a bucket an empty directory does not exist.
   for path in directory.iterdir() if directory.is_dir() else ():
     if _UNFINISHED in path.name or path.name.endswith(_REMOVED):
       path.rmtree()
@@ -202,14 +217,22 @@ def _put_in_order(workdir: epath.Path) -> None:
 
 
 def _remove(path: epath.Path) -> None:
-  """At once for whoever looks, even if this process is killed on the way."""
+  """Renames a checkpoint and then deletes it.
+
+  The renaming removes it at once, even if this process is killed while
+  deleting.
+  """
   path.rename(path.with_name(path.name + _REMOVED)).rmtree()
 
 
 def _newest(
   workdir: epath.Path,
 ) -> tuple[int | None, list[int], list[int]]:
-  """The newest step that counts; damaged ones after it; those left behind."""
+  """Returns the newest step that counts, and newer damaged and abandoned steps.
+
+  Raises:
+    UserError: a checkpoint was saved after other rollbacks than the run's.
+  """
   directory, went = _directory(workdir), rollbacks.read(workdir)
   damaged, left = [], []
   for step in reversed(_steps(directory)):
@@ -233,12 +256,14 @@ def _newest(
 
 
 def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
-  """(step, one entry of the newest checkpoint), without the optimiser's.
+  """Returns the newest step that counts and one entry of its checkpoint.
+
+  The state of the optimiser is not read.
 
   Args:
-    workdir: of the run; nothing in it is changed.
-    like: shapes and shardings of that entry.
-    name: `params` or `ema`.
+    workdir: work directory of the run; nothing in it is changed.
+    like: shapes and shardings of the entry.
+    name: name of the entry, `params` or `ema`.
 
   Raises:
     UserError: there is no checkpoint that counts.

@@ -1,4 +1,4 @@
-"""The directory of a run: which config it belongs to, where things lie."""
+"""The work directory of a run: the config it belongs to, and its files."""
 
 import contextlib
 import dataclasses
@@ -21,13 +21,13 @@ FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Receipt:
-  """What `config.json` says.
+  """The contents of `config.json`.
 
   Attributes:
-    version: of this package, which wrote it.
-    config_sha256: as that version computed it.
-    config: of the run, in full.
-    data: their description (`data_identity`); None: there is none.
+    version: version of this package that wrote the file.
+    config_sha256: digest of the config, as that version computed it.
+    config: full config of the run.
+    data: description of the run's data (`identity`); None: there is none.
   """
 
   version: str
@@ -37,10 +37,11 @@ class Receipt:
 
 
 def check_place(workdir: epath.Path) -> None:
-  """Checks, before any work, that a run can be written there.
+  """Checks that a run can be written in the work directory, before any work.
 
   Raises:
-    UserError: it is a file, or nothing can be written; says why.
+    UserError: the path is a file, or nothing can be written there; the error
+      says why.
   """
   files.check_writable(workdir, 'workdir')
   if workdir.exists() and not workdir.is_dir():
@@ -50,16 +51,16 @@ def check_place(workdir: epath.Path) -> None:
 def claim(
   workdir: epath.Path, config: Config, splits: sources.Splits | None = None
 ) -> None:
-  """Makes the directory this config's, or checks that it is.
+  """Makes the directory this config's, or checks that it already is.
 
   Args:
-    workdir: the directory.
-    config: of the run.
-    splits: its data; None: they are not described, nor compared.
+    workdir: work directory.
+    config: config of the run.
+    splits: data of the run; None: the data are neither described nor compared.
 
   Raises:
-    UserError: it belongs to another config; names the differing fields. Or to
-      a run on other data; says in what they differ.
+    UserError: the directory belongs to another config or to a run on other
+      data; the error names what differs.
   """
   path = workdir / _CONFIG
   fields = config_lib.to_dict(config)
@@ -95,31 +96,32 @@ def claim(
 
 
 def claimed(workdir: epath.Path) -> str | None:
-  """What says whose the directory is, or None: nobody has claimed it."""
+  """Returns the text of `config.json`, or None for an unclaimed directory."""
   path = workdir / _CONFIG
   return files.read_text(path) if path.is_file() else None
 
 
 def load_config(workdir: epath.Path) -> Config:
-  """The config of a run that has been started.
+  """Returns the config of a run that has been started.
 
   Raises:
-    UserError: there is none, its file is damaged, or this version does not
+    UserError: there is no config, its file is damaged, or this version does not
       know what is in it.
   """
   return _config(workdir, read(workdir))
 
 
 def _config(workdir: epath.Path, told: Receipt) -> Config:
-  """What a file means, whichever version wrote it."""
+  """Returns the config that a file means, whichever version wrote it."""
   place = f'{workdir / _CONFIG}: config'
   return stored.convert(Config, told.config, place, told.version)
 
 
 def config_sha256(workdir: epath.Path, config: Config) -> str:
-  """The digest that a run's config had when it started, if it has.
+  """Returns the digest that a run's config had when the run started.
 
-  A later version may leave out other fields of what it is made of.
+  If the run has not started, the digest is computed now. A later version may
+  leave other fields out of the digest.
   """
   if claimed(workdir) is None:
     return config_lib.sha256(config)
@@ -127,10 +129,10 @@ def config_sha256(workdir: epath.Path, config: Config) -> str:
 
 
 def read(workdir: epath.Path) -> Receipt:
-  """What `config.json` says.
+  """Returns the contents of `config.json`.
 
   Raises:
-    UserError: there is none, it is damaged, or of a newer format.
+    UserError: the file is missing, damaged, or of a newer format.
   """
   path = workdir / _CONFIG
   if not path.is_file():
@@ -144,12 +146,12 @@ def read(workdir: epath.Path) -> Receipt:
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-  """Holds the directory for one training process at a time.
+  """Locks the directory, so that one training process at a time uses it.
 
-  A bucket has no locks: there, nobody is kept out.
+  A bucket has no locks: in a bucket, no process is kept out.
 
   Raises:
-    UserError: another process trains in it.
+    UserError: another process trains in the directory.
   """
   if not storage.in_bucket(workdir):
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where numbers go: JSON lines and TensorBoard."""
+"""Writing of metrics as JSON lines and as TensorBoard events."""
 
 import functools
 import json
@@ -17,10 +17,10 @@ _FLUSH_S = 60  # seconds between flushes of events: on a bucket, an upload
 
 
 class Writer:
-  """Appends to `metrics.jsonl` and to TensorBoard's event files.
+  """A writer that appends to `metrics.jsonl` and to TensorBoard's event files.
 
-  Opened at a step, it first drops the lines of later steps: those that an
-  interrupted run wrote after its last checkpoint, and will write again. Lines
+  When opened at a step, it first drops the lines of later steps. An interrupted
+  run wrote these after its last checkpoint, and will write them again. Lines
   that cannot be read stay.
   """
 
@@ -45,23 +45,24 @@ class Writer:
       self._board.write(_proto.Event(step=step, summary=scalar))
 
   def close(self) -> None:
+    """Closes the event file."""
     self._board.close()
 
 
 class _Events:
-  """TensorBoard's file; a full disk is an OSError of the one who writes.
+  """A TensorBoard event file, whose writer gets an OSError if the disk is full.
 
   tensorboardX's SummaryWriter writes in a thread; when that fails, the caller
   waits for it forever.
 
   Args:
-    workdir: of the run.
-    purge_step: what earlier files say of this step and later ones is dropped.
+    workdir: work directory of the run.
+    purge_step: step from which on the contents of earlier files are dropped.
   """
 
   def __init__(self, workdir: epath.Path, purge_step: int | None):
-    # The name ends in a second and the host: one of its own, also if a run is
-    # started twice within a second.
+    # The name ends in a second, the host and this suffix, so that it is unique
+    # even if a run is started twice within a second.
     self._file = event_file_writer.EventsWriter(
       str(workdir / 'events'), f'.{time.time_ns() % 10**9:09}'
     )
@@ -82,17 +83,19 @@ class _Events:
 
 
 class NoWriter:
-  """In place of a Writer, where another process writes."""
+  """A stand-in for a Writer, where another process writes."""
 
   def write(self, step: int, values: dict[str, float]) -> None:
+    """Writes nothing."""
     pass
 
   def close(self) -> None:
+    """Closes nothing."""
     pass
 
 
 def read(workdir: epath.Path) -> list[dict[str, Any]]:
-  """Returns the lines of `metrics.jsonl`, and names those that are damaged.
+  """Returns the lines of `metrics.jsonl`, and warns of damaged lines.
 
   Raises:
     UserError: the file cannot be read.
@@ -102,9 +105,9 @@ def read(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-  """Returns each line's text and contents; None: they cannot be read.
+  """Returns each line's text and contents; None: the line cannot be read.
 
-  The last line, if a crash cut it short, is left out.
+  The last line is left out if a crash cut it short.
   """
   content = files.read_bytes(path) if path.exists() else b''
   *whole, last = content.split(b'\n')
@@ -127,7 +130,7 @@ def _contents(text: bytes) -> dict[str, Any] | None:
 
 @functools.cache
 def _name(path: str, damaged: tuple[int, ...]) -> None:
-  """Says once which lines of a file cannot be read."""
+  """Warns once which lines of a file cannot be read."""
   shown = ', '.join(map(str, damaged[:3])) + ', ...' * (len(damaged) > 3)
   console.say(
     f'warning: {path}: {len(damaged)} damaged line(s) ({shown}), left out here '
@@ -136,6 +139,6 @@ def _name(path: str, damaged: tuple[int, ...]) -> None:
 
 
 def _plain(value: Any) -> Any:
-  """JSON has no NaN or infinity: they become null."""
+  """Returns a float, or None for NaN and infinity, which JSON does not have."""
   value = float(value)
   return value if math.isfinite(value) else None

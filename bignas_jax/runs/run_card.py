@@ -1,7 +1,7 @@
 """The run card, `run.json`: where, when and with what a run was made.
 
-A run that is stopped and goes on has several sittings; each is one start of
-the training command.
+A run that is stopped and resumed has several sessions. Each session, called a
+sitting in the file, is one start of the training command.
 """
 
 import contextlib
@@ -34,7 +34,9 @@ _BEAT_S = 1  # least seconds between two writings, but for the last
 
 @contextlib.contextmanager
 def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
-  """Keeps the card of the run that goes on inside; the leader writes it.
+  """Yields the card of a session, and records how the session ends.
+
+  Only the leader writes the card.
 
   Raises:
     UserError: there is a card that cannot be read.
@@ -53,12 +55,12 @@ def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
 
 
 class Card:
-  """The card, and the sitting that is written to it.
+  """The card of a run, with the current session.
 
   Args:
-    workdir: of the run, locked.
-    config: of the run.
-    hosts: of its processes.
+    workdir: work directory of the run, locked.
+    config: config of the run.
+    hosts: host of each of the run's processes.
   """
 
   def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
@@ -86,7 +88,12 @@ class Card:
     self._write()
 
   def reached(self, step: int, first: int | None = None) -> None:
-    """Notes a step that is done; `first`: where the sitting began."""
+    """Records a finished step.
+
+    Args:
+      step: last finished step.
+      first: step that the session began at; None: no change.
+    """
     self._sitting['step'] = step
     if first is not None:
       self._sitting['first_step'] = first
@@ -94,7 +101,7 @@ class Card:
       self._write()
 
   def end(self, status: str) -> None:
-    """The sitting's last word."""
+    """Writes the final status of the session."""
     self._sitting['status'] = status
     self._write()
 
@@ -113,7 +120,7 @@ class Card:
 def _card(
   config: Config, sha256: str, sittings: list[dict[str, Any]]
 ) -> dict[str, Any]:
-  """The whole file: sums over all sittings, then each of them."""
+  """Returns the contents of the file: sums over sessions, then each session."""
   last = sittings[-1]
   steps = sum((s['step'] or 0) - (s['first_step'] or 0) for s in sittings)
   reached = [s['step'] for s in sittings if s['step'] is not None]
@@ -125,7 +132,7 @@ def _card(
     'ended': None if last['status'] == 'running' else last['seen'],
     'step': reached[-1] if reached else None,
     'of': config.steps,
-    'steps': steps,  # some of them again, where a sitting was killed
+    'steps': steps,  # with steps repeated after a session was killed
     'images': steps * config.batch_size,
     'hours': round(sum(s['hours'] for s in sittings), 6),
     'device_hours': round(sum(s['hours'] * s['devices'] for s in sittings), 6),
@@ -135,7 +142,7 @@ def _card(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sitting:
-  """What is read of an earlier sitting; the rest is kept as it stands."""
+  """The fields that are read of an earlier session; others stay as they are."""
 
   status: str
   started: str
@@ -148,7 +155,7 @@ class _Sitting:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Told:
-  """What is read of a card."""
+  """The fields that are read of a card."""
 
   sittings: tuple[_Sitting, ...]
 
@@ -162,13 +169,13 @@ def _sittings(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def _closed(one: dict[str, Any]) -> dict[str, Any]:
-  """An earlier sitting; one that still runs there had no time to end."""
+  """Returns an earlier session, with status `killed` if it did not end."""
   killed = one['status'] == 'running'
   return one | {'status': 'killed'} if killed else one
 
 
 def versions() -> dict[str, str]:
-  """Of Python, this package and those that compute, as far as installed."""
+  """Returns the versions of Python, this package and installed `PACKAGES`."""
   found = {
     'python': platform.python_version(),
     'bignas_jax': bignas_jax.__version__,
@@ -180,9 +187,9 @@ def versions() -> dict[str, str]:
 
 
 def commit(directory: pathlib.Path) -> dict[str, Any] | None:
-  """`sha` and `dirty` of the checkout that this code is part of, if it is.
+  """Returns `sha` and `dirty` of the checkout that this code is in, or None.
 
-  Dirty: a file that Git knows differs from that commit.
+  `dirty` is whether a file that Git tracks differs from that commit.
   """
 
   def git(*arguments: str) -> str:
@@ -195,7 +202,7 @@ def commit(directory: pathlib.Path) -> dict[str, Any] | None:
     ).stdout.strip()
 
   try:
-    # Installed somewhere inside another project's checkout, it is not known.
+    # It is not known if installed inside another project's checkout.
     git('ls-files', '--error-unmatch', '__init__.py')
     sha = git('rev-parse', 'HEAD')
     changed = git('status', '--porcelain', '--untracked-files=no')

@@ -1,8 +1,8 @@
-"""What a run takes from elsewhere: a network's architecture, and weights.
+"""The architecture and the weights that a run may take from elsewhere.
 
 A config may name an architecture (`arch`) or a child package (`init_from`).
-What follows from them is written into the config when a run starts, and so into
-its `config.json`: the run goes on also when they have gone.
+What follows from them is written into the config, and so into its
+`config.json`, when a run starts. The run can be resumed even if they are gone.
 """
 
 import dataclasses
@@ -26,40 +26,48 @@ from bignas_jax.values import errors, schema, structs
 
 
 class _Taken(NamedTuple):
-  """What a config's `arch` and `init_from` say."""
+  """What a config's `arch` and `init_from` determine.
+
+  Attributes:
+    space: space of the architecture.
+    arch: architecture of the network.
+    image_size: side of the images, pixels; 0: not given.
+    sha256: digest of the weights; '': there are none.
+  """
 
   space: Space
   arch: Arch
-  image_size: int  # 0: not said
-  sha256: str  # of weights, or ''
+  image_size: int
+  sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Input:
-  """Of what `child.json` says of images."""
+  """What `child.json` says about images."""
 
   image_size: schema.Whole = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Told:
-  """What is read of the file that `arch` names, but for the architecture."""
+  """What is read of the file that `arch` names, apart from the architecture."""
 
   input: _Input = _Input()
 
 
 def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
-  """The config with `space` and `init_sha256` as they follow from the rest.
+  """Returns the config with the `space` and `init_sha256` that follow from it.
 
-  The path of its data becomes absolute, for commands that run elsewhere.
+  The path of the data becomes absolute, for commands that run elsewhere.
 
   Args:
-    config: of a run; not changed.
-    workdir: its directory: if the run has started, what it took then stays.
+    config: config of a run; not changed.
+    workdir: work directory of the run; if the run has started, the values that
+      were resolved then stay.
 
   Raises:
     UserError: `arch` or `init_from` names nothing, or they do not fit each
-      other or the space; or a field is of another type or out of its range.
+      other or the space; or a field has another type or is out of its range.
   """
   config = schema.check(config)
   config = dataclasses.replace(config, data=sources.placed(config.data))
@@ -76,7 +84,7 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
 
 
 def _before(config: Config, workdir: epath.Path | None) -> _Taken | None:
-  """What a run in the directory has taken from the same places, or None."""
+  """Returns what the directory's run took from the same places, or None."""
   if workdir is None or directory_lib.claimed(workdir) is None:
     return None
   run = directory_lib.load_config(workdir)
@@ -101,7 +109,7 @@ def _read(config: Config) -> _Taken:
 
 
 def _check_fits(config: Config, child: Child, space: Space) -> None:
-  """Raises UserError unless this is the network that the config means."""
+  """Raises UserError unless the child is the network that the config means."""
   allowed = f'a child of space {space.name}'
   wanted = presets.parse(space, config.arch) if config.arch else child.arch
   if wanted != child.arch:
@@ -119,23 +127,23 @@ def _check_fits(config: Config, child: Child, space: Space) -> None:
 
 
 def _described(space: Space) -> dict[str, Any]:
-  """All of a network's shape but for its name and its classes."""
+  """Returns a space as plain values, without its name and its classes."""
   return structs.without(schema.plain(space), ('name', 'classes'))
 
 
 def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
-  """Parts of the parameters that step 0 takes from a child package.
+  """Returns the parameters that step 0 takes from a child package.
 
   Args:
-    config: resolved.
-    classes: names of those of the data; empty: the child's are not looked at.
+    config: resolved config.
+    classes: class names of the data; empty: the child's are not compared.
 
   Returns:
-    Arrays by part, such as `stem`; without the classifier if it is for other
-    classes; empty if the config names no package.
+    Arrays by part, such as `stem`; without the classifier if the classes differ
+    in number; empty if the config names no package.
 
   Raises:
-    UserError: the package has gone, or is not the one that was resolved.
+    UserError: the package is gone, or is not the one that was resolved.
   """
   if not config.init_from:
     return {}
@@ -166,7 +174,7 @@ def weights(config: Config, classes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _load(config: Config) -> tuple[Child, str]:
-  """The child of `init_from`, and the digest of its weights."""
+  """Returns the child of `init_from`, and the digest of its weights."""
   directory = storage.path(config.init_from, 'init_from')
   try:
     return package.load(directory), package.sha256(directory)
