@@ -1,8 +1,8 @@
 """What the JSON files of a run hold, as far as a report reads them.
 
 A file that a full disk, a person or another program has changed may hold
-anything. What is missing or null is None, and shown as unknown; what has
-another type than here is an error that names the file and the field.
+anything. What is missing or null has the default below, and is shown as
+unknown; what has another type is an error that names the file and the field.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ Text = str | None
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Commit:
-  """Of the code, in a sitting."""
+  """Names the code of a session."""
 
   sha: Text = None
   dirty: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sitting:
-  """One start of the training command, in `run.json`."""
+class Session:
+  """Describes one start of the training command, in `run.json`."""
 
   started: Text = None
   status: Text = None
@@ -38,25 +38,25 @@ class Sitting:
   hours: Number = None
   devices: Number = None
   device_kind: Text = None
-  hosts: tuple[str, ...] | None = None
-  commit: Commit | None = None
+  hosts: tuple[str, ...] = ()
+  commit: Commit = Commit()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-  """`run.json`."""
+  """Holds `run.json`."""
 
   status: Text = None
   step: Number = None
   of: Number = None
   images: Number = None
   hours: Number = None
-  sittings: tuple[Sitting, ...] | None = None
+  sittings: tuple[Session, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-  """`search/best.json`; its architecture is read by itself."""
+  """Holds `search/best.json`; its architecture is read by itself."""
 
   strategy: Text = None
   step: int | None = None
@@ -64,12 +64,12 @@ class Best:
   params: Number = None
   top1: Number = None
   seconds: Number = None
-  limits: dict[str, Number] | None = None
+  limits: dict[str, Number] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uncalibrated:
-  """Accuracies with statistics that are not a child's own."""
+  """Holds accuracies with statistics that are not a child's own."""
 
   borrowed: Number = None
   initial: Number = None
@@ -77,38 +77,43 @@ class Uncalibrated:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibrated:
-  """A child in `search/calibration.json`."""
+  """Describes a child in `search/calibration.json`."""
 
   name: Text = None
   macs: Number = None
   calibrated: Number = None
-  uncalibrated: Uncalibrated | None = None
+  uncalibrated: Uncalibrated = Uncalibrated()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-  """`search/calibration.json`."""
+  """Holds `search/calibration.json`."""
 
   split: Text = None
   borrowed_from: Text = None
-  children: tuple[Calibrated, ...] | None = None
+  children: tuple[Calibrated, ...] = ()
+
+  @property
+  def lender(self) -> str:
+    """Returns the name of the child whose statistics the others borrowed."""
+    return self.borrowed_from or 'biggest'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictor:
-  """`search/predictor.json`."""
+  """Holds `search/predictor.json`."""
 
   children: Number = None
   folds: Number = None
   rank_correlation: Number = None
   mean_abs_error: Number = None
-  predicted: tuple[Number, ...] | None = None
-  measured: tuple[Number, ...] | None = None
+  predicted: tuple[Number, ...] = ()
+  measured: tuple[Number, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images:
-  """What was measured on how many images of a split, in `child.json`.
+  """Holds what was measured on how many images of a split, in `child.json`.
 
   That is `accuracy`, `calibration`, `parity`, and an export's `reference`:
   each has some of the fields.
@@ -125,7 +130,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-  """Where a child comes from, in `child.json`."""
+  """Says where a child comes from, in `child.json`."""
 
   step: Number = None
   config_sha256: Text = None
@@ -134,19 +139,19 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Child:
-  """`child.json`; its space and its architecture are read by themselves."""
+  """Holds `child.json`; its space and architecture are read by themselves."""
 
   macs: Number = None
   params: Number = None
-  accuracy: Images | None = None
-  calibration: Images | None = None
-  parity: Images | None = None
-  source: Source | None = None
+  accuracy: Images = Images()
+  calibration: Images = Images()
+  parity: Images = Images()
+  source: Source = Source()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
-  """An artifact, in `export.json`."""
+  """Describes an artifact, in `export.json`."""
 
   max_abs_diff: Number = None
   top1_agreement: Number = None
@@ -155,15 +160,15 @@ class Format:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exports:
-  """`export.json`."""
+  """Holds `export.json`."""
 
-  reference: Images | None = None
-  formats: dict[str, Format] | None = None
+  reference: Images = Images()
+  formats: dict[str, Format] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timed:
-  """A child in one runtime at one batch size, in `latency.json`."""
+  """Times a child in one runtime at one batch size, in `latency.json`."""
 
   device: Text = None
   runtime: Text = None
@@ -176,7 +181,7 @@ class Timed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-  """`latency.json`."""
+  """Holds `latency.json`; None: it is another file."""
 
   rows: tuple[Timed, ...] | None = None
 
@@ -190,7 +195,18 @@ def read(path: epath.Path, kind: type[T]) -> T | None:
   found = plain(path)
   if found is None:
     return None
-  return schema.convert(kind, files.finite(found), f'{path}:', others=True)
+  found = _without_nulls(files.finite(found))
+  return schema.convert(kind, found, f'{path}:', others=True)
+
+
+def _without_nulls(value: Any) -> Any:
+  """Returns a JSON value whose objects lack what is null."""
+  if isinstance(value, dict):
+    known = {name: v for name, v in value.items() if v is not None}
+    return {name: _without_nulls(inner) for name, inner in known.items()}
+  if isinstance(value, list):
+    return [_without_nulls(inner) for inner in value]
+  return value
 
 
 def plain(path: epath.Path) -> dict[str, Any] | None:
@@ -202,19 +218,19 @@ def plain(path: epath.Path) -> dict[str, Any] | None:
   return structs.encodable(files.read_json(path)) if path.exists() else None
 
 
-def measured_ms(found: Measured | None, table: latency.Table) -> float | None:
-  """What a child took where, and as, the table was measured.
+def measured_ms(found: Measured, table: latency.Table) -> float | None:
+  """Returns what a child took where, and as, the table was measured.
 
   Args:
-    found: contents of MEASURED.
-    table: of which device, runtime and batch.
+    found: what `benchmark child` measured.
+    table: latencies on one device, in one runtime, at one batch size.
 
   Returns:
     Milliseconds of a batch, the table's statistic of several; None: it was
     measured in another way.
   """
   names = 'device', 'runtime', 'batch'
-  for row in (found and found.rows) or ():
+  for row in found.rows or ():
     if all(getattr(row, name) == table.about[name] for name in names):
       return getattr(row, f'{table.about.get("statistic")}_ms', None)
   return None

@@ -22,18 +22,18 @@ _MOST_STEPS = 2**53  # that a float of an axis can hold
 
 
 class ChildFile(NamedTuple):
-  """One `child.json`."""
+  """Holds one `child.json`, and what lies beside it."""
 
   name: str
   info: contents.Child
   arch: Arch
   space: Space  # pinned to the arch
-  exports: contents.Exports | None  # export.json
-  measured: contents.Measured | None  # latency.json, of `benchmark child`
+  exports: contents.Exports  # export.json
+  measured: contents.Measured  # latency.json, of `benchmark child`
 
 
 class Run(NamedTuple):
-  """What the work directory holds; None or empty: not made yet."""
+  """Holds what is in the work directory; None or empty: not made yet."""
 
   workdir: epath.Path
   config: Config
@@ -52,16 +52,16 @@ class Run(NamedTuple):
 
   @property
   def is_one(self) -> bool:
-    """Whether one network was trained, and no supernet."""
+    """Returns whether one network was trained, and no supernet."""
     return arch_lib.is_one(self.space)
 
   @property
   def step(self) -> int:
-    """The last that was logged."""
+    """Returns the last that was logged."""
     return max((line['step'] for line in self.lines), default=0)
 
   def curve(self, metric: str, scale: float = 1.0) -> plots.Points:
-    """(step, value) of a metric; what is not a number is left out."""
+    """Returns (step, value) of a metric, without what is not a number."""
     found = {
       line['step']: number * scale
       for line in self.lines
@@ -70,14 +70,14 @@ class Run(NamedTuple):
     return sorted(found.items())
 
   def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
-    """Curves by role, whose place in the name is `{}`; none without points."""
+    """Returns curves that have points by role, whose place is `{}`."""
     found = {
       role: self.curve(metric.format(role), scale) for role in sampling.ROLES
     }
     return {role: points for role, points in found.items() if points}
 
   def command(self, name: str, arguments: str = '') -> str:
-    """What a person types to make what is not there yet."""
+    """Returns what a person types to make what is not there yet."""
     where = shlex.quote(str(self.workdir))
     text = f'python -m bignas_jax.{name} --workdir={where} {arguments}'
     return text.strip()
@@ -87,8 +87,8 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
   """Reads a run, finished or not.
 
   Args:
-    workdir: of the run.
-    table: of latencies, of the run's space.
+    workdir: the directory of the run.
+    table: a file with latencies of the run's space; None: none.
 
   Raises:
     UserError: the directory is not a run's, or one of its files is damaged.
@@ -137,7 +137,7 @@ def _step_searched(
 
 
 def _lines(workdir: epath.Path) -> list[dict[str, Any]]:
-  """What the run has logged, of steps that have a place on an axis."""
+  """Returns what was logged, at steps that have a place on an axis."""
   lines = metrics.read(workdir)
   for line in lines:
     if not 0 <= line['step'] < _MOST_STEPS:
@@ -155,7 +155,7 @@ def _best_arch(path: epath.Path, space: Space) -> Arch | None:
 
 
 def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
-  """The `child.json` of each child; hidden directories are not finished."""
+  """Returns each `child.json`; hidden directories are not finished."""
   found = sorted(workdir.glob('children/*/child.json'))
   return [path for path in found if not path.parent.name.startswith('.')]
 
@@ -166,11 +166,12 @@ def _child(path: epath.Path) -> ChildFile:
     space = schema.convert(Space, plain.get('network'), 'network')
     arch = arch_lib.from_dict(space, plain.get('arch'))
   exports = path.parent / 'export' / 'export.json'
+  measured = path.parent / latency.MEASURED
   return ChildFile(
     name=structs.encodable(path.parent.name),
     info=contents.read(path, contents.Child) or contents.Child(),
     arch=arch,
     space=space,
-    exports=contents.read(exports, contents.Exports),
-    measured=contents.read(path.parent / latency.MEASURED, contents.Measured),
+    exports=contents.read(exports, contents.Exports) or contents.Exports(),
+    measured=contents.read(measured, contents.Measured) or contents.Measured(),
   )
