@@ -55,17 +55,17 @@ def pareto(
   limit: float | None = None,
   cost: str = 'million multiply-adds (MACs)',
 ) -> str:
-  """Held-out accuracy against cost.
+  """Draws held-out accuracy against cost.
 
   The axis shows all but the poorest outliers, which become small triangles
   at its lower end; marked points are never outliers.
 
   Args:
     groups: (cost, top-1 %) of children, by what found them.
-    front: the best for their cost, by rising cost.
+    front: points of the best children for their cost, by rising cost.
     marked: points with a name of their own, such as the extracted child.
-    limit: on the cost.
-    cost: what it is, for the axis.
+    limit: the most that a child may cost; None: any.
+    cost: what the axis calls it.
   """
   figure, axes = _figure(cost, 'held-out top-1, %', WIDE)
   everything = [point for points in groups.values() for point in points]
@@ -112,7 +112,7 @@ def curves(
   log: bool = False,
   size: tuple[float, float] = WIDE,
 ) -> str:
-  """Values over steps, a line a name; long lines as averages of neighbours."""
+  """Draws values over steps, a line a name; long lines are averaged."""
   figure, axes = _figure('step', ylabel, size)
   for name, points in lines.items():
     marker = 'o' if len(points) <= _MARKERS_UP_TO else ''
@@ -134,11 +134,11 @@ def curves(
 
 @_styled
 def history(groups: Mapping[str, Points], best: Points) -> str:
-  """Held-out accuracy of children in the order in which they were evaluated.
+  """Draws accuracies of children in the order in which they were evaluated.
 
   Args:
-    groups: (position, top-1 %) of children, by what found them.
-    best: (position, top-1 %) of the best so far, where it changes.
+    groups: (position, held-out top-1 %) of children, by what found them.
+    best: (position, held-out top-1 %) of the best so far, where it changes.
   """
   figure, axes = _figure('children evaluated', 'held-out top-1, %', WIDE)
   everything = [point for points in groups.values() for point in points]
@@ -159,7 +159,7 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
 
 @_styled
 def agreement(points: Points, xlabel: str, ylabel: str) -> str:
-  """Pairs of the same quantity, and the line on which both are equal."""
+  """Draws pairs of one quantity, and the line on which both are equal."""
   figure, axes = _figure(xlabel, ylabel, WIDE)
   both = [value for point in points for value in point]
   room = max((max(both) - min(both)) * _MARGIN, 1e-9)
@@ -174,7 +174,7 @@ def agreement(points: Points, xlabel: str, ylabel: str) -> str:
 
 @_styled
 def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
-  """A network as a row of bars, as high as its parts are wide.
+  """Draws a network as a row of bars, as high as its parts are wide.
 
   Args:
     rows: a name, the channels and the pixels of the output, and a kind, which
@@ -204,7 +204,7 @@ def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
 
 @_styled
 def bars(groups: dict[str, dict[str, float | None]], ylabel: str) -> str:
-  """Values in percent, a cluster of bars a group; None: no bar."""
+  """Draws values in percent, a cluster of bars a group; None: no bar."""
   figure, axes = _figure('', ylabel, (9.2, 2.5))
   series = list(dict.fromkeys(itertools.chain(*groups.values())))
   width = 0.8 / max(1, len(series))
@@ -246,7 +246,7 @@ def _figure(xlabel: str, ylabel: str, size: tuple[float, float]):
 
 
 def _note(axes, text: str, at, coordinates, offset) -> None:
-  """Text that ends some points away from a place."""
+  """Writes text that ends some points away from a place."""
   axes.annotate(
     text,
     at,
@@ -270,7 +270,7 @@ def _svg(figure) -> str:
 
 
 def _limits(values: list[float], always: list[float]) -> tuple[float, float]:
-  """An axis without the low outliers (Tukey's fence), but with `always`."""
+  """Returns an axis with `always`, but no low outliers (Tukey's fence)."""
   if not values + always:
     return 0.0, 100.0
   least, most = min(values + always), max(values + always)
@@ -283,7 +283,7 @@ def _limits(values: list[float], always: list[float]) -> tuple[float, float]:
 
 
 def _averaged(points: Points) -> Points:
-  """At most _DRAWN points, each the mean of equally many neighbours."""
+  """Returns at most _DRAWN points, means of equally many neighbours."""
   n = -(-len(points) // _DRAWN)
   if n <= 1:
     return points
