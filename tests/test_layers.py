@@ -38,6 +38,8 @@ OWNERS = {
   'ai_edge_litert': {'deploy.tflite'},
   'grain': {'data.loader', 'data.pipeline', 'data.prepare_imagenet'},
   'simplejpeg': {'data.decode'},
+  'jinja2': {'reporting.page'},
+  'markupsafe': {'reporting.page'},
   'matplotlib': {'reporting.plots'},
   'optax': {
     *('methods.optim', 'methods.schedules', 'methods.step'),

@@ -15,8 +15,13 @@ import pytest
 from etils import epath
 
 from bignas_jax import report
-from bignas_jax.reporting import contents, plots, run_files
-from bignas_jax.reporting import html as html_lib
+from bignas_jax.reporting import (
+  contents,
+  formats,
+  learning_curves,
+  plots,
+  run_files,
+)
 from bignas_jax.reporting import report as report_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
@@ -382,7 +387,7 @@ def test_exports_are_their_receipts(started):
   report_lib.write(started)
   rows = _read(started).rows
   assert ['onnx', '1.0e-07', '100.0', '123,456'] in rows
-  assert ['tflite', html_lib.NOTHING, '100.0', '123,456'] in rows
+  assert ['tflite', formats.NOTHING, '100.0', '123,456'] in rows
 
 
 def _table(path: pathlib.Path) -> latency.Table:
@@ -734,7 +739,7 @@ def test_notebooks_keep_their_own_style():
 
 def test_axes_are_plain_numbers():
   """Top-1 is linear, however low it began; a long loss is logarithmic."""
-  top1 = html_lib.curves('top1', {'a': [(1, 3.0), (2, 99.0)]}, 'top-1, %', '')
+  top1 = learning_curves.drawn({'a': [(1, 3.0), (2, 99.0)]}, 'top-1, %')
   assert 'mathdefault' not in top1
   loss = plots.curves({'a': [(1, 0.02), (2, 990.0)]}, 'loss', log=True)
   assert 'mathdefault' not in loss

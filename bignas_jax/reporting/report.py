@@ -1,7 +1,6 @@
 """A run on one page: `report.html`, from the files of the work directory.
 
-The page needs no network and no script. All text goes through `html.text`, so
-that a name in a file cannot become markup.
+The page needs no network and no script.
 """
 
 import datetime
@@ -13,11 +12,11 @@ from etils import epath
 from bignas_jax.methods import programs
 from bignas_jax.reporting import (
   children,
-  html,
+  formats,
   learning_curves,
+  page,
   run_files,
   search_results,
-  sessions,
 )
 from bignas_jax.reporting.run_files import Run
 from bignas_jax.runs import config as config_lib
@@ -35,8 +34,8 @@ def write(
   """Writes `report.html`; parts that are not there yet are named.
 
   Args:
-    workdir: of a run, finished or not.
-    table: of `benchmark table`, to show accuracies against latencies.
+    workdir: the directory of a run, finished or not.
+    table: a file that `benchmark table` wrote, to show latencies; None: none.
 
   Returns:
     The page's path and the key results.
@@ -53,32 +52,12 @@ def write(
     )
   files.check_writable(path, '--workdir')
   results = _results(run)
-  sections = (
-    _head(run),
-    _summary(run, results),
-    learning_curves.section(run),
-    *([] if run.is_one else _selection(run)),
-    children.section(run),
-    sessions.section(run),
-    _details(run),
-  )
-  files.write_text(path, html.page(_title(run), sections))
+  files.write_text(path, page.render(**_shown(run), results=results))
   return {'report': str(path)} | results
 
 
-def _selection(run: Run) -> list[str]:
-  return [
-    search_results.pareto(run),
-    search_results.by_latency(run),
-    search_results.history(run),
-    search_results.prediction(run),
-    search_results.calibration(run),
-    search_results.front(run),
-  ]
-
-
 def _results(run: Run) -> dict[str, Any]:
-  """The numbers that a hurried reader wants."""
+  """Returns the numbers that a hurried reader wants."""
   tested = run.curves('eval/{}/top1')
   last = {role: points[-1][1] for role, points in tested.items()}
   found: dict[str, Any] = {
@@ -93,105 +72,40 @@ def _results(run: Run) -> dict[str, Any]:
     found['best'] = {
       'macs': run.best.macs,
       'params': run.best.params,
-      'held_out_top1': html.number(run.best.top1),
+      'held_out_top1': formats.number(run.best.top1),
       'test_top1': _test_top1(run, run.best_arch),
     }
   return found
 
 
 def _test_top1(run: Run, arch: Arch | None) -> float | None:
-  """Test accuracy of an extracted child of this architecture."""
+  """Returns the test accuracy of an extracted child of this architecture."""
   for child in run.children:
     accuracy = child.info.accuracy
-    if child.arch == arch and accuracy and accuracy.split == 'test':
-      return html.number(accuracy.top1)
+    if child.arch == arch and accuracy.split == 'test':
+      return formats.number(accuracy.top1)
   return None
 
 
-def _title(run: Run) -> str:
-  kind = 'One network of space' if run.is_one else 'BigNAS supernet'
-  return f'{kind} {run.space.name}'
-
-
-def _head(run: Run) -> str:
-  config = run.config
-  facts = [
-    f'report of {datetime.date.today().isoformat()}',
-    f'bignas_jax {run.receipt.get("version", "?")}',
-    f'step {run.step:,} of {config.steps:,}',
-    f'{config.batch_size} images a step',
-    f'seed {config.seed}',
-  ]
-  line = html.text(' · '.join(facts))
-  return (
-    f'<header><h1>{html.text(_title(run))}</h1>'
-    f'<p class="facts">{line}</p>{html.p(_intro(run))}</header>'
-  )
-
-
-def _intro(run: Run) -> str:
-  data = run.config.data.name
-  if run.is_one:
-    start = 'random weights'
-    if run.config.init_from:
-      start = f'the weights of {run.config.init_from}'
-    return f'One network was trained alone on {data}, from {start}.'
-  return (
-    f'One supernet was trained on {data}. Its weights hold '
-    f'{arch_lib.count(run.space):,} networks, its children, which differ in '
-    'resolution, width, depth, kernel size and expand ratio; each is cut out '
-    'and used without further training.'
-  )
-
-
-def _summary(run: Run, results: dict[str, Any]) -> str:
-  cards = []
-  for role, make in programs.evaluated(config_lib.roles(run.config)).items():
-    cost = counting.cost(run.space, make(run.space))
-    top1 = results[f'{role}_test_top1']
-    name = 'the network' if run.is_one else f'{role} child'
-    cards.append(_card(name, top1, 'test top-1', cost.macs, cost.params))
-  best = results['best']
-  if best is not None and not run.is_one:
-    test, held_out = best['test_top1'], best['held_out_top1']
-    limits = html.limits(run.best.limits if run.best else None)
-    name = f'best of {limits}' if limits else 'best child'
-    if test is None:
-      what, note = 'held-out top-1', 'not extracted, so not tested yet'
-    else:
-      what, note = 'test top-1', f'{html.percent(held_out)} % held-out top-1'
-    shown = held_out if test is None else test
-    cards.append(
-      _card(name, shown, what, best['macs'], best['params'], note, 'best')
-    )
-  note = 'MACs are multiply-adds for one image. '
-  if not run.is_one:
-    note += (
-      'The search chooses by held-out training images, which flatters its '
-      'choice a little; the test images took part in no choice.'
-    )
-  return f'<div class="cards">{"".join(cards)}</div>{html.p(note)}'
-
-
-def _card(name, top1, what, macs, params, note='', kind='') -> str:
-  return (
-    f'<div class="card {kind}"><span>{html.text(name)}</span>'
-    f'<strong>{html.percent(top1)} %</strong><small>{html.text(what)}</small>'
-    f'<span>{html.short(macs)} MACs · {html.short(params)} parameters</span>'
-    f'<small>{html.text(note)}</small></div>'
-  )
-
-
-def _details(run: Run) -> str:
-  versions = [['bignas_jax, of the run', run.receipt.get('version', '?')]]
-  versions += map(list, run_card.versions().items())
-  body = html.table(
-    ['', 'version'], versions, 'Packages where this report was written.'
-  )
-  body += html.p(f'Config sha256: {run.receipt.get("config_sha256", "?")}')
-  config = json.dumps(run.receipt.get('config'), indent=2)
-  body += (
-    '<details><summary>The whole config</summary>'
-    f'<pre>{html.text(config)}</pre></details>'
-  )
-  return html.section('Config and versions', body)
+def _shown(run: Run) -> dict[str, Any]:
+  """Returns what the page's templates show, but for the results."""
+  evaluated = programs.evaluated(config_lib.roles(run.config))
+  compared = run.calibration and search_results.compared(run.calibration)
+  return {
+    'run': run,
+    'today': datetime.date.today().isoformat(),
+    'networks': f'{arch_lib.count(run.space):,}',
+    'costs': {
+      role: counting.cost(run.space, make(run.space))
+      for role, make in evaluated.items()
+    },
+    'pictures': learning_curves.pictures(run)
+    | ({} if run.is_one else search_results.pictures(run))
+    | children.pictures(run),
+    'teachers': learning_curves.teachers(run.config),
+    'images_per_s': learning_curves.images_per_s(run),
+    'compared': compared or (),
+    'front': search_results.front(run),
+    'versions': run_card.versions(),
+    'config': json.dumps(run.receipt.config, indent=2),
+  }

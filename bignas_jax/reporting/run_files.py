@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from bignas_jax.methods import sampling
-from bignas_jax.reporting import contents, html, plots
+from bignas_jax.reporting import contents, formats, plots
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables
+from bignas_jax.spaces import counting, latency, latency_tables
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors, schema, structs
@@ -31,6 +31,11 @@ class ChildFile(NamedTuple):
   exports: contents.Exports  # export.json
   measured: contents.Measured  # latency.json, of `benchmark child`
 
+  @property
+  def rows(self) -> list[counting.Row]:
+    """Returns its stem, its blocks and its head with their costs."""
+    return counting.rows(self.space, self.arch)
+
 
 class Run(NamedTuple):
   """Holds what is in the work directory; None or empty: not made yet."""
@@ -38,7 +43,7 @@ class Run(NamedTuple):
   workdir: epath.Path
   config: Config
   space: Space
-  receipt: dict[str, Any]  # config.json
+  receipt: directory.Receipt  # config.json
   card: contents.Card | None  # run.json
   lines: list[dict[str, Any]]  # metrics.jsonl, each with its step
   entries: list[Entry]  # of the step of the last search
@@ -65,7 +70,7 @@ class Run(NamedTuple):
     found = {
       line['step']: number * scale
       for line in self.lines
-      if (number := html.number(line.get(metric))) is not None
+      if (number := formats.number(line.get(metric))) is not None
     }
     return sorted(found.items())
 
@@ -105,7 +110,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     workdir=workdir,
     config=config,
     space=space,
-    receipt=contents.plain(workdir / 'config.json') or {},
+    receipt=directory.read(workdir),
     card=contents.read(workdir / directory.CARD, contents.Card),
     lines=_lines(workdir),
     entries=entries,
