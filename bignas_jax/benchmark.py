@@ -1,7 +1,11 @@
 """python -m bignas_jax.benchmark: what the machine makes of the code."""
 
+import functools
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+from absl import flags
 
 from bignas_jax import cli
 from bignas_jax.data import sources
@@ -14,227 +18,210 @@ from bignas_jax.perf import (
   step_time,
 )
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import overrides, warm_start
+from bignas_jax.runs import config_file, warm_start
 from bignas_jax.spaces import zoo
-from bignas_jax.values import schema
-
-_COUNT, _COUNTS = cli.number(schema.Natural), cli.numbers(schema.Natural)
-_ABOVE_0 = cli.number(schema.Positive)
+from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Measures; returns medians, rates and ratios."""
-  parser = cli.parser('benchmark', 'Measures; each has a --help of its own.')
-  parser.add_argument(
-    'what',
-    choices=list(_BENCHMARKS),
-    help='a sandwich step against static children; a step by devices, batch '
-    'and resolution; preparing images; a child as it is served; a latency '
-    'table',
-  )
-  what = parser.parse_args(arguments[:1]).what
+  what = arguments[0] if arguments else ''
+  if what not in _BENCHMARKS:
+    names = ', '.join(_BENCHMARKS)
+    if what in ('--help', '-help', '-h'):
+      print('usage: python -m bignas_jax.benchmark WHAT [--FLAG=VALUE ...]\n')
+      print(f'Measures; WHAT is one of {names}, each with a --help of its own.')
+      sys.exit(0)
+    raise errors.UserError('benchmark', what, errors.one_of(_BENCHMARKS, what))
   return _BENCHMARKS[what](arguments[1:])
 
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = _step_parser('step', 'Measures the elastic step.')
-  parser.add_argument('--batch', type=_COUNT, default=8, help='images')
-  parser.add_argument('--resolution', type=_COUNT, default=32, help='pixels')
-  options = parser.parse_args(arguments)
+  def define(values: flags.FlagValues) -> None:
+    _define_step(values)
+    cli.number(values, schema.Natural, 'batch', 8, 'images')
+    cli.number(values, schema.Natural, 'resolution', 32, 'pixels')
+
+  description = 'Measures a sandwich step against static children.'
+  given = cli.parse('benchmark step', description, define, arguments)
   return step_time.step(
-    zoo.get(options.space),
-    batch=options.batch,
-    resolution=options.resolution,
-    dtype=options.dtype,
-    rounds=options.rounds,
+    zoo.get(given.space),
+    batch=given.batch,
+    resolution=given.resolution,
+    dtype=given.dtype,
+    rounds=given.rounds,
   )
 
 
 def _scale(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = _step_parser('scale', 'Measures steps of several sizes.')
-  for name, default, what in (
-    ('--devices', '1', 'numbers of them, such as 1,2,4'),
-    ('--batch', '8', 'images'),
-    ('--resolution', '32', 'pixels'),
-  ):
-    parser.add_argument(name, type=_COUNTS, default=default, help=what)
-  options = parser.parse_args(arguments)
+  def define(values: flags.FlagValues) -> None:
+    _define_step(values)
+    for name, default, words in (
+      ('devices', '1', 'numbers of devices, such as 1,2,4'),
+      ('batch', '8', 'images, such as 8,16'),
+      ('resolution', '32', 'pixels, such as 24,32'),
+    ):
+      cli.number(values, schema.Natural, name, default, words, several=True)
+
+  description = 'Measures steps by devices, batch and resolution.'
+  given = cli.parse('benchmark scale', description, define, arguments)
   return scaling.scale(
-    zoo.get(options.space),
-    devices=options.devices,
-    batches=options.batch,
-    resolutions=options.resolution,
-    dtype=options.dtype,
-    rounds=options.rounds,
+    zoo.get(given.space),
+    devices=given.devices,
+    batches=given.batch,
+    resolutions=given.resolution,
+    dtype=given.dtype,
+    rounds=given.rounds,
   )
 
 
-def _step_parser(name: str, description: str) -> cli.Parser:
-  parser = cli.parser(f'benchmark {name}', description)
-  parser.add_argument(
-    '--space', default='mnist', help=f'one of {", ".join(zoo.SPACES)}'
-  )
-  parser.add_argument(
-    '--dtype', default='float32', choices=['float32', 'bfloat16']
-  )
-  parser.add_argument('--rounds', type=_COUNT, default=11, help='measurements')
-  return parser
+def _define_step(values: flags.FlagValues) -> None:
+  cli.text(values, 'space', 'mnist', f'one of {", ".join(zoo.SPACES)}')
+  types = ['float32', 'bfloat16']
+  words = 'of activations'
+  flags.DEFINE_enum('dtype', types[0], types, words, flag_values=values)
+  cli.number(values, schema.Natural, 'rounds', 11, 'measurements')
 
 
 def _input(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = cli.parser(
+  def define(values: flags.FlagValues) -> None:
+    config_file.define(values, arguments)
+    words = 'an image folder, in place of a config'
+    cli.text(values, 'directory', None, words)
+    words = f'one of {", ".join(sources.AUGMENTS)}'
+    cli.text(values, 'augment', None, words)
+    cli.number(values, schema.Natural, 'batch', 128, 'images')
+    cli.number(values, schema.Natural, 'resolution', None, 'pixels')
+    kinds = list(sources.WORKERS)
+    words = 'what prepares images'
+    flags.DEFINE_enum('worker', None, kinds, words, flag_values=values)
+    words = 'numbers of workers, such as 1,2,4'
+    cli.number(values, schema.Natural, 'workers', '1', words, several=True)
+    words = 'how long each is measured, seconds'
+    cli.number(values, schema.Positive, 'seconds', 10.0, words)
+    words = 'how long a step takes, seconds'
+    cli.number(values, schema.Positive, 'step_s', None, words)
+    words = 'how many images a second are wanted'
+    cli.number(values, schema.Positive, 'images_per_s', None, words)
+    cli.one_of(values, 'step_s', 'images_per_s')
+    cli.boolean(values, 'tf_data', 'compare with tf.data')
+
+  given = cli.parse(
     'benchmark input',
     'Measures how fast training images are prepared: those of --config, or of '
     'an image folder.',
+    *(define, arguments),
+    functools.partial(config_file.parse, required=False),
   )
-  parser.add_argument('--directory', help='an image folder, without --config')
-  parser.add_argument('--augment', help=f'one of {", ".join(sources.AUGMENTS)}')
-  parser.add_argument('--batch', type=_COUNT, default=128, help='images')
-  parser.add_argument('--resolution', type=_COUNT, help='pixels')
-  parser.add_argument('--worker', choices=sources.WORKERS)
-  parser.add_argument(
-    '--workers',
-    type=_COUNTS,
-    default='1',
-    help='numbers of them, such as 1,2,4',
-  )
-  parser.add_argument(
-    '--seconds', type=_ABOVE_0, default=10.0, help='to measure each for'
-  )
-  wanted = parser.add_mutually_exclusive_group()
-  wanted.add_argument('--step_s', type=_ABOVE_0, help='seconds a step')
-  wanted.add_argument('--images_per_s', type=_ABOVE_0, help='that are wanted')
-  parser.add_argument(
-    '--tf_data', action='store_true', help='compare with tf.data'
-  )
-  if any(a.split('=')[0] == '--config' for a in arguments):
-    config, options = overrides.parse(parser, arguments)
-    config = warm_start.resolve(config)
-    data, channels = config.data, config_lib.space(config).channels
-    resolution = config_lib.image_size(config)
-  else:
-    options = parser.parse_args(arguments)
-    data = sources.Data(
-      name='image_folder',
-      directory=options.directory or '',
-      held_out=0,
-      augment='crop',
-      mean=(0.5,) * 3,
-      std=(0.25,) * 3,
-    )
-    channels, resolution = 3, 224
-  data.augment = options.augment or data.augment
-  data.worker = options.worker or data.worker
-  step_s = options.step_s
-  if options.images_per_s:
-    step_s = options.batch / options.images_per_s
+  data, channels, resolution = _images(given.config, given.directory)
+  data.augment = given.augment or data.augment
+  data.worker = given.worker or data.worker
+  step_s = given.step_s
+  if given.images_per_s:
+    step_s = given.batch / given.images_per_s
   return input_rate.measure(
     data,
     channels=channels,
-    batch=options.batch,
-    resolution=options.resolution or resolution,
-    workers=options.workers,
-    seconds=options.seconds,
+    batch=given.batch,
+    resolution=given.resolution or resolution,
+    workers=given.workers,
+    seconds=given.seconds,
     step_s=step_s,
-    tf_data=options.tf_data,
+    tf_data=given.tf_data,
   )
+
+
+def _images(
+  config: config_lib.Config | None, directory: str | None
+) -> tuple[sources.Data, int, int]:
+  """Returns the data to read, their channels, and pixels of a batch."""
+  if config is not None:
+    config = warm_start.resolve(config)
+    channels = config_lib.space(config).channels
+    return config.data, channels, config_lib.image_size(config)
+  data = sources.Data(
+    name='image_folder',
+    directory=directory or '',
+    held_out=0,
+    augment='crop',
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+  )
+  return data, 3, 224
 
 
 def _child(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = cli.parser(
+  def define(values: flags.FlagValues) -> None:
+    cli.path(values, 'child', 'a child package', required=True)
+    words = 'images, such as 1,8'
+    cli.number(values, schema.Natural, 'batch', '1', words, several=True)
+    words = f'one or more of {",".join(engines.RUNTIMES)}'
+    cli.text(values, 'runtime', 'jax', words)
+    cli.number(values, schema.Natural, 'rounds', 31, 'visits to each')
+    words = 'also write CHILD/latency.json, which the report shows'
+    cli.boolean(values, 'keep', words)
+
+  given = cli.parse(
     'benchmark child',
     'Measures how long a child package takes, as it is served: batch norms '
     'folded, all shapes static.',
+    *(define, arguments),
   )
-  parser.add_argument(
-    '--child', required=True, type=cli.path, help='a child package'
-  )
-  parser.add_argument(
-    '--batch', type=_COUNTS, default='1', help='images, such as 1,8'
-  )
-  parser.add_argument(
-    '--runtime',
-    default='jax',
-    help=f'one or more of {",".join(engines.RUNTIMES)}',
-  )
-  parser.add_argument(
-    '--rounds', type=_COUNT, default=31, help='visits to each'
-  )
-  parser.add_argument(
-    '--keep',
-    action='store_true',
-    help='also write CHILD/latency.json, which the report shows',
-  )
-  options = parser.parse_args(arguments)
   return child_latency.child(
-    options.child,
-    batches=options.batch,
-    names=options.runtime.split(','),
-    rounds=options.rounds,
-    keep=options.keep,
+    given.child,
+    batches=given.batch,
+    names=given.runtime.split(','),
+    rounds=given.rounds,
+    keep=given.keep,
   )
 
 
 def _table(arguments: Sequence[str]) -> dict[str, Any]:
-  parser = cli.parser(
+  given = cli.parse(
     'benchmark table',
     'Builds a latency table of a space on this machine, and reports the error '
     'of its predictions. Parts that the file holds already are kept.',
+    *(_define_table, arguments),
   )
-  parser.add_argument(
-    '--space', required=True, help=f'one of {", ".join(zoo.SPACES)}'
-  )
-  parser.add_argument(
-    '--resolutions',
-    type=_COUNTS,
-    help='pixels, such as 192,224; all of the space if missing',
-  )
-  parser.add_argument(
-    '--out', required=True, type=cli.path, help='the file, JSON'
-  )
-  parser.add_argument('--batch', type=_COUNT, default=1, help='images')
-  parser.add_argument(
-    '--runtime', default='jax', help=f'one of {", ".join(engines.RUNTIMES)}'
-  )
-  parser.add_argument(
-    '--rounds', type=_COUNT, default=31, help='visits to each'
-  )
-  parser.add_argument(
-    '--statistic',
-    default='least',
-    choices=list(latency_table.STATISTICS),
-    help='of the times of each: on a machine that does nothing else, or now',
-  )
-  parser.add_argument(
-    '--children', type=_COUNT, default=20, help='to report the error of'
-  )
-  parser.add_argument(
-    '--fitted', type=_COUNT, default=16, help='other children, to fit sums to'
-  )
-  parser.add_argument(
-    '--seed', type=cli.number(schema.Seed), default=0, help='of all children'
-  )
-  parser.add_argument(
-    '--topology',
-    help='a TPU that is not there, such as v5e:2x2: its compiler estimates '
-    'one of its devices',
-  )
-  options = parser.parse_args(arguments)
-  space = zoo.get(options.space)
-  resolutions = options.resolutions or list(space.resolution)
+  space = zoo.get(given.space)
   return latency_table.table(
     space,
-    options.out,
-    resolutions=resolutions,
-    batch=options.batch,
-    runtime=options.runtime,
-    rounds=options.rounds,
-    statistic=options.statistic,
-    children=options.children,
-    fitted=options.fitted,
-    seed=options.seed,
-    topology=options.topology,
+    given.out,
+    resolutions=given.resolutions or list(space.resolution),
+    batch=given.batch,
+    runtime=given.runtime,
+    rounds=given.rounds,
+    statistic=given.statistic,
+    children=given.children,
+    fitted=given.fitted,
+    seed=given.seed,
+    topology=given.topology,
   )
+
+
+def _define_table(values: flags.FlagValues) -> None:
+  spaces = ', '.join(zoo.SPACES)
+  cli.text(values, 'space', None, f'one of {spaces}', required=True)
+  words = 'pixels, such as 192,224; all of the space if missing'
+  cli.number(values, schema.Natural, 'resolutions', None, words, several=True)
+  cli.path(values, 'out', 'the file, JSON', required=True)
+  cli.number(values, schema.Natural, 'batch', 1, 'images')
+  words = f'one of {", ".join(engines.RUNTIMES)}'
+  cli.text(values, 'runtime', 'jax', words)
+  cli.number(values, schema.Natural, 'rounds', 31, 'visits to each')
+  names = list(latency_table.STATISTICS)
+  words = 'of the times of each: on a machine that does nothing else, or now'
+  flags.DEFINE_enum('statistic', 'least', names, words, flag_values=values)
+  words = 'children to report the error of'
+  cli.number(values, schema.Natural, 'children', 20, words)
+  words = 'other children, to fit sums to'
+  cli.number(values, schema.Natural, 'fitted', 16, words)
+  cli.number(values, schema.Seed, 'seed', 0, 'of all children')
+  words = (
+    'a TPU that is not there, such as v5e:2x2: its compiler estimates one of '
+    'its devices'
+  )
+  cli.text(values, 'topology', None, words)
 
 
 _BENCHMARKS = {

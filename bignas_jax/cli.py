@@ -1,16 +1,16 @@
-"""What all commands share: arguments, results, errors, exit codes.
+"""What all commands share: flags, results, errors, exit statuses.
 
 The result of a command is one JSON object on the last line of stdout; words
 for a person go to stderr. A user's mistake is one line and status 2.
 """
 
-import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from etils import epath
+from absl import app, flags
 
 from bignas_jax.system import (
   allocator,
@@ -20,90 +20,186 @@ from bignas_jax.system import (
   signals,
   storage,
 )
-from bignas_jax.values import annotations, errors, parsing
+from bignas_jax.values import errors, parsing
+
+# `--help` names a command's own module, whichever function defined a flag.
+flags.disclaim_key_flags()
 
 # How long a command may take to end after a signal, while Python is in a call
 # that does not return, such as XLA's compiler. Kubernetes waits for 30 s.
 _GRACE_S = 5
 
+# Of a module's flags, in what absl writes for `--help`.
+_HEADING = re.compile(r'^\S.*:\n', re.MULTILINE)
 
-class Parser(argparse.ArgumentParser):
-  """An argument parser whose complaints are one line."""
-
-  def error(self, message: str) -> NoReturn:
-    line = ' '.join(message.split())
-    self.exit(errors.USER_ERROR, f'{self.prog}: {line} (see --help)\n')
-
-
-def parser(module: str, description: str) -> Parser:
-  """The parser of `python -m bignas_jax.MODULE`; no abbreviated options."""
-  return Parser(
-    prog=f'python -m bignas_jax.{module}',
-    description=description,
-    allow_abbrev=False,
-  )
+Command = Callable[[Sequence[str]], dict[str, Any]]
+Define = Callable[[flags.FlagValues], None]
+Parse = Callable[[flags.FlagValues, Sequence[str]], list[str]]
 
 
-def path(text: str) -> epath.Path:
-  """The type of arguments that name a file or a directory of a run."""
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+  """Parses flags, and returns the arguments that are none."""
+  _, *rest = values(['', *arguments])
+  return rest
+
+
+def parse(
+  command: str,
+  description: str,
+  define: Define,
+  arguments: Sequence[str],
+  parse: Parse = _parse,
+) -> Any:
+  """Returns the values of a command's flags, as attributes.
+
+  Each call has a FlagValues of its own: absl's global one would hold the flags
+  of every command that a process imports.
+
+  Args:
+    command: as in `python -m bignas_jax.COMMAND`.
+    description: of the command, for `--help`.
+    define: defines the command's flags.
+    arguments: of the command, without its name.
+    parse: parses the flags; `config_file.parse`, where a config is among them.
+
+  Raises:
+    UserError: of a flag, or of the config.
+    SystemExit: with status 0, after `--help`.
+  """
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)
+  define(values)
+  if {'--help', '-help', '-h'} & {*arguments}:
+    print(f'usage: python -m bignas_jax.{command} [--FLAG=VALUE ...]\n')
+    print(description)
+    words = values.get_help(include_special_flags=False)
+    print(_HEADING.sub('', words))
+    sys.exit(0)
   try:
-    return storage.path(text)
-  except errors.UserError as error:
-    raise argparse.ArgumentTypeError(str(error)) from None
+    rest = parse(values, arguments)
+  except flags.Error as error:
+    raise errors.UserError.quoted(' '.join(str(error).split())) from None
+  if rest:
+    allowed = f'only flags, --NAME=VALUE (see {command} --help)'
+    raise errors.UserError(command, ' '.join(rest), allowed)
+  return values
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-  """Adds `--data`, for commands that read images of a run or a child."""
-  parser.add_argument(
-    '--data',
-    default='',
-    metavar='DIRECTORY',
-    help='where the images are now, if they have moved',
+class _PathParser(flags.ArgumentParser):
+  """What absl reads paths with."""
+
+  def __init__(self, make: Callable[[str], Any]):
+    self._make = make
+
+  def parse(self, argument: str) -> Any:
+    return self._make(argument)  # a UserError is a ValueError
+
+  def flag_type(self) -> str:
+    return 'a path'
+
+
+def path(
+  values: flags.FlagValues,
+  name: str,
+  words: str,
+  required: bool = False,
+  make: Callable[[str], Any] = storage.path,
+) -> None:
+  """Defines a flag that names a file or a directory.
+
+  Args:
+    values: of the command.
+    name: of the flag.
+    words: for `--help`.
+    required: whether the command needs it.
+    make: takes text; `pathlib.Path`, where buckets are not allowed.
+  """
+  flags.DEFINE(
+    *(_PathParser(make), name, None, words),
+    flag_values=values,
+    required=required,
   )
 
 
-def number(kind: Any) -> Callable[[str], Any]:
-  """The type of options that are numbers, such as `schema.Natural`."""
-
-  def parse(text: str) -> Any:
-    try:
-      return parsing.value(kind, text, '')
-    except errors.UserError as error:
-      told = str(error).removeprefix(': ')
-      raise argparse.ArgumentTypeError(told) from None
-
-  return parse
-
-
-def numbers(kind: Any) -> Callable[[str], list[Any]]:
-  """The type of options that are several, such as `1,2,4`."""
-
-  def parse(text: str) -> list[Any]:
-    try:
-      return [parsing.value(kind, part, '') for part in text.split(',')]
-    except errors.UserError:
-      allowed = f'{annotations.describe(kind)}, or several: 1,2,4'
-      told = f'got {text!r}; allowed: {allowed}'
-      raise argparse.ArgumentTypeError(told) from None
-
-  return parse
+def text(
+  values: flags.FlagValues,
+  name: str,
+  default: str | None,
+  words: str,
+  required: bool = False,
+) -> None:
+  """Defines a flag that is text."""
+  flags.DEFINE_string(
+    *(name, default, words), flag_values=values, required=required
+  )
 
 
-def run(command: Callable[[Sequence[str]], dict[str, Any]]) -> NoReturn:
+def boolean(values: flags.FlagValues, name: str, words: str) -> None:
+  """Defines a flag that is off unless it is given."""
+  flags.DEFINE_boolean(name, False, words, flag_values=values)
+
+
+def one_of(
+  values: flags.FlagValues, *names: str, required: bool = False
+) -> None:
+  """Allows one of several flags, which exclude each other."""
+  flags.mark_flags_as_mutual_exclusive(
+    names, required=required, flag_values=values
+  )
+
+
+def number(
+  values: flags.FlagValues,
+  kind: Any,
+  name: str,
+  default: Any,
+  words: str,
+  several: bool = False,
+) -> None:
+  """Defines a flag of an annotated type, such as `schema.Natural`.
+
+  Args:
+    values: of the command.
+    kind: the annotation.
+    name: of the flag.
+    default: a value, or its text; None: none.
+    words: for `--help`.
+    several: whether it takes a list, such as `1,2,4`.
+  """
+  parser = parsing.Parser(kind, several)
+  flags.DEFINE(parser, name, default, words, flag_values=values)
+
+
+def data(values: flags.FlagValues) -> None:
+  """Defines `--data`, for commands that read images of a run or a child."""
+  words = 'a directory: where the images are now, if they have moved'
+  flags.DEFINE_string('data', '', words, flag_values=values)
+
+
+def run(command: Command) -> NoReturn:
   """Runs a command with the process's arguments, and exits."""
   allocator.keep_memory()
-  ended = errors.FAILED  # by an exception that goes on, with its traceback
-  try:
-    ended = status(command, sys.argv[1:])
-  finally:
-    if ended not in (0, errors.PREEMPTED):
-      process.leave(ended)
-  sys.exit(ended)
+
+  def main(argv: list[str]) -> int:
+    ended = errors.FAILED  # by an exception that goes on, with its traceback
+    try:
+      ended = status(command, argv[1:])
+    finally:
+      if ended not in (0, errors.PREEMPTED):
+        process.leave(ended)
+    return ended
+
+  app.run(main, flags_parser=_leave_to_command)
+  raise AssertionError('absl exits')
 
 
-def status(
-  command: Callable[[Sequence[str]], dict[str, Any]], arguments: Sequence[str]
-) -> int:
+def _leave_to_command(argv: list[str]) -> list[str]:
+  """Marks absl's global flags as parsed; a command parses its own."""
+  flags.FLAGS(argv[:1])
+  return argv
+
+
+def status(command: Command, arguments: Sequence[str]) -> int:
   """Runs a command; prints its result or its error; returns its status.
 
   Of several processes the first prints the result.

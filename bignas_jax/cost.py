@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, presets, zoo
@@ -11,14 +13,10 @@ from bignas_jax.system import console
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Counts; returns multiply-adds, parameters and activations."""
-  parser = cli.parser('cost', 'Multiply-adds and parameters of a child.')
-  parser.add_argument(
-    '--space', required=True, help=f'one of {", ".join(zoo.SPACES)}'
-  )
-  parser.add_argument('--arch', required=True, help=presets.WORDS)
-  options = parser.parse_args(arguments)
-  space = zoo.get(options.space)
-  arch = presets.parse(space, options.arch)
+  description = 'Multiply-adds and parameters of a child.'
+  given = cli.parse('cost', description, _define, arguments)
+  space = zoo.get(given.space)
+  arch = presets.parse(space, given.arch)
   table = counting.rows(space, arch)
   for row in table:
     console.say(
@@ -33,6 +31,12 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     'params': total.params,
     'activations': total.activations,
   }
+
+
+def _define(values: flags.FlagValues) -> None:
+  spaces = ', '.join(zoo.SPACES)
+  cli.text(values, 'space', None, f'one of {spaces}', required=True)
+  cli.text(values, 'arch', None, presets.WORDS, required=True)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.selection import accuracy
 from bignas_jax.spaces import presets
@@ -10,28 +12,27 @@ from bignas_jax.spaces import presets
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Evaluates; returns top-1 and top-5."""
-  parser = cli.parser(
+  given = cli.parse(
     'evaluate',
     'Top-1 and top-5 of a child package, or of a child inside its supernet.',
+    _define,
+    arguments,
   )
-  which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument('--child', type=cli.path, help='a child package')
-  which.add_argument('--workdir', type=cli.path, help='a trained run')
-  parser.add_argument(
-    '--arch',
-    default='best',
-    help=f'with --workdir: best, {presets.WORDS}',
-  )
-  parser.add_argument(
-    '--split', default='test', help=f'one of {", ".join(accuracy.SPLITS)}'
-  )
-  cli.add_data(parser)
-  options = parser.parse_args(arguments)
-  if options.child is not None:
-    return accuracy.evaluate_child(options.child, options.split, options.data)
+  if given.child is not None:
+    return accuracy.evaluate_child(given.child, given.split, given.data)
   return accuracy.evaluate_in_supernet(
-    options.workdir, options.arch, options.split, options.data
+    given.workdir, given.arch, given.split, given.data
   )
+
+
+def _define(values: flags.FlagValues) -> None:
+  cli.path(values, 'child', 'a child package')
+  cli.path(values, 'workdir', 'a trained run, in place of a child')
+  cli.one_of(values, 'child', 'workdir', required=True)
+  cli.text(values, 'arch', 'best', f'with --workdir: best, {presets.WORDS}')
+  splits = ', '.join(accuracy.SPLITS)
+  cli.text(values, 'split', 'test', f'one of {splits}')
+  cli.data(values)
 
 
 if __name__ == '__main__':

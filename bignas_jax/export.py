@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from absl import flags
 
 from bignas_jax import cli
 from bignas_jax.deploy import export
@@ -16,53 +17,25 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   Raises:
     Failed: an artifact does not compute what the child does.
   """
-  parser = cli.parser(
+  given = cli.parse(
     'export',
     'Writes a child package as artifacts for serving, after comparing each '
     'with the child, in its own runtime, on real images. Exits with 1, and '
     'writes nothing, if one differs.',
+    _define,
+    arguments,
   )
-  parser.add_argument(
-    '--child', required=True, type=cli.path, help='a child package'
-  )
-  parser.add_argument(
-    '--format',
-    required=True,
-    help=f'one or more of {",".join(export.FORMATS)}',
-  )
-  parser.add_argument(
-    '--out', type=cli.path, help='a directory; CHILD/export if not given'
-  )
-  parser.add_argument(
-    '--preprocess',
-    action='store_true',
-    help='take uint8 images, and normalise and resize them in the artifact',
-  )
-  parser.add_argument(
-    '--int8',
-    action='store_true',
-    help='also write int8 artifacts, calibrated on training images '
-    f'({", ".join(export.QUANTISED)})',
-  )
-  parser.add_argument(
-    '--images',
-    type=cli.number(schema.Natural),
-    default=1000,
-    help='test images to compare on (default: 1000)',
-  )
-  cli.add_data(parser)
-  options = parser.parse_args(arguments)
-  names = export.parse(options.format)
+  names = export.parse(given.format)
   # Artifacts are for other machines, and compared in float32 throughout.
   jax.config.update('jax_platforms', 'cpu')
   result = export.export(
-    options.child,
+    given.child,
     names,
-    options.out or options.child / 'export',
-    preprocess=options.preprocess,
-    int8=options.int8,
-    images=options.images,
-    data=options.data,
+    given.out or given.child / 'export',
+    preprocess=given.preprocess,
+    int8=given.int8,
+    images=given.images,
+    data=given.data,
   )
   if not result['verified']:
     wrong = [n for n, e in result['formats'].items() if not e['verified']]
@@ -71,6 +44,21 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       result,
     )
   return result
+
+
+def _define(values: flags.FlagValues) -> None:
+  cli.path(values, 'child', 'a child package', required=True)
+  text = f'one or more of {",".join(export.FORMATS)}'
+  cli.text(values, 'format', None, text, required=True)
+  cli.path(values, 'out', 'a directory; CHILD/export if not given')
+  text = 'take uint8 images, and normalise and resize them in the artifact'
+  cli.boolean(values, 'preprocess', text)
+  formats = ', '.join(export.QUANTISED)
+  text = f'also write int8 artifacts ({formats}), calibrated on training images'
+  cli.boolean(values, 'int8', text)
+  text = 'test images to compare on'
+  cli.number(values, schema.Natural, 'images', 1000, text)
+  cli.data(values)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.selection import extraction
 from bignas_jax.spaces import presets
@@ -10,29 +12,25 @@ from bignas_jax.spaces import presets
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Extracts; returns what `child.json` says."""
-  parser = cli.parser(
+  given = cli.parse(
     'extract',
     'Writes a child package, after checking that the child on its own '
     'computes what the supernet computes.',
+    _define,
+    arguments,
   )
-  parser.add_argument('--workdir', required=True, type=cli.path)
-  parser.add_argument('--arch', default='best', help=f'best, {presets.WORDS}')
-  parser.add_argument('--out', required=True, type=cli.path)
-  parser.add_argument(
-    '--fold',
-    action='store_true',
-    help='fold batch norms into the kernels before them',
-  )
-  cli.add_data(parser)
-  options = parser.parse_args(arguments)
   child = extraction.extract(
-    options.workdir,
-    options.arch,
-    options.out,
-    fold=options.fold,
-    data=options.data,
+    given.workdir, given.arch, given.out, fold=given.fold, data=given.data
   )
-  return {'out': str(options.out)} | child.info
+  return {'out': str(given.out)} | child.info
+
+
+def _define(values: flags.FlagValues) -> None:
+  cli.path(values, 'workdir', 'a trained run', required=True)
+  cli.text(values, 'arch', 'best', f'best, {presets.WORDS}')
+  cli.path(values, 'out', 'the package goes here', required=True)
+  cli.boolean(values, 'fold', 'fold batch norms into the kernels before them')
+  cli.data(values)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, presets, zoo
@@ -13,17 +15,15 @@ from bignas_jax.system import console
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Lists; returns names, costs and what was published."""
-  parser = cli.parser(
+  given = cli.parse(
     'list',
     'Spaces, and presets: published networks that every --arch takes by name.',
+    _define,
+    arguments,
   )
-  parser.add_argument(
-    '--space', help=f'one of {", ".join(zoo.SPACES)}; otherwise all'
-  )
-  options = parser.parse_args(arguments)
   wanted = list(zoo.SPACES.values())
-  if options.space is not None:
-    wanted = [zoo.get(options.space)]
+  if given.space is not None:
+    wanted = [zoo.get(given.space)]
   return {
     'spaces': [_space(space) for space in wanted],
     'presets': [
@@ -32,6 +32,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       for name, preset in presets.of_space(space.name).items()
     ],
   }
+
+
+def _define(values: flags.FlagValues) -> None:
+  spaces = ', '.join(zoo.SPACES)
+  cli.text(values, 'space', None, f'one of {spaces}; otherwise all')
 
 
 def _space(space: Space) -> dict[str, Any]:

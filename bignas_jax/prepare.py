@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.data import prepare_imagenet
 from bignas_jax.values import errors, schema
@@ -11,42 +13,35 @@ from bignas_jax.values import errors, schema
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Converts; returns how many images there are of each split."""
-  parser = cli.parser(
-    'prepare', 'Writes ImageNet as ArrayRecord files, without TensorFlow.'
-  )
-  path = pathlib.Path
-  parser.add_argument('--train', type=path, help='ILSVRC2012_img_train.tar')
-  parser.add_argument('--val', type=path, help='ILSVRC2012_img_val.tar')
-  parser.add_argument(
-    '--devkit', type=path, help='ILSVRC2012_devkit_t12.tar.gz'
-  )
-  parser.add_argument(
-    '--tfrecords', type=path, help="or a directory of TFDS's TFRecord files"
-  )
-  parser.add_argument('--out', type=path, required=True, help='a directory')
-  workers = cli.number(schema.Natural)
-  parser.add_argument(
-    '--workers', type=workers, default=4, help='files at once'
-  )
-  options = parser.parse_args(arguments)
-  if options.workers < 1:
-    raise errors.UserError('--workers', options.workers, 'a number >= 1')
-  tars = [options.train, options.val, options.devkit]
-  if options.tfrecords and not any(tars):
+  description = 'Writes ImageNet as ArrayRecord files, without TensorFlow.'
+  given = cli.parse('prepare', description, _define, arguments)
+  tars = [given.train, given.val, given.devkit]
+  if given.tfrecords and not any(tars):
     images = prepare_imagenet.from_tfrecords(
-      options.tfrecords, options.out, options.workers
+      given.tfrecords, given.out, given.workers
     )
-  elif all(tars) and not options.tfrecords:
-    images = prepare_imagenet.from_tars(
-      options.train, options.val, options.devkit, options.out
-    )
+  elif all(tars) and not given.tfrecords:
+    images = prepare_imagenet.from_tars(*tars, given.out)
   else:
     raise errors.UserError(
       '--tfrecords',
-      options.tfrecords and str(options.tfrecords),
+      given.tfrecords and str(given.tfrecords),
       'either this, or --train, --val and --devkit',
     )
-  return {'directory': str(options.out), 'images': images}
+  return {'directory': str(given.out), 'images': images}
+
+
+def _define(values: flags.FlagValues) -> None:
+  for name, words in (
+    ('train', 'ILSVRC2012_img_train.tar'),
+    ('val', 'ILSVRC2012_img_val.tar'),
+    ('devkit', 'ILSVRC2012_devkit_t12.tar.gz'),
+    ('tfrecords', "a directory of TFDS's TFRecord files, in place of these"),
+  ):
+    cli.path(values, name, words, make=pathlib.Path)
+  words = 'a directory'
+  cli.path(values, 'out', words, required=True, make=pathlib.Path)
+  cli.number(values, schema.Natural, 'workers', 4, 'files at once')
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from bignas_jax import cli
 from bignas_jax.reporting import report
 from bignas_jax.system import cluster
@@ -10,21 +12,21 @@ from bignas_jax.system import cluster
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Writes `report.html`; returns its path and the key results."""
-  parser = cli.parser(
+  given = cli.parse(
     'report',
     'Writes DIR/report.html from the files of a run: curves, accuracy against '
     'cost, calibration, children, config. One file, readable offline.',
+    _define,
+    arguments,
   )
-  parser.add_argument('--workdir', required=True, type=cli.path)
-  parser.add_argument(
-    '--latency_table',
-    type=cli.path,
-    metavar='FILE',
-    help='of benchmark table: also show accuracy against latency',
-  )
-  options = parser.parse_args(arguments)
   cluster.refuse('report')
-  return report.write(options.workdir, options.latency_table)
+  return report.write(given.workdir, given.latency_table)
+
+
+def _define(values: flags.FlagValues) -> None:
+  cli.path(values, 'workdir', 'of the run', required=True)
+  text = 'a file of benchmark table: also show accuracy against latency'
+  cli.path(values, 'latency_table', text)
 
 
 if __name__ == '__main__':

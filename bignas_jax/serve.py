@@ -1,6 +1,5 @@
 """python -m bignas_jax.serve: a child package behind HTTP."""
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
+from absl import flags
 from etils import epath
 
 from bignas_jax import cli
@@ -54,89 +54,75 @@ class _Served:
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Serves until it is told to stop; returns what was served, and where."""
-  options = _options(arguments)
-  child = str(options.child)
+  given = _given(arguments)
+  child = str(given.child)
   needed = 'litserve', 'onnxruntime', 'python_multipart'
   extras.load('--child', child, 'serve', *needed)
-  if storage.in_bucket(options.child):
+  if storage.in_bucket(given.child):
     allowed = 'a directory on this machine'
     raise errors.UserError('--child', child, allowed)
-  with _readable(options.child):
-    info = _info(options.child)
-  _check_free(options.host, options.port)
-  with _readable(options.child):
-    artifact = _artifact(options.child)
+  with _readable(given.child):
+    info = _info(given.child)
+  _check_free(given.host, given.port)
+  with _readable(given.child):
+    artifact = _artifact(given.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
   from bignas_jax.deploy import server as server_lib
 
   server = server_lib.server(
     str(artifact),
     info,
-    max_batch_size=options.max_batch,
-    batch_timeout=options.wait_ms / 1000,
+    max_batch_size=given.max_batch,
+    batch_timeout=given.wait_ms / 1000,
     max_pixels=_MAX_PIXELS,
-    origins=options.allow_origin,
+    origins=given.allow_origin,
   )
-  _check_free(options.host, options.port)  # exporting may have taken a while
+  _check_free(given.host, given.port)  # exporting may have taken a while
   _end_when_told()
-  console.say(f'http://{options.host}:{options.port}')
+  console.say(f'http://{given.host}:{given.port}')
   server.run(
-    host=options.host,
-    port=options.port,
+    host=given.host,
+    port=given.port,
     num_api_servers=1,
     log_level='warning',
     generate_client_file=False,
   )
-  return {'child': child, 'host': options.host, 'port': options.port}
+  return {'child': child, 'host': given.host, 'port': given.port}
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-  parser = cli.parser(
+def _given(arguments: Sequence[str]) -> Any:
+  """Returns the values of the flags."""
+  given = cli.parse(
     'serve',
     'Serves a child: POST /predict takes an image, GET /health answers when '
     'it is ready, GET / is a page to drop an image on.',
+    _define,
+    arguments,
   )
-  parser.add_argument(
-    '--child', required=True, type=cli.path, help='a child package'
-  )
-  parser.add_argument(
-    '--host',
-    choices=('127.0.0.1', '0.0.0.0', '::'),
-    default='127.0.0.1',
-    help='who may ask: this machine (the default), or anyone who reaches it',
-  )
-  parser.add_argument(
-    '--port',
-    type=cli.number(Annotated[int, schema.Meta(ge=1024, le=65535)]),
-    default=8000,
-    help='to listen on (default: 8000)',
-  )
-  parser.add_argument(
-    '--max_batch',
-    type=cli.number(schema.Natural),
-    default=32,
-    help='images that run together (default: 32)',
-  )
-  parser.add_argument(
-    '--wait_ms',
-    type=cli.number(Annotated[float, schema.Meta(ge=0, le=10_000)]),
-    default=2.0,
-    help='how long an image waits for others, milliseconds (default: 2)',
-  )
-  parser.add_argument(
-    '--allow_origin',
-    action='append',
-    default=[],
-    metavar='ORIGIN',
-    help='another site whose pages may ask, such as https://example.org, or * '
-    'for all (default: none); may be given several times',
-  )
-  options = parser.parse_args(arguments)
-  for origin in options.allow_origin:
+  for origin in given.allow_origin:
     if not re.fullmatch(r'\*|https?://[^/\s]+', origin):
       allowed = 'a scheme and a host, such as https://example.org, or *'
-      parser.error(f'--allow_origin: got {origin}; allowed: {allowed}')
-  return options
+      raise errors.UserError('--allow_origin', origin, allowed)
+  return given
+
+
+def _define(values: flags.FlagValues) -> None:
+  cli.path(values, 'child', 'a child package', required=True)
+  text = 'who may ask: this machine, or anyone who reaches it'
+  hosts = ['127.0.0.1', '0.0.0.0', '::']
+  flags.DEFINE_enum('host', hosts[0], hosts, text, flag_values=values)
+  port = Annotated[int, schema.Meta(ge=1024, le=65535)]
+  cli.number(values, port, 'port', 8000, 'to listen on')
+  text = 'images that run together'
+  cli.number(values, schema.Natural, 'max_batch', 32, text)
+  wait = Annotated[float, schema.Meta(ge=0, le=10_000)]
+  text = 'how long an image waits for others, milliseconds'
+  cli.number(values, wait, 'wait_ms', 2.0, text)
+  text = (
+    'another site whose pages may ask, such as https://example.org, or * for '
+    'all; may be given several times'
+  )
+  flags.DEFINE_multi_string('allow_origin', [], text, flag_values=values)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -4,7 +4,8 @@
     --config.data.directory=FOLDER
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. Also the place to start
-from for images of one's own: the space below is a literal.
+from for images of one's own: the space below is a literal. The variant
+configs/cifar10.py:quick trains one epoch.
 
 On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster
 (docs/performance.md); docs/results.md has what comes of it.
@@ -15,6 +16,7 @@ import dataclasses
 from bignas_jax.data.sources import Data
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 from bignas_jax.spaces.zoo import MNIST
 
@@ -29,8 +31,10 @@ SPACE = dataclasses.replace(
 )
 
 
-def get_config() -> Config:
-  batch_size, train_images, epochs = 128, 45_000, 12
+def get_config(variant: str = '') -> Config:
+  variant = config_lib.variant(variant, 'quick')
+  batch_size, train_images = 128, 45_000
+  epochs = 1 if variant == 'quick' else 12
   steps_per_epoch = train_images / batch_size
   return Config(
     space=SPACE,
@@ -54,7 +58,7 @@ def get_config() -> Config:
       decay_steps=epochs / 100 * steps_per_epoch,
     ),
     log_every=50,
-    eval_every=round(3 * steps_per_epoch),
+    eval_every=round(epochs / 4 * steps_per_epoch),
     checkpoint_every=round(steps_per_epoch),
     calibration=Calibration(images=2048, batch_size=256),
     search=Search(mutants=96, evaluations=160),

@@ -5,6 +5,9 @@
 
 IMAGENET is what `python -m bignas_jax.prepare` or TFDS wrote: ArrayRecord.
 
+  configs/imagenet.py:v5e   batch 1024, with the learning rate in proportion:
+                            for the 16 chips of a v5e 4x4
+
 arXiv:2003.11142, section 4. Sources of each value are named where the paper
 is silent: E: EfficientNet's, R: agreed on by reimplementations.
 """
@@ -12,11 +15,14 @@ is silent: E: EfficientNet's, R: agreed on by reimplementations.
 from bignas_jax.data.sources import Data
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 
 
-def get_config() -> Config:
-  batch_size, train_images, epochs = 4096, 1_281_167 - 10_000, 360  # R: epochs
+def get_config(variant: str = '') -> Config:
+  variant = config_lib.variant(variant, 'v5e')
+  batch_size = 1024 if variant == 'v5e' else 4096
+  train_images, epochs = 1_281_167 - 10_000, 360  # R: epochs
   steps_per_epoch = train_images / batch_size
   return Config(
     space='bignas',
@@ -54,7 +60,7 @@ def get_config() -> Config:
     log_every=100,
     eval_every=round(10 * steps_per_epoch),
     checkpoint_every=round(2 * steps_per_epoch),
-    eval_batch_size=4096,
-    calibration=Calibration(images=16_384, batch_size=4096),
+    eval_batch_size=batch_size,
+    calibration=Calibration(images=16_384, batch_size=batch_size),
     search=Search(mutants=512, evaluations=672),
   )

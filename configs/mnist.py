@@ -2,20 +2,34 @@
 
   make demo
 
-trains it, searches it, extracts a child and writes a report.
+trains it, searches it, extracts a child and writes a report. Variants:
+
+  configs/mnist.py:quick   a tenth of the steps: does it run at all?
+  configs/mnist.py:alone   one network by the same recipe, from random weights:
+
+  python -m bignas_jax.main --config=configs/mnist.py:alone \
+    --config.arch=runs/demo/children/best/child.json --workdir=runs/alone
+  python -m bignas_jax.extract --workdir=runs/alone \
+    --out=runs/alone/children/best
+
+`arch` is a child.json or a preset's name, which bring their space along; or,
+with --config.space=NAME, anything that --arch takes.
 """
 
 from bignas_jax.data.sources import Data
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.methods.optim import Optimizer
+from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 
 
-def get_config() -> Config:
+def get_config(variant: str = '') -> Config:
+  variant = config_lib.variant(variant, 'quick', 'alone')
   batch_size, train_images = 64, 3500
   steps_per_epoch = train_images / batch_size
   return Config(
-    space='mnist',
+    space='' if variant == 'alone' else 'mnist',
+    policy='alone' if variant == 'alone' else 'sandwich',
     data=Data(
       name='mnist5k',
       held_out=500,
@@ -23,7 +37,7 @@ def get_config() -> Config:
       mean=(0.13,),
       std=(0.31,),
     ),
-    steps=900,
+    steps=90 if variant == 'quick' else 900,
     batch_size=batch_size,
     rule=Rule(dropout=0.0),
     # The paper's epsilon, 1e-3, belongs to its batch of 4096: it damps small

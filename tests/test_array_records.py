@@ -23,11 +23,11 @@ from bignas_jax.data import (
   pipeline,
   prepare_imagenet,
   sources,
-  tf_examples,
 )
 from bignas_jax.values import errors
 from configs import imagenet
 
+encode = array_records.encode_example
 CLASSES = ('n01440764', 'n01443537', 'n15075141')
 IDS = (3, 1, 2)  # the devkit numbers them in another order
 TRAIN, VAL = 7, 2  # images a class
@@ -198,7 +198,7 @@ def tfrecords(tmp_path) -> pathlib.Path:
       for _ in range(4 + i):
         label = -1 if split == 'test' else number % 3
         records.append(
-          tf_examples.encode(f'{number}.JPEG', jpeg(number % 3, number), label)
+          encode(f'{number}.JPEG', jpeg(number % 3, number), label)
         )
         number += 1
       name = f'imagenet2012-{split}.tfrecord-{i:05}-of-{shards:05}'
@@ -293,13 +293,13 @@ def test_one_bad_record_is_damaged(tmp_path):
   name = array_records.shard('imagenet2012', 'train', 0, 1)
   path = tmp_path / name
   records = [
-    tf_examples.encode('a.JPEG', jpeg(0, 0), 0),
+    encode('a.JPEG', jpeg(0, 0), 0),
     b'\xff\xffno example',
-    tf_examples.encode('b.JPEG', jpeg(0, 1), 2),
-    tf_examples.encode('c.JPEG', jpeg(0, 2), -1),
-    tf_examples.encode('?.JPEG', jpeg(0, 3), 1).replace(b'?', b'\xff'),
-    tf_examples.encode('d.JPEG', jpeg(0, 4), 1),
-    tf_examples.encode('e.JPEG', jpeg(0, 5), 1),
+    encode('b.JPEG', jpeg(0, 1), 2),
+    encode('c.JPEG', jpeg(0, 2), -1),
+    encode('?.JPEG', jpeg(0, 3), 1).replace(b'?', b'\xff'),
+    encode('d.JPEG', jpeg(0, 4), 1),
+    encode('e.JPEG', jpeg(0, 5), 1),
   ]
   writer = array_record_module.ArrayRecordWriter(
     str(path), 'group_size:1,uncompressed'

@@ -12,7 +12,7 @@ import time
 import pytest
 import yaml
 
-from bignas_jax.runs import overrides
+from bignas_jax.runs import config_file
 from bignas_jax.values import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -408,5 +408,5 @@ def test_the_jobset_runs_what_is_here(jobset):
   assert environment == {'JAX_COORDINATOR_ADDRESS': 'auto'}
   assert module == 'bignas_jax.main'
   options = dict(argument.split('=', 1) for argument in arguments)
-  assert overrides.load(str(ROOT / options['--config']))
+  assert config_file.load(str(ROOT / options['--config']))
   assert options['--workdir'].startswith('gs://')

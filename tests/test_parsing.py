@@ -69,17 +69,26 @@ def test_any_text_is_a_value_or_one_line(kind, text):
     assert schema.convert(kind, found) == found
 
 
-def test_an_options_number_is_one_line_and_status_2(capsys):
-  parser = cli.parser('x', 'Is tried.')
-  parser.add_argument('--images', type=cli.number(schema.Natural))
-  parser.add_argument('--batch', type=cli.numbers(schema.Natural))
-  found = parser.parse_args(['--images=3', '--batch=1,8'])
-  assert (found.images, found.batch) == (3, [1, 8])
-  for option in ('--images=0', '--images=nan', '--batch=1,', '--batch=2.5'):
-    with pytest.raises(SystemExit) as ended:
-      parser.parse_args([option])
+def test_a_flags_number_is_one_line_and_status_2(capsys):
+  def define(values):
+    cli.number(values, schema.Natural, 'images', None, 'are tried')
+    cli.number(values, schema.Natural, 'batch', '1', 'are', several=True)
+
+  def command(arguments):
+    given = cli.parse('x', 'Is tried.', define, arguments)
+    return {'images': given.images, 'batch': given.batch}
+
+  assert command(['--images=3', '--batch=1,8']) == {
+    'images': 3,
+    'batch': [1, 8],
+  }
+  assert command([]) == {'images': None, 'batch': [1]}
+  for argument in ('--images=0', '--images=nan', '--batch=1,', '--batch=2.5'):
+    assert cli.status(command, [argument]) == 2
     told = capsys.readouterr().err
-    name = option.partition('=')[0]
-    assert ended.value.code == 2 and told.count('\n') == 1
-    assert f'argument {name}: got' in told
+    assert told.count('\n') == 1 and told.startswith(f'error: flag {argument}:')
     assert 'allowed: a whole number >= 1' in told
+  assert cli.status(command, ['--imagse=3']) == 2
+  assert 'Did you mean: images' in capsys.readouterr().err
+  assert cli.status(command, ['3']) == 2
+  assert 'only flags' in capsys.readouterr().err

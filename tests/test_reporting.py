@@ -24,8 +24,8 @@ from bignas_jax.reporting import (
 )
 from bignas_jax.reporting import report as report_lib
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_file
 from bignas_jax.runs import directory as directory_lib
-from bignas_jax.runs import overrides
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, latency, latency_tables, presets
@@ -33,7 +33,7 @@ from bignas_jax.system import files
 from bignas_jax.values import errors
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_CONFIG = overrides.load(str(_ROOT / 'configs' / 'mnist.py'))
+_CONFIG = config_file.load(str(_ROOT / 'configs' / 'mnist.py'))
 _CONFIG.steps = 600
 _SPACE = config_lib.space(_CONFIG)
 _BIGGEST = arch_lib.biggest(_SPACE)

@@ -10,16 +10,24 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from google.protobuf import (
+  descriptor_pb2,
+  descriptor_pool,
+  message,
+  message_factory,
+  text_format,
+)
 
-from bignas_jax.data import decode, tf_examples
+from bignas_jax.data import decode
 from bignas_jax.system import files
 from bignas_jax.values import errors
 
@@ -29,23 +37,86 @@ LABELS = 'label.labels.txt'
 _TEST = ('validation', 'test')
 
 
+# The part of TensorFlow's example.proto and feature.proto that is needed here.
+_PROTO = """
+name: "example.proto" package: "tensorflow" syntax: "proto3"
+message_type { name: "BytesList" field {
+  name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "Int64List" field {
+  name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type { name: "Feature"
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".tensorflow.BytesList" }
+  field { name: "int64_list" number: 3 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".tensorflow.Int64List" } }
+message_type { name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED
+    type: TYPE_MESSAGE type_name: ".tensorflow.Features.Entry" }
+  nested_type { name: "Entry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL
+      type: TYPE_MESSAGE type_name: ".tensorflow.Feature" } } }
+message_type { name: "Example" field {
+  name: "features" number: 1 label: LABEL_OPTIONAL
+  type: TYPE_MESSAGE type_name: ".tensorflow.Features" } }
+"""
+# A pool of its own: TensorFlow in the same process has the same names.
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(
+  _POOL.FindMessageTypeByName('tensorflow.Example')
+)
+
+
+def encode_example(file_name: str, image: bytes, label: int) -> bytes:
+  """Returns an example with the features that TFDS gives to ImageNet."""
+  example: Any = _Example()
+  feature = example.features.feature
+  feature['file_name'].bytes_list.value.append(file_name.encode())
+  feature['image'].bytes_list.value.append(image)
+  feature['label'].int64_list.value.append(label)
+  return example.SerializeToString(deterministic=True)
+
+
+def decode_example(record: bytes) -> tuple[str, bytes, int]:
+  """Returns file name (empty if there is none), encoded image and label.
+
+  Raises:
+    Damaged: the record is no example with an `image` and a `label`.
+  """
+  try:
+    example: Any = _Example.FromString(record)
+    feature = example.features.feature
+    image = feature['image'].bytes_list.value[0]
+    label = feature['label'].int64_list.value[0]
+  except (message.DecodeError, IndexError):
+    raise decode.Damaged(
+      'not a tf.train.Example with an image and a label'
+    ) from None
+  names = feature['file_name'].bytes_list.value
+  name = names[0].decode(errors='backslashreplace') if names else ''
+  return name, image, label
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource:
   """Images of a split, each read when it is asked for.
 
   Attributes:
-    records: all records of the split.
+    records: all records of the split, by their index.
     indices: indices of the records that belong to the source.
     classes: names of the classes.
     channels: 3 (RGB) or 1 (gray), whatever the stored image has.
     shards: name and number of images of each of the split's files.
+    decode: takes a record apart: file name, encoded image and label.
   """
 
-  records: ArrayRecordDataSource
+  records: Any
   indices: np.ndarray
   classes: tuple[str, ...]
   channels: int
   shards: tuple[tuple[str, int], ...]
+  decode: Callable[[Any], tuple[str, bytes, int]] = decode_example
 
   def __len__(self) -> int:
     return len(self.indices)
@@ -81,10 +152,10 @@ class RecordSource:
       Damaged: the record cannot be read, or has no image or no label.
     """
     try:
-      record = self.records[self.indices[index]]
+      record = self.records[int(self.indices[index])]
     except (OSError, RuntimeError) as error:  # other records may be readable
       raise decode.Damaged(str(error).partition(';')[0]) from None
-    return tf_examples.decode(record)
+    return self.decode(record)
 
 
 def shard(name: str, split: str, index: int, shards: int) -> str:

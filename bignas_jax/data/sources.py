@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from bignas_jax.data import array_records, decode, folders
+from bignas_jax.data import array_records, decode, folders, tfds_sets
 from bignas_jax.system import console
 from bignas_jax.values import errors, schema
 
@@ -42,9 +42,12 @@ class Data:
   `max_damaged`, `max_replaced`, `workers`, `worker` and `prefetch`.
 
   Attributes:
-    name: `mnist5k`, `image_folder` or `imagenet2012`.
+    name: `mnist5k`, `image_folder`, `imagenet2012`, or `tfds:NAME` (or
+      `tfds:NAME/CONFIG:VERSION`) of a set that TensorFlow Datasets has
+      prepared as ArrayRecord.
     directory: for image_folder, has `train/CLASS/*` and `test/CLASS/*` (or
-      `val`) inside it; for imagenet2012, has TFDS's ArrayRecord files.
+      `val`) inside it; for imagenet2012, has TFDS's ArrayRecord files; for
+      tfds, is TFDS's `data_dir`, by default `~/tensorflow_datasets`.
     held_out: number of training images set aside to select children by.
     augment: augmentation of training images: `affine` for digits, `crop`
       (random box and flip), `autoaugment` (crop, then policy v0),
@@ -66,7 +69,7 @@ class Data:
     prefetch: batches kept ready.
   """
 
-  name: Literal['imagenet2012', 'image_folder', 'mnist5k']
+  name: str
   directory: str = ''
   held_out: schema.Whole
   augment: Augment
@@ -180,18 +183,20 @@ def load(data: Data, channels: int) -> Splits:
     'mnist5k': _mnist5k,
     'image_folder': _image_folder,
     'imagenet2012': _imagenet2012,
+    'tfds': _tfds,
   }
   data = schema.check(data, 'data')
   _check(data, channels)
-  splits = readers[data.name](data, channels)
+  reader = readers.get(data.name.partition(':')[0])
+  if reader is None:
+    allowed = errors.one_of([*readers], data.name) + ' (as tfds:NAME)'
+    raise errors.UserError('data.name', data.name, allowed)
+  splits = reader(data, channels)
   names = splits.train.classes
   if len(names) < 2:
-    raise errors.UserError(
-      'data.directory',
-      data.directory,
-      f'at least two classes, not only {list(names)} (is there a '
-      'folder too many?)',
-    )
+    allowed = f'at least two classes, not only {list(names)} (is there a folder'
+    allowed += ' too many?)'
+    raise errors.UserError('data.directory', data.directory, allowed)
   return splits
 
 
@@ -209,17 +214,12 @@ def placed(data: Data, directory: str = '') -> Data:
   return dataclasses.replace(data, directory=path)
 
 
-def num_classes(splits: Splits) -> int:
-  """Returns the number of classes of the data; labels are smaller than this."""
-  return len(splits.train.classes)
-
-
 def check_classes(splits: Splits, classes: int) -> None:
   """Raises UserError if the space has fewer classes than the data.
 
   If the space has more, it prints a warning.
   """
-  needed = num_classes(splits)
+  needed = len(splits.train.classes)
   if classes < needed:
     raise errors.UserError(
       'space.classes', classes, f'at least {needed}, the classes of the data'
@@ -246,11 +246,8 @@ def _check(data: Data, channels: int) -> None:
 def _cut(data: Data, count: int) -> int:
   """Returns the number of training images that are not held out."""
   if data.held_out >= count:
-    raise errors.UserError(
-      'data.held_out',
-      data.held_out,
-      f'0 to {count - 1}, of {count} training images',
-    )
+    allowed = f'0 to {count - 1}, of {count} training images'
+    raise errors.UserError('data.held_out', data.held_out, allowed)
   return count - data.held_out
 
 
@@ -284,9 +281,12 @@ def _image_folder(data: Data, channels: int) -> Splits:
 
 
 def _imagenet2012(data: Data, channels: int) -> Splits:
-  return _held_out(
-    data, *array_records.read(data.directory, 'imagenet2012', channels)
-  )
+  found = array_records.read(data.directory, data.name, channels)
+  return _held_out(data, *found)
+
+
+def _tfds(data: Data, channels: int) -> Splits:
+  return _held_out(data, *tfds_sets.read(data.name, data.directory, channels))
 
 
 def _held_out(data: Data, train: Source, test: Source) -> Splits:

@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 import scipy.io
 
-from bignas_jax.data import tf_examples
+from bignas_jax.data import array_records
 from bignas_jax.values import errors
 
 # Errors of reading a file that is cut off, or is no tar file.
@@ -182,7 +182,7 @@ def read(
       image = file.read(member.size)
       if len(image) < member.size:
         raise EOFError(f'{member.name} is cut off')
-      yield tf_examples.encode(member.name, image, member.label)
+      yield array_records.encode_example(member.name, image, member.label)
 
 
 def _entries(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -24,6 +24,9 @@ from bignas_jax.supernet.evaluation import Calibration
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh
 from bignas_jax.values import errors, schema, structs
+
+# One annotation: ml_collections takes no bare union.
+SpaceOrName = Annotated[str | Space, 'a name, or a literal']
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -105,7 +108,7 @@ class Config:
     layout: the mesh of devices, and what is split over it; likewise.
   """
 
-  space: str | Space = ''
+  space: SpaceOrName = ''
   arch: str = ''
   init_from: str = ''
   init_sha256: str = ''
@@ -179,6 +182,22 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
+
+
+def variant(name: str, *allowed: str) -> str:
+  """Checks what `get_config` was given, as in `--config=FILE.py:NAME`.
+
+  Args:
+    name: of a variant of the config; '': none.
+    *allowed: names of all variants.
+
+  Raises:
+    UserError: there is no such variant.
+  """
+  if name and name not in allowed:
+    known = errors.one_of(allowed, name) if allowed else 'none'
+    raise errors.UserError('variant of the config', name, known)
+  return name
 
 
 def space(config: Config) -> Space:

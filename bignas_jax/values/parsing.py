@@ -1,14 +1,49 @@
-"""Values parsed from the text of command options and config overrides."""
+"""Values parsed from the text of flags and of config overrides."""
 
 import ast
 import warnings
 from typing import Any
+
+from absl import flags
 
 from bignas_jax.values import annotations, errors, schema
 
 # Errors of `literal_eval` for text that is no literal, or too large a one.
 _NO_LITERAL = ValueError, SyntaxError, TypeError, MemoryError, RecursionError
 _WORDS = {'true': True, 'false': False}
+
+
+class Parser(flags.ArgumentParser):
+  """What absl reads flags of an annotated type with.
+
+  Args:
+    kind: the annotation, such as `schema.Natural`.
+    several: whether the flag takes a list, such as `1,2,4`.
+  """
+
+  def __init__(self, kind: Any, several: bool = False):
+    self._kind, self._several = kind, several
+
+  def parse(self, argument: Any) -> Any:
+    """Returns the value of a text; a flag's default is a value already.
+
+    Raises:
+      ValueError: the text is no such value; says what is allowed.
+    """
+    if not isinstance(argument, str):
+      return argument
+    try:
+      if not self._several:
+        return value(self._kind, argument, '')
+      return [value(self._kind, part, '') for part in argument.split(',')]
+    except errors.UserError as error:
+      text = str(error).removeprefix(': ')
+      also = ', or several: 1,2,4' if self._several else ''
+      raise ValueError(text + also) from None
+
+  def flag_type(self) -> str:
+    """Returns what `--help` says of the type."""
+    return annotations.describe(self._kind)
 
 
 def value(kind: Any, text: str, field: str) -> Any:
