@@ -129,8 +129,10 @@ def text(
   required: bool = False,
 ) -> None:
   """Defines a flag that is text."""
-  flags.DEFINE_string(
-    *(name, default, words), flag_values=values, required=required
+  flags.DEFINE(
+    *(flags.ArgumentParser(), name, default, words),
+    flag_values=values,
+    required=required,
   )
 
 

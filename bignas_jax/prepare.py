@@ -21,7 +21,9 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
       given.tfrecords, given.out, given.workers
     )
   elif all(tars) and not given.tfrecords:
-    images = prepare_imagenet.from_tars(*tars, given.out)
+    images = prepare_imagenet.from_tars(
+      given.train, given.val, given.devkit, given.out
+    )
   else:
     raise errors.UserError(
       '--tfrecords',

@@ -98,10 +98,6 @@ def test_without_tensorflow_the_comparison_is_left_out(
 )
 def test_mistakes_are_one_line(folder, capsys, arguments, text):
   arguments = ['input', f'--directory={folder}', *arguments]
-  try:
-    status = cli.status(benchmark.main, arguments)
-  except SystemExit as ended:  # of an option that is not what it may be
-    status = ended.code
-  assert status == 2
+  assert cli.status(benchmark.main, arguments) == 2
   error = capsys.readouterr().err.strip()
   assert text in error and '\n' not in error

@@ -14,7 +14,7 @@ import sys
 import pytest
 import tiny
 
-from bignas_jax import report
+from bignas_jax import cli, report
 from bignas_jax.system import storage
 from bignas_jax.values import errors
 
@@ -208,9 +208,7 @@ def test_a_bucket_needs_its_extra(monkeypatch, capsys):
   monkeypatch.setattr(
     importlib.util, 'find_spec', lambda n: None if n == 'gcsfs' else find(n)
   )
-  with pytest.raises(SystemExit) as ended:
-    report.main(['--workdir=gs://bucket/run'])
-  assert ended.value.code == 2
+  assert cli.status(report.main, ['--workdir=gs://bucket/run']) == 2
   said = capsys.readouterr().err
   assert said.count('\n') == 1 and '.[gcs]' in said
 

@@ -163,10 +163,7 @@ def test_stablehlo_needs_nothing_of_ours(tmp_path):
 def run(capsys, *arguments):
   """Status, what is on stdout, lines on stderr."""
   capsys.readouterr()
-  try:
-    status = cli.status(export.main, arguments)
-  except SystemExit as done:
-    status = done.code
+  status = cli.status(export.main, arguments)
   captured = capsys.readouterr()
   return status, captured.out, captured.err.strip().splitlines()
 

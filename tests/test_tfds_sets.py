@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import tfds_sets
 import tiny
 
 from bignas_jax import cli, evaluate
-from bignas_jax.data import identity, sources
+from bignas_jax.data import decode, identity, sources
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.runs import config as config_lib
 from bignas_jax.training import loop
@@ -50,7 +49,7 @@ def test_images_labels_names_and_splits_are_the_sets(prepared):
   for split in splits.train, splits.held_out:
     for i in range(len(split)):
       image, label = split[i]
-      shown = np.asarray(image.pixels())
+      shown = decode.decode(image)
       found.append(shown.tobytes())
       assert shown.mean() // 80 == label, split.name(i)
   assert sorted(found) == wanted

@@ -108,7 +108,7 @@ class RecordSource:
     classes: names of the classes.
     channels: 3 (RGB) or 1 (gray), whatever the stored image has.
     shards: name and number of images of each of the split's files.
-    decode: takes a record apart: file name, encoded image and label.
+    parse: takes a record apart: file name, encoded image and label.
   """
 
   records: Any
@@ -116,7 +116,7 @@ class RecordSource:
   classes: tuple[str, ...]
   channels: int
   shards: tuple[tuple[str, int], ...]
-  decode: Callable[[Any], tuple[str, bytes, int]] = decode_example
+  parse: Callable[[Any], tuple[str, bytes, int]] = decode_example
 
   def __len__(self) -> int:
     return len(self.indices)
@@ -155,7 +155,7 @@ class RecordSource:
       record = self.records[int(self.indices[index])]
     except (OSError, RuntimeError) as error:  # other records may be readable
       raise decode.Damaged(str(error).partition(';')[0]) from None
-    return self.decode(record)
+    return self.parse(record)
 
 
 def shard(name: str, split: str, index: int, shards: int) -> str:

@@ -30,6 +30,13 @@ Augment = Literal[
   'randaugment',
 ]
 AUGMENTS = get_args(Augment)
+Name = Annotated[
+  str,
+  schema.Meta(
+    pattern='^(mnist5k|image_folder|imagenet2012|tfds:.+)$',
+    description='one of image_folder, imagenet2012, mnist5k, tfds:NAME',
+  ),
+]
 Worker = Literal['process', 'thread']
 WORKERS = get_args(Worker)
 
@@ -69,7 +76,7 @@ class Data:
     prefetch: batches kept ready.
   """
 
-  name: str
+  name: Name
   directory: str = ''
   held_out: schema.Whole
   augment: Augment
@@ -187,11 +194,7 @@ def load(data: Data, channels: int) -> Splits:
   }
   data = schema.check(data, 'data')
   _check(data, channels)
-  reader = readers.get(data.name.partition(':')[0])
-  if reader is None:
-    allowed = errors.one_of([*readers], data.name) + ' (as tfds:NAME)'
-    raise errors.UserError('data.name', data.name, allowed)
-  splits = reader(data, channels)
+  splits = readers[data.name.partition(':')[0]](data, channels)
   names = splits.train.classes
   if len(names) < 2:
     allowed = f'at least two classes, not only {list(names)} (is there a folder'

@@ -83,14 +83,12 @@ def _features(name: str, info: Any) -> tuple[str, str]:
     [key for key, one in info.features.items() if isinstance(one, kind)]
     for kind in kinds
   ]
-  given = info.supervised_keys or (None, None)
-  keys = [key for key, keys in zip(given, found, strict=True) if key in keys]
-  if len(keys) < 2:
-    keys = [each[0] for each in found if len(each) == 1]
-  if len(keys) < 2:
-    allowed = 'a set for image classification: with one image and its label'
-    raise errors.UserError('data.name', name, allowed)
-  return keys[0], keys[1]
+  images, labels = found
+  image, label = info.supervised_keys or (*images[:1], *labels[:1], None)[:2]
+  if image in images and label in labels:
+    return str(image), str(label)
+  allowed = 'a set for image classification: with an image and its label'
+  raise errors.UserError('data.name', name, allowed)
 
 
 def _source(

@@ -79,7 +79,9 @@ def load(path: str, *overrides: str) -> Config:
   values = flags.FlagValues()
   define(values, arguments)
   parse(values, arguments)
-  return values[NAME].value
+  found = values[NAME].value
+  assert isinstance(found, Config)  # `parse` has seen to it
+  return found
 
 
 def parse(

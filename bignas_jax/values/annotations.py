@@ -93,6 +93,8 @@ def describe(kind: Any, value: Any = None) -> str:
       the choice that was probably meant.
   """
   meta, kind = taken_apart(kind)
+  if meta is not None and meta.description:
+    return meta.description
   arguments, origin = typing.get_args(kind), typing.get_origin(kind)
   if origin is Literal:
     return errors.one_of(arguments, value)

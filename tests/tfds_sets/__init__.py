@@ -43,7 +43,8 @@ class Shades(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, images):
     for number in range(images):
       # Bytes are stored as they are; an array would need TensorFlow.
-      encoded = io.BytesIO(cv2.imencode('.png', pixels(number))[1].tobytes())
+      shown = pixels(number)[..., ::-1]  # OpenCV's order of channels
+      encoded = io.BytesIO(cv2.imencode('.png', shown)[1].tobytes())
       shade = number % 3
       yield number, {'picture': encoded, 'shade': shade, 'number': number}
 
