@@ -31,7 +31,8 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import model, network
 from bignas_jax.supernet.evaluation import Evaluator, Score
-from bignas_jax.system import console, mesh, storage
+from bignas_jax.system import console, storage
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors, schema
 
@@ -213,9 +214,9 @@ class Network:
   @functools.cached_property
   def _logits(self) -> Any:
     told, space = self.info['input'], self._child.space
-    where = mesh.mesh(jax.devices()[:1])
+    mesh = mesh_lib.create(jax.devices()[:1])
     mean, std = tuple(told['mean']), tuple(told['std'])
-    alone = model.Model(space=space, where=where, mean=mean, std=std)
+    alone = model.Model(space=space, mesh=mesh, mean=mean, std=std)
     net = network.Supernet(space)
 
     @jax.jit

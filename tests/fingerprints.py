@@ -24,7 +24,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import evaluation
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'fingerprints.json'
 CONFIGS = {
@@ -36,7 +36,7 @@ CONFIGS = {
 def of(name: str) -> dict[str, str]:
   """Returns the fingerprints of a config's programs, by the program's name."""
   config = CONFIGS[name]()
-  setup = config_lib.setup(config, mesh.mesh(jax.devices()[:4]))
+  setup = config_lib.setup(config, mesh_lib.create(jax.devices()[:4]))
   lowered = {
     program: lower()
     for program, lower in programs.lowering(

@@ -17,7 +17,8 @@ from bignas_jax import evaluate, search
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config, metrics
-from bignas_jax.system import cluster, mesh, process
+from bignas_jax.system import cluster, process
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
@@ -29,7 +30,7 @@ def state_of(workdir, config_, step=None):
     checkpoints_lib.Checkpoints(workdir),
   )
   shapes = jax.eval_shape(step_lib.init_state(setup))
-  like = mesh.described(setup.model.where, shapes, mesh.REPLICATED)
+  like = mesh_lib.described(setup.model.mesh, shapes, mesh_lib.REPLICATED)
   state = checkpoints.restore(step or checkpoints.latest(), like)
   checkpoints.close()
   return jax.device_get(state)

@@ -15,7 +15,7 @@ from bignas_jax.methods import programs
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch, counting, zoo
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 
 V3 = chips.CHIPS['v3']
@@ -107,7 +107,7 @@ def test_activations_by_hand():
 def test_the_state_and_a_copy_of_it_lie_beside_each_program():
   """A save copies the state; the next step may run before it is on the disk."""
   config = tiny.config(space=tiny.QUICK, ema_decay=0.5)
-  setup = config_lib.setup(config, mesh.mesh(jax.devices()[:2]))
+  setup = config_lib.setup(config, mesh_lib.create(jax.devices()[:2]))
   listed = programs.all_programs(setup)
   state, _ = listed[-1].arguments
   size = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
@@ -229,7 +229,7 @@ def test_a_program_is_compiled_once_for_a_topology(tmp_path, monkeypatch):
     compiler_reports, '_compile', lambda one: compiled.append(one) or found(2.0)
   )
   one, other = (jax.jit(lambda x, n=n: x + n).lower(1.0) for n in (1, 2))
-  small, big = (mesh.mesh(jax.devices()[:n]) for n in (1, 2))
+  small, big = (mesh_lib.create(jax.devices()[:n]) for n in (1, 2))
   assert compiler_reports.find('a', one, small) == found(2.0)
   kept = dataclasses.replace(found(2.0), kept=True)
   assert compiler_reports.find('b', one, small) == kept
@@ -262,12 +262,12 @@ def test_figures_are_kept(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('topology', ['v3:8x8', 'v5e:4x4', 'v5p:2x2x2'])
 def test_hosts_of_a_slice_have_each_row_of_a_batch_once(topology):
   """Whatever order the mesh has: in those of v5e and v5p, hosts take turns."""
-  for layout in None, mesh.Layout(axes=('a', 'b'), sizes=(2, -1)):
-    where = plan.mesh(topology, layout)
-    hosts = {device.process_index for device in where.devices.flat}
-    images = 4 * where.size
-    parts = [mesh.rows(where, images, host) for host in sorted(hosts)]
+  for layout in None, mesh_lib.Layout(axes=('a', 'b'), sizes=(2, -1)):
+    mesh = plan.topology_mesh(topology, layout)
+    hosts = {device.process_index for device in mesh.devices.flat}
+    images = 4 * mesh.size
+    parts = [mesh_lib.rows(mesh, images, host) for host in sorted(hosts)]
     assert sorted(itertools.chain(*parts)) == [*range(images)]
     assert len({len(part) for part in parts}) == 1
   # A part of a slice, for which JAX has no order.
-  assert mesh.mesh(list(where.devices.flat)[:3]).size == 3
+  assert mesh_lib.create(list(mesh.devices.flat)[:3]).size == 3

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from bignas_jax.runs import config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import evaluation, network
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 
 SPACE = tiny.SPACE
 CHILD = arch_lib.biggest(SPACE)
@@ -31,8 +31,8 @@ def images(seed: int, size: int = 16):
 
 @functools.cache
 def model(devices: int = 1):
-  where = mesh.mesh(jax.devices()[:devices])
-  return config.model(tiny.config(), where)
+  mesh = mesh_lib.create(jax.devices()[:devices])
+  return config.model(tiny.config(), mesh)
 
 
 @functools.cache

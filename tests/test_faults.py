@@ -23,22 +23,23 @@ from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config, rollbacks
 from bignas_jax.runs import directory as directory_lib
-from bignas_jax.system import digests, mesh
+from bignas_jax.system import digests
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 
 # Where the kills are aimed, in turn.
 PLACES = ('start', 'save', 'between', 'save')
 
 
-def strike(session, how, where, rng):
+def strike(session, how, mesh, rng):
   """Kills a process around some place; the phase that it was in, or None."""
-  if where == 'start':
+  if mesh == 'start':
     time.sleep(rng.uniform(0, 5))
   else:
     after = session.steps() + rng.randint(1, 8)
     if not session.wait_until(lambda: session.steps() >= after):
       return None
-  if where == 'save' and not session.wait_until(session.saving):
+  if mesh == 'save' and not session.wait_until(session.saving):
     return None
   time.sleep(rng.choice([0, rng.uniform(0, 0.05)]))
   saving = session.saving()
@@ -74,9 +75,9 @@ def under_kills(directory, kills, seed, steps, places=PLACES):
   reached = newest_whole(directory / 'run')
   while tally.total() < kills:
     how = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-    where = places[tally.total() % len(places)]
+    mesh = places[tally.total() % len(places)]
     session = sessions.Session(directory, steps)
-    phase = strike(session, how, where, rng)
+    phase = strike(session, how, mesh, rng)
     assert phase, f'over after {tally.total()} kills: {session.log()}'
     tally[how.name, phase] += 1
     now = newest_whole(directory / 'run')
@@ -95,9 +96,9 @@ def finish(directory, steps):
 
 def state_of(run, steps):
   config_ = dataclasses.replace(sessions.run_config(), steps=steps)
-  setup = config.setup(config_, mesh.mesh(jax.devices()[:1]))
+  setup = config.setup(config_, mesh_lib.create(jax.devices()[:1]))
   shapes = jax.eval_shape(step_lib.init_state(setup))
-  like = mesh.described(setup.model.where, shapes, mesh.REPLICATED)
+  like = mesh_lib.described(setup.model.mesh, shapes, mesh_lib.REPLICATED)
   checkpoints = checkpoints_lib.Checkpoints(run, 2, 5)
   state = checkpoints.restore(checkpoints.latest(), like)
   checkpoints.close()

@@ -20,7 +20,7 @@ from bignas_jax.methods import (
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 
 SPACE = tiny.LOOP
 
@@ -30,18 +30,18 @@ def ran(request):
   """The children of one step one after the other, and the update."""
   devices = request.param
   config, setup, compiled = test_programs._compiled(devices, space=SPACE)
-  where = setup.model.where
+  mesh = setup.model.mesh
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
-  state = mesh.put(where, state, mesh.REPLICATED)
-  batch = mesh.put(where, test_programs._batch(0), mesh.split(where))
+  state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
+  batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
   children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
   gradients, softmaxes, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
     if child.role not in programs.STATIC:
       indices = arch_lib.encode(SPACE, child.arch)
-      indices = mesh.put(where, indices, mesh.REPLICATED)
+      indices = mesh_lib.put(mesh, indices, mesh_lib.REPLICATED)
     gradients, softmax, measured = compiled[programs.key(child)](
       state.params, state.step, batch, indices, gradients, dict(softmaxes)
     )
@@ -84,8 +84,8 @@ def test_gradient_norm_is_that_of_the_childs_own_gradient(ran):
 def _own_gradient(role: str, **changes):
   """Gradients of a step's only child, and what is measured of it."""
   config = tiny.config(space=tiny.QUICK, **changes)
-  where = mesh.mesh(jax.devices()[:1])
-  setup = config_lib.setup(config, where)
+  mesh = mesh_lib.create(jax.devices()[:1])
+  setup = config_lib.setup(config, mesh)
   setup = dataclasses.replace(
     setup, rule=dataclasses.replace(setup.rule, edges=_BY_THE_LABEL)
   )
@@ -168,10 +168,10 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
     pytest.skip('one device says it')
   config = tiny.config(space=SPACE)
   config.rule.aggregate = 'mean'
-  where = mesh.mesh(jax.devices()[:1])
-  setup = config_lib.setup(config, where)
+  mesh = mesh_lib.create(jax.devices()[:1])
+  setup = config_lib.setup(config, mesh)
   first = programs.all_programs(setup)[0]
-  batch = mesh.put(where, test_programs._batch(0), mesh.split(where))
+  batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
   gradient, _, measured = first.function(
     params, np.int32(0), batch, None, None, {}
   )
@@ -190,7 +190,7 @@ def test_several_teachers_share_the_agreement():
   rule = loss_graph.Rule(edges=edges)
   eye = np.eye(3, dtype=np.float32)
   softmaxes = {'biggest': eye[[0, 1]], 'smallest': eye[[0, 0]]}
-  where = mesh.mesh(jax.devices()[:2])
+  mesh = mesh_lib.create(jax.devices()[:2])
 
   def measured(role):
     def run(logits, labels, softmaxes):
@@ -203,11 +203,11 @@ def test_several_teachers_share_the_agreement():
         logits=logits,
         labels=labels,
         softmaxes=softmaxes,
-        axes=where.axis_names,
+        axes=mesh.axis_names,
       )
 
-    split = mesh.split(where)
-    on_two = mesh.per_device(where, (split,) * 3, mesh.REPLICATED)(run)
+    split = mesh_lib.split(mesh)
+    on_two = mesh_lib.per_device(mesh, (split,) * 3, mesh_lib.REPLICATED)(run)
     return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), softmaxes)
 
   assert measured('smallest')['agreement'] == 1

@@ -11,7 +11,7 @@ from jax import lax
 
 from bignas_jax.supernet import batch_norm as batch_norm_lib
 from bignas_jax.supernet import depthwise, ops, slicing
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 
 PADDINGS = ('same', 'symmetric')
 
@@ -439,9 +439,9 @@ def test_given_statistics_are_used():
 @pytest.mark.parametrize('group', [1, 2, 4, 8, None])
 def test_statistics_over_devices_are_those_of_one(group):
   x, params, cotangent = norm_case()
-  layout = mesh.Layout(axes=('outer', 'inner'), sizes=(2, -1))
-  where = mesh.mesh(jax.devices()[:4], layout)
-  split, whole = mesh.split(where), mesh.REPLICATED
+  layout = mesh_lib.Layout(axes=('outer', 'inner'), sizes=(2, -1))
+  mesh = mesh_lib.create(jax.devices()[:4], layout)
+  split, whole = mesh_lib.split(mesh), mesh_lib.REPLICATED
 
   def run(pooling, x, params, cotangent):
     y, vjp, moments = jax.vjp(
@@ -454,12 +454,12 @@ def test_statistics_over_devices_are_those_of_one(group):
     return y, dx, dparams, moments
 
   def on_each(x, params, cotangent):
-    pooling = batch_norm_lib.Pooling(where.axis_names, group)
+    pooling = batch_norm_lib.Pooling(mesh.axis_names, group)
     y, dx, dparams, moments = run(pooling, x, params, cotangent)
-    return y, dx, lax.psum(dparams, where.axis_names), moments
+    return y, dx, lax.psum(dparams, mesh.axis_names), moments
 
-  mapped = mesh.per_device(
-    where, (split, whole, split), (split, split, whole, whole)
+  mapped = mesh_lib.per_device(
+    mesh, (split, whole, split), (split, split, whole, whole)
   )(on_each)
   expected = run(batch_norm_lib.Pooling(group_size=group), x, params, cotangent)
   assert_close(jax.jit(mapped)(x, params, cotangent), expected)

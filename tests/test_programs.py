@@ -16,7 +16,8 @@ from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
-from bignas_jax.system import mesh, xla
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import xla
 
 
 def _batch(step: int, size: int = 16):
@@ -28,12 +29,12 @@ def _batch(step: int, size: int = 16):
 
 
 # All that rules can say: whole or split, of parameters or of the optimiser.
-SHARDED = mesh.Layout(
+SHARDED = mesh_lib.Layout(
   axes=('replica', 'shard'),
   sizes=(2, -1),
   rules=(('bias', ''), ('kernel|opt_state', 'shard')),
 )
-LAYOUTS = {'row': mesh.Layout(), 'sharded': SHARDED}
+LAYOUTS = {'row': mesh_lib.Layout(), 'sharded': SHARDED}
 
 
 @functools.cache
@@ -41,8 +42,8 @@ def _compiled(
   devices: int, group: int = 0, layout: str = 'row', space=tiny.SPACE
 ):
   config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
-  where = mesh.mesh(jax.devices()[:devices], config.layout)
-  setup = config_lib.setup(config, where)
+  mesh = mesh_lib.create(jax.devices()[:devices], config.layout)
+  setup = config_lib.setup(config, mesh)
   return config, setup, programs.compile_all(programs.all_programs(setup))
 
 
@@ -60,14 +61,14 @@ def _perturbed(setup) -> step_lib.State:
 
 def _train(devices, steps, group=0, layout='row', space=tiny.SPACE):
   config, setup, compiled = _compiled(devices, group, layout, space)
-  where, policy = setup.model.where, config_lib.policy(config)
+  mesh, policy = setup.model.mesh, config_lib.policy(config)
   like = step_lib.described_state(setup)
-  state = jax.device_put(_perturbed(setup), mesh.places(like))
+  state = jax.device_put(_perturbed(setup), mesh_lib.places(like))
   for step in range(steps):
-    batch = mesh.put(where, _batch(step), mesh.split(where))
+    batch = mesh_lib.put(mesh, _batch(step), mesh_lib.split(mesh))
     children = policy(space, config.seed, step)
     state, _ = programs.step(setup, compiled, state, batch, children)
-  assert mesh.places(state) == mesh.places(like)
+  assert mesh_lib.places(state) == mesh_lib.places(like)
   return jax.device_get(state)
 
 
@@ -114,8 +115,8 @@ def test_step_is_one_update_from_the_defined_gradient():
   wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
 
   gradients, softmaxes = None, {}
-  where = setup.model.where
-  batch = mesh.put(where, _batch(0), mesh.split(where))
+  mesh = setup.model.mesh
+  batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
   for child in children:
     static = child.role in programs.STATIC
     indices = None if static else arch_lib.encode(tiny.SPACE, child.arch)
@@ -149,8 +150,8 @@ def test_random_children_compile_nothing_and_move_nothing():
   """200 of them, under a guard against transfers that no one asked for."""
   config, setup, compiled = _compiled(1)
   state = _perturbed(setup)
-  where = setup.model.where
-  batch = mesh.put(where, _batch(0), mesh.split(where))
+  mesh = setup.model.mesh
+  batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
   policy = config_lib.policy(config)
 
   def step(number, state):
@@ -200,7 +201,7 @@ def test_the_first_rule_that_matches_places_an_array():
   _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK_TWO)
   state = step_lib.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
-  stem, whole = spec.params['stem'], mesh.REPLICATED
+  stem, whole = spec.params['stem'], mesh_lib.REPLICATED
   assert stem['conv']['kernel'] == PartitionSpec(None, None, None, 'shard')
   assert stem['bn']['scale'] == stem['bn']['bias'] == whole
   slots = jax.tree_util.tree_leaves_with_path(spec.opt_state)

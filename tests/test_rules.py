@@ -20,7 +20,7 @@ from bignas_jax.methods.sampling import ROLES, Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
@@ -123,7 +123,7 @@ def test_what_is_accepted_is_what_can_run(policy):
 @functools.cache
 def _setup(resolutions):
   config = tiny.config(space=space_of(resolutions))
-  return config_lib.setup(config, mesh.mesh(jax.devices()[:1]))
+  return config_lib.setup(config, mesh_lib.create(jax.devices()[:1]))
 
 
 def setup_of(rule, roles, resolutions):
@@ -202,10 +202,10 @@ def _ran(setup, children):
   compiled['update'] = noting
   state = test_programs._perturbed(setup)
   params = jax.device_get(state.params)
-  where, batch = setup.model.where, test_programs._batch(0)
+  mesh, batch = setup.model.mesh, test_programs._batch(0)
   batch['image'] = batch['image'][:, : setup.model.image_size]
   batch['image'] = batch['image'][:, :, : setup.model.image_size]
-  there = mesh.put(where, batch, mesh.split(where))
+  there = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
   _, measured = programs.step(setup, compiled, state, there, children)
   return params, batch, gradients[0], jax.device_get(measured)
 

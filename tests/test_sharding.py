@@ -118,7 +118,7 @@ def test_rows_of_a_process_are_those_of_its_devices():
   assert mesh_lib.rows(turns, 8, 0) == [0, 1, 6, 7]
   assert mesh_lib.rows(turns, 8, 1) == [2, 3, 4, 5]
   assert mesh_lib.rows(mesh(1, 1, 0, 0), 4, 0) == [2, 3]
-  assert mesh_lib.rows(mesh_lib.mesh(), 8) == [*range(8)]
+  assert mesh_lib.rows(mesh_lib.create(), 8) == [*range(8)]
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_trained_run_takes_the_devices_that_can_share_its_batches(
   ]
   # Of four, all.
   monkeypatch.undo()
-  assert restore.load(run).model.where.size == 4
+  assert restore.load(run).model.mesh.size == 4
   assert 'devices' not in capsys.readouterr().err
 
 

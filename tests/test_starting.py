@@ -22,7 +22,8 @@ from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network, slicing
-from bignas_jax.system import mesh, stopping
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import stopping
 from bignas_jax.training import loop
 from bignas_jax.values import errors, structs
 
@@ -98,8 +99,8 @@ def test_a_step_is_that_of_a_plain_network():
   arch = arch_lib.to_json(ARCH)
   config = _resolved(space=tiny.QUICK, arch=arch, rule=rule)
   config.schedule.warmup_steps = 0
-  where = mesh.mesh(jax.devices()[:1])
-  setup = config_lib.setup(config, where)
+  mesh = mesh_lib.create(jax.devices()[:1])
+  setup = config_lib.setup(config, mesh)
   compiled = programs.compile_all(programs.all_programs(setup))
   state = jax.jit(step.init_state(setup))()
   draw = lambda leaf: 0.2 * jax.random.normal(jax.random.key(3), leaf.shape)  # noqa: E731
@@ -131,9 +132,9 @@ def test_a_step_is_that_of_a_plain_network():
     gradient,
   )
   batch = {'image': images, 'label': labels}
-  batch = mesh.put(where, batch, mesh.split(where))
+  batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
   children = config_lib.policy(config)(setup.model.space, 0, 0)
-  state = mesh.put(where, state, mesh.REPLICATED)
+  state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   after, measured = programs.step(setup, compiled, state, batch, children)
   of_child, of_update = measured
   assert float(of_update['lr']) == pytest.approx(rate)

@@ -21,7 +21,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, zoo
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, mbconv, network, slicing
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 
 MNIST = zoo.MNIST
 
@@ -416,10 +416,10 @@ def test_batch_statistics(forward, group):
   expected = [reference.child(space, arch, params, g)[0] for g in groups]
   networks.assert_close(logits, np.concatenate(expected), 1e-4)
 
-  where = mesh.mesh(jax.devices()[:4])
-  split, whole = mesh.split(where), mesh.REPLICATED
-  on_each = build(batch_norm.Pooling(where.axis_names, group))
-  mapped = mesh.per_device(where, (split, whole), (split, whole))(on_each)
+  mesh = mesh_lib.create(jax.devices()[:4])
+  split, whole = mesh_lib.split(mesh), mesh_lib.REPLICATED
+  on_each = build(batch_norm.Pooling(mesh.axis_names, group))
+  mapped = mesh_lib.per_device(mesh, (split, whole), (split, whole))(on_each)
   spread, spread_found = jax.jit(mapped)(images, indices)
   networks.assert_close(spread, logits, 1e-4)
   networks.assert_close(spread_found, found, 1e-4)

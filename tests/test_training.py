@@ -12,7 +12,8 @@ from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
 from bignas_jax.supernet import evaluation
-from bignas_jax.system import mesh, stopping
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import stopping
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
@@ -99,17 +100,17 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
   class Killed(Exception):
     pass
 
-  put, calls = mesh.put, []
+  put, calls = mesh_lib.put, []
 
-  def dies(where, tree, spec):
+  def dies(mesh, tree, spec):
     if isinstance(tree, dict) and len(tree.get('label', ())) == 16:
       calls.append(1)
       if len(calls) == 4:  # step 3; the last checkpoint is that of step 2
         raise Killed
-    return put(where, tree, spec)
+    return put(mesh, tree, spec)
 
   with monkeypatch.context() as patch:
-    patch.setattr(mesh, 'put', dies)
+    patch.setattr(mesh_lib, 'put', dies)
     with pytest.raises(Killed):
       loop.train(_config(), tmp_path)
   result = loop.train(_config(), tmp_path)
@@ -168,8 +169,8 @@ def test_only_parameters_are_read_for_use(whole):
   workdir, _ = whole
   state = _state(workdir, _config())
   like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-  where = mesh.mesh()
-  like = mesh.described(where, like.params, mesh.REPLICATED)
+  mesh = mesh_lib.create()
+  like = mesh_lib.described(mesh, like.params, mesh_lib.REPLICATED)
   step, params = checkpoints_lib.restore_params(workdir, like, 'params')
   assert step == 6
   chex.assert_trees_all_equal(jax.device_get(params), state.params)

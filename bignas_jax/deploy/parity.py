@@ -11,7 +11,8 @@ from bignas_jax.data import pipeline
 from bignas_jax.data.identity import Opened
 from bignas_jax.deploy.package import Child
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import mesh, xla
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import xla
 
 _BATCH = 100  # images
 
@@ -42,7 +43,7 @@ def samples(
   """
   model = _model(child)
   net = model.net(child.arch)
-  options = xla.compiler_options(mesh.platform(model.where))
+  options = xla.compiler_options(mesh_lib.platform(model.mesh))
 
   def evaluate(variables, pixels):
     images = model.images(pixels, child.arch.resolution)
@@ -78,7 +79,7 @@ def _model(child: Child) -> Model:
   given = child.info['input']
   return Model(
     space=child.space,
-    where=mesh.mesh(jax.devices()[:1]),
+    mesh=mesh_lib.create(jax.devices()[:1]),
     mean=tuple(given['mean']),
     std=tuple(given['std']),
   )

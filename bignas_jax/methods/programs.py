@@ -22,7 +22,8 @@ from bignas_jax.methods.step import Setup, State, Tree
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.system import mesh, xla
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
 
 
@@ -57,19 +58,17 @@ def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
 
 def all_programs(setup: Setup) -> list[Program]:
   """Every program that any step of the run can need, the update last."""
-  where = setup.model.where
+  mesh = setup.model.mesh
   state, batch = step_lib.described_state(setup), _described_batch(setup)
   gradients = _described_gradients(setup, state)
   one = arch_lib.encode(setup.model.space, arch_lib.biggest(setup.model.space))
-  indices = mesh.described(where, one, REPLICATED)
+  indices = mesh_lib.described(mesh, one, REPLICATED)
   softmax = _described_softmax(setup)
   programs = []
   if _starts(setup):
-    places = mesh.places(gradients)
+    places = mesh_lib.places(gradients)
     start = step_lib.start(gradients)
-    programs.append(
-      Program(START, _jitted(START, start, (), where, places), ())
-    )
+    programs.append(Program(START, _jitted(START, start, (), mesh, places), ()))
   for name, role, resolution, arch in _in_order(setup):
     arguments = (
       state.params,
@@ -80,10 +79,10 @@ def all_programs(setup: Setup) -> list[Program]:
       dict.fromkeys(loss_graph.teachers_of(setup.rule, role), softmax),
     )
     function = step_lib.child(setup, role, resolution, arch)
-    function = _jitted(name, function, 4, where)
+    function = _jitted(name, function, 4, mesh)
     programs.append(Program(name, function, arguments))
-  places = mesh.places(state), None
-  last = _jitted(UPDATE, step_lib.update(setup), 0, where, places)
+  places = mesh_lib.places(state), None
+  last = _jitted(UPDATE, step_lib.update(setup), 0, mesh, places)
   return [*programs, Program(UPDATE, last, (state, gradients))]
 
 
@@ -115,38 +114,38 @@ def _described_batch(setup: Setup) -> Tree:
   images = jax.ShapeDtypeStruct((batch, size, size, channels), 'uint8')
   labels = jax.ShapeDtypeStruct((batch,), 'int32')
   tree = {'image': images, 'label': labels}
-  return mesh.described(model.where, tree, mesh.split(model.where))
+  return mesh_lib.described(model.mesh, tree, mesh_lib.split(model.mesh))
 
 
 def _described_gradients(setup: Setup, state: State) -> Tree:
   """One after the other for each device, along the first axis."""
-  where = setup.model.where
-  return mesh.described(
-    where,
+  mesh = setup.model.mesh
+  return mesh_lib.described(
+    mesh,
     jax.tree.map(
       lambda p: jax.ShapeDtypeStruct(
-        (where.size * p.shape[0], *p.shape[1:]), p.dtype
+        (mesh.size * p.shape[0], *p.shape[1:]), p.dtype
       ),
       state.params,
     ),
-    mesh.split(where),
+    mesh_lib.split(mesh),
   )
 
 
 def _described_softmax(setup: Setup) -> Tree:
-  where, classes = setup.model.where, setup.model.space.classes
+  mesh, classes = setup.model.mesh, setup.model.space.classes
   softmax = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
-  return mesh.described(where, softmax, mesh.split(where))
+  return mesh_lib.described(mesh, softmax, mesh_lib.split(mesh))
 
 
-def _jitted(name: str, function: Callable, donated, where: Mesh, out=None):
+def _jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
   """Compiled under this name, which profiles show."""
   function.__name__ = name.replace('@', '_')
   return jax.jit(
     function,
     donate_argnums=donated,
     out_shardings=out,
-    compiler_options=xla.compiler_options(mesh.platform(where)),
+    compiler_options=xla.compiler_options(mesh_lib.platform(mesh)),
   )
 
 
@@ -184,7 +183,7 @@ def step(
     The state after the step, and the metrics of each child and, last, of the
     update.
   """
-  space, where = setup.model.space, setup.model.where
+  space, mesh = setup.model.space, setup.model.mesh
   gradients = compiled[START]() if START in compiled else None
   softmaxes, metrics = {}, []
   for one in children:
@@ -193,7 +192,7 @@ def step(
       assert one.arch == STATIC[one.role](space), f'another child is {one.role}'
     else:
       indices = arch_lib.encode(space, one.arch)
-      indices = mesh.put(where, indices, REPLICATED)
+      indices = mesh_lib.put(mesh, indices, REPLICATED)
     teachers = loss_graph.teachers_of(setup.rule, one.role)
     gradients, softmax, measured = compiled[key(one)](
       state.params,

@@ -18,7 +18,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import network, slicing
 from bignas_jax.supernet.branches import Through
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
 
 Tree = Any
@@ -78,7 +78,7 @@ def init_state(setup: Setup) -> Callable[..., State]:
 def described_state(setup: Setup) -> State:
   """Shapes and shardings of the state."""
   shapes = jax.eval_shape(init_state(setup))
-  return mesh.described_by(setup.placement, setup.model.where, shapes)
+  return mesh_lib.described_by(setup.placement, setup.model.mesh, shapes)
 
 
 def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
@@ -97,8 +97,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     device, along the first axis. `softmaxes` are those of its teachers.
   """
   model, rule = setup.model, setup.rule
-  net, devices = model.net(arch), model.where.size
-  axes, split = model.where.axis_names, mesh.split(model.where)
+  net, devices = model.net(arch), model.mesh.size
+  axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   gives_softmax = role in loss_graph.teachers(rule)
   factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
@@ -154,8 +154,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     softmax = jax.nn.softmax(logits) if gives_softmax else None
     return gradients, softmax, metrics
 
-  return mesh.per_device(
-    model.where,
+  return mesh_lib.per_device(
+    model.mesh,
     (REPLICATED, REPLICATED, split, REPLICATED, split, split),
     (split, split, REPLICATED),
   )(run)

@@ -54,17 +54,17 @@ def directory() -> epath.Path:
   """Returns the directory of reports, in JAX's cache or in the user's."""
   named = jax.config.values['jax_compilation_cache_dir']
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  where = named or os.path.join(home, 'bignas_jax')
-  return epath.Path(where).expanduser() / 'figures'
+  place = named or os.path.join(home, 'bignas_jax')
+  return epath.Path(place).expanduser() / 'figures'
 
 
-def find(name: str, lowered: Any, where: Mesh) -> Figures:
+def find(name: str, lowered: Any, mesh: Mesh) -> Figures:
   """Returns the report on a program lowered for a mesh, and prints a summary.
 
   The report is read from disk if it is there. Otherwise the program is compiled
   and its report is written to disk.
   """
-  key = _key(lowered, where)
+  key = _key(lowered, mesh)
   path = directory() / f'{key}.json'
   if path.exists():
     there = files.read_json(path) | {'kept': True}
@@ -77,9 +77,9 @@ def find(name: str, lowered: Any, where: Mesh) -> Figures:
   return found
 
 
-def _key(lowered: Any, where: Mesh) -> str:
+def _key(lowered: Any, mesh: Mesh) -> str:
   """Returns a digest of everything that determines the compiler's report."""
-  devices = [(str(d), d.device_kind) for d in where.devices.flat]
+  devices = [(str(d), d.device_kind) for d in mesh.devices.flat]
   versions = jax.__version__, metadata.version('libtpu')
   form = [field.name for field in dataclasses.fields(Figures)]
   asked = *versions, form, _OPTIONS, devices, lowered.as_text()

@@ -9,14 +9,15 @@ import numpy as np
 from bignas_jax.deploy import stablehlo
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.perf.workloads import Piece
-from bignas_jax.system import mesh, xla
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import xla
 from bignas_jax.values import errors
 
 
 def check(topology: str) -> None:
   """Raises UserError if the topology is unknown or libtpu is missing."""
   chips.of(topology)
-  plan.mesh(topology)
+  plan.topology_mesh(topology)
 
 
 def milliseconds(
@@ -34,18 +35,20 @@ def milliseconds(
     UserError: the topology is unknown, or the batch does not fit the memory.
   """
   chip = chips.of(topology)
-  where = mesh.mesh(list(plan.mesh(topology).devices.flat[:1]))
+  mesh = mesh_lib.create(list(plan.topology_mesh(topology).devices.flat[:1]))
 
   def lower(piece: Piece):
     images = jax.ShapeDtypeStruct((batch, *piece.shape), np.float32)
-    arguments = mesh.described(where, (piece.params, images), mesh.REPLICATED)
+    arguments = mesh_lib.described(
+      mesh, (piece.params, images), mesh_lib.REPLICATED
+    )
     run = functools.partial(piece.run, stablehlo.Jax())
     return jax.jit(run).lower(*arguments)
 
   with xla.programs_not_kept():
     found = xla.compile_all(
       {name: functools.partial(lower, piece) for name, piece in pieces.items()},
-      lambda name, lowered: compiler_reports.find(name, lowered, where),
+      lambda name, lowered: compiler_reports.find(name, lowered, mesh),
     )
   for one in found.values():
     if one.peak_bytes is None:

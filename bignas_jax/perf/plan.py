@@ -50,14 +50,14 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   Raises:
     UserError: the topology is unknown, or its devices cannot share the batch.
   """
-  chip, where = chips.of(topology), mesh(topology, config.layout)
-  compiled = _compile(config, where)
+  chip, mesh = chips.of(topology), topology_mesh(topology, config.layout)
+  compiled = _compile(config, mesh)
   fits = all(_fits(one, chip) for one in compiled.values())
   seconds = estimates.seconds(config, chip, compiled) if fits else {}
   step = estimates.step_seconds(config, seconds)
   result = {
     'topology': topology,
-    'devices': where.size,
+    'devices': mesh.size,
     'batch_size': config.batch_size,
     'programs': [
       {
@@ -80,11 +80,11 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   }
   if not fits:
     worst = max(compiled, key=lambda name: _memory(compiled[name]))
-    result['largest_batch_size'] = _largest(config, chip, where, worst)
+    result['largest_batch_size'] = _largest(config, chip, mesh, worst)
   return result
 
 
-def mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
+def topology_mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
   """Returns the mesh of a pod that is only described, on a machine without it.
 
   Raises:
@@ -103,17 +103,17 @@ def mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
     else:
       allowed = f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})'
     raise errors.UserError('--topology', topology, allowed) from None
-  return mesh_lib.mesh(described.devices, layout)
+  return mesh_lib.create(described.devices, layout)
 
 
-def _compile(config: Config, where: Mesh, only: str = '') -> dict[str, Figures]:
+def _compile(config: Config, mesh: Mesh, only: str = '') -> dict[str, Figures]:
   """Returns reports on a step's programs, with what lies beside in memory."""
-  listed = programs.all_programs(config_lib.setup(config, where))
+  listed = programs.all_programs(config_lib.setup(config, mesh))
   beside = _bystanders(listed)
   lower = programs.lowering([p for p in listed if only in ('', p.name)])
   with xla.programs_not_kept():
     found = xla.compile_all(
-      lower, lambda name, lowered: compiler_reports.find(name, lowered, where)
+      lower, lambda name, lowered: compiler_reports.find(name, lowered, mesh)
     )
   return {
     p.name: _beside(found[p.name], beside[p.name])
@@ -161,7 +161,7 @@ def _fits(one: Figures, chip: chips.Chip) -> bool:
   return _memory(one) <= chip.hbm_bytes
 
 
-def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
+def _largest(config: Config, chip: chips.Chip, mesh: Mesh, name: str) -> int:
   """Returns the largest batch with which the most demanding program fits, or 0.
 
   Memory grows linearly with images once there are several. The batch is halved
@@ -170,18 +170,18 @@ def _largest(config: Config, chip: chips.Chip, where: Mesh, name: str) -> int:
   """
 
   def smaller(images: int) -> Config:
-    return dataclasses.replace(config, batch_size=images * where.size)
+    return dataclasses.replace(config, batch_size=images * mesh.size)
 
   def peak(images: int) -> int | None:
-    one = _compile(smaller(images), where, only=name)[name]
+    one = _compile(smaller(images), mesh, only=name)[name]
     return one.peak_bytes if _fits(one, chip) else None
 
   possible = [
     images
-    for images in range(1, config.batch_size // where.size)
-    if mesh_lib.can_share(config_lib.batches(smaller(images)), where.size)
+    for images in range(1, config.batch_size // mesh.size)
+    if mesh_lib.can_share(config_lib.batches(smaller(images)), mesh.size)
   ]
-  return where.size * _aim(peak, chip.hbm_bytes, possible)
+  return mesh.size * _aim(peak, chip.hbm_bytes, possible)
 
 
 def _aim(

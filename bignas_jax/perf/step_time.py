@@ -22,7 +22,8 @@ from bignas_jax.spaces import arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import console, mesh, xla
+from bignas_jax.system import console, xla
+from bignas_jax.system import mesh as mesh_lib
 
 
 def step(
@@ -113,7 +114,7 @@ def describe(
   return step_lib.Setup(
     model=Model(
       space=space,
-      where=mesh.mesh(devices),
+      mesh=mesh_lib.create(devices),
       mean=(0.5,) * space.channels,
       std=(0.25,) * space.channels,
       dtype=jnp.dtype(dtype),
@@ -129,7 +130,7 @@ def describe(
 def first_state(setup: step_lib.Setup) -> step_lib.State:
   """Returns the state of step 0, replicated on the run's devices."""
   init = jax.jit(step_lib.init_state(setup))
-  return mesh.put(setup.model.where, init(), mesh.REPLICATED)
+  return mesh_lib.put(setup.model.mesh, init(), mesh_lib.REPLICATED)
 
 
 def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
@@ -141,8 +142,8 @@ def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
     'image': rng.integers(0, 256, shape, np.uint8),
     'label': rng.integers(0, space.classes, shape[0]).astype(np.int32),
   }
-  where = setup.model.where
-  return mesh.put(where, batch, mesh.split(where))
+  mesh = setup.model.mesh
+  return mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
 
 
 def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
@@ -166,7 +167,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
       logits, batch['label']
     ).mean()
 
-  options = xla.compiler_options(mesh.platform(setup.model.where))
+  options = xla.compiler_options(mesh_lib.platform(setup.model.mesh))
   run = jax.jit(jax.grad(loss), compiler_options=options)
   run = run.lower(own, images).compile()
   return lambda: run(own, images)

@@ -22,7 +22,7 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.strategies.problem import Search
 from bignas_jax.supernet.evaluation import Calibration
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import mesh
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors, schema, structs
 
 # One annotation: ml_collections takes no bare union.
@@ -138,7 +138,7 @@ class Config:
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
   profile: Profile = dataclasses.field(default_factory=Profile)
-  layout: mesh.Layout = dataclasses.field(default_factory=mesh.Layout)
+  layout: mesh_lib.Layout = dataclasses.field(default_factory=mesh_lib.Layout)
 
 
 # Of `arch` and `init_from`, the space in full and a digest say all; of the
@@ -165,8 +165,8 @@ def check(config: Config) -> Config:
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, structs.get(config, field), allowed)
-  mesh.check(config.layout)
-  mesh.check_batches(batches(config), devices=1)
+  mesh_lib.check(config.layout)
+  mesh_lib.check_batches(batches(config), devices=1)
   loss_graph.check(config.rule, roles(config))
   return config
 
@@ -222,24 +222,26 @@ def roles(config: Config) -> tuple[str, ...]:
   return sampling.roles(policy(config), space(config))
 
 
-def batches(config: Config) -> list[mesh.Batch]:
+def batches(config: Config) -> list[mesh_lib.Batch]:
   """Returns what the devices of a run share: a step's batch, then the others.
 
   Evaluation is given its statistics, and asks for no groups of images.
   """
   group = config.bn_group_size
   return [
-    mesh.Batch('batch_size', config.batch_size, group),
-    mesh.Batch('calibration.batch_size', config.calibration.batch_size, group),
-    mesh.Batch('eval_batch_size', config.eval_batch_size),
+    mesh_lib.Batch('batch_size', config.batch_size, group),
+    mesh_lib.Batch(
+      'calibration.batch_size', config.calibration.batch_size, group
+    ),
+    mesh_lib.Batch('eval_batch_size', config.eval_batch_size),
   ]
 
 
-def model(config: Config, where: Mesh) -> Model:
+def model(config: Config, mesh: Mesh) -> Model:
   """The supernet on a mesh, whatever batches its devices can share."""
   return Model(
     space=space(config),
-    where=where,
+    mesh=mesh,
     mean=config.data.mean,
     std=config.data.std,
     dtype=jnp.dtype(config.dtype),
@@ -249,22 +251,22 @@ def model(config: Config, where: Mesh) -> Model:
   )
 
 
-def setup(config: Config, where: Mesh | None = None) -> step.Setup:
+def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
   """What a run's programs depend on.
 
   Args:
     config: of the run.
-    where: a mesh; None: of all devices.
+    mesh: a mesh; None: of all devices.
 
   Raises:
     UserError: its devices cannot share one of the run's batches.
   """
-  if where is None:
-    where = mesh.mesh(layout=config.layout)
-  mesh.check_batches(batches(config), where.size)
+  if mesh is None:
+    mesh = mesh_lib.create(layout=config.layout)
+  mesh_lib.check_batches(batches(config), mesh.size)
   learning_rate = schedules.create(config.schedule, config.steps)
   return step.Setup(
-    model=model(config, where),
+    model=model(config, mesh),
     rule=loss_graph.among(config.rule, roles(config)),
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,

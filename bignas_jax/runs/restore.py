@@ -15,7 +15,8 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.supernet import network
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import cluster, console, mesh, xla
+from bignas_jax.system import cluster, console, xla
+from bignas_jax.system import mesh as mesh_lib
 
 
 class Run(NamedTuple):
@@ -48,18 +49,18 @@ def _mesh(config: Config) -> Mesh:
   _, *used = config_lib.batches(config)
   devices = jax.devices()
   if jax.process_count() > 1:
-    mesh.check_batches(used, len(devices))
-    return mesh.mesh()
-  mesh.check_batches(used, devices=1)
+    mesh_lib.check_batches(used, len(devices))
+    return mesh_lib.create()
+  mesh_lib.check_batches(used, devices=1)
   number = next(
-    n for n in range(len(devices), 0, -1) if mesh.can_share(used, n)
+    n for n in range(len(devices), 0, -1) if mesh_lib.can_share(used, n)
   )
   if number < len(devices):
     sizes = ' and '.join(f'{one.field} {one.images}' for one in used)
     console.say(
       f'using {number} of {len(devices)} devices: more cannot share {sizes}'
     )
-  return mesh.mesh(devices[:number])
+  return mesh_lib.create(devices[:number])
 
 
 def _data(
@@ -89,8 +90,8 @@ def load(workdir: epath.Path, data: str = '') -> Run:
   splits, identity = cluster.each(lambda: _data(config, workdir))
   xla.keep_programs(workdir / 'compiled')
   model = config_lib.model(config, _mesh(config))
-  like = mesh.described(
-    model.where, network.shapes(model.space), mesh.REPLICATED
+  like = mesh_lib.described(
+    model.mesh, network.shapes(model.space), mesh_lib.REPLICATED
   )
   name = 'ema' if config.ema_decay > 0 else 'params'
   step, params = checkpoints.restore_params(workdir, like, name)

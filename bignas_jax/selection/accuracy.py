@@ -14,7 +14,8 @@ from bignas_jax.selection import extraction
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import evaluation
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import cluster, mesh, xla
+from bignas_jax.system import cluster, xla
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
@@ -40,7 +41,7 @@ def evaluate_child(
   opened = identity.of_child(info, data, split)
   model = Model(
     space=child.space,
-    where=mesh.mesh(jax.devices()[:1]),
+    mesh=mesh_lib.create(jax.devices()[:1]),
     mean=tuple(info['input']['mean']),
     std=tuple(info['input']['std']),
     image_size=info['input']['image_size'],

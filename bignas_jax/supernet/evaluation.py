@@ -21,7 +21,8 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import network, slicing
 from bignas_jax.supernet.model import Model
-from bignas_jax.system import mesh, xla
+from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
 from bignas_jax.values import schema
 
@@ -74,9 +75,9 @@ class Evaluator:
     self._net = model.net(arch)
     self._programs: dict[tuple[str, int], Callable] = {}
     self._calibration = [
-      mesh.spread(model.where, {'image': b['image']}) for b in calibration
+      mesh_lib.spread(model.mesh, {'image': b['image']}) for b in calibration
     ]
-    self._like, self.split = on_devices(model.where, split)
+    self._like, self.split = on_devices(model.mesh, split)
 
   def score(self, params: Tree, arch: Arch) -> Score:
     """Top-1 and top-5 of a child with its own statistics.
@@ -113,8 +114,8 @@ class Evaluator:
   def _indices(self, arch: Arch) -> Tree:
     if self._arch is not None:
       return None
-    return mesh.put(
-      self._model.where, arch_lib.encode(self._model.space, arch), REPLICATED
+    return mesh_lib.put(
+      self._model.mesh, arch_lib.encode(self._model.space, arch), REPLICATED
     )
 
   def _program(self, kind: str, resolution: int) -> Callable:
@@ -135,12 +136,12 @@ class Evaluator:
     )
 
   def _lower(self, kind: str, resolution: int) -> Any:
-    space, where = self._net.space, self._model.where
+    space, mesh = self._net.space, self._model.mesh
     params = network.shapes(space)
     stats = slicing.norm_shapes(params, ('mean', 'var'))
-    params, stats = mesh.described(where, (params, stats), REPLICATED)
+    params, stats = mesh_lib.described(mesh, (params, stats), REPLICATED)
     indices = self._indices(arch_lib.biggest(space))
-    split = mesh.split(where)
+    split = mesh_lib.split(mesh)
     if kind == 'moments':
       function, specs = self._moments, (REPLICATED, split, REPLICATED)
       arguments, out = (params, self._calibration[0], indices), REPLICATED
@@ -150,8 +151,8 @@ class Evaluator:
       arguments = (params, stats, self._like, indices)
     run = functools.partial(function, resolution)
     return jax.jit(
-      mesh.per_device(where, specs, out)(run),
-      compiler_options=xla.compiler_options(mesh.platform(where)),
+      mesh_lib.per_device(mesh, specs, out)(run),
+      compiler_options=xla.compiler_options(mesh_lib.platform(mesh)),
     ).lower(*arguments)
 
   def _moments(self, resolution, params, batch, indices):
@@ -168,12 +169,12 @@ class Evaluator:
 
 
 def on_devices(
-  where: Mesh, split: Sequence[Tree]
+  mesh: Mesh, split: Sequence[Tree]
 ) -> tuple[Tree, Iterable[Tree]]:
   """Batches split over a mesh: kept there, or read again for each child.
 
   Args:
-    where: the mesh.
+    mesh: the mesh.
     split: batches of one shape, at least one.
 
   Returns:
@@ -182,21 +183,21 @@ def on_devices(
   """
   batches = iter(split)
   first = next(batches)
-  like = mesh.described(where, first, mesh.split(where))
+  like = mesh_lib.described(mesh, first, mesh_lib.split(mesh))
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(first)) * len(split)
-  if size / where.size > _KEPT_BYTES:
-    return like, _Streamed(where, split)
+  if size / mesh.size > _KEPT_BYTES:
+    return like, _Streamed(mesh, split)
   every = itertools.chain([first], batches)
-  return like, [mesh.spread(where, batch) for batch in every]
+  return like, [mesh_lib.spread(mesh, batch) for batch in every]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Streamed:
-  where: Mesh
+  mesh: Mesh
   batches: Sequence[Tree]
 
   def __iter__(self) -> Iterator[Tree]:
-    return (mesh.spread(self.where, batch) for batch in self.batches)
+    return (mesh_lib.spread(self.mesh, batch) for batch in self.batches)
 
 
 @jax.jit

@@ -20,7 +20,7 @@ class Model:
 
   Attributes:
     space: space whose children can be built.
-    where: mesh of devices.
+    mesh: mesh of devices.
     mean: mean per channel of pixels in 0..1.
     std: standard deviation per channel of pixels in 0..1.
     dtype: dtype of activations.
@@ -33,7 +33,7 @@ class Model:
   """
 
   space: Space
-  where: Mesh
+  mesh: Mesh
   mean: tuple[float, ...]
   std: tuple[float, ...]
   dtype: Any = jnp.float32
@@ -49,7 +49,7 @@ class Model:
   def net(self, arch: Arch | None = None) -> network.Supernet:
     """Returns the supernet, or a child of it as a network of its own."""
     space = self.space if arch is None else arch_lib.pin(self.space, arch)
-    pooling = batch_norm.Pooling(self.where.axis_names, self.bn_group_size)
+    pooling = batch_norm.Pooling(self.mesh.axis_names, self.bn_group_size)
     recompute = self.recompute or arch is None
     return network.Supernet(space, self.dtype, pooling, recompute)
 
@@ -61,7 +61,7 @@ class Model:
   def image_keys(self, seed: int, step: jax.Array, local: int) -> jax.Array:
     """Returns a key per image of this device, by place in the whole batch."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    first = lax.axis_index(self.where.axis_names) * local
+    first = lax.axis_index(self.mesh.axis_names) * local
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(
       first + jnp.arange(local)
     )

@@ -58,7 +58,7 @@ def _compiles(pattern: str) -> bool:
   return True
 
 
-def mesh(devices: Sequence[Any] | None = None, layout: Layout | None = None):
+def create(devices: Sequence[Any] | None = None, layout: Layout | None = None):
   """Returns a mesh in the device order that JAX knows as fast for collectives.
 
   Devices of several hosts may alternate in that order; `rows` returns which
@@ -133,17 +133,17 @@ def can_share(batches: Sequence[Batch], devices: int) -> bool:
   return True
 
 
-def split(where: Mesh) -> PartitionSpec:
+def split(mesh: Mesh) -> PartitionSpec:
   """Returns the spec that splits the first dimension over all devices."""
-  return PartitionSpec(where.axis_names)
+  return PartitionSpec(mesh.axis_names)
 
 
-def platform(where: Mesh) -> str:
+def platform(mesh: Mesh) -> str:
   """Returns the platform of a mesh's devices: `cpu`, `gpu` or `tpu`."""
-  return where.devices.flat[0].platform
+  return mesh.devices.flat[0].platform
 
 
-def per_device(where: Mesh, in_specs, out_specs) -> Callable:
+def per_device(mesh: Mesh, in_specs, out_specs) -> Callable:
   """Returns a decorator for functions that each device runs on its own part.
 
   Inside such a function, the gradients of replicated arguments cover only this
@@ -152,38 +152,38 @@ def per_device(where: Mesh, in_specs, out_specs) -> Callable:
   """
   return functools.partial(
     jax.shard_map,
-    mesh=where,
+    mesh=mesh,
     in_specs=in_specs,
     out_specs=out_specs,
     check_vma=False,
   )
 
 
-def described(where: Mesh, tree, spec: PartitionSpec):
+def described(mesh: Mesh, tree, spec: PartitionSpec):
   """Returns shapes with one sharding, to compile before any array exists."""
-  return jax.tree.map(lambda leaf: _placed(where, leaf, spec), tree)
+  return jax.tree.map(lambda leaf: _placed(mesh, leaf, spec), tree)
 
 
-def described_by(rules: Sequence[tuple[str, str]], where: Mesh, tree):
+def described_by(rules: Sequence[tuple[str, str]], mesh: Mesh, tree):
   """Returns shapes with the shardings that `Layout.rules` give."""
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return _placed(where, leaf, _by_rule(rules, where, name, leaf.shape))
+    return _placed(mesh, leaf, _by_rule(rules, mesh, name, leaf.shape))
 
   return jax.tree.map_with_path(place, tree)
 
 
-def _placed(where: Mesh, leaf, spec: PartitionSpec):
-  place = NamedSharding(where, spec)
+def _placed(mesh: Mesh, leaf, spec: PartitionSpec):
+  place = NamedSharding(mesh, spec)
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
-def _by_rule(rules, where: Mesh, name: str, shape) -> PartitionSpec:
+def _by_rule(rules, mesh: Mesh, name: str, shape) -> PartitionSpec:
   axis = next((axis for pattern, axis in rules if re.search(pattern, name)), '')
   if not axis:
     return REPLICATED
-  divided = [i for i, n in enumerate(shape) if n and n % where.shape[axis] == 0]
+  divided = [i for i, n in enumerate(shape) if n and n % mesh.shape[axis] == 0]
   if not divided:
     return REPLICATED
   longest = max(divided, key=lambda i: shape[i])
@@ -195,33 +195,33 @@ def places(described):
   return jax.tree.map(lambda leaf: leaf.sharding, described)
 
 
-def whole(where: Mesh, tree):
+def whole(mesh: Mesh, tree):
   """Returns a tree of arrays, each of them whole on every device.
 
   An array that is placed so already is not copied.
   """
-  return jax.device_put(tree, NamedSharding(where, REPLICATED))
+  return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
-def spread(where: Mesh, tree):
+def spread(mesh: Mesh, tree):
   """Returns a batch split over the mesh, given whole to every process."""
-  placed = NamedSharding(where, split(where))
+  placed = NamedSharding(mesh, split(mesh))
   return jax.tree.map(
     lambda a: jax.make_array_from_callback(a.shape, placed, a.__getitem__),
     jax.tree.map(np.asarray, tree),
   )
 
 
-def rows(where: Mesh, images: int, process: int | None = None) -> list[int]:
+def rows(mesh: Mesh, images: int, process: int | None = None) -> list[int]:
   """Returns, in ascending order, the batch rows on the devices of one process.
 
   Args:
-    where: the mesh, over which the batch is split.
+    mesh: the mesh, over which the batch is split.
     images: rows of the batch.
     process: index of the process; None: this one.
   """
   number = jax.process_index() if process is None else process
-  places = NamedSharding(where, split(where)).devices_indices_map((images,))
+  places = NamedSharding(mesh, split(mesh)).devices_indices_map((images,))
   return sorted(
     row
     for device, (part,) in places.items()
@@ -230,15 +230,15 @@ def rows(where: Mesh, images: int, process: int | None = None) -> list[int]:
   )
 
 
-def put(where: Mesh, tree, spec: PartitionSpec):
+def put(mesh: Mesh, tree, spec: PartitionSpec):
   """Returns global arrays made from each process's host arrays.
 
   Args:
-    where: the mesh.
+    mesh: the mesh.
     tree: host arrays; those of a batch have this process's `rows` only.
     spec: how the global arrays are split.
   """
-  placed = NamedSharding(where, spec)
+  placed = NamedSharding(mesh, spec)
   return jax.tree.map(
     lambda a: jax.make_array_from_process_local_data(placed, np.asarray(a)),
     tree,

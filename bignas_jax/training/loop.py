@@ -23,7 +23,8 @@ from bignas_jax.runs import directory, metrics, run_card, warm_start
 from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.runs.config import Config
 from bignas_jax.supernet import evaluation
-from bignas_jax.system import cluster, console, mesh, process, stopping, xla
+from bignas_jax.system import cluster, console, process, stopping, xla
+from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import monitor, recovery
 from bignas_jax.training.divergence import Diverged
 from bignas_jax.values import errors
@@ -107,7 +108,7 @@ class _Run:
       batch_size=config.batch_size,
       resolution=setup.model.image_size,
       seed=config.seed,
-      rows=mesh.rows(setup.model.where, config.batch_size),
+      rows=mesh_lib.rows(setup.model.mesh, config.batch_size),
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
@@ -171,7 +172,7 @@ class _Run:
 
   def steps(self, state, checkpoints, writer, stop):
     """All steps that are left; the state and the last evaluation."""
-    config, where, course = self.config, self.setup.model.where, self.course
+    config, mesh, course = self.config, self.setup.model.mesh, self.course
     start, compiled = int(state.step), self.compiled
     assert compiled is not None
     if stop.due():
@@ -188,7 +189,7 @@ class _Run:
 
     if recovery.owes_evaluation(config, self.workdir, start):
       evaluated(start, state)
-    values, split, saved = {}, mesh.split(where), start
+    values, split, saved = {}, mesh_lib.split(mesh), start
     stream = course.stream(self.batches, start)
     with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
@@ -197,7 +198,7 @@ class _Run:
           draw, batch = watch.next(stream)
           children = self.policy(self.setup.model.space, config.seed, draw)
           assert tuple(one.role for one in children) == self.setup.roles
-          batch = mesh.put(where, batch, split)
+          batch = mesh_lib.put(mesh, batch, split)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
           )
@@ -233,7 +234,7 @@ class _Run:
       Stopped: a signal came. A run that goes on evaluates first.
     """
     params = state.params if state.ema is None else state.ema
-    params = mesh.whole(self.setup.model.where, params)
+    params = mesh_lib.whole(self.setup.model.mesh, params)
     space, values = self.setup.model.space, {}
     fixed = programs.evaluated(self.setup.roles)
     with stop.raising() as check:
@@ -265,8 +266,8 @@ def restore_or_init(
     return checkpoints.restore(step, like)
   init = step_lib.init_state(setup)
   given = cluster.each(weights)
-  given = mesh.put(setup.model.where, given, mesh.REPLICATED)
-  return jax.jit(init, out_shardings=mesh.places(like))(given)
+  given = mesh_lib.put(setup.model.mesh, given, mesh_lib.REPLICATED)
+  return jax.jit(init, out_shardings=mesh_lib.places(like))(given)
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
