@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bignas_jax.supernet import branches as branches_lib
-from bignas_jax.supernet.branches import Branch, Through
+from bignas_jax.supernet.accumulator import Accumulator
+from bignas_jax.supernet.branches import Branch
 
 SIZES = 2, 4, 6
 STACK = 3
@@ -46,11 +47,11 @@ def both_ways(function, params, sums):
   """Results, and cotangents of parameters, probe and input."""
 
   def run(params, probe, x):
-    y, seen, through = function(Through(params, probe), x)
-    return (y, through), seen
+    y, seen, accumulator = function(Accumulator(params, probe), x)
+    return (y, accumulator), seen
 
   (y, _), back, seen = jax.vjp(run, params, jnp.float32(0), X, has_aux=True)
-  return y, seen, *back((DY, Through(sums, jnp.float32(7))))
+  return y, seen, *back((DY, Accumulator(sums, jnp.float32(7))))
 
 
 def plain(size, turns, params, x):
@@ -81,8 +82,8 @@ def assert_is_plain(found, size, turns, params, sums):
 def test_a_switch_is_the_chosen_branch(chosen):
   run = jax.jit(
     lambda chosen: both_ways(
-      lambda through, x: branches_lib.switch(
-        chosen, BRANCHES, through, x, CONSTANT
+      lambda accumulator, x: branches_lib.switch(
+        chosen, BRANCHES, accumulator, x, CONSTANT
       ),
       first_of(PARAMS),
       first_of(SUMS),
@@ -100,8 +101,10 @@ def test_a_switch_is_the_chosen_branch(chosen):
 def test_a_chain_is_the_chosen_branch_as_often(chosen, turns):
   @jax.jit
   def run(chosen, turns):
-    def function(through, x):
-      return branches_lib.chain(chosen, BRANCHES, turns, through, x, CONSTANT)
+    def function(accumulator, x):
+      return branches_lib.chain(
+        chosen, BRANCHES, turns, accumulator, x, CONSTANT
+      )
 
     return both_ways(function, PARAMS, SUMS)
 
@@ -111,8 +114,8 @@ def test_a_chain_is_the_chosen_branch_as_often(chosen, turns):
 
 
 def test_one_branch_needs_no_choice():
-  def function(through, x):
-    return branches_lib.switch(0, BRANCHES[-1:], through, x, CONSTANT)
+  def function(accumulator, x):
+    return branches_lib.switch(0, BRANCHES[-1:], accumulator, x, CONSTANT)
 
   program = jax.jit(
     lambda: both_ways(function, first_of(PARAMS), first_of(SUMS))
@@ -130,9 +133,9 @@ def test_sums_are_added_to_in_place():
   params = {'w': jnp.ones((STACK, wide))}
 
   def run(params, sums, chosen, turns):
-    def function(through, x):
+    def function(accumulator, x):
       sizes = [branch(size) for size in (wide // 2, wide)]
-      return branches_lib.chain(chosen, sizes, turns, through, x, CONSTANT)
+      return branches_lib.chain(chosen, sizes, turns, accumulator, x, CONSTANT)
 
     return both_ways(function, params, sums)[2]
 
@@ -150,8 +153,8 @@ def test_branches_not_taken_compute_nothing():
   """Nothing is moved ahead of the loops, of which one alone turns."""
 
   def run(chosen):
-    def function(through, x):
-      return branches_lib.switch(chosen, BRANCHES, through, x, CONSTANT)
+    def function(accumulator, x):
+      return branches_lib.switch(chosen, BRANCHES, accumulator, x, CONSTANT)
 
     return both_ways(function, first_of(PARAMS), first_of(SUMS))
 
@@ -168,9 +171,9 @@ def test_a_branch_is_told_what_it_remembered():
     told.append(known)
     return compute(params, x, constants, known, turn)
 
-  def function(through, x):
+  def function(accumulator, x):
     one = branch(6)._replace(compute=tell)
-    return branches_lib.switch(0, [one], through, x, CONSTANT)
+    return branches_lib.switch(0, [one], accumulator, x, CONSTANT)
 
   both_ways(function, first_of(PARAMS), first_of(SUMS))
   assert told[0] is None
@@ -189,9 +192,11 @@ def test_each_block_of_a_chain_is_told_its_own(chosen):
 
   @jax.jit
   def run(chosen):
-    def function(through, x):
+    def function(accumulator, x):
       branches = [one._replace(compute=check) for one in BRANCHES]
-      return branches_lib.chain(chosen, branches, None, through, x, CONSTANT)
+      return branches_lib.chain(
+        chosen, branches, None, accumulator, x, CONSTANT
+      )
 
     return both_ways(function, PARAMS, SUMS)
 
@@ -202,11 +207,13 @@ def test_each_block_of_a_chain_is_told_its_own(chosen):
 @pytest.mark.parametrize('blocks', [1, STACK])
 def test_what_is_remembered_is_not_differentiated(blocks):
   def total(x, weight):
-    through = Through(PARAMS if blocks > 1 else first_of(PARAMS), 0.0)
+    accumulator = Accumulator(PARAMS if blocks > 1 else first_of(PARAMS), 0.0)
     if blocks > 1:
-      y, seen, _ = branches_lib.chain(1, BRANCHES, None, through, x, CONSTANT)
+      y, seen, _ = branches_lib.chain(
+        1, BRANCHES, None, accumulator, x, CONSTANT
+      )
     else:
-      y, seen, _ = branches_lib.switch(1, BRANCHES, through, x, CONSTANT)
+      y, seen, _ = branches_lib.switch(1, BRANCHES, accumulator, x, CONSTANT)
     return y.sum() + weight * seen['h'].sum()
 
   grads = [jax.grad(total)(X, weight) for weight in (0.0, 1.0)]
@@ -219,7 +226,7 @@ def test_what_is_recalled_is_not_computed_but_differentiated():
   known = jnp.full((2, 2), 7.0)
 
   def total(known, *operands):
-    return branches_lib.recall(jnp.matmul, known, *operands).sum()
+    return branches_lib.reuse(jnp.matmul, known, *operands).sum()
 
   arguments = known, x, kernel
   value, grads = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments)

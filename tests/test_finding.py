@@ -60,7 +60,7 @@ def table(tmp_path_factory):
   """Latencies at 32 pixels alone."""
   path = epath.Path(tmp_path_factory.mktemp('table') / 'table.json')
   about = {'runtime': 'jax', 'batch': 1, 'device': 'a clock', 'versions': {}}
-  parts = latency.all_parts(SPACE, (32,))
+  parts = latency.all_layers(SPACE, (32,))
   times = {part: 0.1 * part.width_out for part in parts}
   latency_tables.save(
     path, SPACE, (32,), about | {'estimate': False}, times, latency.Fit()

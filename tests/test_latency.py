@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, latency, latency_tables, zoo
+from bignas_jax.spaces.layers import layers
 from bignas_jax.values import errors
 
 SPACES = list(zoo.SPACES.values())
@@ -45,7 +46,7 @@ def every_child(space):
 
 def measured(space, resolutions, seed=0):
   rng = np.random.default_rng(seed)
-  found = latency.all_parts(space, resolutions)
+  found = latency.all_layers(space, resolutions)
   return dict(zip(found, rng.uniform(0.1, 9, len(found)).tolist(), strict=True))
 
 
@@ -57,73 +58,68 @@ def write(path, space=tiny.SPACE, resolutions=None, fit=FIT, seed=0):
 
 
 @hypothesis.given(with_arch)
-def test_every_part_of_every_child_is_listed(space_and_arch):
+def test_every_layer_of_every_child_is_listed(space_and_arch):
   space, arch = space_and_arch
-  listed = latency.all_parts(space, [arch.resolution])
-  assert set(latency.parts(space, arch)) <= set(listed)
+  listed = latency.all_layers(space, [arch.resolution])
+  assert set(latency.measured(space, arch)) <= set(listed)
 
 
 @hypothesis.given(with_arch)
-def test_parts_are_the_rows_that_are_counted(space_and_arch):
-  """The same blocks, with the same outputs, as `counting` knows them."""
+def test_layers_follow_each_other(space_and_arch):
+  """Each takes what the one before it makes; costs and pictures agree."""
   space, arch = space_and_arch
-  found = latency.parts(space, arch)
-  rows = counting.rows(space, arch)
-  assert len(found) == len(rows)
-  for part, after, row in zip(found[:-1], found[1:], rows[:-1], strict=True):
-    stage, _, block = row.name.partition('.')
-    assert (after.size, part.width_out) == (row.resolution, row.width)
-    assert stage == (f'stage{part.stage}' if part.stage else 'stem')
-    assert part.first == (block in ('', 'block1'))
+  walk = layers(space, arch)
+  assert [layer.name for layer in walk] == [
+    row.name for row in counting.rows(space, arch)
+  ]
+  for before, after in itertools.pairwise(walk):
+    assert (after.size_in, after.width_in) == (
+      before.size_out,
+      before.width_out,
+    )
+  blocks = [layer for layer in walk if layer.is_block]
+  assert len(blocks) == len(walk) - 2 == sum(arch.depth)
+  for layer in blocks:
+    stride = layer.of(space).stride if layer.block == 0 else 1
+    assert layer.size_out == math.ceil(layer.size_in / stride)
+    i = layer.stage - 1
+    assert layer.width_out == arch.width[i + 1]
+    choices = layer.kernel_size, layer.expand_ratio
+    assert choices == (arch.kernel_size[i], arch.expand_ratio[i])
+  assert walk[0].size_in == arch.resolution
+  assert (walk[0].width_in, walk[-1].width_out) == (
+    space.channels,
+    arch.width[-1],
+  )
 
 
 @pytest.mark.parametrize('space', [tiny.SPACE, tiny.QUICK])
-def test_no_part_is_listed_that_no_child_has(space):
+def test_no_layer_is_listed_that_no_child_has(space):
   used = {
-    part for arch in every_child(space) for part in latency.parts(space, arch)
+    layer
+    for arch in every_child(space)
+    for layer in latency.measured(space, arch)
   }
-  listed = latency.all_parts(space, space.resolution)
+  listed = latency.all_layers(space, space.resolution)
   assert set(listed) == used and len(listed) == len(used)
 
 
 @pytest.mark.parametrize('space', SPACES, ids=lambda s: s.name)
-def test_names_tell_parts_apart(space):
-  found = latency.all_parts(space, space.resolution)
-  assert len({latency.name(space, part) for part in found}) == len(found)
+def test_names_tell_layers_apart(space):
+  found = latency.all_layers(space, space.resolution)
+  assert len({latency.name(layer) for layer in found}) == len(found)
 
 
-def test_a_prediction_is_the_sum_of_its_parts(tmp_path):
+def test_a_prediction_is_the_sum_of_its_layers(tmp_path):
   space = zoo.MNIST
   ms = write(tmp_path / 'table.json', space)
   table = latency_tables.load(epath.Path(tmp_path / 'table.json'), space)
   rng = np.random.default_rng(1)
   for _ in range(50):
     arch = arch_lib.sample(space, rng)
-    parts = latency.parts(space, arch)
-    entries = [FIT.part_ms + FIT.scale * ms[part] for part in parts]
+    walk = latency.measured(space, arch)
+    entries = [FIT.part_ms + FIT.scale * ms[layer] for layer in walk]
     assert table.predict(arch) == FIT.network_ms + math.fsum(entries)
-
-
-@pytest.mark.parametrize('seed', range(20))
-def test_the_ends_of_a_space_are_those_of_all_children(tmp_path, seed):
-  stage = tiny.SPACE.stages[0]
-  space = dataclasses.replace(
-    tiny.SPACE,
-    stem_width=(8, 16),
-    stages=(
-      stage,
-      dataclasses.replace(
-        stage, stride=1, depth=(1, 2, 3), kernel_size=(3,), expand_ratio=(2, 3)
-      ),
-    ),
-  )
-  write(tmp_path / 'table.json', space, seed=seed)
-  table = latency_tables.load(epath.Path(tmp_path / 'table.json'), space)
-  all_ms = [table.predict(arch) for arch in every_child(space)]
-  for ends, pick in ((table.least(), min), (table.most(), max)):
-    ms, arch = ends
-    assert ms == pytest.approx(pick(all_ms), rel=1e-12)
-    assert ms == table.predict(arch) and arch_lib.contains(space, arch)
 
 
 def test_a_file_gives_back_what_was_written(tmp_path):
@@ -133,7 +129,7 @@ def test_a_file_gives_back_what_was_written(tmp_path):
   assert (table.resolutions, table.about) == ((8, 12), ABOUT)
   assert not table.estimate
   fields, resolutions = latency_tables.read(path, tiny.SPACE)
-  assert latency_tables.known(fields, tiny.SPACE, resolutions) == ms
+  assert latency_tables.milliseconds(fields, tiny.SPACE, resolutions) == ms
 
 
 def refused(path, space=tiny.SPACE) -> str:

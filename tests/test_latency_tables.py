@@ -61,7 +61,7 @@ def test_parts_one_after_the_other_are_the_child(name):
   arch = arch_lib.biggest(space)
   child = workloads.of_child(space, arch)
   weights = blocks_of(child, arch)
-  parts = [workloads.of_part(space, p) for p in latency.parts(space, arch)]
+  parts = [workloads.of_layer(space, p) for p in latency.measured(space, arch)]
   library = stablehlo.Jax()
 
   def whole(images):
@@ -108,8 +108,6 @@ def test_what_adds_up_is_predicted(tmp_path):
     assert table.predict(arch) == row['predicted_ms']
     child = weights({0: workloads.of_child(SPACE, arch)})[0]
     assert row['measured_ms'] == child
-  ends = table.least(), table.most()
-  assert (result['least_ms'], result['most_ms']) == (ends[0][0], ends[1][0])
   kept = json.loads(path.read_text())['evaluation']
   assert kept['median_error'] == result['median_error']
 
@@ -295,7 +293,7 @@ def test_another_file_in_the_place_of_what_is_kept(tmp_path, capsys, text):
 @pytest.mark.parametrize('name', ['jax', 'onnx'])
 def test_a_runtime_computes_each_piece(name):
   arch = arch_lib.smallest(SPACE)
-  wanted = workloads.of_parts(SPACE, latency.parts(SPACE, arch)[:2])
+  wanted = workloads.of_layers(SPACE, latency.measured(SPACE, arch)[:2])
   wanted['child'] = workloads.of_child(SPACE, arch)
   for called, run in engines.prepare(name, wanted, 2).items():
     out, piece = np.asarray(run.start()), wanted[called]
@@ -343,7 +341,7 @@ def test_a_table_is_built_by_command(tmp_path, capsys):
 @needs_libtpu
 def test_a_compilers_word_is_an_estimate(tmp_path):
   space, out = dataclasses.replace(tiny.QUICK), epath.Path(tmp_path / 'v.json')
-  part = workloads.of_part(space, latency.all_parts(space, [8])[0])
+  part = workloads.of_layer(space, latency.all_layers(space, [8])[0])
   found = part_estimates.milliseconds('v5e:2x2', 4, {'stem': part})
   assert 0 < found['stem'] < 1
   about = ABOUT | {'estimate': True}

@@ -34,7 +34,7 @@ Name = Annotated[
   str,
   schema.Meta(
     pattern='^(mnist5k|image_folder|imagenet2012|tfds:.+)$',
-    description='one of image_folder, imagenet2012, mnist5k, tfds:NAME',
+    description='image_folder, imagenet2012, mnist5k, tfds:NAME',
   ),
 ]
 Worker = Literal['process', 'thread']

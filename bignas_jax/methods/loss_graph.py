@@ -93,12 +93,12 @@ def check(rule: Rule, roles: Sequence[str]) -> None:
       number; or nothing is what the regularisation applies to.
   """
   for edge in rule.edges:
-    for name, known in (
+    for name, teachable in (
       (edge.student, ROLES),
       (edge.teacher, (LABEL, *ROLES)),
     ):
-      if name not in known:
-        allowed = errors.one_of(known, name)
+      if name not in teachable:
+        allowed = errors.one_of(teachable, name)
         raise errors.UserError('rule.edges', name, allowed)
     if not (math.isfinite(edge.weight) and edge.weight > 0):
       raise errors.UserError(

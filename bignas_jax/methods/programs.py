@@ -97,15 +97,15 @@ def _starts(setup: Setup) -> bool:
 
 def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
   """Name, role, resolution and static child of programs, teachers first."""
-  space, found = setup.model.space, []
+  space, rows = setup.model.space, []
   for role in dict.fromkeys(setup.roles):
     if role in STATIC:
       arch = STATIC[role](space)
-      found.append((role, role, arch.resolution, arch))
+      rows.append((role, role, arch.resolution, arch))
     else:
       sizes = space.train_resolution
-      found += [(f'{role}@{size}', role, size, None) for size in sizes]
-  return found
+      rows += [(f'{role}@{size}', role, size, None) for size in sizes]
+  return rows
 
 
 def _described_batch(setup: Setup) -> Tree:

@@ -15,8 +15,7 @@ import optax
 
 from bignas_jax.methods import loss_graph, optim, step_metrics
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import network, slicing
-from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet import accumulator, network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -99,7 +98,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
-  gives_softmax = role in loss_graph.teachers(rule)
+  teaches = role in loss_graph.teachers(rule)
   factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
@@ -115,12 +114,13 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       dropout_keys=keys,
       probe=probe,
       # With a penalty, more than what blocks add is in the gradient.
-      mutable=[] if decay else ['through'],
+      mutable=[] if decay else [accumulator.COLLECTION],
     )
     losses = loss_graph.loss(rule, role, logits, labels, softmaxes)
     value = losses.sum() / setup.batch_size
     penalty = decay * optim.half_square_norm(params) if decay else 0.0
-    return (value + penalty, updated.get('through', {})), (value, logits)
+    accumulators = updated.get(accumulator.COLLECTION, {})
+    return (value + penalty, accumulators), (value, logits)
 
   @jax.named_scope(role)
   def run(params, step, batch, indices, gradients, softmaxes):
@@ -137,7 +137,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       batched = images, batch['label'], keys, indices, softmaxes
       return loss(params, probe, *batched)
 
-    gradients, square, (value, logits) = _add_gradient(
+    gradients, square, (value, logits) = accumulator.accumulate(
       of_own, own, gradients, factor
     )
     metrics = step_metrics.of_child(
@@ -151,7 +151,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       softmaxes=softmaxes,
       axes=axes,
     )
-    softmax = jax.nn.softmax(logits) if gives_softmax else None
+    softmax = jax.nn.softmax(logits) if teaches else None
     return gradients, softmax, metrics
 
   return mesh_lib.per_device(
@@ -159,42 +159,6 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     (REPLICATED, REPLICATED, split, REPLICATED, split, split),
     (split, split, REPLICATED),
   )(run)
-
-
-def _add_gradient(loss: Callable, params: Tree, sums: Tree, factor: float):
-  """Adds a child's gradient to the step's.
-
-  Blocks that are computed again do so themselves, in place
-  (`branches.Through`): they are given the sums on the way back.
-
-  Args:
-    loss: a function of (params, probe) that returns (loss, through) and more.
-    params: of the child.
-    sums: of the supernet's parameters, of which the child's are slices.
-    factor: of the gradient.
-
-  Returns:
-    The sums, the square norm of the child's gradient without the factor, and
-    what else the loss returned.
-  """
-  (value, through), back, more = jax.vjp(
-    loss, params, jnp.zeros(()), has_aux=True
-  )
-  given = {
-    part: {
-      name: Through(slicing.shrink(sums[part][name], one.params), jnp.zeros(()))
-      for name, one in names.items()
-    }
-    for part, names in through.items()
-  }
-  found, square = back((jnp.full_like(value, factor), given))
-  if not given:
-    square = jnp.zeros(())  # of blocks whose gradients are among the found
-  for part, names in given.items():
-    added = {name: found[part].pop(name) for name in names}
-    sums = slicing.put(sums, {part: added})
-  square += step_metrics.square_norm(found)
-  return slicing.add(sums, found), square / factor**2, more
 
 
 def start(gradients: Tree) -> Callable:

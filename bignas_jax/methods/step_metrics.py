@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bignas_jax.methods import loss_graph
+from bignas_jax.supernet.accumulator import square_norm
 
 Tree = Any
 
@@ -84,7 +85,7 @@ def of_update(
     The state that was finite before is finite after, if both norms are: what
     optimisers and averages keep follows from gradients and parameters.
   """
-  squares = {part: square_norm(tree) for part, tree in params.items()}
+  squares = {module: square_norm(tree) for module, tree in params.items()}
   norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}
   grad_norm = jnp.sqrt(square_norm(gradient))
   weight_norm = jnp.sqrt(sum(squares.values()))
@@ -94,9 +95,3 @@ def of_update(
     'weight_norm': weight_norm,
     'finite': jnp.isfinite(grad_norm) & jnp.isfinite(weight_norm),
   } | norms
-
-
-def square_norm(tree: Tree) -> jax.Array:
-  """The sum of squares of all entries, in float32."""
-  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
-  return sum((jnp.square(leaf).sum() for leaf in leaves), jnp.float32(0))

@@ -25,7 +25,7 @@ from bignas_jax.perf.workloads import Piece
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import latency, latency_tables
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.latency import Part
+from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, files, locks, process, storage
 from bignas_jax.values import errors
@@ -188,7 +188,6 @@ def _build(path: epath.Path, wanted: Wanted, measure: Measure):
   table = latency_tables.load(path, space)
   report = errors_of(table, {arch: whole[arch] for arch in evaluated})
   _write(path, wanted, found, fit, {'evaluation': report})
-  least, most = table.least(), table.most()
   return {
     'out': str(path),
     'space': space.name,
@@ -197,8 +196,6 @@ def _build(path: epath.Path, wanted: Wanted, measure: Measure):
     'parts': len(found),
     'kept': kept,
     'fit': fit._asdict() | {'children': len(fitted)},
-    'least_ms': least[0],
-    'most_ms': most[0],
     **report,
   }
 
@@ -225,17 +222,17 @@ def children(wanted: Wanted) -> tuple[list[Arch], list[Arch]]:
 
 
 def fit_to(
-  space: Space, parts_ms: Mapping[Part, float], whole: Mapping[Arch, float]
+  space: Space, parts_ms: Mapping[Layer, float], whole: Mapping[Arch, float]
 ) -> latency.Fit:
   """Fits the three numbers that turn sums of parts into latencies of children.
 
-  The fit is least squares of the relative errors. A part in a network takes
-  less time than its own program, so the number added to each part may be
+  The fit is least squares of the relative errors. A layer in a network takes
+  less time than its own program, so the number added to each layer may be
   negative.
   """
   rows = []
   for arch, ms in whole.items():
-    own = [parts_ms[part] for part in latency.parts(space, arch)]
+    own = [parts_ms[layer] for layer in latency.measured(space, arch)]
     rows.append(np.array([1, len(own), sum(own)]) / ms)
   found, *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)))
   return latency.Fit(*map(float, found))
@@ -268,19 +265,19 @@ def errors_of(
 
 def _measure_parts(path, wanted: Wanted, measure: Measure, found) -> None:
   """Measures the parts that `found` lacks, in random order and in groups."""
-  listed = latency.all_parts(wanted.space, wanted.resolutions)
-  missing = [part for part in listed if part not in found]
+  listed = latency.all_layers(wanted.space, wanted.resolutions)
+  missing = [layer for layer in listed if layer not in found]
   # A slow minute of the machine must not fall on one stage alone.
   order = np.random.default_rng(wanted.seed).permutation(len(missing))
   for start in range(0, len(missing), _AT_ONCE):
     some = [missing[i] for i in order[start : start + _AT_ONCE]]
-    ms = measure(workloads.of_parts(wanted.space, some))
-    found |= {part: ms[latency.name(wanted.space, part)] for part in some}
+    ms = measure(workloads.of_layers(wanted.space, some))
+    found |= {layer: ms[latency.name(layer)] for layer in some}
     _write(path, wanted, found, None)
     console.say(f'{len(found)} of {len(listed)} parts')
 
 
-def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
+def _kept(path: epath.Path, wanted: Wanted) -> dict[Layer, float]:
   """Returns the parts that an earlier build measured in the same way."""
   if not path.is_file():
     return {}
@@ -292,7 +289,7 @@ def _kept(path: epath.Path, wanted: Wanted) -> dict[Part, float]:
       allowed = f'{value!r}, as here and now, or another --out'
       raise errors.UserError(f'{path}: {key}', fields.get(key), allowed)
   with errors.within(path):
-    return latency_tables.known(fields, wanted.space, wanted.resolutions)
+    return latency_tables.milliseconds(fields, wanted.space, wanted.resolutions)
 
 
 def _write(path, wanted: Wanted, found, fit, more=None) -> None:

@@ -16,7 +16,7 @@ from bignas_jax.deploy.graph import Network
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import latency
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.latency import Part
+from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import mbconv
 from bignas_jax.supernet import network as network_lib
@@ -71,21 +71,21 @@ def of_child(space: Space, arch: Arch) -> Piece:
   )
 
 
-def of_part(space: Space, part: Part) -> Piece:
+def of_layer(space: Space, layer: Layer) -> Piece:
   """Returns the workload of a stem, block or head."""
-  shape = (part.size, part.size, part.width_in)
-  if 0 < part.stage <= len(space.stages):
-    return _block(space, part, shape)
-  if part.stage == 0:
-    own = _around(space, stem=part.width_out)
+  shape = (layer.size_in, layer.size_in, layer.width_in)
+  if layer.is_block:
+    return _block(space, layer, shape)
+  if layer.stage == 0:
+    own = _around(space, stem=layer.width_out)
     return Piece(
       lambda library, params, x: graph.stem(library, own, params, x),
       _weights(network_lib.shapes(own)['stem']),
       shape,
-      _out(part, space.stem_stride),
+      _out(layer),
       whole=False,
     )
-  own = _around(space, last=part.width_in, head=part.width_out)
+  own = _around(space, last=layer.width_in, head=layer.width_out)
   shapes = network_lib.shapes(own)
   return Piece(
     lambda library, params, x: graph.head(library, own, params, x),
@@ -96,19 +96,19 @@ def of_part(space: Space, part: Part) -> Piece:
   )
 
 
-def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Piece:
-  stage = space.stages[part.stage - 1]
-  stride = stage.stride if part.first else 1
+def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Piece:
+  stage, first = layer.of(space), layer.block == 0
+  stride = stage.stride if first else 1
   own = dataclasses.replace(
     stage,
-    width=(part.width_out,),
+    width=(layer.width_out,),
     depth=(1,),
-    kernel_size=(part.kernel_size,),
-    expand_ratio=(part.expand_ratio,),
+    kernel_size=(layer.kernel_size,),
+    expand_ratio=(layer.expand_ratio,),
     expand_conv=stage.has_expand,
   )
   described = mbconv.Block(
-    own, (part.width_in,), part.first, space.padding, None, Pooling()
+    own, (layer.width_in,), first, space.padding, None, Pooling()
   )
   return Piece(
     lambda library, params, x: graph.block(
@@ -116,14 +116,13 @@ def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Piece:
     ),
     _weights(mbconv.shapes(described)),
     shape,
-    _out(part, stride),
+    _out(layer),
     whole=False,
   )
 
 
-def _out(part: Part, stride: int) -> tuple[int, int, int]:
-  size = -(-part.size // stride)
-  return size, size, part.width_out
+def _out(layer: Layer) -> tuple[int, int, int]:
+  return layer.size_out, layer.size_out, layer.width_out
 
 
 def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
@@ -150,6 +149,6 @@ def _weights(shapes: Any) -> Any:
   )
 
 
-def of_parts(space: Space, wanted: list[Part]) -> dict[str, Piece]:
-  """Returns the workloads of parts, by the parts' names in a latency table."""
-  return {latency.name(space, part): of_part(space, part) for part in wanted}
+def of_layers(space: Space, wanted: list[Layer]) -> dict[str, Piece]:
+  """Returns the workloads of layers, by their names in a latency table."""
+  return {latency.name(layer): of_layer(space, layer) for layer in wanted}

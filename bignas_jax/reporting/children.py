@@ -2,7 +2,7 @@
 
 from bignas_jax.reporting import plots
 from bignas_jax.reporting.run_files import ChildFile, Run
-from bignas_jax.spaces import counting
+from bignas_jax.spaces.layers import layers
 
 
 def pictures(run: Run) -> dict[str, str]:
@@ -12,11 +12,12 @@ def pictures(run: Run) -> dict[str, str]:
 
 def _drawn(child: ChildFile) -> str:
   """Draws a child from the image to the classes."""
-  arch, size = child.arch, child.rows[0].resolution
-  found = [('stem', arch.width[0], size, 'convolution')]
-  for block in counting.blocks(child.space, arch):
-    ratio, kind = f'x{block.expand_ratio}', f'kernel {block.kernel_size}'
-    found.append((ratio, block.width_out, block.small, kind))
-    size = block.small
-  found.append(('head', arch.width[-1], size, 'convolution'))
-  return plots.blocks(found)
+  bars = []
+  for layer in layers(child.space, child.arch):
+    if layer.is_block:
+      name, kind = f'x{layer.expand_ratio}', f'kernel {layer.kernel_size}'
+      bars.append((name, layer.width_out, layer.size_out, kind))
+    else:
+      size = layer.size_in if layer.stage else layer.size_out
+      bars.append((layer.name, layer.width_out, size, 'convolution'))
+  return plots.blocks(bars)

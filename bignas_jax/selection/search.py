@@ -181,8 +181,7 @@ def checked(
   table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
   if strategy == 'nsga2':  # it compares children by these costs
     limits = dataclasses.replace(limits, known=settings.objectives)
-  hints = [table.least()[1], table.most()[1]] if table else []
-  start = limits_lib.feasible(space, costs, limits, hints)
+  start = limits_lib.feasible(space, costs, limits)
   about = None
   if table is not None:
     about = table.about | {'sha256': latency_tables.sha256(table)}

@@ -71,14 +71,14 @@ def genes(space: Space) -> list[Gene]:
   """All decisions of a space, in the order of Arch's fields."""
   widths = [space.stem_width, *(s.width for s in space.stages)]
   widths.append(space.head_width)
-  found = [Gene('resolution', None, space.resolution)]
-  found += [Gene('width', i, choices) for i, choices in enumerate(widths)]
+  entries = [Gene('resolution', None, space.resolution)]
+  entries += [Gene('width', i, choices) for i, choices in enumerate(widths)]
   for field in PER_STAGE:
-    found += [
+    entries += [
       Gene(field, i, getattr(stage, field))
       for i, stage in enumerate(space.stages)
     ]
-  return found
+  return entries
 
 
 def read(arch: Arch) -> list[int]:
@@ -199,11 +199,11 @@ def check(space: Space, arch: Arch) -> Arch:
 def encode(space: Space, arch: Arch) -> Indices:
   """Positions of the architecture's values in the space's tuples."""
   check(space, arch)
-  found: dict[str, list[int]] = {field: [] for field in Indices._fields}
+  entries: dict[str, list[int]] = {field: [] for field in Indices._fields}
   for gene, value in zip(genes(space), read(arch), strict=True):
     if gene.position is not None:
-      found[gene.field].append(gene.choices.index(value))
-  return Indices(**{k: np.array(v, np.int32) for k, v in found.items()})
+      entries[gene.field].append(gene.choices.index(value))
+  return Indices(**{k: np.array(v, np.int32) for k, v in entries.items()})
 
 
 def decode(space: Space, indices: Indices, resolution: int) -> Arch:

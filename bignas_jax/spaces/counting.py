@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.layers import Layer, layers
 from bignas_jax.spaces.space import Space, Stage, hidden_width, squeeze_width
 
 
@@ -47,118 +48,76 @@ def total(table: list[Row]) -> Cost:
 
 
 def rows(space: Space, arch: Arch) -> list[Row]:
-  """The child's stem, blocks and head with what each costs."""
+  """Returns the child's stem, blocks and head with what each costs."""
   arch_lib.check(space, arch)
-  size = _downsample(arch.resolution, space.stem_stride)
-  width = arch.width[0]
-  stem = _conv(size, 3, space.channels, width) + _norm(width)
-  table = [Row('stem', size, width, stem)]
-  for block in blocks(space, arch):
-    table.append(Row(block.name, block.small, block.width_out, _block(block)))
-    size, width = block.small, block.width_out
-  table.append(Row('head', 1, space.classes, _head(space, arch, size, width)))
-  return table
+  return [_row(space, layer) for layer in layers(space, arch)]
 
 
-class Block(NamedTuple):
-  """A block of a child, in numbers."""
-
-  name: str
-  stage: Stage
-  size: int  # of its input, pixels
-  stride: int
-  width_in: int
-  width_out: int
-  kernel_size: int
-  expand_ratio: int
-
-  @property
-  def small(self) -> int:
-    """Pixels of its output."""
-    return _downsample(self.size, self.stride)
-
-  @property
-  def hidden(self) -> int:
-    """Channels in between."""
-    return hidden_width(self.stage, self.width_in, self.expand_ratio)
-
-
-def blocks(space: Space, arch: Arch) -> list[Block]:
-  """The child's blocks in the order in which they run."""
-  size = _downsample(arch.resolution, space.stem_stride)
-  width, found = arch.width[0], []
-  for i, stage in enumerate(space.stages):
-    for j in range(arch.depth[i]):
-      block = Block(
-        f'stage{i + 1}.block{j + 1}',
-        stage,
-        size,
-        stage.stride if j == 0 else 1,
-        width,
-        arch.width[i + 1],
-        arch.kernel_size[i],
-        arch.expand_ratio[i],
-      )
-      size, width = block.small, block.width_out
-      found.append(block)
-  return found
+def _row(space: Space, layer: Layer) -> Row:
+  if layer.is_block:
+    cost = _block(layer, layer.of(space))
+  elif layer.stage == 0:
+    cost = _conv(layer.size_out, 3, layer.width_in, layer.width_out)
+    cost += _norm(layer.width_out)
+  else:
+    return Row(layer.name, 1, space.classes, _head(space, layer))
+  return Row(layer.name, layer.size_out, layer.width_out, cost)
 
 
 def peak_activations(space: Space, arch: Arch) -> int:
-  """The most entries that activations of one image have at one time.
+  """Returns the most entries that activations of an image have at one time.
 
-  Of a convolution its input and its output; with them what is kept for the
-  block's shortcut (Lin et al. 2020, MCUNet, section 2). Batch norm, activation
-  and gate are taken to work in place, and branches to run one by one.
+  A convolution needs its input and its output, and beside them what is kept
+  for the block's shortcut (Lin et al. 2020, MCUNet, section 2). Batch norm,
+  activation and gate are taken to work in place, and branches to run one by
+  one.
   """
   arch_lib.check(space, arch)
-  size = _downsample(arch.resolution, space.stem_stride)
-  width = arch.width[0]
-  alive = [space.channels * arch.resolution**2 + width * size**2]
-  for block in blocks(space, arch):
-    kept = block.width_in * block.size**2
-    wide, narrow = block.hidden * block.size**2, block.hidden * block.small**2
-    if block.stage.has_expand:
-      alive.append(kept + wide)
-      alive.append(kept + wide + narrow)
-    else:
-      alive.append(kept + narrow)
-    alive.append(kept + narrow + block.width_out * block.small**2)
-    size, width = block.small, block.width_out
-  expanded = arch.width[-1]
-  if space.head_expand is not None:
-    expanded = width * space.head_expand
-  alive.append((width + expanded) * size**2)
-  return max(alive)
+  return max(max(_alive(space, layer)) for layer in layers(space, arch))
 
 
-def _block(block: Block) -> Cost:
-  stage, hidden, small = block.stage, block.hidden, block.small
-  width_in, width_out = block.width_in, block.width_out
-  found = _depthwise(small, block.kernel_size, hidden) + _norm(hidden)
+def _alive(space: Space, layer: Layer) -> list[int]:
+  """Returns the entries that are alive during each convolution of a layer."""
+  given = layer.width_in * layer.size_in**2
+  made = layer.width_out * layer.size_out**2
+  if not layer.is_block and layer.stage == 0:
+    return [given + made]
+  if not layer.is_block:
+    expanded = layer.width_out
+    if space.head_expand is not None:
+      expanded = layer.width_in * space.head_expand
+    return [given + expanded * layer.size_in**2]
+  stage = layer.of(space)
+  hidden = hidden_width(stage, layer.width_in, layer.expand_ratio)
+  wide, narrow = hidden * layer.size_in**2, hidden * layer.size_out**2
+  expanding = [given + wide, given + wide + narrow]
+  first = expanding if stage.has_expand else [given + narrow]
+  return [*first, given + narrow + made]
+
+
+def _block(layer: Layer, stage: Stage) -> Cost:
+  width_in, width_out, small = layer.width_in, layer.width_out, layer.size_out
+  hidden = hidden_width(stage, width_in, layer.expand_ratio)
+  cost = _depthwise(small, layer.kernel_size, hidden) + _norm(hidden)
   if stage.has_expand:
-    found += _conv(block.size, 1, width_in, hidden) + _norm(hidden)
+    cost += _conv(layer.size_in, 1, width_in, hidden) + _norm(hidden)
   if stage.se is not None:
     squeeze = squeeze_width(stage.se, width_in, hidden)
-    found += _dense(hidden, squeeze) + _dense(squeeze, hidden)
-  found += _conv(small, 1, hidden, width_out) + _norm(width_out)
+    cost += _dense(hidden, squeeze) + _dense(squeeze, hidden)
+  cost += _conv(small, 1, hidden, width_out) + _norm(width_out)
   if width_in != width_out:
-    found += _conv(small, 1, width_in, width_out)
-  return found
+    cost += _conv(small, 1, width_in, width_out)
+  return cost
 
 
-def _head(space: Space, arch: Arch, size: int, width: int) -> Cost:
-  features = arch.width[-1]
-  found = _dense(features, space.classes)
+def _head(space: Space, layer: Layer) -> Cost:
+  width, features = layer.width_in, layer.width_out
+  cost = _dense(features, space.classes)
   if space.head_expand is None:
-    return found + _conv(size, 1, width, features) + _norm(features)
+    return cost + _conv(layer.size_in, 1, width, features) + _norm(features)
   hidden = width * space.head_expand
-  found += _conv(size, 1, width, hidden) + _norm(hidden)
-  return found + _conv(1, 1, hidden, features)
-
-
-def _downsample(size: int, stride: int) -> int:
-  return -(-size // stride)
+  cost += _conv(layer.size_in, 1, width, hidden) + _norm(hidden)
+  return cost + _conv(1, 1, hidden, features)
 
 
 def _conv(size: int, kernel_size: int, width_in: int, width_out: int) -> Cost:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from etils import epath
 
 from bignas_jax.spaces import latency
-from bignas_jax.spaces.latency import Fit, Part, Table
+from bignas_jax.spaces.latency import Fit, Table
+from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import files
 from bignas_jax.values import errors, schema
@@ -39,8 +40,8 @@ def digest(space: Space) -> str:
 
 def sha256(table: Table) -> str:
   """Returns a digest of everything that a table predicts."""
-  parts = {latency.name(table.space, p): ms for p, ms in table.entries.items()}
-  text = json.dumps([table.network_ms, table.resolutions, parts])
+  entries = {latency.name(p): ms for p, ms in table.entries.items()}
+  text = json.dumps([table.network_ms, table.resolutions, entries])
   return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -49,7 +50,7 @@ def save(
   space: Space,
   resolutions: Sequence[int],
   about: dict[str, Any],
-  measured: dict[Part, float],
+  measured: dict[Layer, float],
   fit: Fit | None,
   more: dict[str, Any] | None = None,
 ) -> None:
@@ -64,9 +65,7 @@ def save(
       **about,
       'fit': None if fit is None else fit._asdict(),
       **(more or {}),
-      'parts_ms': {
-        latency.name(space, part): ms for part, ms in measured.items()
-      },
+      'parts_ms': {latency.name(layer): ms for layer, ms in measured.items()},
     },
   )
 
@@ -76,15 +75,15 @@ def load(path: epath.Path, space: Space) -> Table:
 
   Raises:
     UserError: there is no table; or it is damaged, of another space,
-      unfinished, or lacks a part, which the error names.
+      unfinished, or lacks a layer, which the error names.
   """
-  found, resolutions = read(path, space)
+  fields, resolutions = read(path, space)
   about = {
-    key: schema.convert(kind, found.get(key), f'{path}: {key}')
+    key: schema.convert(kind, fields.get(key), f'{path}: {key}')
     for key, kind in _ABOUT.items()
-    if key in found or key not in _NOT_ALWAYS
+    if key in fields or key not in _NOT_ALWAYS
   }
-  fit: Any = found.get('fit')
+  fit: Any = fields.get('fit')
   try:
     network_ms, part_ms, scale = (
       schema.convert(float, fit[name]) for name in Fit._fields
@@ -93,15 +92,15 @@ def load(path: epath.Path, space: Space) -> Table:
     again = 'a finished table; run `benchmark table` again'
     raise errors.UserError(f'{path}: fit', fit, again) from None
   with errors.within(path):
-    measured = known(found, space, resolutions)
-  for part in latency.all_parts(space, resolutions):
-    if part not in measured:
+    measured = milliseconds(fields, space, resolutions)
+  for layer in latency.all_layers(space, resolutions):
+    if layer not in measured:
       raise errors.UserError(
         f'{path}: parts_ms',
         'a table',
-        f'one with {latency.name(space, part)!r}',
+        f'one with {latency.name(layer)!r}',
       )
-  entries = {part: part_ms + scale * ms for part, ms in measured.items()}
+  entries = {layer: part_ms + scale * ms for layer, ms in measured.items()}
   return Table(space, resolutions, about, entries, network_ms)
 
 
@@ -115,39 +114,39 @@ def read(
   """
   if not path.is_file():
     raise errors.UserError('latency table', str(path), 'a file')
-  found = files.read_json(path)
-  if found.get('format') != FORMAT:
+  fields = files.read_json(path)
+  if fields.get('format') != FORMAT:
     raise errors.UserError(
-      f'{path}: format', found.get('format'), f'{FORMAT}, of a latency table'
+      f'{path}: format', fields.get('format'), f'{FORMAT}, of a latency table'
     )
-  if found.get('space_sha256') != digest(space):
+  if fields.get('space_sha256') != digest(space):
     raise errors.UserError(
-      f'{path}: space', found.get('space'), f'{space.name}, with all it says'
+      f'{path}: space', fields.get('space'), f'{space.name}, with all it says'
     )
-  resolutions = found.get('resolutions')
+  resolutions = fields.get('resolutions')
   right = isinstance(resolutions, list) and bool(resolutions)
   if not right or any(
     type(r) is not int or r not in space.resolution for r in resolutions
   ):
     allowed = f'a list of some of {", ".join(map(str, space.resolution))}'
     raise errors.UserError(f'{path}: resolutions', resolutions, allowed)
-  return found, tuple(resolutions)
+  return fields, tuple(resolutions)
 
 
-def known(
+def milliseconds(
   fields: dict[str, Any], space: Space, resolutions: Iterable[int]
-) -> dict[Part, float]:
-  """Returns the milliseconds of the parts that a file's fields contain.
+) -> dict[Layer, float]:
+  """Returns the milliseconds of the parts that a file contains.
 
   Raises:
     UserError: an entry is not a number of milliseconds.
   """
   there = fields.get('parts_ms')
   if not isinstance(there, dict):
-    raise errors.UserError('parts_ms', there, 'milliseconds by part')
-  found = {}
-  for part in latency.all_parts(space, resolutions):
-    called = latency.name(space, part)
+    raise errors.UserError('parts_ms', there, 'milliseconds by layer')
+  entries: dict[Layer, float] = {}
+  for layer in latency.all_layers(space, resolutions):
+    called = latency.name(layer)
     if called in there:
-      found[part] = schema.convert(_MS, there[called], f'parts_ms: {called}')
-  return found
+      entries[layer] = schema.convert(_MS, there[called], f'parts_ms: {called}')
+  return entries

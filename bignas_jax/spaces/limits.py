@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bignas_jax.spaces import arch as arch_lib
@@ -87,9 +87,7 @@ def from_dict(fields: Mapping[str, Any]) -> Limits:
   return Limits(least=ends['min'], most=ends['max'])
 
 
-def feasible(
-  space: Space, cost: Cost, limits: Limits, hints: Sequence[Arch] = ()
-) -> Arch:
+def feasible(space: Space, cost: Cost, limits: Limits) -> Arch:
   """Returns a child that keeps the limits.
 
   In a small space, all children are tried. In a larger one, descents change one
@@ -101,7 +99,6 @@ def feasible(
     space: space of the children.
     cost: function that returns the costs of a child by name.
     limits: limits on costs.
-    hints: children to start with, such as the fastest of a latency table.
 
   Raises:
     UserError: no child keeps the limits; the error names the nearest values.
@@ -113,7 +110,7 @@ def feasible(
       raise errors.UserError(f'--min_{name}', least, f'a number <= {most:g}')
   excess = lambda arch: limits.excess(cost(arch))  # noqa: E731
   best, least = None, math.inf
-  for arch in itertools.chain(hints, _candidates(space, excess)):
+  for arch in _candidates(space, excess):
     value = excess(arch)
     if best is None or value < least:
       best, least = arch, value

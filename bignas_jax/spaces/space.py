@@ -190,9 +190,9 @@ def _check_stage(field: str, stage: Stage) -> None:
 
 
 def _check_choices(field: str, choices: object, least: int = 1) -> None:
-  found = list(choices) if isinstance(choices, tuple) else []
-  whole = all(type(c) is int and c >= least for c in found)
-  if not found or not whole or found != sorted(set(found)):
+  entries = list(choices) if isinstance(choices, tuple) else []
+  whole = all(type(c) is int and c >= least for c in entries)
+  if not entries or not whole or entries != sorted(set(entries)):
     raise errors.UserError(
       field, choices, f'a tuple of increasing whole numbers >= {least}'
     )

@@ -46,7 +46,7 @@ def batch_norm(
   *,
   swish: bool = False,
   width: ops.Width | None = None,
-  known: Moments | None = None,
+  cached: Moments | None = None,
 ) -> tuple[jax.Array, Moments]:
   """Normalises each channel over all other axes, and applies the activation.
 
@@ -60,7 +60,7 @@ def batch_norm(
     swish: whether to apply swish.
     width: number of active channels; the other channels become zeros. None: all
       channels are active.
-    known: moments of this batch, if it was normalised before.
+    cached: moments of this batch, if it was normalised before.
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
@@ -81,9 +81,11 @@ def batch_norm(
     y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
     return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
-  moments = branches.recall(take, known, lax.stop_gradient(x))
+  moments = branches.reuse(take, cached, lax.stop_gradient(x))
   if width is not None:
-    moments = {name: ops.mask(seen, width) for name, seen in moments.items()}
+    moments = {
+      name: ops.mask(moment, width) for name, moment in moments.items()
+    }
   return _normalise(how, x, params, moments), moments
 
 

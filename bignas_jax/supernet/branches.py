@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bignas_jax.supernet import slicing
+from bignas_jax.supernet.accumulator import Accumulator
 
 Tree = Any
 
@@ -27,7 +28,7 @@ class Branch(NamedTuple):
     compute: a function of (params, x, constants, known, turn) that returns an
       output and a dict of arrays worth remembering. They are not
       differentiated; when the branch is computed again, it is handed them as
-      `known`. `turn` is the block's number in a chain, whose entry of stacks
+      `cached`. `index` is the block's number in a chain, whose entry of stacks
       in `constants` is its own. It must not close over traced values.
   """
 
@@ -35,27 +36,13 @@ class Branch(NamedTuple):
   compute: Callable
 
 
-class Through(NamedTuple):
-  """What passes a block unchanged, for what comes back as its cotangent.
-
-  Attributes:
-    params: the block's. Their cotangent is a sum of gradients so far, to which
-      the block adds its own in place.
-    probe: a scalar. Its cotangent is a sum of squares, to which the block adds
-      those of its own gradient.
-  """
-
-  params: Tree
-  probe: Any
-
-
 def switch(
   chosen: Any,
   branches: Sequence[Branch],
-  through: Through,
+  accumulator: Accumulator,
   x: jax.Array,
   constants: Any,
-) -> tuple[jax.Array, Tree, Through]:
+) -> tuple[jax.Array, Tree, Accumulator]:
   """Computes a block by one of its branches.
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
@@ -66,68 +53,71 @@ def switch(
     chosen: int32 scalar, which branch.
     branches: of equal outputs; what they remember is as large as what the last
       one does, or a slice of it.
-    through: the block's parameters, and a probe.
+    accumulator: the block's parameters, and a probe.
     x: its input.
     constants: not differentiated.
 
   Returns:
-    The output; what is remembered, zeros past the branch's slice; `through`.
+    The output; what is remembered, zeros past the branch's slice; the
+    accumulator.
   """
-  return _switch(tuple(branches), chosen, through, x, constants)
+  return _switch(tuple(branches), chosen, accumulator, x, constants)
 
 
 def chain(
   chosen: Any,
   branches: Sequence[Branch],
-  turns: Any,
-  through: Through,
+  count: Any,
+  accumulator: Accumulator,
   x: jax.Array,
   constants: Any,
-) -> tuple[jax.Array, Tree, Through]:
+) -> tuple[jax.Array, Tree, Accumulator]:
   """Computes blocks one after the other, each by the same branch.
 
   Args:
     chosen: as for `switch`, as are all others.
     branches: whose outputs are as large as their input.
-    turns: int32 scalar, how many blocks are computed; None: all.
-    through: with stacks of the blocks' parameters.
+    count: int32 scalar, how many blocks are computed; None: all.
+    accumulator: with stacks of the blocks' parameters.
     x: the first one's input.
     constants: of all blocks.
 
   Returns:
     The last output; stacks of what is remembered, zeros for blocks that were
-    not computed; `through`.
+    not computed; `accumulator`.
   """
-  return _chain(tuple(branches), chosen, turns, through, x, constants)
+  return _chain(tuple(branches), chosen, count, accumulator, x, constants)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _switch(branches, chosen, through, x, constants):
-  arguments = through.params, x, constants
+def _switch(branches, chosen, accumulator, x, constants):
+  arguments = accumulator.params, x, constants
 
-  def compute(branch, turn, results):
-    own, x, constants = _in_turn(turn, arguments)
+  def compute(branch, index, results):
+    own, x, constants = _in_loop(index, arguments)
     y, new = _results(branch, own, x, constants, None)
     return y, slicing.put(results[1], new)
 
   y, new = jax.eval_shape(lambda: _results(branches[-1], *arguments, None))
   room = lax.empty(y.shape, y.dtype), jax.tree.map(jnp.zeros_like, new)
-  y, seen = _loops(compute, branches, chosen, 1, room)
-  return y, seen, through
+  y, remembered = _loops(compute, branches, chosen, 1, room)
+  return y, remembered, accumulator
 
 
-def _switch_forward(branches, chosen, through, x, constants):
-  results: Any = _switch(branches, chosen, through, x, constants)
-  return results, (chosen, through.params, x, constants, results[1])
+def _switch_forward(branches, chosen, accumulator, x, constants):
+  results: Any = _switch(branches, chosen, accumulator, x, constants)
+  return results, (chosen, accumulator.params, x, constants, results[1])
 
 
 def _switch_backward(branches, saved, cotangent):
   chosen, *arguments = saved
   dy, _, sums = cotangent
 
-  def back(branch, turn, carry):
-    params, x, constants, seen, given = _in_turn(turn, (*arguments, dy))
-    return _gradient(branch, None, params, x, constants, seen, given, carry[1])
+  def back(branch, index, carry):
+    params, x, constants, remembered, given = _in_loop(index, (*arguments, dy))
+    return _gradient(
+      branch, None, params, x, constants, remembered, given, carry[1]
+    )
 
   dx = lax.empty(saved[2].shape, saved[2].dtype)
   dx, sums = _loops(back, branches, chosen, 1, (dx, sums))
@@ -138,104 +128,108 @@ _switch.defvjp(_switch_forward, _switch_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chain(branches, chosen, turns, through, x, constants):
-  y, (_, seen) = _outputs(branches, chosen, turns, through.params, x, constants)
-  return y, seen, through
+def _chain(branches, chosen, count, accumulator, x, constants):
+  y, (_, remembered) = _outputs(
+    branches, chosen, count, accumulator.params, x, constants
+  )
+  return y, remembered, accumulator
 
 
-def _outputs(branches, chosen, turns, params, x, constants):
+def _outputs(branches, chosen, count, params, x, constants):
   """The last output, and stacks of blocks' inputs and of what they saw."""
 
-  def compute(branch, turn, carry):
-    x, (inputs, seen) = carry
-    y, new = _results(branch, params, x, constants, turn)
-    inputs = slicing.put(inputs, x, turn)
-    return y, (inputs, slicing.put(seen, new, turn))
+  def compute(branch, index, carry):
+    x, (inputs, remembered) = carry
+    y, new = _results(branch, params, x, constants, index)
+    inputs = slicing.put(inputs, x, index)
+    return y, (inputs, slicing.put(remembered, new, index))
 
   blocks = jax.tree.leaves(params)[0].shape[0]
-  turns = blocks if turns is None else turns
+  count = blocks if count is None else count
   _, new = jax.eval_shape(
     lambda: _results(branches[-1], params, x, constants, 0)
   )
-  seen = jax.tree.map(lambda a: jnp.zeros((blocks, *a.shape), a.dtype), new)
-  inputs = lax.empty((blocks, *x.shape), x.dtype)
-  return _loops(compute, branches, chosen, turns, (x, (inputs, seen)))
-
-
-def _chain_forward(branches, chosen, turns, through, x, constants):
-  y, (inputs, seen) = _outputs(
-    branches, chosen, turns, through.params, x, constants
+  remembered = jax.tree.map(
+    lambda a: jnp.zeros((blocks, *a.shape), a.dtype), new
   )
-  saved = chosen, turns, through.params, inputs, constants, seen
-  return (y, seen, through), saved
+  inputs = lax.empty((blocks, *x.shape), x.dtype)
+  return _loops(compute, branches, chosen, count, (x, (inputs, remembered)))
+
+
+def _chain_forward(branches, chosen, count, accumulator, x, constants):
+  y, (inputs, remembered) = _outputs(
+    branches, chosen, count, accumulator.params, x, constants
+  )
+  saved = chosen, count, accumulator.params, inputs, constants, remembered
+  return (y, remembered, accumulator), saved
 
 
 def _chain_backward(branches, saved, cotangent):
-  chosen, turns, params, inputs, constants, seen = saved
+  chosen, count, params, inputs, constants, remembered = saved
   dy, _, sums = cotangent
-  turns = inputs.shape[0] if turns is None else turns
+  count = inputs.shape[0] if count is None else count
 
-  def back(branch, turn, carry):
-    turn, (dy, sums) = turns - 1 - turn, carry
-    x = lax.dynamic_index_in_dim(inputs, turn, keepdims=False)
-    return _gradient(branch, turn, params, x, constants, seen, dy, sums)
+  def back(branch, index, carry):
+    index, (dy, sums) = count - 1 - index, carry
+    x = lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+    return _gradient(branch, index, params, x, constants, remembered, dy, sums)
 
-  dx, sums = _loops(back, branches, chosen, turns, (dy, sums))
+  dx, sums = _loops(back, branches, chosen, count, (dy, sums))
   return None, None, sums, dx, None
 
 
 _chain.defvjp(_chain_forward, _chain_backward)
 
 
-def _loops(body, branches, chosen, turns, carry):
+def _loops(body, branches, chosen, count, carry):
   """A loop for each branch, of which the chosen one's turns."""
   if len(branches) == 1:
-    return _loop(functools.partial(body, *branches), turns, carry)
+    return _loop(functools.partial(body, *branches), count, carry)
   for number, branch in enumerate(branches):
-    own = jnp.where(chosen == number, turns, 0)
+    own = jnp.where(chosen == number, count, 0)
     carry = _loop(functools.partial(body, branch), own, carry)
   return carry
 
 
-def _loop(body, turns, carry):
-  if isinstance(turns, int) and turns == 1:
+def _loop(body, count, carry):
+  if isinstance(count, int) and count == 1:
     return body(0, carry)
-  return lax.fori_loop(0, turns, body, carry)
+  return lax.fori_loop(0, count, body, carry)
 
 
-def _in_turn(turn, values):
+def _in_loop(index, values):
   """The values, tied to the turn, so that XLA uses them inside the loop alone.
 
   It moves what does not change out of loops, though they may never turn.
   """
-  return lax.optimization_barrier((turn, values))[1]
+  return lax.optimization_barrier((index, values))[1]
 
 
-def _results(branch, params, x, constants, turn):
-  own = slicing.shrink(params, branch.shapes, turn)
-  return branch.compute(own, x, constants, None, turn)
+def _results(branch, params, x, constants, index):
+  own = slicing.shrink(params, branch.shapes, index)
+  return branch.compute(own, x, constants, None, index)
 
 
-def _gradient(branch, turn, params, x, constants, seen, dy, sums):
+def _gradient(branch, index, params, x, constants, remembered, dy, sums):
   """dx, and the sums with the gradient of the parameters in them."""
-  own = slicing.shrink(params, branch.shapes, turn)
+  own = slicing.shrink(params, branch.shapes, index)
 
-  def compute(own, x, known):
-    return branch.compute(own, x, constants, known, turn)
+  def compute(own, x, cached):
+    return branch.compute(own, x, constants, cached, index)
 
   _, like = jax.eval_shape(compute, own, x, None)
-  known = slicing.shrink(seen, like, turn)
+  cached = slicing.shrink(remembered, like, index)
   _, vjp, _ = jax.vjp(
-    lambda own, x: compute(own, x, known), own, x, has_aux=True
+    lambda own, x: compute(own, x, cached), own, x, has_aux=True
   )
   gradient, dx = vjp(dy)
   squares = [jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient)]
-  return dx, Through(
-    slicing.add(sums.params, gradient, turn), sum(squares, sums.probe)
+  return dx, Accumulator(
+    slicing.add(sums.params, gradient, index), sum(squares, sums.probe)
   )
 
 
-def recall(compute: Callable, known: Any, *operands: Any) -> Any:
+def reuse(compute: Callable, cached: Any, *operands: Any) -> Any:
   """compute(*operands), or on CPUs what is known of it.
 
   For what a branch computes again: on CPUs only its gradient is then left of
@@ -243,30 +237,30 @@ def recall(compute: Callable, known: Any, *operands: Any) -> Any:
 
   Args:
     compute: a function whose gradient does not need its result.
-    known: what it gave before; None: not known.
+    cached: what it gave before; None: not known.
     *operands: differentiated.
   """
-  if known is None:
+  if cached is None:
     return compute(*operands)
-  return _recall(compute, known, *operands)
+  return _reuse(compute, cached, *operands)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recall(compute, known, *operands):
+def _reuse(compute, cached, *operands):
   return lax.platform_dependent(
-    known,
+    cached,
     *operands,
-    cpu=lambda known, *operands: known,
-    default=lambda known, *operands: compute(*operands),
+    cpu=lambda cached, *operands: cached,
+    default=lambda cached, *operands: compute(*operands),
   )
 
 
-def _recall_forward(compute, known, *operands):
-  return _recall(compute, known, *operands), operands
+def _reuse_forward(compute, cached, *operands):
+  return _reuse(compute, cached, *operands), operands
 
 
-def _recall_backward(compute, operands, cotangent):
+def _reuse_backward(compute, operands, cotangent):
   return None, *jax.vjp(compute, *operands)[1](cotangent)
 
 
-_recall.defvjp(_recall_forward, _recall_backward)
+_reuse.defvjp(_reuse_forward, _reuse_backward)

@@ -252,9 +252,9 @@ def _kernel_gradient(x, cotangent, size, stride):
   dtype = jnp.promote_types(jnp.float32, x.dtype)
 
   def add(total, start):
-    seen = lax.dynamic_slice_in_dim(x, start, some)
+    windows = lax.dynamic_slice_in_dim(x, start, some)
     own = lax.dynamic_slice_in_dim(cotangent, start, some)
-    return total + _tap_sums(seen, own, size, stride, dtype), None
+    return total + _tap_sums(windows, own, size, stride, dtype), None
 
   zeros = jnp.zeros((size * size, channels), dtype)
   total, _ = lax.scan(add, zeros, jnp.arange(0, images, some))
@@ -273,7 +273,7 @@ def _tap_sums(x, cotangent, size, stride, dtype):
   groups = _divisor(images, _TERMS)
   bands = _divisor(rows, _TERMS // groups)
   shape = (images // groups, rows // bands, *rest)
-  pieces = [
+  bands = [
     (image, row)
     for image in range(0, images, shape[0])
     for row in range(0, rows, shape[1])
@@ -281,9 +281,9 @@ def _tap_sums(x, cotangent, size, stride, dtype):
   sums = []
   for i, j in np.ndindex(size, size):
     total = jnp.zeros(shape, x.dtype)
-    for image, row in pieces:
-      seen = _at(x, (image, i + row * stride, j), shape, stride)
-      product = lax.mul(seen, _at(cotangent, (image, row, 0), shape))
+    for image, row in bands:
+      windows = _at(x, (image, i + row * stride, j), shape, stride)
+      product = lax.mul(windows, _at(cotangent, (image, row, 0), shape))
       total = lax.add(total, product)
     sums.append(lax.optimization_barrier(total).sum((0, 1, 2), dtype))
   return jnp.stack(sums)

@@ -98,12 +98,12 @@ class Evaluator:
 
   def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
     """Top-1 and top-5 with the given statistics."""
-    counts = np.zeros(3)
+    totals = np.zeros(3)
     for batch in self.split:
       logits = self.logits(params, stats, batch, arch)
       # Waited for, or batches that are only passing through would pile up.
-      counts += jax.device_get(count_right(logits, batch))
-    top1, top5, images = counts
+      totals += jax.device_get(count_right(logits, batch))
+    top1, top5, images = totals
     return Score(float(top1 / images), float(top5 / images), int(images))
 
   def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):

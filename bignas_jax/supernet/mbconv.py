@@ -103,9 +103,9 @@ def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
   Of several choices that compute equally little, the one whose first size is
   the smallest, then whose second is, and so on.
   """
-  counts = collections.Counter(hidden)
-  sizes = sorted(counts)
-  below = [0, *itertools.accumulate(counts[size] for size in sizes)]
+  uses = collections.Counter(hidden)
+  sizes = sorted(uses)
+  below = [0, *itertools.accumulate(uses[size] for size in sizes)]
 
   def computed(first: int, size: int, rest: Sequence[float]) -> float:
     """Channels, if all from the first to this one are computed as it is."""
@@ -196,7 +196,7 @@ def apply(
   stats: Params | None,
   x: jax.Array,
   active: Active,
-  known: Params | None = None,
+  cached: Params | None = None,
 ) -> tuple[jax.Array, Params]:
   """Computes a block, which holds the active hidden channels.
 
@@ -206,7 +206,7 @@ def apply(
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
     active: widths, kernel size and expand ratio.
-    known: what it returned to be remembered, if it was computed before.
+    cached: what it returned to be remembered, if it was computed before.
 
   Returns:
     The output, zero past the active width, and what is worth remembering:
@@ -214,8 +214,8 @@ def apply(
     but costs a pass over all hidden channels.
   """
   stage = block.stage
-  seen: Params = {'moments': {}}
-  known = known or {'moments': {}}
+  remembered: Params = {'moments': {}}
+  cached = cached or {'moments': {}}
   hidden = ops.pick(block.hidden(), block.pair(active))
   width_out = ops.pick(list(stage.width), active.output)
 
@@ -228,15 +228,15 @@ def apply(
       block.pooling,
       swish=swish,
       width=width,
-      known=known['moments'].get(name),
+      cached=cached['moments'].get(name),
     )
     if block.bn_epsilon is not None:  # one that is folded needs none
-      seen['moments'][name] = moments
+      remembered['moments'][name] = moments
     return h
 
   def remember(name, compute, *operands):
-    seen[name] = branches.recall(compute, known.get(name), *operands)
-    return seen[name]
+    remembered[name] = branches.reuse(compute, cached.get(name), *operands)
+    return remembered[name]
 
   h = x
   if stage.has_expand:
@@ -261,7 +261,7 @@ def apply(
     )
   h = remember('project', ops.pointwise, h, params['project']['kernel'])
   h = norm(h, 'project_bn', width_out, swish=False)
-  return h + _shortcut(block, params, x, active), seen
+  return h + _shortcut(block, params, x, active), remembered
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):

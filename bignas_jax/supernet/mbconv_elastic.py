@@ -10,68 +10,68 @@ import jax
 import jax.numpy as jnp
 
 from bignas_jax.supernet import branches, ops, slicing
-from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.mbconv import Active, Block, Params, apply, shapes
 
 
 def switch(
   block: Block,
-  through: Through,
+  accumulator: Accumulator,
   stats: Params | None,
   x: jax.Array,
   active: Active,
   *,
   recompute: bool = True,
-) -> tuple[jax.Array, Params, Through]:
+) -> tuple[jax.Array, Params, Accumulator]:
   """Computes the smallest variant that holds the active hidden channels.
 
   Arguments are those of `apply`, at the block's largest shapes, as are the
-  output and the moments that it returns; `through` is `branches.switch`'s.
+  output and the moments that it returns; `accumulator` is `branches.switch`'s.
   Without `recompute` residuals are stored, and the block has one variant.
   """
   if not recompute:
-    y, seen = apply(block, through.params, stats, x, active)
+    y, remembered = apply(block, accumulator.params, stats, x, active)
   else:
-    y, seen, through = branches.switch(
-      _chosen(block, active), _branches(block), through, x, (stats, active)
+    y, remembered, accumulator = branches.switch(
+      _chosen(block, active), _branches(block), accumulator, x, (stats, active)
     )
-  return y, seen['moments'], through
+  return y, remembered['moments'], accumulator
 
 
 def chain(
   block: Block,
-  through: Through,
+  accumulator: Accumulator,
   stats: Params | None,
   x: jax.Array,
   active: Active,
   count: ops.Width,
   *,
   recompute: bool = True,
-) -> tuple[jax.Array, Params, Through]:
+) -> tuple[jax.Array, Params, Accumulator]:
   """Computes the first `count` of equal blocks: `switch`, of stacks.
 
   Without `recompute`, all of them.
   """
   if recompute:
-    y, seen, through = branches.chain(
+    y, remembered, accumulator = branches.chain(
       _chosen(block, active),
       _branches(block),
       None if isinstance(count, int) else count,
-      through,
+      accumulator,
       x,
       (stats, active),
     )
-    return y, seen['moments'], through
+    return y, remembered['moments'], accumulator
 
   def compute(x, one):
     params, stats = one
-    x, seen = apply(block, params, stats, x, active)
-    return x, seen['moments']
+    x, remembered = apply(block, params, stats, x, active)
+    return x, remembered['moments']
 
   # Residuals stacked by a loop cost more to move than to compute.
-  stacks = through.params, stats
+  stacks = accumulator.params, stats
   y, moments = jax.lax.scan(compute, x, stacks, unroll=True)
-  return y, moments, through
+  return y, moments, accumulator
 
 
 def _chosen(block: Block, active: Active) -> jax.Array:
@@ -85,11 +85,11 @@ def _branches(block: Block) -> list[branches.Branch]:
   ]
 
 
-def _compute(variant: Block, params, x, constants, known, turn):
+def _compute(variant: Block, params, x, constants, cached, index):
   stats, active = constants
   if stats is not None:
-    stats = slicing.shrink(stats, _norm_shapes(variant), turn)
-  return apply(variant, params, stats, x, active, known)
+    stats = slicing.shrink(stats, _norm_shapes(variant), index)
+  return apply(variant, params, stats, x, active, cached)
 
 
 @functools.cache

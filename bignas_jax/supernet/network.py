@@ -6,8 +6,8 @@ space: every shape static, nothing of the supernet left.
 
 Collections: `params`; `batch_stats`, if given, normalise (evaluation), else
 the batch's own do (training, calibration); `moments`, if mutable, receive
-E[x] and E[x^2] of every batch norm's input; `through`, if mutable, what blocks
-that are computed again pass through (`branches.Through`).
+E[x] and E[x^2] of every batch norm's input; `accumulator`, if mutable, what
+blocks that are computed again pass on (`accumulator.Accumulator`).
 """
 
 import functools
@@ -21,7 +21,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.space import Choices, Space
 from bignas_jax.supernet import batch_norm, mbconv, mbconv_elastic, ops, slicing
-from bignas_jax.supernet.branches import Through
+from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
 from bignas_jax.supernet.mbconv import Active, Block
 
 Variables = dict[str, Any]
@@ -60,7 +60,7 @@ class Supernet(nn.Module):
       indices: the child; None where the space holds one architecture only.
       dropout_rate: before the classifier.
       dropout_keys: [batch], needed if the rate is above 0.
-      probe: a scalar that blocks pass through (`branches.Through`).
+      probe: a scalar that blocks pass through (`accumulator.Accumulator`).
     """
     space = self.space
     if indices is None:
@@ -93,7 +93,7 @@ class Supernet(nn.Module):
     return Classifier(space, name='classifier')(x)
 
 
-class _Part(nn.Module):
+class _Module(nn.Module):
   """Reads given statistics and hands out moments, for its subclasses."""
 
   space: Space
@@ -126,7 +126,7 @@ class _Part(nn.Module):
     return x
 
 
-class Stem(_Part):
+class Stem(_Module):
   """A 3x3 convolution, batch norm, swish."""
 
   @nn.compact
@@ -139,7 +139,7 @@ class Stem(_Part):
     return self.norm_and_swish(x, 'bn', ops.pick(list(space.stem_width), width))
 
 
-class Stage(_Part):
+class Stage(_Module):
   """A first block, and the others with stacked parameters in one loop."""
 
   number: int
@@ -160,7 +160,7 @@ class Stage(_Part):
       x: [batch, height, width, channels].
       widths: positions of the stage's input and output width.
       indices: this stage's entries.
-      probe: of `branches.Through`.
+      probe: of `accumulator.Accumulator`.
     """
     space = self.space
     stage = space.stages[self.number]
@@ -181,22 +181,22 @@ class Stage(_Part):
     if self.is_initializing():  # what it computes is not asked for
       return ops.resize_channels(x, max(stage.width))
 
-    x, moments, through = mbconv_elastic.switch(
+    x, moments, accumulator = mbconv_elastic.switch(
       first,
-      Through(of_first, probe),
+      Accumulator(of_first, probe),
       self.stats('first'),
       x,
       Active(*widths, *inside),
       recompute=self.recompute,
     )
     self.report('first', moments)
-    self.pass_on('first', through)
+    self.pass_on('first', accumulator)
     if of_rest is None:
       return x
 
-    x, moments, through = mbconv_elastic.chain(
+    x, moments, accumulator = mbconv_elastic.chain(
       rest,
-      Through(of_rest, probe),
+      Accumulator(of_rest, probe),
       self.stats('rest'),
       x,
       Active(widths[1], widths[1], *inside),
@@ -204,12 +204,12 @@ class Stage(_Part):
       recompute=self.recompute,
     )
     self.report('rest', moments)
-    self.pass_on('rest', through)
+    self.pass_on('rest', accumulator)
     return x
 
-  def pass_on(self, name: str, through: Through) -> None:
-    if self.recompute and self.is_mutable_collection('through'):
-      self.put_variable('through', name, through)
+  def pass_on(self, name: str, accumulator: Accumulator) -> None:
+    if self.recompute and self.is_mutable_collection(COLLECTION):
+      self.put_variable(COLLECTION, name, accumulator)
 
 
 def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
@@ -217,7 +217,7 @@ def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
   return jax.vmap(lambda key: mbconv.init(key, block))(keys)
 
 
-class Head(_Part):
+class Head(_Module):
   """From the last stage to [batch, features]."""
 
   @nn.compact

@@ -87,8 +87,8 @@ def average_pool(x: jax.Array) -> jax.Array:
   b, h, w, c = x.shape
   even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
   windows = even.reshape(b, -(-h // 2), 2, -(-w // 2), 2, c)
-  counts = [np.minimum(2, n - np.arange(0, n, 2)) for n in (h, w)]
-  shares = 1 / np.multiply.outer(*counts)
+  pixels = [np.minimum(2, n - np.arange(0, n, 2)) for n in (h, w)]
+  shares = 1 / np.multiply.outer(*pixels)
   return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
 
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 
 Tree = Any
-Turn = Any  # int32 scalar, or None
+Index = Any  # int32 scalar, or None
 
 
-def shrink(tree: Tree, shapes: Tree, turn: Turn = None) -> Tree:
+def shrink(tree: Tree, shapes: Tree, index: Index = None) -> Tree:
   """Cuts each array of `tree` to the shape at its place in `shapes`.
 
   Args:
@@ -25,14 +25,14 @@ def shrink(tree: Tree, shapes: Tree, turn: Turn = None) -> Tree:
       unused shortcut convolution), which are left out.
     shapes: nested dicts of anything with a `shape` none of whose axes is
       longer than the array's.
-    turn: if given, arrays are stacks, and this entry of theirs is cut.
+    index: if given, arrays are stacks, and this entry of theirs is cut.
   """
   if isinstance(shapes, dict):
-    return {name: shrink(tree[name], shapes[name], turn) for name in shapes}
-  if turn is None:
+    return {name: shrink(tree[name], shapes[name], index) for name in shapes}
+  if index is None:
     whole = tree.shape == shapes.shape
     return tree if whole else tree[_window(tree.shape, shapes.shape)]
-  starts = _starts_of_entry(tree, shapes, turn)
+  starts = _starts_of_entry(tree, shapes, index)
   return lax.dynamic_slice(tree, starts, (1, *shapes.shape))[0]
 
 
@@ -52,7 +52,7 @@ def grow(tree: Tree, shapes: Tree) -> Tree:
   }
 
 
-def put(big: Tree, small: Tree, turn: Turn = None) -> Tree:
+def put(big: Tree, small: Tree, index: Index = None) -> Tree:
   """Writes each array into its slice of the bigger one; the rest stays.
 
   XLA writes in place into what it is given for good, unless it is reshaped
@@ -62,22 +62,22 @@ def put(big: Tree, small: Tree, turn: Turn = None) -> Tree:
     big: nested dicts of arrays.
     small: nested dicts of arrays none of whose axes is longer; may lack
       entries.
-    turn: if given, the bigger ones are stacks, and this entry is written.
+    index: if given, the bigger ones are stacks, and this entry is written.
   """
   if isinstance(big, dict):
-    return big | {name: put(big[name], small[name], turn) for name in small}
-  if turn is not None:
-    starts = _starts_of_entry(big, small, turn)
+    return big | {name: put(big[name], small[name], index) for name in small}
+  if index is not None:
+    starts = _starts_of_entry(big, small, index)
     return lax.dynamic_update_slice(big, small[None], starts)
   if big.shape == small.shape:
     return small
   return big.at[_window(big.shape, small.shape)].set(small)
 
 
-def add(big: Tree, small: Tree, turn: Turn = None) -> Tree:
+def add(big: Tree, small: Tree, index: Index = None) -> Tree:
   """Adds each array to its slice of the bigger one, as `put` writes it."""
-  there = shrink(big, small, turn)
-  return put(big, jax.tree.map(jnp.add, there, small), turn)
+  there = shrink(big, small, index)
+  return put(big, jax.tree.map(jnp.add, there, small), index)
 
 
 def _window(big: tuple[int, ...], small: tuple[int, ...]):
@@ -101,8 +101,8 @@ def _starts(big: tuple[int, ...], small: tuple[int, ...]) -> list[int]:
   return starts
 
 
-def _starts_of_entry(stack, small, turn: Any) -> list[jax.Array]:
-  starts = [turn, *_starts(stack.shape[1:], small.shape)]
+def _starts_of_entry(stack, small, index: Any) -> list[jax.Array]:
+  starts = [index, *_starts(stack.shape[1:], small.shape)]
   return [jnp.asarray(start, jnp.int32) for start in starts]
 
 

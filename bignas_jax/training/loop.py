@@ -67,7 +67,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   claimed = _claimed(workdir, config, splits)
   with recovery.no_room_in_one_line(workdir), claimed:
     xla.keep_programs(workdir / 'compiled')
-    with run_card.sitting(workdir, config) as card:
+    with run_card.session(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
 
 
@@ -112,7 +112,7 @@ class _Run:
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.policy = config_lib.policy(config)
-    self.course = recovery.Course(config, workdir)
+    self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
     console.say(monitor.overview(config))
 
@@ -121,7 +121,7 @@ class _Run:
       try:
         return self._from_checkpoint(stop)
       except Diverged as trouble:
-        self.course.turn_back(trouble)
+        self.lineage.roll_back(trouble)
       except stopping.Stopped:
         raise errors.Preempted(
           'saved; to be evaluated when it goes on'
@@ -140,7 +140,7 @@ class _Run:
         start = int(state.step)
         if start < config.steps and self.compiled is None:
           self.compiled = self.compile()
-      self.course.start(checkpoints.notes(start))
+      self.lineage.start(checkpoints.notes(start))
       with contextlib.closing(self._writer(start)) as writer:
         if start < config.steps:
           state, last = self.steps(state, checkpoints, writer, stop)
@@ -172,7 +172,7 @@ class _Run:
 
   def steps(self, state, checkpoints, writer, stop):
     """All steps that are left; the state and the last evaluation."""
-    config, mesh, course = self.config, self.setup.model.mesh, self.course
+    config, mesh, lineage = self.config, self.setup.model.mesh, self.lineage
     start, compiled = int(state.step), self.compiled
     assert compiled is not None
     if stop.due():
@@ -190,7 +190,7 @@ class _Run:
     if recovery.owes_evaluation(config, self.workdir, start):
       evaluated(start, state)
     values, split, saved = {}, mesh_lib.split(mesh), start
-    stream = course.stream(self.batches, start)
+    stream = lineage.stream(self.batches, start)
     with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
@@ -204,14 +204,14 @@ class _Run:
           )
         watch.handed_over(done, measured)
         ending = stop.due() and not last
-        course.look(done, children, measured)
+        lineage.look(done, children, measured)
         checkpoints.check()
         if last or done % config.log_every == 0:
           writer.write(done, watch.line(done, children, measured))
         if last or done % config.checkpoint_every == 0 or ending:
-          course.settle()
+          lineage.settle()
           with watch.doing('saving'):
-            checkpoints.save(done, state, course.notes())
+            checkpoints.save(done, state, lineage.notes())
           saved = done
         if ending:
           raise errors.Preempted(f'saved step {done} of {config.steps}')
@@ -220,8 +220,8 @@ class _Run:
             values = evaluated(done, state)
           except stopping.Stopped:
             if saved != done:
-              course.settle()
-              checkpoints.save(done, state, course.notes())
+              lineage.settle()
+              checkpoints.save(done, state, lineage.notes())
             raise
     return state, values
 

@@ -17,11 +17,11 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting
 from bignas_jax.system import console, hardware, process
 from bignas_jax.training import profiler
-from bignas_jax.training.step_timer import Pace
+from bignas_jax.training.step_timer import StepTimer
 
 # Of a logged line, what is told to a person.
-_TOLD = ('train/loss_', 'train/top1_', 'train/grad_norm', 'lr', 'images_per_s')
-_NOT_TOLD = ('train/grad_norm_',)
+_SHOWN = ('train/loss_', 'train/top1_', 'train/grad_norm', 'lr', 'images_per_s')
+_NOT_SHOWN = ('train/grad_norm_',)
 
 
 def overview(config: Config) -> str:
@@ -69,8 +69,8 @@ class Watch:
     # One process's profile is that of all: they run the same programs.
     at = config.profile.at if process.leads() else ()
     self._profiler = profiler.Profiler(workdir, at, config.profile.steps)
-    self._pace = Pace(progress.note)
-    self._pace.ended = start
+    self._timer = StepTimer(progress.note)
+    self._timer.ended = start
     card.reached(start, first=start)
 
   def __enter__(self) -> 'Watch':
@@ -78,17 +78,17 @@ class Watch:
 
   def __exit__(self, *exception: object) -> None:
     self._profiler.close()
-    self._card.reached(self._pace.ended)
+    self._card.reached(self._timer.ended)
 
   def next(self, stream: Iterator[Any]) -> Any:
     """The next batch of images."""
-    return self._pace.next(stream)
+    return self._timer.next(stream)
 
   @contextlib.contextmanager
   def step(self, number: int) -> Iterator[None]:
     """Around what hands a step over to the devices."""
     if self._profiler.begins(number):
-      with self._pace.pause():
+      with self._timer.pause():
         self._profiler.start(number)
     with jax.profiler.StepTraceAnnotation('train', step_num=number):
       yield
@@ -96,36 +96,36 @@ class Watch:
   def handed_over(self, number: int, measured: Any) -> None:
     """After it; waits until the step before has ended (`step_timer`)."""
     self._progress.advance(number)
-    self._pace.handed_over(number, measured)
+    self._timer.handed_over(number, measured)
     if self._profiler.ends(number):
-      with self._pace.pause():
+      with self._timer.pause():
         self._progress.note(self._profiler.stop())
 
   @contextlib.contextmanager
   def doing(self, phase: str) -> Iterator[None]:
     """Something between two steps; its time is no step's."""
-    with self._pace.pause(), self._progress.doing(phase):
+    with self._timer.pause(), self._progress.doing(phase):
       yield
-    self._card.reached(self._pace.ended)
+    self._card.reached(self._timer.ended)
 
   def line(
     self, number: int, children: list[Child], measured: Any
   ) -> dict[str, float]:
     """The scalars of a logged step, told to a person as well."""
     values = summary(children, jax.device_get(measured))
-    values |= self._pace.values(self._batch_size)
+    values |= self._timer.values(self._batch_size)
     values |= hardware.memory() | hardware.clocks()
     left = self._progress.left_s()
     if left is not None:
       values['time/left_s'] = float(left)
     self._card.reached(number)
-    told = {
+    shown = {
       name: value
       for name, value in values.items()
-      if name.startswith(_TOLD) and not name.startswith(_NOT_TOLD)
+      if name.startswith(_SHOWN) and not name.startswith(_NOT_SHOWN)
     }
     ending = f', {_duration(left)} left' if left else ''
-    self.tell(number, told, ending)
+    self.tell(number, shown, ending)
     return values
 
   def tell(

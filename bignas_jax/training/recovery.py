@@ -37,7 +37,7 @@ _ADVICE = (
 )
 
 
-class Course:
+class Lineage:
   """The way of one run.
 
   Args:
@@ -121,7 +121,7 @@ class Course:
       roles[_watched(children)],
     )
 
-  def turn_back(self, trouble: Diverged) -> None:
+  def roll_back(self, trouble: Diverged) -> None:
     """Writes down where to go on, and which draws to skip.
 
     Raises:

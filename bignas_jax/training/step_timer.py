@@ -23,7 +23,7 @@ class Timed(NamedTuple):
   waited: float  # of these seconds, for images
 
 
-class Pace:
+class StepTimer:
   """Times steps by when they are known to have ended.
 
   JAX returns from a step before the devices have run it, so what the host

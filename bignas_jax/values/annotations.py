@@ -94,7 +94,7 @@ def describe(kind: Any, value: Any = None) -> str:
   """
   meta, kind = taken_apart(kind)
   if meta is not None and meta.description:
-    return meta.description
+    return errors.one_of(meta.description.split(', '), value)
   arguments, origin = typing.get_args(kind), typing.get_origin(kind)
   if origin is Literal:
     return errors.one_of(arguments, value)

@@ -1,0 +1,73 @@
+"""The walk over a child: its stem, blocks and head, in the order they run.
+
+Costs, latency, pictures and exports read the sizes of a child's layers from
+here, so that they cannot disagree.
+"""
+
+from typing import NamedTuple
+
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space, Stage
+
+
+class Layer(NamedTuple):
+  """A stem, a block or a head of a child, with all its sizes.
+
+  Attributes:
+    stage: number of the block's stage, from 1; 0 for the stem, and one more
+      than the last stage for the head.
+    block: position of the block in its stage, from 0; 0 for stem and head.
+    size_in: pixels of the input's height and width.
+    size_out: pixels of the output's height and width; 1 for the head.
+    width_in: channels of the input; of the stem, those of an image.
+    width_out: channels of the output; of the head, those that the classifier
+      reads.
+    kernel_size: of a block's depthwise convolution; 0 for stem and head.
+    expand_ratio: of a block; 0 for stem and head.
+  """
+
+  stage: int
+  block: int
+  size_in: int
+  size_out: int
+  width_in: int
+  width_out: int
+  kernel_size: int = 0
+  expand_ratio: int = 0
+
+  @property
+  def is_block(self) -> bool:
+    """Whether the layer is a block."""
+    return self.kernel_size > 0
+
+  @property
+  def name(self) -> str:
+    """The layer's name, such as `stage2.block1`."""
+    if self.is_block:
+      return f'stage{self.stage}.block{self.block + 1}'
+    return 'head' if self.stage else 'stem'
+
+  def of(self, space: Space) -> Stage:
+    """Returns the stage of a block."""
+    return space.stages[self.stage - 1]
+
+
+def downsample(size: int, stride: int) -> int:
+  """Returns the pixels that are left of a side after a stride."""
+  return -(-size // stride)
+
+
+def layers(space: Space, arch: Arch) -> list[Layer]:
+  """Returns the layers of a child, which is not checked: searches ask often."""
+  size = downsample(arch.resolution, space.stem_stride)
+  width = arch.width[0]
+  walk = [Layer(0, 0, arch.resolution, size, space.channels, width)]
+  for i, stage in enumerate(space.stages):
+    choices = arch.kernel_size[i], arch.expand_ratio[i]
+    for block in range(arch.depth[i]):
+      small = size if block else downsample(size, stage.stride)
+      sizes = size, small, width, arch.width[i + 1]
+      walk.append(Layer(i + 1, block, *sizes, *choices))
+      size, width = small, arch.width[i + 1]
+  last = len(space.stages) + 1
+  return [*walk, Layer(last, 0, size, 1, width, arch.width[-1])]

@@ -1,0 +1,84 @@
+"""The gradient accumulator: a step's sum of gradients, added to in place.
+
+A step trains several children, whose gradients are summed. A block that is
+computed again on the way back adds its own gradient to the sum in the slice
+that it computes, so that no array of zeros around a slice is ever made:
+
+    forward    params ──► block ──► output, Accumulator(params, probe)
+    backward   cotangent of the output, and of the Accumulator: (sum, squares)
+               ──► block ──► cotangents (sum + gradient, squares + |gradient|^2)
+
+What leaves the block as its parameters comes back as a cotangent: the sum so
+far. `Stage` hands the Accumulator out through the Flax collection `COLLECTION`,
+and `accumulate` alone puts sums in and takes them out.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bignas_jax.supernet import slicing
+
+Tree = Any
+
+COLLECTION = 'accumulator'  # of Flax, {module: {block: Accumulator}}
+
+
+class Accumulator(NamedTuple):
+  """What passes a block unchanged, for what comes back as its cotangent.
+
+  Attributes:
+    params: the block's parameters. Their cotangent is a sum of gradients, to
+      which the block adds its own in place.
+    probe: a scalar. Its cotangent is a sum of squares, to which the block adds
+      those of its own gradient.
+  """
+
+  params: Tree
+  probe: Any
+
+
+def square_norm(tree: Tree) -> jax.Array:
+  """Returns the sum of the squares of all entries of a tree, in float32."""
+  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+  return sum((jnp.square(leaf).sum() for leaf in leaves), jnp.float32(0))
+
+
+def accumulate(
+  loss: Callable, params: Tree, sums: Tree, factor: float
+) -> tuple[Tree, jax.Array, Any]:
+  """Adds the gradient of a child's loss to a step's sum of gradients.
+
+  Args:
+    loss: a function of (params, probe) that returns (loss, accumulators) and
+      what else is wanted; accumulators are those of the network's COLLECTION.
+    params: of the child.
+    sums: of the supernet's parameters, of which the child's are slices.
+    factor: what the gradient is multiplied by.
+
+  Returns:
+    The sums, the square norm of the child's gradient without the factor, and
+    what else the loss returned.
+  """
+  (value, accumulators), back, more = jax.vjp(
+    loss, params, jnp.zeros(()), has_aux=True
+  )
+  cotangents = {
+    module: {
+      block: Accumulator(
+        slicing.shrink(sums[module][block], one.params), jnp.zeros(())
+      )
+      for block, one in blocks.items()
+    }
+    for module, blocks in accumulators.items()
+  }
+  gradient, square = back((jnp.full_like(value, factor), cotangents))
+  if not cotangents:
+    square = jnp.zeros(())  # all gradients are in `gradient`, none in the sums
+  for module, blocks in cotangents.items():
+    added = {block: gradient[module].pop(block) for block in blocks}
+    sums = slicing.put(sums, {module: added})
+  square += square_norm(gradient)
+  return slicing.add(sums, gradient), square / factor**2, more
