@@ -223,7 +223,7 @@ def test_parts_of_fewer_rounds_are_not_kept(tmp_path):
 def test_programs_take_turns():
   calls = []
   runs = {name: (lambda name=name: calls.append(name)) for name in 'ab'}
-  found = timing.in_turn(runs, 2)
+  found = timing.interleave(runs, 2)
   assert calls[:4] == ['a', 'a', 'b', 'b']
   changes = sum(x != y for x, y in itertools.pairwise(calls))
   assert changes == 5  # three rounds of two

@@ -26,7 +26,7 @@ _DEVIATION = 0.1  # of weights: neither overflow nor denormal numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class Workload:
   """A function with its weights, to be timed.
 
   Attributes:
@@ -34,7 +34,7 @@ class Piece:
     params: weights, nested dicts of arrays.
     shape: shape of one input image, [size, size, channels].
     shape_out: shape of the output for one image.
-    whole: whether the piece is a whole network, which takes images channels
+    whole: whether the workload is a whole network, which takes images channels
       last in every runtime.
   """
 
@@ -45,10 +45,10 @@ class Piece:
   whole: bool
 
 
-def of_network(network: Network) -> Piece:
+def of_network(network: Network) -> Workload:
   """Returns the workload of a child package's network, with its own weights."""
   space = network.space
-  return Piece(
+  return Workload(
     lambda library, params, x: dataclasses.replace(
       network, params=params
     ).logits(library, x),
@@ -59,10 +59,10 @@ def of_network(network: Network) -> Piece:
   )
 
 
-def of_child(space: Space, arch: Arch) -> Piece:
+def of_child(space: Space, arch: Arch) -> Workload:
   """Returns the workload of a child with random weights, batch norms folded."""
   own = dataclasses.replace(arch_lib.pin(space, arch), bn_epsilon=None)
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.logits(library, own, params, x),
     _weights(network_lib.shapes(own)),
     (arch.resolution, arch.resolution, space.channels),
@@ -71,14 +71,14 @@ def of_child(space: Space, arch: Arch) -> Piece:
   )
 
 
-def of_part(space: Space, part: Part) -> Piece:
+def of_part(space: Space, part: Part) -> Workload:
   """Returns the workload of a stem, block or head."""
   shape = (part.size, part.size, part.width_in)
   if 0 < part.stage <= len(space.stages):
     return _block(space, part, shape)
   if part.stage == 0:
     own = _around(space, stem=part.width_out)
-    return Piece(
+    return Workload(
       lambda library, params, x: graph.stem(library, own, params, x),
       _weights(network_lib.shapes(own)['stem']),
       shape,
@@ -87,7 +87,7 @@ def of_part(space: Space, part: Part) -> Piece:
     )
   own = _around(space, last=part.width_in, head=part.width_out)
   shapes = network_lib.shapes(own)
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.head(library, own, params, x),
     _weights({name: shapes[name] for name in ('head', 'classifier')}),
     shape,
@@ -96,7 +96,7 @@ def of_part(space: Space, part: Part) -> Piece:
   )
 
 
-def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Piece:
+def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Workload:
   stage = space.stages[part.stage - 1]
   stride = stage.stride if part.first else 1
   own = dataclasses.replace(
@@ -110,7 +110,7 @@ def _block(space: Space, part: Part, shape: tuple[int, int, int]) -> Piece:
   described = mbconv.Block(
     own, (part.width_in,), part.first, space.padding, None, Pooling()
   )
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.block(
       library, own, params, x, stride, space.padding
     ),
@@ -150,6 +150,6 @@ def _weights(shapes: Any) -> Any:
   )
 
 
-def of_parts(space: Space, wanted: list[Part]) -> dict[str, Piece]:
+def of_parts(space: Space, wanted: list[Part]) -> dict[str, Workload]:
   """Returns the workloads of parts, by the parts' names in a latency table."""
   return {latency.name(space, part): of_part(space, part) for part in wanted}
