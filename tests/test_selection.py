@@ -222,7 +222,7 @@ def test_nsga2_finds_the_front_of_two_objectives():
 
 def test_nsga2_leaves_children_of_unknown_costs_out():
   """At one resolution the latency is not known."""
-  limits = Limits(known=('latency_ms',))
+  limits = Limits(required=('latency_ms',))
 
   def costs(arch):
     known = arch.resolution != 28

@@ -180,7 +180,7 @@ def checked(
   costs = child_costs.of(space, table and functools.partial(_predicted, table))
   table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
   if strategy == 'nsga2':  # it compares children by these costs
-    limits = dataclasses.replace(limits, known=settings.objectives)
+    limits = dataclasses.replace(limits, required=settings.objectives)
   hints = [table.least()[1], table.most()[1]] if table else []
   start = limits_lib.feasible(space, costs, limits, hints)
   about = None

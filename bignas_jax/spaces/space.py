@@ -190,9 +190,9 @@ def _check_stage(field: str, stage: Stage) -> None:
 
 
 def _check_choices(field: str, choices: object, least: int = 1) -> None:
-  found = list(choices) if isinstance(choices, tuple) else []
-  whole = all(type(c) is int and c >= least for c in found)
-  if not found or not whole or found != sorted(set(found)):
+  values = list(choices) if isinstance(choices, tuple) else []
+  whole = all(type(c) is int and c >= least for c in values)
+  if not values or not whole or values != sorted(set(values)):
     raise errors.UserError(
       field, choices, f'a tuple of increasing whole numbers >= {least}'
     )
