@@ -259,7 +259,7 @@ def test_predictor_learns_what_was_known_before():
   best = []
   for known in ({}, {arch: _near(arch) for arch in drawn}):
     score = _Recorder(_near)
-    predictor.search(problem(score)._replace(known=known), settings)
+    predictor.search(problem(score)._replace(archived=known), settings)
     best.append(max(map(_near, score.asked)))
   assert best[1] > best[0]
 
