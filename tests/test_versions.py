@@ -304,7 +304,7 @@ READ: dict[str, tuple] = {
     _CHILD,
     ('input', 'arch', 'network', 'calibration', 'classes', 'class_names'),
   ),
-  'run.json': (run_card._sittings, _CARD, ()),
+  'run.json': (run_card._sessions, _CARD, ()),
   'rollbacks.json': (
     lambda path: rollbacks.read(path.parent),
     _ROLLBACKS,

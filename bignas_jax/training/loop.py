@@ -67,7 +67,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   claimed = _claimed(workdir, config, splits)
   with recovery.no_room_in_one_line(workdir), claimed:
     xla.keep_programs(workdir / 'compiled')
-    with run_card.sitting(workdir, config) as card:
+    with run_card.session(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
 
 
