@@ -31,7 +31,7 @@ def test_unknown_chips(topology):
 
 
 def found(seconds=0.0, flops=0.0, moved=0.0):
-  return compiler_reports.Figures(1.0, 2**30, flops, moved, seconds)
+  return compiler_reports.Report(1.0, 2**30, flops, moved, seconds)
 
 
 def test_seconds_are_the_compilers_or_the_rooflines():

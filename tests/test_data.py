@@ -470,11 +470,7 @@ def test_val_serves_where_there_is_no_test(pictures):
 @pytest.mark.parametrize(
   ('field', 'changes', 'text'),
   [
-    (
-      'data.name',
-      {'name': 'mnist5'},
-      'imagenet2012, mnist5k',
-    ),
+    ('data.name', {'name': 'mnist5'}, 'did you mean mnist5k'),
     ('data.augment', {'augment': 'afine'}, 'did you mean affine'),
     ('data.augment', {'augment': 'autoaugmnt'}, 'did you mean autoaugment'),
     ('data.worker', {'worker': 'fibre'}, 'process, thread'),

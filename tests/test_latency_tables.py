@@ -17,7 +17,7 @@ from bignas_jax.deploy import package, stablehlo
 from bignas_jax.perf import (
   engines,
   latency_table,
-  part_estimates,
+  layer_estimates,
   timing,
   workloads,
 )
@@ -221,7 +221,7 @@ def test_parts_of_fewer_rounds_are_not_kept(tmp_path):
 def test_programs_take_turns():
   calls = []
   runs = {name: (lambda name=name: calls.append(name)) for name in 'ab'}
-  found = timing.in_turn(runs, 2)
+  found = timing.interleave(runs, 2)
   assert calls[:4] == ['a', 'a', 'b', 'b']
   changes = sum(x != y for x, y in itertools.pairwise(calls))
   assert changes == 5  # three rounds of two
@@ -342,7 +342,7 @@ def test_a_table_is_built_by_command(tmp_path, capsys):
 def test_a_compilers_word_is_an_estimate(tmp_path):
   space, out = dataclasses.replace(tiny.QUICK), epath.Path(tmp_path / 'v.json')
   part = workloads.of_layer(space, latency.all_layers(space, [8])[0])
-  found = part_estimates.milliseconds('v5e:2x2', 4, {'stem': part})
+  found = layer_estimates.milliseconds('v5e:2x2', 4, {'stem': part})
   assert 0 < found['stem'] < 1
   about = ABOUT | {'estimate': True}
   some = Wanted(space, (8,), about, children=1, fitted=2, seed=0)

@@ -127,7 +127,7 @@ def test_numbers_of_any_kind_are_one_limit():
   [
     Limits(least={'latency_ms': 1.0}),
     Limits(most={'latency_ms': 1e300}),
-    Limits(known=('latency_ms',)),
+    Limits(required=('latency_ms',)),
   ],
 )
 def test_an_unknown_cost_keeps_no_limit(asked):
@@ -141,4 +141,4 @@ def test_an_unknown_cost_keeps_no_limit(asked):
   assert not asked.fit({'latency_ms': math.inf})
   assert asked.fit({'latency_ms': 2.0})
   assert limits.feasible(space, with_latency, asked).resolution == 12
-  assert asked.known == () or asked.to_dict() == {}
+  assert asked.required == () or asked.to_dict() == {}

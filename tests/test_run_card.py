@@ -27,7 +27,7 @@ def _read(workdir):
 
 
 def _sit(workdir, clock, first, last, hours, error=None):
-  with run_card.sitting(workdir, CONFIG) as card:
+  with run_card.session(workdir, CONFIG) as card:
     card.reached(first, first=first)
     clock[0] += hours
     card.reached(last)
@@ -36,7 +36,7 @@ def _sit(workdir, clock, first, last, hours, error=None):
 
 
 def test_a_run_in_one_sitting(tmp_path, clock):
-  with run_card.sitting(tmp_path, CONFIG) as card:
+  with run_card.session(tmp_path, CONFIG) as card:
     begun = _read(tmp_path)
     assert begun['status'] == 'running' and begun['ended'] is None
     assert begun['steps'] == begun['images'] == 0
@@ -116,7 +116,7 @@ def test_only_the_first_process_writes(tmp_path, clock, monkeypatch):
 def test_a_damaged_card_is_named(tmp_path, card):
   (tmp_path / 'run.json').write_text(card)
   refused = pytest.raises(errors.UserError, match=r'run\.json')
-  with refused, run_card.sitting(tmp_path, CONFIG):
+  with refused, run_card.session(tmp_path, CONFIG):
     pass
 
 

@@ -222,7 +222,7 @@ def test_nsga2_finds_the_front_of_two_objectives():
 
 def test_nsga2_leaves_children_of_unknown_costs_out():
   """At one resolution the latency is not known."""
-  limits = Limits(known=('latency_ms',))
+  limits = Limits(required=('latency_ms',))
 
   def costs(arch):
     known = arch.resolution != 28
@@ -259,7 +259,7 @@ def test_predictor_learns_what_was_known_before():
   best = []
   for known in ({}, {arch: _near(arch) for arch in drawn}):
     score = _Recorder(_near)
-    predictor.search(problem(score)._replace(known=known), settings)
+    predictor.search(problem(score)._replace(archived=known), settings)
     best.append(max(map(_near, score.asked)))
   assert best[1] > best[0]
 

@@ -304,7 +304,7 @@ READ: dict[str, tuple] = {
     _CHILD,
     ('input', 'arch', 'network', 'calibration', 'classes', 'class_names'),
   ),
-  'run.json': (run_card._sittings, _CARD, ()),
+  'run.json': (run_card._sessions, _CARD, ()),
   'rollbacks.json': (
     lambda path: rollbacks.read(path.parent),
     _ROLLBACKS,
@@ -317,7 +317,7 @@ READ: dict[str, tuple] = {
   ),
   'figures.json': (
     lambda path: schema.convert(
-      compiler_reports.Figures, files.read_json(path), f'{path}:'
+      compiler_reports.Report, files.read_json(path), f'{path}:'
     ),
     {'compile_s': 1.5, 'peak_bytes': 3, 'flops': 1.0, 'problem': ''},
     ('compile_s', 'peak_bytes', 'flops', 'problem'),

@@ -49,20 +49,20 @@ def child(
     _check_place(directory / latency.MEASURED)
   engines.check(names)
   loaded = package.load(directory)
-  piece = workloads.of_network(graph.network(loaded))
+  workload = workloads.of_network(graph.network(loaded))
   runs = {
-    (name, batch): engines.prepare(name, {0: piece}, batch)[0].start
+    (name, batch): engines.prepare(name, {0: workload}, batch)[0].start
     for name in names
     for batch in batches
   }
-  found = timing.in_turn(runs, rounds)
+  times = timing.interleave(runs, rounds)
   result = {
     'child': str(directory),
     'arch': arch.to_dict(loaded.arch),
     'macs': loaded.info.get('macs'),
     'rows': [
       {'runtime': name, 'device': device(name), 'batch': batch}
-      | summary(found[name, batch], batch)
+      | summary(times[name, batch], batch)
       for name, batch in runs
     ],
     'rounds': rounds,
@@ -102,6 +102,6 @@ def summary(times: Sequence[float], batch: int) -> dict[str, float]:
 
 def device(name: str) -> str:
   """Returns a runtime's device: the CPU model, or what JAX calls it."""
-  found = jax.devices()[0]
-  on_cpu = name == 'onnx' or found.platform == 'cpu'
-  return hardware.cpu() if on_cpu else found.device_kind
+  jax_device = jax.devices()[0]
+  on_cpu = name == 'onnx' or jax_device.platform == 'cpu'
+  return hardware.cpu() if on_cpu else jax_device.device_kind

@@ -26,7 +26,7 @@ _OPTIONS = {'exec_time_optimization_effort': -1.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class Report:
   """The compiler's report on one program, for one device.
 
   Attributes:
@@ -58,7 +58,7 @@ def directory() -> epath.Path:
   return epath.Path(place).expanduser() / 'figures'
 
 
-def find(name: str, lowered: Any, mesh: Mesh) -> Figures:
+def find(name: str, lowered: Any, mesh: Mesh) -> Report:
   """Returns the report on a program lowered for a mesh, and prints a summary.
 
   The report is read from disk if it is there. Otherwise the program is compiled
@@ -68,32 +68,32 @@ def find(name: str, lowered: Any, mesh: Mesh) -> Figures:
   path = directory() / f'{key}.json'
   if path.exists():
     there = files.read_json(path) | {'kept': True}
-    found = schema.convert(Figures, there, f'{path}:')
+    report = schema.convert(Report, there, f'{path}:')
   else:
-    found = _compile(lowered)
+    report = _compile(lowered)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, dataclasses.asdict(found))
-  console.say(_line(name, found))
-  return found
+    files.write_json(path, dataclasses.asdict(report))
+  console.say(_line(name, report))
+  return report
 
 
 def _key(lowered: Any, mesh: Mesh) -> str:
   """Returns a digest of everything that determines the compiler's report."""
   devices = [(str(d), d.device_kind) for d in mesh.devices.flat]
   versions = jax.__version__, metadata.version('libtpu')
-  form = [field.name for field in dataclasses.fields(Figures)]
+  form = [field.name for field in dataclasses.fields(Report)]
   asked = *versions, form, _OPTIONS, devices, lowered.as_text()
   return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def _line(name: str, found: Figures) -> str:
-  if found.problem:
-    return f'{name}: does not fit: {found.problem}'
-  how = 'known' if found.kept else f'compiled in {found.compile_s:.0f} s'
-  return f'{name}: {how}, {(found.peak_bytes or 0) / 2**30:.2f} GiB of its own'
+def _line(name: str, report: Report) -> str:
+  if report.problem:
+    return f'{name}: does not fit: {report.problem}'
+  how = 'known' if report.kept else f'compiled in {report.compile_s:.0f} s'
+  return f'{name}: {how}, {(report.peak_bytes or 0) / 2**30:.2f} GiB of its own'
 
 
-def _compile(lowered: Any) -> Figures:
+def _compile(lowered: Any) -> Report:
   began = time.monotonic()
   try:
     compiled = lowered.compile(_OPTIONS)
@@ -101,10 +101,10 @@ def _compile(lowered: Any) -> Figures:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     took = time.monotonic() - began
-    return Figures(took, None, problem=_first_figures(str(error)))
+    return Report(took, None, problem=_memory_line(str(error)))
   took = time.monotonic() - began
   cost = compiled.cost_analysis()
-  return Figures(
+  return Report(
     took,
     xla.peak_bytes(compiled),
     cost.get('flops', 0.0),
@@ -113,7 +113,7 @@ def _compile(lowered: Any) -> Figures:
   )
 
 
-def _first_figures(text: str) -> str:
+def _memory_line(text: str) -> str:
   """Returns the line about the memory that was wanted, or the first line."""
   lines = [line.strip() for line in text.splitlines()]
   return next((line for line in lines if 'hbm' in line.lower()), lines[0])

@@ -1,4 +1,4 @@
-"""Runtimes that run pieces here: JAX, or ONNX Runtime on the CPUs."""
+"""Runtimes that run workloads here: JAX, or ONNX Runtime on the CPUs."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from bignas_jax.deploy import onnx, stablehlo
-from bignas_jax.perf.workloads import Piece
+from bignas_jax.perf.workloads import Workload
 from bignas_jax.system import xla
 from bignas_jax.values import errors
 
@@ -22,7 +22,7 @@ class Run(NamedTuple):
 
   Attributes:
     start: a function that starts the program and returns its arrays.
-    repeats: how often one run of the program computes its piece.
+    repeats: how often one run of the program computes its workload.
   """
 
   start: Callable[[], Any]
@@ -45,9 +45,9 @@ def versions(name: str) -> dict[str, str]:
 
 
 def prepare(
-  name: str, pieces: Mapping[Any, Piece], batch: int
+  name: str, workloads: Mapping[Any, Workload], batch: int
 ) -> dict[Any, Run]:
-  """Compiles each piece for a runtime, with random images as its input.
+  """Compiles each workload for a runtime, with random images as its input.
 
   Weights are constants of the program, as in an artifact. In JAX, images
   already lie on the device. A part of a network is computed several times in
@@ -55,39 +55,44 @@ def prepare(
 
   Args:
     name: name of the runtime, a key of `RUNTIMES`.
-    pieces: the pieces, by any names.
+    workloads: the workloads, by any names.
     batch: batch size, images.
 
   Returns:
-    The program of each piece, by the name of the piece.
+    The program of each workload, by the name of the workload.
   """
-  return RUNTIMES[name](pieces, batch)
+  return RUNTIMES[name](workloads, batch)
 
 
-def _images(piece: Piece, batch: int) -> np.ndarray:
+def _images(workload: Workload, batch: int) -> np.ndarray:
   rng = np.random.default_rng(0)
-  return rng.standard_normal((batch, *piece.shape), np.float32)
+  return rng.standard_normal((batch, *workload.shape), np.float32)
 
 
-def _jax(pieces: Mapping[Any, Piece], batch: int) -> dict[Any, Run]:
+def _jax(workloads: Mapping[Any, Workload], batch: int) -> dict[Any, Run]:
   options = xla.compiler_options(jax.devices()[0].platform)
 
-  def lower(piece: Piece):
-    run = functools.partial(piece.run, stablehlo.Jax(), piece.params)
-    if not piece.whole:
+  def lower(workload: Workload):
+    run = functools.partial(workload.run, stablehlo.Jax(), workload.params)
+    if not workload.whole:
       run = functools.partial(_repeatedly, run)
-    like = jax.ShapeDtypeStruct((batch, *piece.shape), np.float32)
+    like = jax.ShapeDtypeStruct((batch, *workload.shape), np.float32)
     return jax.jit(run, compiler_options=options).lower(like)
 
   compiled = xla.compile_all(
-    {name: functools.partial(lower, piece) for name, piece in pieces.items()}
+    {
+      name: functools.partial(lower, workload)
+      for name, workload in workloads.items()
+    }
   )
   return {
     name: Run(
-      functools.partial(compiled[name], jax.device_put(_images(piece, batch))),
-      1 if piece.whole else _REPEATS,
+      functools.partial(
+        compiled[name], jax.device_put(_images(workload, batch))
+      ),
+      1 if workload.whole else _REPEATS,
     )
-    for name, piece in pieces.items()
+    for name, workload in workloads.items()
   }
 
 
@@ -106,19 +111,21 @@ def _repeatedly(run: Callable[[Any], Any], images: jax.Array) -> jax.Array:
   return lax.fori_loop(0, _REPEATS, body, images)
 
 
-def _onnx(pieces: Mapping[Any, Piece], batch: int) -> dict[Any, Run]:
+def _onnx(workloads: Mapping[Any, Workload], batch: int) -> dict[Any, Run]:
   made = {}
-  for name, piece in pieces.items():
-    images = _images(piece, batch)
-    out = piece.shape_out
-    if not piece.whole:
+  for name, workload in workloads.items():
+    images = _images(workload, batch)
+    out = workload.shape_out
+    if not workload.whole:
       images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
       out = out if len(out) == 1 else (out[2], *out[:2])
     model = onnx.model(
-      lambda library, x, piece=piece: piece.run(library, piece.params, x),
-      piece.shape,
+      lambda library, x, workload=workload: workload.run(
+        library, workload.params, x
+      ),
+      workload.shape,
       out,
-      channels_first=not piece.whole,
+      channels_first=not workload.whole,
     )
     made[name] = Run(functools.partial(onnx.load_bytes(model), images))
   return made

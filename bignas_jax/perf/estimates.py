@@ -15,7 +15,7 @@ import numpy as np
 
 from bignas_jax.methods import programs
 from bignas_jax.perf import chips
-from bignas_jax.perf.compiler_reports import Figures
+from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
@@ -42,14 +42,14 @@ ASSUMPTIONS = (
 
 
 def seconds(
-  config: Config, chip: chips.Chip, figures: Mapping[str, Figures]
+  config: Config, chip: chips.Chip, reports: Mapping[str, Report]
 ) -> dict[str, float]:
   """Returns the seconds of each program, with branches and loops accounted for.
 
   Args:
     config: config of the run.
     chip: device that the programs were compiled for.
-    figures: compiler reports by name of the program.
+    reports: compiler reports by name of the program.
 
   Returns:
     Seconds by name of the program; empty if the step has no static child, since
@@ -59,29 +59,29 @@ def seconds(
   fixed = programs.static(roles)
   if not fixed:
     return {}
-  known, make = next(iter(fixed.items()))
+  reference, make = next(iter(fixed.items()))
   counted = sum(
     row.cost.activations
     for row in counting.rows(space, make(space))
     if not (config.recompute and _is_repeated(row.name))
   )
-  unit = of_program(figures[known], chip) / counted
+  unit = of_program(reports[reference], chip) / counted
   random_unit = unit if config.recompute else _AGAIN * unit
-  found = {
-    name: of_program(figures[name], chip)
+  times = {
+    name: of_program(reports[name], chip)
     for name in (programs.START, programs.UPDATE)
-    if name in figures
+    if name in reports
   }
   for role, make in fixed.items():
-    found[role] = unit * _activations(space, make(space))
+    times[role] = unit * _activations(space, make(space))
   if 'random' not in roles:
-    return found
+    return times
   rng = arch_lib.generator(config.seed)
   sampled = [
     arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
   ]
   for resolution in space.train_resolution:
-    found[f'random@{resolution}'] = random_unit * float(
+    times[f'random@{resolution}'] = random_unit * float(
       np.mean(
         [
           _activations(space, dataclasses.replace(arch, resolution=resolution))
@@ -89,14 +89,14 @@ def seconds(
         ]
       )
     )
-  return found
+  return times
 
 
-def of_program(one: Figures, chip: chips.Chip) -> float:
+def of_program(report: Report, chip: chips.Chip) -> float:
   """Returns a program's seconds by the compiler, or else by the roofline."""
-  if one.seconds > 0:
-    return one.seconds
-  return max(one.flops / chip.flops, one.bytes / chip.bandwidth)
+  if report.seconds > 0:
+    return report.seconds
+  return max(report.flops / chip.flops, report.bytes / chip.bandwidth)
 
 
 def _is_repeated(row: str) -> bool:

@@ -17,11 +17,11 @@ from etils import epath
 from bignas_jax.perf import (
   child_latency,
   engines,
-  part_estimates,
+  layer_estimates,
   timing,
   workloads,
 )
-from bignas_jax.perf.workloads import Piece
+from bignas_jax.perf.workloads import Workload
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import latency, latency_tables
 from bignas_jax.spaces.arch import Arch
@@ -30,7 +30,7 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, files, locks, process, storage
 from bignas_jax.values import errors
 
-Measure = Callable[[Mapping[str, Piece]], dict[str, float]]
+Measure = Callable[[Mapping[str, Workload]], dict[str, float]]
 # Of many runs: the time on an idle machine, or on the machine as it is.
 STATISTICS = {'least': np.min, 'median': np.median}
 _AT_ONCE = 48  # parts that are compiled, timed and written as a group
@@ -100,8 +100,8 @@ def table(
       raise errors.UserError('--resolutions', resolution, allowed)
   about: dict[str, Any] = {'batch': batch, 'estimate': topology is not None}
   if topology is not None:
-    part_estimates.check(topology)
-    measure = functools.partial(part_estimates.milliseconds, topology, batch)
+    layer_estimates.check(topology)
+    measure = functools.partial(layer_estimates.milliseconds, topology, batch)
     about |= {
       'runtime': 'jax',
       'device': f'one device of TPU {topology}, estimated by its compiler',
@@ -125,14 +125,14 @@ def table(
 
 
 def clock(name: str, batch: int, rounds: int, statistic: str) -> Measure:
-  """Returns a function from pieces to their milliseconds on this machine."""
+  """Returns a function from workloads to their milliseconds on this machine."""
 
-  def measure(wanted: Mapping[str, Piece]) -> dict[str, float]:
+  def measure(wanted: Mapping[str, Workload]) -> dict[str, float]:
     runs = engines.prepare(name, wanted, batch)
-    found = timing.in_turn({n: run.start for n, run in runs.items()}, rounds)
+    times = timing.interleave({n: run.start for n, run in runs.items()}, rounds)
     return {
       called: float(STATISTICS[statistic](ms)) / runs[called].repeats
-      for called, ms in found.items()
+      for called, ms in times.items()
     }
 
   return measure
@@ -144,7 +144,7 @@ def build(path: epath.Path, wanted: Wanted, measure: Measure) -> dict[str, Any]:
   Args:
     path: file of the table; parts that it already has are kept.
     wanted: what the table is to hold.
-    measure: function that returns the milliseconds of pieces, by name.
+    measure: function that returns the milliseconds of workloads, by name.
 
   Returns:
     A dict with the table's `about`, the numbers of `parts` and of `kept` parts,
@@ -174,26 +174,26 @@ def _alone(path: epath.Path) -> Iterator[None]:
 def _build(path: epath.Path, wanted: Wanted, measure: Measure):
   space = wanted.space
   fitted, evaluated = children(wanted)
-  found = _kept(path, wanted)
-  kept = len(found)
-  _measure_parts(path, wanted, measure, found)
+  measured = _kept(path, wanted)
+  kept = len(measured)
+  _measure_layers(path, wanted, measure, measured)
   every = {f'child {i}': arch for i, arch in enumerate(fitted + evaluated)}
   console.say(f'{len(every)} children')
   ms = measure(
     {called: workloads.of_child(space, arch) for called, arch in every.items()}
   )
   whole = {arch: ms[called] for called, arch in every.items()}
-  fit = fit_to(space, found, {arch: whole[arch] for arch in fitted})
-  _write(path, wanted, found, fit)
+  fit = fit_to(space, measured, {arch: whole[arch] for arch in fitted})
+  _write(path, wanted, measured, fit)
   table = latency_tables.load(path, space)
   report = errors_of(table, {arch: whole[arch] for arch in evaluated})
-  _write(path, wanted, found, fit, {'evaluation': report})
+  _write(path, wanted, measured, fit, {'evaluation': report})
   return {
     'out': str(path),
     'space': space.name,
     **wanted.about,
     'resolutions': list(wanted.resolutions),
-    'parts': len(found),
+    'parts': len(measured),
     'kept': kept,
     'fit': fit._asdict() | {'children': len(fitted)},
     **report,
@@ -208,16 +208,16 @@ def children(wanted: Wanted) -> tuple[list[Arch], list[Arch]]:
   """
   rng = np.random.default_rng(wanted.seed)
   number = wanted.fitted + wanted.children
-  found: dict[Arch, None] = {}
+  archs: dict[Arch, None] = {}
   for _ in range(_DRAWS * number):
-    if len(found) < number:
+    if len(archs) < number:
       arch = arch_lib.sample(wanted.space, rng)
       if arch.resolution in wanted.resolutions:
-        found[arch] = None
-  if len(found) < number:
-    allowed = f'at most {max(0, len(found) - wanted.fitted)} in this space'
+        archs[arch] = None
+  if len(archs) < number:
+    allowed = f'at most {max(0, len(archs) - wanted.fitted)} in this space'
     raise errors.UserError('--children', wanted.children, allowed)
-  every = list(found)
+  every = list(archs)
   return every[: wanted.fitted], every[wanted.fitted :]
 
 
@@ -234,8 +234,8 @@ def fit_to(
   for arch, ms in whole.items():
     own = [parts_ms[layer] for layer in latency.measured(space, arch)]
     rows.append(np.array([1, len(own), sum(own)]) / ms)
-  found, *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)))
-  return latency.Fit(*map(float, found))
+  solution, *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)))
+  return latency.Fit(*map(float, solution))
 
 
 def errors_of(
@@ -263,18 +263,18 @@ def errors_of(
   }
 
 
-def _measure_parts(path, wanted: Wanted, measure: Measure, found) -> None:
-  """Measures the parts that `found` lacks, in random order and in groups."""
+def _measure_layers(path, wanted: Wanted, measure: Measure, measured) -> None:
+  """Measures the parts that `measured` lacks, in random order and in groups."""
   listed = latency.all_layers(wanted.space, wanted.resolutions)
-  missing = [layer for layer in listed if layer not in found]
+  missing = [layer for layer in listed if layer not in measured]
   # A slow minute of the machine must not fall on one stage alone.
   order = np.random.default_rng(wanted.seed).permutation(len(missing))
   for start in range(0, len(missing), _AT_ONCE):
     some = [missing[i] for i in order[start : start + _AT_ONCE]]
     ms = measure(workloads.of_layers(wanted.space, some))
-    found |= {layer: ms[latency.name(layer)] for layer in some}
-    _write(path, wanted, found, None)
-    console.say(f'{len(found)} of {len(listed)} parts')
+    measured |= {layer: ms[latency.name(layer)] for layer in some}
+    _write(path, wanted, measured, None)
+    console.say(f'{len(measured)} of {len(listed)} parts')
 
 
 def _kept(path: epath.Path, wanted: Wanted) -> dict[Layer, float]:
@@ -292,6 +292,6 @@ def _kept(path: epath.Path, wanted: Wanted) -> dict[Layer, float]:
     return latency_tables.milliseconds(fields, wanted.space, wanted.resolutions)
 
 
-def _write(path, wanted: Wanted, found, fit, more=None) -> None:
-  space, resolutions = wanted.space, wanted.resolutions
-  latency_tables.save(path, space, resolutions, wanted.about, found, fit, more)
+def _write(path, wanted: Wanted, measured, fit, more=None) -> None:
+  space, sizes = wanted.space, wanted.resolutions
+  latency_tables.save(path, space, sizes, wanted.about, measured, fit, more)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from bignas_jax.methods import programs
 from bignas_jax.perf import chips, compiler_reports, estimates
-from bignas_jax.perf.compiler_reports import Figures
+from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.system import mesh as mesh_lib
@@ -51,9 +51,9 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     UserError: the topology is unknown, or its devices cannot share the batch.
   """
   chip, mesh = chips.of(topology), topology_mesh(topology, config.layout)
-  compiled = _compile(config, mesh)
-  fits = all(_fits(one, chip) for one in compiled.values())
-  seconds = estimates.seconds(config, chip, compiled) if fits else {}
+  reports = _compile(config, mesh)
+  fits = all(_fits(report, chip) for report in reports.values())
+  seconds = estimates.seconds(config, chip, reports) if fits else {}
   step = estimates.step_seconds(config, seconds)
   result = {
     'topology': topology,
@@ -62,16 +62,16 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     'programs': [
       {
         'name': name,
-        'compile_s': one.compile_s,
-        'kept': one.kept,
-        'peak_bytes': one.peak_bytes,
+        'compile_s': report.compile_s,
+        'kept': report.kept,
+        'peak_bytes': report.peak_bytes,
         'hbm_bytes': chip.hbm_bytes,
-        'flops': one.flops,
-        'bytes': one.bytes,
+        'flops': report.flops,
+        'bytes': report.bytes,
         'estimated_s': seconds.get(name),
       }
-      | ({'problem': one.problem} if one.problem else {})
-      for name, one in compiled.items()
+      | ({'problem': report.problem} if report.problem else {})
+      for name, report in reports.items()
     ],
     'fits': fits,
     'estimated_step_s': step,
@@ -79,7 +79,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     'assumptions': list(estimates.ASSUMPTIONS),
   }
   if not fits:
-    worst = max(compiled, key=lambda name: _memory(compiled[name]))
+    worst = max(reports, key=lambda name: _memory(reports[name]))
     result['largest_batch_size'] = _largest(config, chip, mesh, worst)
   return result
 
@@ -106,19 +106,19 @@ def topology_mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
   return mesh_lib.create(described.devices, layout)
 
 
-def _compile(config: Config, mesh: Mesh, only: str = '') -> dict[str, Figures]:
+def _compile(config: Config, mesh: Mesh, only: str = '') -> dict[str, Report]:
   """Returns reports on a step's programs, with what lies beside in memory."""
   listed = programs.all_programs(config_lib.setup(config, mesh))
   beside = _bystanders(listed)
   lower = programs.lowering([p for p in listed if only in ('', p.name)])
   with xla.programs_not_kept():
-    found = xla.compile_all(
+    reports = xla.compile_all(
       lower, lambda name, lowered: compiler_reports.find(name, lowered, mesh)
     )
   return {
-    p.name: _beside(found[p.name], beside[p.name])
+    p.name: _beside(reports[p.name], beside[p.name])
     for p in listed
-    if p.name in found
+    if p.name in reports
   }
 
 
@@ -146,19 +146,19 @@ def _bytes(described: Any) -> int:
   )
 
 
-def _beside(one: Figures, others: int) -> Figures:
-  if one.peak_bytes is None:
-    return one
-  return dataclasses.replace(one, peak_bytes=one.peak_bytes + others)
+def _beside(report: Report, others: int) -> Report:
+  if report.peak_bytes is None:
+    return report
+  return dataclasses.replace(report, peak_bytes=report.peak_bytes + others)
 
 
-def _memory(one: Figures) -> float:
+def _memory(report: Report) -> float:
   """Returns a program's peak bytes, or infinity if it did not fit."""
-  return math.inf if one.peak_bytes is None else one.peak_bytes
+  return math.inf if report.peak_bytes is None else report.peak_bytes
 
 
-def _fits(one: Figures, chip: chips.Chip) -> bool:
-  return _memory(one) <= chip.hbm_bytes
+def _fits(report: Report, chip: chips.Chip) -> bool:
+  return _memory(report) <= chip.hbm_bytes
 
 
 def _largest(config: Config, chip: chips.Chip, mesh: Mesh, name: str) -> int:
@@ -173,8 +173,8 @@ def _largest(config: Config, chip: chips.Chip, mesh: Mesh, name: str) -> int:
     return dataclasses.replace(config, batch_size=images * mesh.size)
 
   def peak(images: int) -> int | None:
-    one = _compile(smaller(images), mesh, only=name)[name]
-    return one.peak_bytes if _fits(one, chip) else None
+    report = _compile(smaller(images), mesh, only=name)[name]
+    return report.peak_bytes if _fits(report, chip) else None
 
   possible = [
     images

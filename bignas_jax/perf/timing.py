@@ -13,7 +13,7 @@ _VISIT_S = 0.005  # a short program is run several times in a row
 _MOST = 20
 
 
-def in_turn(
+def interleave(
   runs: Mapping[Any, Callable[[], Any]], rounds: int
 ) -> dict[Any, list[float]]:
   """Times each run of each program, until its results are there.
@@ -30,15 +30,15 @@ def in_turn(
   Returns:
     The milliseconds of each measured run, by name of the program.
   """
-  found: dict[Any, list[float]] = {name: [] for name in runs}
+  milliseconds: dict[Any, list[float]] = {name: [] for name in runs}
   for number in range(rounds + 1):
     for name, run in runs.items():
       took = _once(run)
       times = 1 if number == 0 else _times(took)
       visit = [1e3 * _once(run) for _ in range(times)]
       if number > 0:
-        found[name] += visit
-  return found
+        milliseconds[name] += visit
+  return milliseconds
 
 
 def _times(took: float) -> int:

@@ -26,7 +26,7 @@ _DEVIATION = 0.1  # of weights: neither overflow nor denormal numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class Workload:
   """A function with its weights, to be timed.
 
   Attributes:
@@ -34,7 +34,7 @@ class Piece:
     params: weights, nested dicts of arrays.
     shape: shape of one input image, [size, size, channels].
     shape_out: shape of the output for one image.
-    whole: whether the piece is a whole network, which takes images channels
+    whole: whether the workload is a whole network, which takes images channels
       last in every runtime.
   """
 
@@ -45,10 +45,10 @@ class Piece:
   whole: bool
 
 
-def of_network(network: Network) -> Piece:
+def of_network(network: Network) -> Workload:
   """Returns the workload of a child package's network, with its own weights."""
   space = network.space
-  return Piece(
+  return Workload(
     lambda library, params, x: dataclasses.replace(
       network, params=params
     ).logits(library, x),
@@ -59,10 +59,10 @@ def of_network(network: Network) -> Piece:
   )
 
 
-def of_child(space: Space, arch: Arch) -> Piece:
+def of_child(space: Space, arch: Arch) -> Workload:
   """Returns the workload of a child with random weights, batch norms folded."""
   own = dataclasses.replace(arch_lib.pin(space, arch), bn_epsilon=None)
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.logits(library, own, params, x),
     _weights(network_lib.shapes(own)),
     (arch.resolution, arch.resolution, space.channels),
@@ -71,14 +71,14 @@ def of_child(space: Space, arch: Arch) -> Piece:
   )
 
 
-def of_layer(space: Space, layer: Layer) -> Piece:
+def of_layer(space: Space, layer: Layer) -> Workload:
   """Returns the workload of a stem, block or head."""
   shape = (layer.size_in, layer.size_in, layer.width_in)
   if layer.is_block:
     return _block(space, layer, shape)
   if layer.stage == 0:
     own = _around(space, stem=layer.width_out)
-    return Piece(
+    return Workload(
       lambda library, params, x: graph.stem(library, own, params, x),
       _weights(network_lib.shapes(own)['stem']),
       shape,
@@ -87,7 +87,7 @@ def of_layer(space: Space, layer: Layer) -> Piece:
     )
   own = _around(space, last=layer.width_in, head=layer.width_out)
   shapes = network_lib.shapes(own)
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.head(library, own, params, x),
     _weights({name: shapes[name] for name in ('head', 'classifier')}),
     shape,
@@ -96,7 +96,7 @@ def of_layer(space: Space, layer: Layer) -> Piece:
   )
 
 
-def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Piece:
+def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
   stage, first = layer.of(space), layer.block == 0
   stride = stage.stride if first else 1
   own = dataclasses.replace(
@@ -110,7 +110,7 @@ def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Piece:
   described = mbconv.Block(
     own, (layer.width_in,), first, space.padding, None, Pooling()
   )
-  return Piece(
+  return Workload(
     lambda library, params, x: graph.block(
       library, own, params, x, stride, space.padding
     ),
@@ -149,6 +149,6 @@ def _weights(shapes: Any) -> Any:
   )
 
 
-def of_layers(space: Space, wanted: list[Layer]) -> dict[str, Piece]:
+def of_layers(space: Space, wanted: list[Layer]) -> dict[str, Workload]:
   """Returns the workloads of layers, by their names in a latency table."""
   return {latency.name(layer): of_layer(space, layer) for layer in wanted}

@@ -43,7 +43,7 @@ class Run(NamedTuple):
   workdir: epath.Path
   config: Config
   space: Space
-  receipt: directory.Receipt  # config.json
+  receipt: directory.Manifest  # config.json
   card: contents.Card | None  # run.json
   lines: list[dict[str, Any]]  # metrics.jsonl, each with its step
   entries: list[Entry]  # of the step of the last search

@@ -112,13 +112,13 @@ class Archive:
       UserError: a column of `Entry` is missing.
     """
     try:
-      found = _cells(line)
+      columns = _cells(line)
     except _NotWhole:
-      found = []
-    if len({*found} & {*Entry._fields}) != len(Entry._fields):
+      columns = []
+    if len({*columns} & {*Entry._fields}) != len(Entry._fields):
       allowed = f'the columns {", ".join(Entry._fields)}'
-      raise errors.UserError(f'{self._path} line {number}', found, allowed)
-    return found
+      raise errors.UserError(f'{self._path} line {number}', columns, allowed)
+    return columns
 
   def _is_entry(self, line: bytes) -> bool:
     """Returns whether the first line is a child; old files have no header."""
@@ -138,10 +138,10 @@ class Archive:
     cells = _cells(line)
     if len(cells) != len(self._columns):
       raise _NotWhole(f'{len(cells)} of {len(self._columns)} columns')
-    told = dict(zip(self._columns, cells, strict=True))
+    record = dict(zip(self._columns, cells, strict=True))
     try:
       values = {
-        name: told[name] if kind is str else json.loads(told[name])
+        name: record[name] if kind is str else json.loads(record[name])
         for name, kind in _KINDS.items()
       }
     except (ValueError, RecursionError) as error:

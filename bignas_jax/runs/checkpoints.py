@@ -121,7 +121,7 @@ class Checkpoints:
       self._manager.close()
 
   def _seal(self) -> None:
-    """Writes the receipt of a checkpoint before it gets its final name.
+    """Writes the manifest of a checkpoint before it gets its final name.
 
     Orbax calls this when all files lie in a directory of the checkpoint's own.
     """

@@ -195,15 +195,15 @@ def variant(name: str, *allowed: str) -> str:
     UserError: there is no such variant.
   """
   if name and name not in allowed:
-    known = errors.one_of(allowed, name) if allowed else 'none'
-    raise errors.UserError('variant of the config', name, known)
+    choices = errors.one_of(allowed, name) if allowed else 'none'
+    raise errors.UserError('variant of the config', name, choices)
   return name
 
 
 def space(config: Config) -> Space:
-  found = zoo.get(config.space)
-  classes = config.classes or found.classes
-  return dataclasses.replace(found, classes=classes)
+  base = zoo.get(config.space)
+  classes = config.classes or base.classes
+  return dataclasses.replace(base, classes=classes)
 
 
 def image_size(config: Config) -> int:
@@ -293,6 +293,6 @@ def identity(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def sha256(config: Config) -> str:
-  """Names a config in receipts."""
+  """Names a config in manifests."""
   text = json.dumps(identity(to_dict(config)), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()

@@ -79,9 +79,9 @@ def load(path: str, *overrides: str) -> Config:
   values = flags.FlagValues()
   define(values, arguments)
   parse(values, arguments)
-  found = values[NAME].value
-  assert isinstance(found, Config)  # `parse` has seen to it
-  return found
+  config = values[NAME].value
+  assert isinstance(config, Config)  # `parse` has seen to it
+  return config
 
 
 def parse(
@@ -122,12 +122,12 @@ def parse(
 
 def _path(arguments: Sequence[str]) -> str:
   """Returns what `--config` is given, or ''."""
-  found, following = '', [*arguments[1:], '']
+  path, following = '', [*arguments[1:], '']
   for argument, after in zip(arguments, following, strict=True):
     name, equals, text = argument.partition('=')
     if name.lstrip('-') == NAME and name.startswith('-'):
-      found = text if equals else after
-  return found
+      path = text if equals else after
+  return path
 
 
 def _check_file(path: str) -> None:
@@ -146,20 +146,20 @@ def _explain(arguments: Sequence[str], error: BaseException) -> None:
   for cause in reversed(chain):
     line = _line(file, cause)
     if line is not None:
-      allowed = f'a file that runs; line {line}: {_told(cause)}'
+      allowed = f'a file that runs; line {line}: {_message(cause)}'
       raise errors.UserError(f'--{NAME}', path, allowed) from None
   if not isinstance(error, flags.Error):
     for argument in arguments:
-      found = _OVERRIDE.fullmatch(argument)
-      if found is not None:
-        _check_override(found[1], found[2])
+      override = _OVERRIDE.fullmatch(argument)
+      if override is not None:
+        _check_override(override[1], override[2])
   elif 'Error whilst parsing config file' not in str(error):
     return  # of another flag, or of an override's value
-  allowed = f'a file that runs; {_told(chain[-1])}'
+  allowed = f'a file that runs; {_message(chain[-1])}'
   raise errors.UserError(f'--{NAME}', path, allowed) from None
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
   """Returns what an error says, in one line that is not too long."""
   if isinstance(error, errors.UserError):
     return str(error)
@@ -196,7 +196,7 @@ def _check_override(path: str, text: str | None) -> None:
     if not annotations.has_fields(kind):
       allowed = f'{above}=VALUE, which is set as a whole'
       raise errors.UserError(field, text, allowed)
-    known = annotations.fields(kind)
-    if step not in known:
-      raise errors.UserError(field, text, errors.one_of(known, step))
-    kind, above = known[step], f'{above}.{step}'
+    fields = annotations.fields(kind)
+    if step not in fields:
+      raise errors.UserError(field, text, errors.one_of(fields, step))
+    kind, above = fields[step], f'{above}.{step}'

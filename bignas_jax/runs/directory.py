@@ -20,7 +20,7 @@ FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Manifest:
   """The contents of `config.json`.
 
   Attributes:
@@ -65,22 +65,22 @@ def claim(
   path = workdir / _CONFIG
   fields = config_lib.to_dict(config)
   if path.exists():
-    receipt = read(workdir)
-    there = config_lib.to_dict(_config(workdir, receipt))
-    found = structs.differences(
+    manifest = read(workdir)
+    there = config_lib.to_dict(_config(workdir, manifest))
+    differences = structs.differences(
       config_lib.identity(there), config_lib.identity(fields)
     )
-    if found:
+    if differences:
       raise errors.UserError(
         'workdir',
         str(workdir),
         'a directory of the same config; this one differs in '
-        + '; '.join(found),
+        + '; '.join(differences),
       )
     if splits is not None:
-      told, here = receipt.data, identity.describe(splits)
-      where = config.data.directory
-      identity.check(told, here, where, str(workdir))
+      record, here = manifest.data, identity.describe(splits)
+      directory = config.data.directory
+      identity.check(record, here, directory, str(workdir))
     return
   workdir.mkdir(parents=True, exist_ok=True)
   text = {
@@ -111,10 +111,10 @@ def load_config(workdir: epath.Path) -> Config:
   return _config(workdir, read(workdir))
 
 
-def _config(workdir: epath.Path, told: Receipt) -> Config:
+def _config(workdir: epath.Path, manifest: Manifest) -> Config:
   """Returns the config that a file means, whichever version wrote it."""
   place = f'{workdir / _CONFIG}: config'
-  return stored.convert(Config, told.config, place, told.version)
+  return stored.convert(Config, manifest.config, place, manifest.version)
 
 
 def config_sha256(workdir: epath.Path, config: Config) -> str:
@@ -128,7 +128,7 @@ def config_sha256(workdir: epath.Path, config: Config) -> str:
   return read(workdir).config_sha256
 
 
-def read(workdir: epath.Path) -> Receipt:
+def read(workdir: epath.Path) -> Manifest:
   """Returns the contents of `config.json`.
 
   Raises:
@@ -139,9 +139,9 @@ def read(workdir: epath.Path) -> Receipt:
     raise errors.UserError(
       'workdir', str(workdir), f'a directory of a run, with {_CONFIG} in it'
     )
-  found = files.read_json(path)
-  stored.check_format(found, FORMAT, str(path))
-  return schema.convert(Receipt, found, f'{path}:', others=True)
+  fields = files.read_json(path)
+  stored.check_format(fields, FORMAT, str(path))
+  return schema.convert(Manifest, fields, f'{path}:', others=True)
 
 
 @contextlib.contextmanager

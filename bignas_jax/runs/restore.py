@@ -33,12 +33,12 @@ class Run(NamedTuple):
 
 def weights(run: Run) -> str:
   """Returns a digest of the parameters, the same wherever they are read."""
-  found = hashlib.sha256()
+  digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(run.params):
     array = np.asarray(leaf.addressable_data(0))  # replicated: all of it
-    found.update(f'{path} {array.shape} {array.dtype}'.encode())
-    found.update(array.tobytes())
-  return found.hexdigest()
+    digest.update(f'{path} {array.shape} {array.dtype}'.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
 
 
 def _mesh(config: Config) -> Mesh:
@@ -69,8 +69,8 @@ def _data(
   """The images that a run was trained on, and none else; what tells them."""
   splits = sources.load(config.data, config_lib.space(config).channels)
   here = identity_lib.describe(splits)
-  told = directory.read(workdir).data
-  identity_lib.check(told, here, config.data.directory, str(workdir))
+  record = directory.read(workdir).data
+  identity_lib.check(record, here, config.data.directory, str(workdir))
   return splits, here
 
 

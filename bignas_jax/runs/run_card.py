@@ -33,7 +33,7 @@ _BEAT_S = 1  # least seconds between two writings, but for the last
 
 
 @contextlib.contextmanager
-def sitting(workdir: epath.Path, config: Config) -> Iterator['Card']:
+def session(workdir: epath.Path, config: Config) -> Iterator['Card']:
   """Yields the card of a session, and records how the session ends.
 
   Only the leader writes the card.
@@ -66,12 +66,12 @@ class Card:
   def __init__(self, workdir: epath.Path, config: Config, hosts: list[str]):
     self._path, self._config = workdir / directory_lib.CARD, config
     self._sha256 = directory_lib.config_sha256(workdir, config)
-    sittings = cluster.once(lambda: _sittings(self._path))
-    self._earlier = [_closed(one) for one in sittings]
+    sessions = cluster.once(lambda: _sessions(self._path))
+    self._earlier = [_closed(one) for one in sessions]
     self._began = self._written = time.monotonic()
     self._energy = hardware.Energy()
     now = _now()
-    self._sitting: dict[str, Any] = {
+    self._session: dict[str, Any] = {
       'status': 'running',
       'started': now,
       'seen': now,
@@ -94,54 +94,54 @@ class Card:
       step: last finished step.
       first: step that the session began at; None: no change.
     """
-    self._sitting['step'] = step
+    self._session['step'] = step
     if first is not None:
-      self._sitting['first_step'] = first
+      self._session['first_step'] = first
     if time.monotonic() - self._written > _BEAT_S:
       self._write()
 
   def end(self, status: str) -> None:
     """Writes the final status of the session."""
-    self._sitting['status'] = status
+    self._session['status'] = status
     self._write()
 
   def _write(self) -> None:
     self._written = time.monotonic()
-    self._sitting['seen'] = _now()
-    self._sitting['hours'] = round((self._written - self._began) / 3600, 6)
+    self._session['seen'] = _now()
+    self._session['hours'] = round((self._written - self._began) / 3600, 6)
     joules = self._energy.joules()
     if joules:
-      self._sitting['leader_energy_j'] = joules
+      self._session['leader_energy_j'] = joules
     if process.leads():
-      sittings = [*self._earlier, self._sitting]
-      files.write_json(self._path, _card(self._config, self._sha256, sittings))
+      sessions = [*self._earlier, self._session]
+      files.write_json(self._path, _card(self._config, self._sha256, sessions))
 
 
 def _card(
-  config: Config, sha256: str, sittings: list[dict[str, Any]]
+  config: Config, sha256: str, sessions: list[dict[str, Any]]
 ) -> dict[str, Any]:
   """Returns the contents of the file: sums over sessions, then each session."""
-  last = sittings[-1]
-  steps = sum((s['step'] or 0) - (s['first_step'] or 0) for s in sittings)
-  reached = [s['step'] for s in sittings if s['step'] is not None]
+  last = sessions[-1]
+  steps = sum((s['step'] or 0) - (s['first_step'] or 0) for s in sessions)
+  reached = [s['step'] for s in sessions if s['step'] is not None]
   return {
     'format': 1,
     'status': last['status'],
     'config_sha256': sha256,
-    'started': sittings[0]['started'],
+    'started': sessions[0]['started'],
     'ended': None if last['status'] == 'running' else last['seen'],
     'step': reached[-1] if reached else None,
     'of': config.steps,
     'steps': steps,  # with steps repeated after a session was killed
     'images': steps * config.batch_size,
-    'hours': round(sum(s['hours'] for s in sittings), 6),
-    'device_hours': round(sum(s['hours'] * s['devices'] for s in sittings), 6),
-    'sittings': sittings,
+    'hours': round(sum(s['hours'] for s in sessions), 6),
+    'device_hours': round(sum(s['hours'] * s['devices'] for s in sessions), 6),
+    'sittings': sessions,
   }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Sitting:
+class _Session:
   """The fields that are read of an earlier session; others stay as they are."""
 
   status: str
@@ -154,18 +154,18 @@ class _Sitting:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Told:
+class _StoredCard:
   """The fields that are read of a card."""
 
-  sittings: tuple[_Sitting, ...]
+  sittings: tuple[_Session, ...]
 
 
-def _sittings(path: epath.Path) -> list[dict[str, Any]]:
+def _sessions(path: epath.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
-  found = files.read_json(path)
-  schema.convert(_Told, found, f'{path}:', others=True)
-  return found['sittings']
+  card = files.read_json(path)
+  schema.convert(_StoredCard, card, f'{path}:', others=True)
+  return card['sittings']
 
 
 def _closed(one: dict[str, Any]) -> dict[str, Any]:
@@ -176,14 +176,14 @@ def _closed(one: dict[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
   """Returns the versions of Python, this package and installed `PACKAGES`."""
-  found = {
+  installed = {
     'python': platform.python_version(),
     'bignas_jax': bignas_jax.__version__,
   }
   for name in PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[name] = importlib.metadata.version(name)
-  return found
+      installed[name] = importlib.metadata.version(name)
+  return installed
 
 
 def commit(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from bignas_jax.system import console, storage
 from bignas_jax.values import errors, schema, structs
 
 
-class _Taken(NamedTuple):
+class _Network(NamedTuple):
   """What a config's `arch` and `init_from` determine.
 
   Attributes:
@@ -49,7 +49,7 @@ class _Input:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Told:
+class _ChildInfo:
   """What is read of the file that `arch` names, apart from the architecture."""
 
   input: _Input = _Input()
@@ -73,17 +73,17 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   config = dataclasses.replace(config, data=sources.placed(config.data))
   if not config.arch and not config.init_from:
     return config
-  taken = _before(config, workdir) or _read(config)
-  space = zoo.get(config.space) if config.space else taken.space
+  network = _before(config, workdir) or _read(config)
+  space = zoo.get(config.space) if config.space else network.space
   return dataclasses.replace(
     config,
-    space=arch_lib.pin(space, taken.arch),
-    image_size=config.image_size or taken.image_size,
-    init_sha256=taken.sha256,
+    space=arch_lib.pin(space, network.arch),
+    image_size=config.image_size or network.image_size,
+    init_sha256=network.sha256,
   )
 
 
-def _before(config: Config, workdir: epath.Path | None) -> _Taken | None:
+def _before(config: Config, workdir: epath.Path | None) -> _Network | None:
   """Returns what the directory's run took from the same places, or None."""
   if workdir is None or directory_lib.claimed(workdir) is None:
     return None
@@ -92,20 +92,20 @@ def _before(config: Config, workdir: epath.Path | None) -> _Taken | None:
     return None
   space = config_lib.space(run)
   arch = arch_lib.biggest(space)
-  return _Taken(space, arch, run.image_size, run.init_sha256)
+  return _Network(space, arch, run.image_size, run.init_sha256)
 
 
-def _read(config: Config) -> _Taken:
+def _read(config: Config) -> _Network:
   space = zoo.get(config.space) if config.space else None
   if not config.init_from:
     space = space or presets.space_of(config.arch)
     arch, info = presets.parse(space, config.arch), presets.read(config.arch)
-    told = schema.convert(_Told, info or {}, 'arch', others=True)
-    return _Taken(space, arch, told.input.image_size, '')
+    child_info = schema.convert(_ChildInfo, info or {}, 'arch', others=True)
+    return _Network(space, arch, child_info.input.image_size, '')
   child, sha256 = _load(config)
   space = space or child.space
   _check_fits(config, child, space)
-  return _Taken(space, child.arch, child.info['input']['image_size'], sha256)
+  return _Network(space, child.arch, child.info['input']['image_size'], sha256)
 
 
 def _check_fits(config: Config, child: Child, space: Space) -> None:
@@ -120,9 +120,9 @@ def _check_fits(config: Config, child: Child, space: Space) -> None:
   except errors.UserError as error:
     allowed += f' ({error})'
     raise errors.UserError('init_from', config.init_from, allowed) from None
-  found = structs.differences(_described(child.space), _described(ours))
-  if found:
-    allowed += f'; this one differs in {found[0]}'
+  differences = structs.differences(_described(child.space), _described(ours))
+  if differences:
+    allowed += f'; this one differs in {differences[0]}'
     raise errors.UserError('init_from', config.init_from, allowed)
 
 

@@ -41,14 +41,14 @@ def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
   @functools.cache
   def costs(arch: Arch) -> dict[str, float]:
     total = counting.cost(space, arch)
-    found: dict[str, float] = {
+    values: dict[str, float] = {
       'macs': total.macs,
       'params': total.params,
       'activation_bytes': 4 * counting.peak_activations(space, arch),
       'file_bytes': 4 * (total.params + total.statistics) + header,
     }
     if latency_ms is not None:
-      found['latency_ms'] = latency_ms(arch)
-    return found
+      values['latency_ms'] = latency_ms(arch)
+    return values
 
   return costs

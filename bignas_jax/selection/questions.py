@@ -86,8 +86,8 @@ def set_aside_others(
     Whether the archive was renamed.
   """
   path = directory / _WEIGHTS
-  told = files.read_json(path) if path.exists() else {}
-  other = told.get(str(step), weights) != weights and archive.exists()
+  digests = files.read_json(path) if path.exists() else {}
+  other = digests.get(str(step), weights) != weights and archive.exists()
   if other:
     aside = next(
       place
@@ -95,13 +95,13 @@ def set_aside_others(
       if not (place := directory / f'archive.{number}.csv').exists()
     )
     archive.rename(aside)
-    told = {}
+    digests = {}
     console.say(
       f'warning: step {step} has other weights than when it was searched; '
       f'the archive is {aside} now, and children are evaluated again'
     )
-  if told.get(str(step)) != weights:
-    files.write_json(path, told | {str(step): weights})
+  if digests.get(str(step)) != weights:
+    files.write_json(path, digests | {str(step): weights})
   return other
 
 
@@ -123,15 +123,15 @@ def begin(directory: epath.Path, asked: Question, children: int) -> int:
   path = _begun_path(directory, asked)
 
   def write() -> int:
-    known = children
+    number = children
     if path.exists():
-      known = files.read_json(path).get('known')
-      if type(known) is not int or known < 0:
+      number = files.read_json(path).get('known')
+      if type(number) is not int or number < 0:
         allowed = '{"known": a whole number}; delete the file to begin anew'
-        raise errors.UserError(str(path), known, allowed)
+        raise errors.UserError(str(path), number, allowed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, {'asked': asked, 'known': known})
-    return known
+    files.write_json(path, {'asked': asked, 'known': number})
+    return number
 
   return cluster.once(write)
 

@@ -26,8 +26,8 @@ class Basis(NamedTuple):
 
   def holds(self, entry: Entry) -> bool:
     """Returns whether an archived entry was scored on this basis."""
-    found = entry.step, entry.calibration_images
-    return found == (self.step, self.calibration_images)
+    basis = entry.step, entry.calibration_images
+    return basis == (self.step, self.calibration_images)
 
 
 class Scorer:
@@ -48,7 +48,7 @@ class Scorer:
     pause: function called before each evaluation.
 
   Attributes:
-    seen: entries of the children that were asked for, in order.
+    visited: entries of the children that were asked for, in order.
     evaluated: number of entries that were not in the archive.
     seconds: time that the evaluations took, seconds.
   """
@@ -67,31 +67,31 @@ class Scorer:
     self._archive, self._basis = archive, basis
     self._strategy, self._progress, self._pause = strategy, progress, pause
     entries = [entry for entry in archive.entries if basis.holds(entry)]
-    self._known = {entry.arch: entry for entry in entries}
+    self._cached = {entry.arch: entry for entry in entries}
     self._counted = {entry.images for entry in entries}
-    self.seen: list[Entry] = []
+    self.visited: list[Entry] = []
     self.evaluated, self.seconds = 0, 0.0
 
   def __call__(self, arch: Arch) -> float:
     """Returns a child's top-1, from the archive or by evaluating the child."""
-    entry = self._known.get(arch)
+    entry = self._cached.get(arch)
     if entry is None:
-      entry = self._found(arch)
+      entry = self._new_entry(arch)
       self._archive.append(entry)
-      self._known[arch] = entry
-    self.seen.append(entry)
-    self._progress.advance(len(self.seen))
+      self._cached[arch] = entry
+    self.visited.append(entry)
+    self._progress.advance(len(self.visited))
     return entry.top1
 
-  def known(self, entries: Iterable[Entry]) -> dict[Arch, float]:
+  def scores(self, entries: Iterable[Entry]) -> dict[Arch, float]:
     """Returns the top-1 of entries that were scored on the same basis."""
     return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
 
   def best(self) -> Entry:
     """Returns the most accurate child, with the fewest MACs if several tie."""
-    return max(self.seen, key=lambda entry: (entry.top1, -entry.macs))
+    return max(self.visited, key=lambda entry: (entry.top1, -entry.macs))
 
-  def _found(self, arch: Arch) -> Entry:
+  def _new_entry(self, arch: Arch) -> Entry:
     self._pause()
     began = time.monotonic()
     score = self._evaluate(arch)

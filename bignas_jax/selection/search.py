@@ -154,7 +154,7 @@ def search(
     def write() -> None:
       files.write_json(directory / _CALIBRATION, worth)
       if strategy == 'predictor':
-        quality = predictor.quality(task.space, scorer.known(archive.entries))
+        quality = predictor.quality(task.space, scorer.scores(archive.entries))
         if quality is not None:
           files.write_json(directory / _PREDICTOR, quality)
       picture = picture_of(archive.entries, {'best': [scorer.best()]})
@@ -180,7 +180,7 @@ def checked(
   costs = child_costs.of(space, table and functools.partial(_predicted, table))
   table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
   if strategy == 'nsga2':  # it compares children by these costs
-    limits = dataclasses.replace(limits, known=settings.objectives)
+    limits = dataclasses.replace(limits, required=settings.objectives)
   start = limits_lib.feasible(space, costs, limits)
   about = None
   if table is not None:
@@ -210,11 +210,13 @@ def find(
   expected = table_lib.planned(strategy, space, task.fits, settings)
   with console.Progress(strategy, expected) as bar:
     scorer = Scorer(space, evaluate, archive, basis, strategy, bar, pause)
-    known = scorer.known(archive.entries[:before])
+    archived = scorer.scores(archive.entries[:before])
     for arch in table_lib.published(space):
       if task.fits(arch):
         scorer(arch)
-    problem = Problem(space, scorer, task.costs, task.fits, task.start, known)
+    problem = Problem(
+      space, scorer, task.costs, task.fits, task.start, archived
+    )
     table_lib.STRATEGIES[strategy](problem, settings)
   return scorer
 
@@ -227,8 +229,8 @@ def answer(task: Task, scorer: Scorer, asked: Question) -> dict[str, Any]:
     'arch': arch_lib.to_dict(best.arch),
     'costs': task.costs(best.arch),
     'split': 'held_out',
-    'evaluated': len(scorer.seen),
-    'looked_up': len(scorer.seen) - scorer.evaluated,
+    'evaluated': len(scorer.visited),
+    'looked_up': len(scorer.visited) - scorer.evaluated,
     'seconds': round(scorer.seconds, 1),
   }
   return files.finite(result)
@@ -255,15 +257,15 @@ def _pauses() -> Iterator[Callable[[], None]]:
 
 def _predicted(table: latency.Table, arch: Arch) -> float:
   """Returns a child's milliseconds, or infinity at an unknown resolution."""
-  known = arch.resolution in table.resolutions
-  return table.predict(arch) if known else math.inf
+  in_table = arch.resolution in table.resolutions
+  return table.predict(arch) if in_table else math.inf
 
 
 def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
-  known = [field.name for field in dataclasses.fields(Search)]
+  names = [field.name for field in dataclasses.fields(Search)]
   for name, value in changes.items():
-    if name not in known:
-      allowed = f'a setting: {errors.one_of(known, name)}'
+    if name not in names:
+      allowed = f'a setting: {errors.one_of(names, name)}'
       raise errors.UserError(f'search.{name}', value, allowed)
   return schema.check(dataclasses.replace(settings, **changes), 'search')
 

@@ -26,14 +26,14 @@ class Limits:
   Attributes:
     least: lower bounds by name of the cost.
     most: upper bounds by name of the cost.
-    known: costs that must be known, although they are not limited. An unknown
-      cost is infinite, such as a latency at a resolution that the table lacks,
-      and an infinite cost breaks the limits.
+    required: costs that must be known, although they are not limited. An
+      unknown cost is infinite, such as a latency at a resolution that the table
+      lacks, and an infinite cost breaks the limits.
   """
 
   least: Costs = dataclasses.field(default_factory=dict)
   most: Costs = dataclasses.field(default_factory=dict)
-  known: tuple[str, ...] = ()
+  required: tuple[str, ...] = ()
 
   def fit(self, costs: Costs) -> bool:
     """Returns whether these costs keep all limits."""
@@ -41,7 +41,7 @@ class Limits:
 
   def excess(self, costs: Costs) -> float:
     """Returns by how much costs break the limits, relative and summed."""
-    names = itertools.chain(self.least, self.most, self.known)
+    names = itertools.chain(self.least, self.most, self.required)
     if any(math.isinf(costs[name]) for name in names):
       return math.inf
     over = (_over(costs[name], most) for name, most in self.most.items())
@@ -50,12 +50,12 @@ class Limits:
 
   def broken(self, costs: Costs) -> list[tuple[str, float, float]]:
     """Returns field, limit and cost of each limit that the costs break."""
-    found = [
+    below = [
       (f'min_{name}', limit, costs[name])
       for name, limit in self.least.items()
       if costs[name] < limit
     ]
-    return found + [
+    return below + [
       (f'max_{name}', limit, costs[name])
       for name, limit in self.most.items()
       if costs[name] > limit

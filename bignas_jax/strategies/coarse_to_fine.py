@@ -54,7 +54,7 @@ def grid(space: Space, settings: Search) -> list[Arch]:
 
   Source: the coarse grid of BigNAS, section 3.2.
   """
-  found = []
+  skeletons = []
   for size, depth, width, kernel in itertools.product(
     space.resolution,
     _fractions(settings.depth_presets),
@@ -73,8 +73,8 @@ def grid(space: Space, settings: Search) -> list[Arch]:
         values.append(gene.choices[-1 if _big(kernel, late) else 0])
       else:
         values.append(_at(gene.choices, width))
-    found.append(arch_lib.write(space, values))
-  return list(dict.fromkeys(found))
+    skeletons.append(arch_lib.write(space, values))
+  return list(dict.fromkeys(skeletons))
 
 
 def _fractions(n: int) -> list[float]:

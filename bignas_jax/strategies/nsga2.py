@@ -48,14 +48,14 @@ def objectives(
   archs: list[Arch],
 ) -> np.ndarray:
   """Returns the objectives, [children, objectives]: the error, then costs."""
-  found = np.array(
+  points = np.array(
     [
       [1 - scored[a], *(problem.costs(a)[name] for name in settings.objectives)]
       for a in archs
     ]
   )
-  assert np.isfinite(found).all(), 'a child of unknown costs was evaluated'
-  return found
+  assert np.isfinite(points).all(), 'a child of unknown costs was evaluated'
+  return points
 
 
 def ranks(points: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ _FOLDS = 5
 def search(problem: Problem, settings: Search) -> None:
   """Scores random children, then those with the highest predicted accuracy.
 
-  The predictor also learns from `problem.known`. Of the `settings.candidates`
-  for each child to evaluate, half are drawn uniformly and half are mutants of
-  the best children.
+  The predictor also learns from `problem.archived`. Of the candidates for each
+  child to evaluate (`settings.candidates`), half are drawn uniformly and half
+  are mutants of the best children.
   """
   rng = arch_lib.generator(settings.seed, 4)
   first = min(settings.population, settings.evaluations)
@@ -34,7 +34,7 @@ def search(problem: Problem, settings: Search) -> None:
     candidates = _candidates(problem, scored, settings, rng)
     if not candidates:
       return  # all children that fit are known
-    model = fit(problem.space, {**problem.known, **scored}, settings.seed)
+    model = fit(problem.space, {**problem.archived, **scored}, settings.seed)
     promised = model.predict(features(problem.space, candidates))
     order = np.argsort(-promised, kind='stable')
     round_size = min(_batch(settings), settings.evaluations - len(scored))
@@ -49,7 +49,7 @@ def _batch(settings: Search) -> int:
 
 def _candidates(problem: Problem, scored, settings: Search, rng) -> list[Arch]:
   best = sorted(scored, key=lambda a: -scored[a])[: settings.population]
-  ways = (
+  samplers = (
     lambda: arch_lib.sample(problem.space, rng),
     lambda: arch_lib.mutate(
       problem.space,
@@ -58,14 +58,14 @@ def _candidates(problem: Problem, scored, settings: Search, rng) -> list[Arch]:
       settings.mutation,
     ),
   )
-  found: dict[Arch, None] = {}
-  for make in ways:
+  candidates: dict[Arch, None] = {}
+  for make in samplers:
     for _ in range(settings.candidates * _batch(settings) // 2):
-      arch = problem_lib.try_new(problem, scored | found, make)
+      arch = problem_lib.try_new(problem, scored | candidates, make)
       if arch is None:
         break
-      found[arch] = None
-  return list(found)
+      candidates[arch] = None
+  return list(candidates)
 
 
 def features(space: Space, archs: Sequence[Arch]) -> np.ndarray:

@@ -68,7 +68,7 @@ class Problem(NamedTuple):
     costs: function that returns the costs of a child by name.
     fits: function that returns whether a child keeps the limits.
     start: a child that keeps the limits.
-    known: scores of children that were evaluated before this search.
+    archived: scores of children that were evaluated before this search.
   """
 
   space: Space
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
   costs: Callable[[Arch], Costs]
   fits: Callable[[Arch], bool]
   start: Arch
-  known: Mapping[Arch, float] = {}
+  archived: Mapping[Arch, float] = {}
 
 
 def random(problem: Problem, settings: Search) -> None:
@@ -90,37 +90,37 @@ def draw(problem: Problem, n: int, rng: np.random.Generator) -> list[Arch]:
   """Draws up to `n` different children that keep the limits.
 
   The draws are uniform where possible. If limits are so narrow that uniform
-  draws miss them, the remaining children are mutants of those found, at first
+  draws miss them, the remaining children are mutants of those drawn, at first
   of the problem's start.
   """
-  found: dict[Arch, None] = {}
+  children: dict[Arch, None] = {}
 
   def neighbour() -> Arch:
-    parent = list(found)[int(rng.integers(len(found)))]
+    parent = list(children)[int(rng.integers(len(children)))]
     chance = float(rng.uniform(0, 0.5))
     return arch_lib.mutate(problem.space, parent, rng, chance)
 
   for make in (lambda: arch_lib.sample(problem.space, rng), neighbour):
-    while len(found) < n:
-      arch = try_new(problem, found, make)
+    while len(children) < n:
+      arch = try_new(problem, children, make)
       if arch is None:
         break
-      found[arch] = None
-    if not found:
-      found[problem.start] = None
-  return list(found)
+      children[arch] = None
+    if not children:
+      children[problem.start] = None
+  return list(children)
 
 
 def try_new(
-  problem: Problem, taken: Mapping[Arch, object], make: Callable[[], Arch]
+  problem: Problem, excluded: Mapping[Arch, object], make: Callable[[], Arch]
 ) -> Arch | None:
-  """Returns the first child of `make` that fits and is not taken, or None.
+  """Returns the first child of `make` that fits and is not excluded, or None.
 
   None means that no such child came in `_TRIES` calls of `make`.
   """
   for _ in range(_TRIES):
     arch = make()
-    if arch not in taken and problem.fits(arch):
+    if arch not in excluded and problem.fits(arch):
       return arch
   return None
 

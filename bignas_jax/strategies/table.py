@@ -41,15 +41,15 @@ def check(
   if not isinstance(strategy, str) or strategy not in STRATEGIES:
     allowed = errors.one_of(STRATEGIES, strategy)
     raise errors.UserError('--strategy', strategy, allowed)
-  known = list(costs)
+  names = list(costs)
   for field, value in limits.to_dict().items():
     name = field.partition('_')[2]
-    if name not in known:
-      allowed = _MISSING.get(name, f'limits on {errors.one_of(known, name)}')
+    if name not in names:
+      allowed = _MISSING.get(name, f'limits on {errors.one_of(names, name)}')
       raise errors.UserError(f'--{field}', value, allowed)
   for name in settings.objectives:
-    if name not in known:
-      allowed = _MISSING.get(name, errors.one_of(known, name))
+    if name not in names:
+      allowed = _MISSING.get(name, errors.one_of(names, name))
       raise errors.UserError('search.objectives', name, allowed)
 
 

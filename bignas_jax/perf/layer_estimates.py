@@ -1,4 +1,4 @@
-"""Estimates by the TPU compiler of how long pieces take, without a TPU."""
+"""Estimates by the TPU compiler of how long workloads take, without a TPU."""
 
 import functools
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 from bignas_jax.deploy import stablehlo
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
-from bignas_jax.perf.workloads import Piece
+from bignas_jax.perf.workloads import Workload
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.values import errors
@@ -21,15 +21,15 @@ def check(topology: str) -> None:
 
 
 def milliseconds(
-  topology: str, batch: int, pieces: Mapping[str, Piece]
+  topology: str, batch: int, workloads: Mapping[str, Workload]
 ) -> dict[str, float]:
-  """Estimates the milliseconds of each piece without measuring anything.
+  """Estimates the milliseconds of each workload without measuring anything.
 
   Args:
     topology: a topology such as `v5e:2x2`; the estimate is for one device of
       it.
     batch: batch size, images.
-    pieces: pieces by name.
+    workloads: workloads by name.
 
   Raises:
     UserError: the topology is unknown, or the batch does not fit the memory.
@@ -37,23 +37,27 @@ def milliseconds(
   chip = chips.of(topology)
   mesh = mesh_lib.create(list(plan.topology_mesh(topology).devices.flat[:1]))
 
-  def lower(piece: Piece):
-    images = jax.ShapeDtypeStruct((batch, *piece.shape), np.float32)
+  def lower(workload: Workload):
+    images = jax.ShapeDtypeStruct((batch, *workload.shape), np.float32)
     arguments = mesh_lib.described(
-      mesh, (piece.params, images), mesh_lib.REPLICATED
+      mesh, (workload.params, images), mesh_lib.REPLICATED
     )
-    run = functools.partial(piece.run, stablehlo.Jax())
+    run = functools.partial(workload.run, stablehlo.Jax())
     return jax.jit(run).lower(*arguments)
 
   with xla.programs_not_kept():
-    found = xla.compile_all(
-      {name: functools.partial(lower, piece) for name, piece in pieces.items()},
+    reports = xla.compile_all(
+      {
+        name: functools.partial(lower, workload)
+        for name, workload in workloads.items()
+      },
       lambda name, lowered: compiler_reports.find(name, lowered, mesh),
     )
-  for one in found.values():
-    if one.peak_bytes is None:
-      allowed = f'one that fits {topology}: {one.problem}'
+  for report in reports.values():
+    if report.peak_bytes is None:
+      allowed = f'one that fits {topology}: {report.problem}'
       raise errors.UserError('--batch', batch, allowed)
   return {
-    name: 1e3 * estimates.of_program(one, chip) for name, one in found.items()
+    name: 1e3 * estimates.of_program(report, chip)
+    for name, report in reports.items()
   }
