@@ -26,7 +26,7 @@ FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 # File that another command writes into a package.
 MEASURED = 'latency.json'
-_RECEIPTS = (staging.RECEIPT, *staging.UNDER_WAY)
+_RECEIPTS = (staging.MANIFEST, *staging.HIDDEN)
 _PACKAGE = 'a child package'
 # Errors of safetensors for a damaged file, and for types that NumPy lacks.
 _UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
@@ -127,7 +127,7 @@ def ours(directory: epath.Path) -> set[str]:
 def _exported(directory: epath.Path, receipt: str) -> set[str]:
   """Returns the names of an export's unchanged files, and of its receipt."""
   try:
-    entries = staging.receipt(directory, receipt)['formats'].values()
+    entries = staging.read_manifest(directory, receipt)['formats'].values()
   except errors.UserError:
     return set()  # it is not a receipt of an export
   told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
