@@ -13,10 +13,10 @@ def pictures(run: Run) -> dict[str, str]:
 def _drawn(child: ChildFile) -> str:
   """Draws a child from the image to the classes."""
   arch, size = child.arch, child.rows[0].resolution
-  found = [('stem', arch.width[0], size, 'convolution')]
+  rows = [('stem', arch.width[0], size, 'convolution')]
   for block in counting.blocks(child.space, arch):
     ratio, kind = f'x{block.expand_ratio}', f'kernel {block.kernel_size}'
-    found.append((ratio, block.width_out, block.small, kind))
+    rows.append((ratio, block.width_out, block.small, kind))
     size = block.small
-  found.append(('head', arch.width[-1], size, 'convolution'))
-  return plots.blocks(found)
+  rows.append(('head', arch.width[-1], size, 'convolution'))
+  return plots.blocks(rows)
