@@ -142,11 +142,11 @@ class Run:
     if latency_table is not None:
       path = _path(latency_table, 'latency_table')
       table = latency_tables.load(path, self.space)
-    found = search_lib.search(
+    best = search_lib.search(
       self.workdir, strategy, limits, changes, table, self._data
     )
-    self._compare(found['step'])
-    return found
+    self._compare(best['step'])
+    return best
 
   def extract(
     self, which: str | dict[str, Any] | Arch, out: str | os.PathLike
@@ -206,16 +206,16 @@ class Network:
     shape = getattr(images, 'shape', ())
     right = len(shape) == 4 and shape[3] == channels and 0 not in shape[1:3]
     if getattr(images, 'dtype', None) != np.uint8 or not right:
-      told = f'{getattr(images, "dtype", type(images).__name__)} {shape}'
+      text = f'{getattr(images, "dtype", type(images).__name__)} {shape}'
       allowed = f'an array, uint8 [batch, size, size, {channels}]'
-      raise errors.UserError('images', told, allowed)
+      raise errors.UserError('images', text, allowed)
     return self._logits(self._child.variables, jnp.asarray(images))
 
   @functools.cached_property
   def _logits(self) -> Any:
-    told, space = self.info['input'], self._child.space
+    given, space = self.info['input'], self._child.space
     mesh = mesh_lib.create(jax.devices()[:1])
-    mean, std = tuple(told['mean']), tuple(told['std'])
+    mean, std = tuple(given['mean']), tuple(given['std'])
     alone = model.Model(space=space, mesh=mesh, mean=mean, std=std)
     net = network.Supernet(space)
 
@@ -258,5 +258,5 @@ def load_child(directory: str | os.PathLike) -> Network:
     UserError: a file is missing, damaged, or does not fit the other.
   """
   path = _path(directory, 'child')
-  found = package.load(path)
-  return Network(found.arch, found.info, found)
+  child = package.load(path)
+  return Network(child.arch, child.info, child)

@@ -12,7 +12,7 @@ from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Exports; returns the receipt.
+  """Exports; returns the manifest.
 
   Raises:
     Failed: an artifact does not compute what the child does.

@@ -48,7 +48,7 @@ def _space(space: Space) -> dict[str, Any]:
     arch = make(space)
     cost = counting.cost(space, arch)
     ends[name] = cost._asdict() | {'resolution': arch.resolution}
-    console.say(f'  {name:18}{_told(arch.resolution, cost)}')
+    console.say(f'  {name:18}{_summary(arch.resolution, cost)}')
   return {
     'name': space.name,
     'children': children,
@@ -61,7 +61,7 @@ def _preset(name: str, preset: Preset) -> dict[str, Any]:
   arch, space = preset.arch, zoo.get(preset.space)
   cost = counting.cost(space, arch)
   console.say(
-    f'{name:20}{_told(arch.resolution, cost)} '
+    f'{name:20}{_summary(arch.resolution, cost)} '
     f'{100 * preset.top1:.1f} % top-1 on ImageNet ({preset.source})'
   )
   return {
@@ -80,7 +80,7 @@ def _preset(name: str, preset: Preset) -> dict[str, Any]:
   }
 
 
-def _told(resolution: int, cost: counting.Cost) -> str:
+def _summary(resolution: int, cost: counting.Cost) -> str:
   return (
     f'{resolution:4} px {cost.macs / 1e6:9.2f} M MACs '
     f'{cost.params / 1e6:7.3f} M parameters'

@@ -20,7 +20,7 @@ from bignas_jax.system import digests as digests_lib
 from bignas_jax.values import errors, schema
 
 # Known without what makes them: this process needs no JAX.
-_INFO, _RECEIPT, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
+_INFO, _MANIFEST, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
 _NEEDED = {'input', 'data', 'classes'}  # of child.json
 _ERROR = 'error: '  # what a command's last line begins with if it fails
 _EXPORT_S = 600.0  # how long to wait for another process that exports
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     origins=given.allow_origin,
   )
   _check_free(given.host, given.port)  # exporting may have taken a while
-  _end_when_told()
+  _end_on_signal()
   console.say(f'http://{given.host}:{given.port}')
   server.run(
     host=given.host,
@@ -137,7 +137,7 @@ def _check_free(host: str, port: int) -> None:
     raise errors.UserError('--port', port, allowed) from None
 
 
-def _end_when_told() -> None:
+def _end_on_signal() -> None:
   """LitServe ends its processes after Ctrl-C alone: SIGTERM becomes that.
 
   Processes that it forks inherit the answer, and have one of their own.
@@ -159,8 +159,8 @@ def _readable(child: epath.Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    where = str(error.filename or child)
-    allowed = f'a child whose files can be read, unlike {where}'
+    path = str(error.filename or child)
+    allowed = f'a child whose files can be read, unlike {path}'
     reason = error.strerror or type(error).__name__
     raise errors.UserError('--child', reason, allowed) from None
 
@@ -195,9 +195,9 @@ def _export(child: epath.Path, service: epath.Path) -> None:
     UserError: what that says, if it is a line; all else is passed on.
   """
   command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
-  where = [f'--child={child}', f'--out={service}']
+  options = [f'--child={child}', f'--out={service}']
   with subprocess.Popen(
-    [sys.executable, *command, *where],
+    [sys.executable, *command, *options],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
@@ -219,22 +219,22 @@ def _export(child: epath.Path, service: epath.Path) -> None:
 
 def _fresh(child: epath.Path, service: epath.Path) -> bool:
   """Whether the service's artifact is whole, and of this child as it is."""
-  path = service / _RECEIPT
-  receipt = files.read_json(path) if path.is_file() else {}
+  path = service / _MANIFEST
+  manifest = files.read_json(path) if path.is_file() else {}
   try:
     digests = {
       child / name: sha256
-      for name, sha256 in receipt['child']['sha256'].items()
+      for name, sha256 in manifest['child']['sha256'].items()
     }
-    for name, told in receipt['formats']['onnx']['files'].items():
-      digests[service / name] = told['sha256']
-    known = receipt['format'] == 1 and receipt['input']['preprocess'] is True
-    return known and all(
+    for name, facts in manifest['formats']['onnx']['files'].items():
+      digests[service / name] = facts['sha256']
+    usable = manifest['format'] == 1 and manifest['input']['preprocess'] is True
+    return usable and all(
       path.is_file() and digests_lib.digest(path) == sha256
       for path, sha256 in digests.items()
     )
   except (KeyError, TypeError, AttributeError):
-    return False  # no receipt of that kind: it is replaced
+    return False  # no manifest of that kind: it is replaced
 
 
 if __name__ == '__main__':

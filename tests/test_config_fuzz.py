@@ -115,7 +115,7 @@ def _changed(changes: dict[str, Any]) -> Config:
 
 
 def _bounds(kind: Any) -> tuple[Any, Any]:
-  meta, _ = annotations.taken_apart(kind)
+  meta, _ = annotations.range_and_type(kind)
   if meta is None:
     return None, None
   low = meta.ge if meta.ge is not None else meta.gt
@@ -127,7 +127,7 @@ def _bounds(kind: Any) -> tuple[Any, Any]:
 
 def _right(kind: Any) -> st.SearchStrategy:
   """Values that an annotation allows, small ones."""
-  _, plain = annotations.taken_apart(kind)
+  _, plain = annotations.range_and_type(kind)
   low, high = _bounds(kind)
   if typing.get_origin(plain) is Literal:
     return st.sampled_from(typing.get_args(plain))
@@ -242,7 +242,7 @@ _ANYTHING = st.sampled_from(
 
 def _wrong(kind: Any) -> st.SearchStrategy:
   """Values that an annotation does not allow."""
-  _, plain = annotations.taken_apart(kind)
+  _, plain = annotations.range_and_type(kind)
   low, high = _bounds(kind)
   if len(annotations.alternatives(kind)) > 1:
     return st.sampled_from([None, 3, ['x'], {'x': 1}, 'nowhere'])

@@ -244,7 +244,7 @@ def test_a_kill_leaves_an_export_or_none(tmp_path):
         calls = 0
     if calls:
       survived = False
-    told = staging.receipt(epath.Path(out))
+    told = staging.read_manifest(epath.Path(out))
     if told:
       formats = MADE if 'saved_model' in told['formats'] else OLDER
       assert told == receipt(formats)

@@ -311,7 +311,7 @@ READ: dict[str, tuple] = {
     (0,),
   ),
   'prepared.json': (
-    lambda path: shards._receipt(path.parent),
+    lambda path: shards._manifest(path.parent),
     {'format': 1, 'files': {'a': {'images': 3, 'made_of': {'bytes': 7}}}},
     (),
   ),

@@ -141,9 +141,9 @@ class RecordSource:
 
   def digest(self) -> str:
     """Returns the SHA-256 of the files' names and lengths and the indices."""
-    found = hashlib.sha256(json.dumps(self.shards).encode())
-    found.update(self.indices.astype('<i8').tobytes())
-    return found.hexdigest()
+    digest = hashlib.sha256(json.dumps(self.shards).encode())
+    digest.update(self.indices.astype('<i8').tobytes())
+    return digest.hexdigest()
 
   def _example(self, index: int) -> tuple[str, bytes, int]:
     """Returns file name, encoded image and label of an image.
@@ -183,7 +183,7 @@ def read(
     raise _error(root, f'a directory with {LABELS} in it, a class a line')
   lines = files.read_text(labels).split('\n')
   classes = tuple(line.strip() for line in lines if line.strip())
-  splits = {found.name.split('.')[0] for found in _found(root, name)}
+  splits = {path.name.split('.')[0] for path in _paths(root, name)}
   last = next((s for s in _TEST if f'{name}-{s}' in splits), _TEST[0])
   train, test = (
     _split(root, name, split, classes, channels) for split in ('train', last)
@@ -201,13 +201,13 @@ def _root(directory: str, name: str) -> pathlib.Path:
   versions = [
     path
     for path in (root / name).glob('*.*.*')
-    if re.fullmatch(r'\d+\.\d+\.\d+', path.name) and _found(path, name)
+    if re.fullmatch(r'\d+\.\d+\.\d+', path.name) and _paths(path, name)
   ]
   versions.sort(key=lambda path: tuple(map(int, path.name.split('.'))))
-  return versions[-1] if versions and not _found(root, name) else root
+  return versions[-1] if versions and not _paths(root, name) else root
 
 
-def _found(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+def _paths(root: pathlib.Path, name: str) -> list[pathlib.Path]:
   """Returns the finished files of the dataset, sorted by name."""
   kind = re.compile(rf'{name}-\w+\.array_record-\d+-of-\d+')
   return sorted(p for p in root.glob(f'{name}-*') if kind.fullmatch(p.name))
@@ -220,13 +220,13 @@ def _split(
   classes: tuple[str, ...],
   channels: int,
 ) -> RecordSource:
-  found = [
-    p for p in _found(root, name) if p.name.startswith(f'{name}-{split}.')
+  finished = [
+    p for p in _paths(root, name) if p.name.startswith(f'{name}-{split}.')
   ]
-  if not found:
+  if not finished:
     first = shard(name, split, 0, 1).replace('00001', 'N')
     raise _error(root, f'a directory with files {first} and so on')
-  shards = int(found[0].name.rpartition('-')[2])
+  shards = int(finished[0].name.rpartition('-')[2])
   # If a file were missing, images would have other indices.
   for index in range(shards):
     path = root / shard(name, split, index, shards)
@@ -234,9 +234,9 @@ def _split(
       raise _error(path, f'all {shards} files of {split}')
   paths = [str(root / shard(name, split, i, shards)) for i in range(shards)]
   with futures.ThreadPoolExecutor(16) as pool:
-    counts = list(pool.map(count, paths))
+    lengths = list(pool.map(count, paths))
   records = ArrayRecordDataSource(
-    [f'{path}[0:{count}]' for path, count in zip(paths, counts, strict=True)]
+    [f'{path}[0:{count}]' for path, count in zip(paths, lengths, strict=True)]
   )
   names = (os.path.basename(path) for path in paths)
   return RecordSource(
@@ -244,7 +244,7 @@ def _split(
     np.arange(len(records)),
     classes,
     channels,
-    tuple(zip(names, counts, strict=True)),
+    tuple(zip(names, lengths, strict=True)),
   )
 
 
@@ -260,17 +260,17 @@ def count(path: os.PathLike | str, field: str = 'data.directory') -> int:
   Raises:
     UserError: the file is incomplete or empty.
   """
-  found, reason = 0, 'it has no records'
+  num_records, reason = 0, 'it has no records'
   try:
     reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    found = reader.num_records()
+    num_records = reader.num_records()
     reader.close()
   except RuntimeError as error:
-    found, reason = 0, str(error).partition(';')[0]
-  if found == 0:
+    num_records, reason = 0, str(error).partition(';')[0]
+  if num_records == 0:
     allowed = f'a whole ArrayRecord file ({reason})'
     raise errors.UserError(field, str(path), allowed)
-  return found
+  return num_records
 
 
 def _error(path: object, allowed: str) -> errors.UserError:

@@ -126,12 +126,12 @@ def _stretched(histogram: np.ndarray) -> np.ndarray:
 
 
 def _flattened(histogram: np.ndarray) -> np.ndarray:
-  counts = histogram.astype(int)
-  used = counts.nonzero()[0]
-  step = (counts.sum() - counts[used[-1]]) // 255
+  bins = histogram.astype(int)
+  used = bins.nonzero()[0]
+  step = (bins.sum() - bins[used[-1]]) // 255
   if step == 0:
     return _values
-  before = np.cumsum(counts) - counts
+  before = np.cumsum(bins) - bins
   return (step // 2 + before) // step
 
 

@@ -69,33 +69,33 @@ def report(
   Returns:
     The indices of the damaged images, printed before or not.
   """
-  found = set(map(int, indices)) - {NONE}
-  for index in sorted(found):
+  damaged = set(map(int, indices)) - {NONE}
+  for index in sorted(damaged):
     text = f'{source.name(index)}: {consequence}'
     if text not in _reported:
       _reported.add(text)
       reason = _reason(source, index)
       console.say(f'damaged image {len(_reported)}: {text} ({reason})')
-  return found
+  return damaged
 
 
 def check(
-  source: Source, found: set[int], field: str, limit: float, use: str
+  source: Source, damaged: set[int], field: str, limit: float, use: str
 ) -> None:
   """Raises UserError if too many of a source's images are damaged.
 
   Args:
     source: the source of the images.
-    found: indices of the images that are known to be damaged so far.
+    damaged: indices of the images that are known to be damaged so far.
     field: the config's field that limits how many may be damaged.
     limit: value of that field, a fraction of the source's images.
     use: what the images are used for, as a verb for the message.
   """
-  if len(found) > limit * len(source):
+  if len(damaged) > limit * len(source):
     raise errors.UserError(
       field,
       limit,
-      f'at least {len(found) / len(source):.3g}, where {len(found)} of '
+      f'at least {len(damaged) / len(source):.3g}, where {len(damaged)} of '
       f'{len(source)} images to {use} on are damaged',
     )
 

@@ -196,8 +196,8 @@ def _orientation(data: bytes) -> int:
     (offset,) = struct.unpack_from(order + 'I', data, start + 4)
     (entries,) = struct.unpack_from(order + 'H', data, start + offset)
     for entry in range(entries):
-      where = start + offset + 2 + 12 * entry
-      tag, _, _, value = struct.unpack_from(order + 'HHIH', data, where)
+      position = start + offset + 2 + 12 * entry
+      tag, _, _, value = struct.unpack_from(order + 'HHIH', data, position)
       if tag == _ORIENTATION:
         return value if value in _UPRIGHT else 1
   except struct.error:  # an entry beyond the end: no orientation to be found

@@ -126,16 +126,16 @@ def _files(directory: Any, channels: int) -> FileSource:
   paths, labels = [], []
   for label, name in enumerate(classes):
     folder = directory / name
-    found = {True: [], False: []}
+    by_suffix = {True: [], False: []}
     for file in _names(folder):
-      found[os.path.splitext(file)[1].lower() in SUFFIXES].append(file)
-    if not found[True]:
-      deeper = any((folder / file).is_dir() for file in found[False][:1])
+      by_suffix[os.path.splitext(file)[1].lower() in SUFFIXES].append(file)
+    if not by_suffix[True]:
+      deeper = any((folder / file).is_dir() for file in by_suffix[False][:1])
       hint = '; is there a folder too many?' if deeper else ''
       raise _error(folder, f'images in it, {_form()}{hint}')
-    paths += [f'{folder}/{file}' for file in found[True]]
-    labels += [label] * len(found[True])
-    left_out += [f'{name}/{file}' for file in found[False]]
+    paths += [f'{folder}/{file}' for file in by_suffix[True]]
+    labels += [label] * len(by_suffix[True])
+    left_out += [f'{name}/{file}' for file in by_suffix[False]]
   _say(directory, len(paths), left_out)
   return FileSource(tuple(paths), tuple(labels), tuple(classes), channels)
 

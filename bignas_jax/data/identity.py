@@ -61,10 +61,10 @@ class Opened(NamedTuple):
 
 def describe(splits: sources.Splits) -> dict[str, Any]:
   """Returns plain JSON that is equal for equal data in equal splits."""
-  found: dict[str, Any] = {_CLASSES: _classes(splits.train.classes)}
+  description: dict[str, Any] = {_CLASSES: _classes(splits.train.classes)}
   for name, split in splits._asdict().items():
-    found[name] = {'images': len(split), 'sha256': split.digest()}
-  return found
+    description[name] = {'images': len(split), 'sha256': split.digest()}
+  return description
 
 
 def _classes(names: Sequence[str]) -> dict[str, Any]:
@@ -77,51 +77,53 @@ def _classes(names: Sequence[str]) -> dict[str, Any]:
 
 
 def differences(
-  there: dict[str, Any], here: dict[str, Any], parts: Sequence[str]
+  there: dict[str, Any], here: dict[str, Any], keys: Sequence[str]
 ) -> list[str]:
   """Returns in words how two descriptions differ; [] if they do not.
 
   Args:
     there: description of the data that something was made with.
     here: description of the data that are found now.
-    parts: parts to compare: `classes` and names of splits.
+    keys: what to compare: `classes` and names of splits.
   """
-  found = []
-  for part in parts:
-    told, now = there[part], here[part]
-    if told['sha256'] == now['sha256']:
+  changes = []
+  for key in keys:
+    record, now = there[key], here[key]
+    if record['sha256'] == now['sha256']:
       continue
-    if part == _CLASSES:
-      names = other_classes(told['names'], now['names'])
-      text = f'{told["count"]} there, {now["count"]} here; {names}'
-    elif told['images'] == now['images']:
+    if key == _CLASSES:
+      names = other_classes(record['names'], now['names'])
+      text = f'{record["count"]} there, {now["count"]} here; {names}'
+    elif record['images'] == now['images']:
       text = f'{now["images"]} images here, as there, but others'
     else:
-      text = f'{told["images"]} images there, {now["images"]} here'
-    found.append(f'{part}: {text}')
-  return found
+      text = f'{record["images"]} images there, {now["images"]} here'
+    changes.append(f'{key}: {text}')
+  return changes
 
 
 def other_classes(there: Sequence[str], here: Sequence[str]) -> str:
   """Returns in words how two lists of class names differ; '' if they do not."""
-  found = []
+  changes = []
   for what, ones, others in (('new', here, there), ('missing', there, here)):
     names = [name for name in ones if name not in set(others)]
     if names:
       which = f'{len(names)} are' if len(names) > 1 else 'is'
       such = f'{names[0]!r} ' if len(names) == 1 else ''
       example = f', such as {names[0]!r}' if len(names) > 1 else ''
-      found.append(f'{such}{which} {what}{example}')
-  if not found and list(there) != list(here):
+      changes.append(f'{such}{which} {what}{example}')
+  if not changes and list(there) != list(here):
     return 'they are in another order'
-  return ', '.join(found)
+  return ', '.join(changes)
 
 
-def check(told: Any, here: dict[str, Any], directory: str, whose: str) -> None:
+def check(
+  record: Any, here: dict[str, Any], directory: str, whose: str
+) -> None:
   """Checks that the data are those that a run was made with.
 
   Args:
-    told: the description in the run's `config.json`; None if an older version
+    record: the description in the run's `config.json`; None if an older version
       wrote the file without one, which is printed once.
     here: the description of the data that are found.
     directory: the directory of the data, for the message.
@@ -130,13 +132,13 @@ def check(told: Any, here: dict[str, Any], directory: str, whose: str) -> None:
   Raises:
     UserError: the data are others; says how they differ.
   """
-  if told is None:
+  if record is None:
     _say_unknown(whose)
     return
-  schema.convert(_Identity, told, f'{whose}: data', others=True)
-  found = differences(told, here, list(here))
-  if found:
-    allowed = f'the data that {whose} was made with; ' + '; '.join(found)
+  schema.convert(_Identity, record, f'{whose}: data', others=True)
+  changes = differences(record, here, list(here))
+  if changes:
+    allowed = f'the data that {whose} was made with; ' + '; '.join(changes)
     raise errors.UserError('data.directory', directory, allowed)
 
 
@@ -159,35 +161,35 @@ def of_child(
     UserError: the data are missing, or are others; says how they differ.
   """
   version = stored.version_of(info)
-  told = info.get('data')
-  data = stored.convert(sources.Data, told, 'child.json: data', version)
+  record = info.get('data')
+  data = stored.convert(sources.Data, record, 'child.json: data', version)
   data = sources.placed(data, directory)
   splits = sources.load(data, info['input']['channels'])
-  told = info.get('data_identity')
-  if told is None:
+  record = info.get('data_identity')
+  if record is None:
     names = splits.train.classes
     _say_unknown(
       'this child', other_classes(info.get('class_names', names), names)
     )
     return Opened(data, splits, [])
   field = 'child.json: data_identity'
-  schema.convert(_Identity, told, field, others=True)
+  schema.convert(_Identity, record, field, others=True)
   here = describe(splits)
   used = ('train', 'held_out') if split == 'held_out' else (split, *more)
-  classes = differences(told, here, [_CLASSES])
-  found = differences(told, here, used)
-  if classes or (found and (split == 'held_out' or not directory)):
+  classes = differences(record, here, [_CLASSES])
+  changes = differences(record, here, used)
+  if classes or (changes and (split == 'held_out' or not directory)):
     allowed = 'the data that the child was made with; '
-    allowed += '; '.join(classes + found)
+    allowed += '; '.join(classes + changes)
     if not classes and split != 'held_out':
       allowed += ' (or other images, if you name them: --data=DIRECTORY)'
     raise errors.UserError('data.directory', data.directory, allowed)
-  if found:
+  if changes:
     console.say(
       'warning: these are not the images that the child was made with; '
-      + '; '.join(found)
+      + '; '.join(changes)
     )
-  return Opened(data, splits, found)
+  return Opened(data, splits, changes)
 
 
 def _say_unknown(whose: str, classes: str = '') -> None:

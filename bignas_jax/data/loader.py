@@ -50,12 +50,12 @@ class Batches(Sequence[Batch]):
     return math.ceil(len(self.elements) / self.rows)
 
   def __getitem__(self, index: Any) -> Any:
-    found = range(len(self))[index]
+    position = range(len(self))[index]
     if isinstance(index, slice):
-      assert found.step == 1, index
-      part = slice(found.start * self.rows, found.stop * self.rows)
-      return dataclasses.replace(self, elements=self.elements.slice(part))
-    first = found * self.rows
+      assert position.step == 1, index
+      span = slice(position.start * self.rows, position.stop * self.rows)
+      return dataclasses.replace(self, elements=self.elements.slice(span))
+    first = position * self.rows
     last = min(first + self.rows, len(self.elements))
     made: list[Any] = [self.elements[i] for i in range(first, last)]
     return self._checked(self.stack(made), set())
@@ -86,7 +86,7 @@ class Batches(Sequence[Batch]):
         .to_iter_dataset(none)
         .mp_prefetch(options)
       )
-      pieces = map(_copied, iterator)
+      batches = map(_copied, iterator)
     else:
       # Threads share one batch: the fewest images in memory. They take a few
       # at a time, since to hand over a task costs as much as a small image.
@@ -98,10 +98,10 @@ class Batches(Sequence[Batch]):
       )
       rest = self.elements.slice(slice(start * self.rows, None))
       iterator = iter(rest.batch(few, batch_fn=list).to_iter_dataset(ahead))
-      pieces = self._stacked(itertools.chain.from_iterable(iterator))
+      batches = self._stacked(itertools.chain.from_iterable(iterator))
     damaged: set[int] = set()
     try:
-      for batch in pieces:
+      for batch in batches:
         yield self._checked(batch, damaged)
     finally:
       iterator.close()

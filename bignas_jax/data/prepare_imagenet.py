@@ -15,7 +15,7 @@ from typing import Any
 import grain
 
 from bignas_jax.data import array_records, shards, tars
-from bignas_jax.data.shards import NAME, Part
+from bignas_jax.data.shards import NAME, Shard
 from bignas_jax.system import files
 from bignas_jax.values import errors, parsing, schema
 
@@ -58,12 +58,12 @@ def from_tars(
     'train': ('--train', train, tars.train(train, kit)),
     'validation': ('--val', val, tars.val(val, kit)),
   }
-  parts = {}
-  for split, (field, path, found) in splits.items():
-    number = max(1, round(len(found) / per_shard))
-    bounds = [len(found) * i // number for i in range(number + 1)]
+  outputs = {}
+  for split, (field, path, images) in splits.items():
+    number = max(1, round(len(images) / per_shard))
+    bounds = [len(images) * i // number for i in range(number + 1)]
     for i in range(number):
-      members = found[bounds[i] : bounds[i + 1]]
+      members = images[bounds[i] : bounds[i + 1]]
       read = functools.partial(tars.read, field, path, members)
       text = json.dumps(members).encode()
       made_of = {
@@ -72,9 +72,9 @@ def from_tars(
       }
       name = array_records.shard(NAME, split, i, number)
       source = (field, str(path))
-      parts[name] = Part(split, len(members), read, source, made_of)
+      outputs[name] = Shard(split, len(members), read, source, made_of)
   labels = '\n'.join(kit.classes) + '\n'
-  return shards.prepare(out, {array_records.LABELS: labels}, parts, 1)
+  return shards.prepare(out, {array_records.LABELS: labels}, outputs, 1)
 
 
 def from_tfrecords(
@@ -99,7 +99,7 @@ def from_tfrecords(
       are not made from them.
   """
   shards.check_place(out)
-  found = _tfrecord_files(directory)
+  tfrecords = _tfrecord_files(directory)
   texts = {
     name: files.read_text(directory / name)
     for name in shards.TEXTS[:2]
@@ -112,13 +112,13 @@ def from_tfrecords(
     # TFDS's own description, so that it can read the new files as well.
     info['fileFormat'] = 'array_record'
     texts[shards.TEXTS[2]] = json.dumps(info, indent=2) + '\n'
-  parts = {}
-  for path, where in found.items():
+  outputs = {}
+  for path, key in tfrecords.items():
     read = functools.partial(_tfrecords, path)
     source, made_of = ('--tfrecords', str(path)), {'bytes': path.stat().st_size}
-    name = array_records.shard(NAME, *where)
-    parts[name] = Part(where[0], lengths.get(where), read, source, made_of)
-  return shards.prepare(out, texts, parts, workers)
+    name = array_records.shard(NAME, *key)
+    outputs[name] = Shard(key[0], lengths.get(key), read, source, made_of)
+  return shards.prepare(out, texts, outputs, workers)
 
 
 def _tfrecord_files(
@@ -129,25 +129,25 @@ def _tfrecord_files(
   Raises:
     UserError: a file is missing.
   """
-  found = {
+  tfrecords = {
     p: (m[1], int(m[2]), int(m[3]))
     for p in sorted(directory.glob('*.tfrecord-*'))
     if (m := _TFRECORD.fullmatch(p.name))
   }
-  if not (directory / array_records.LABELS).is_file() or not found:
+  if not (directory / array_records.LABELS).is_file() or not tfrecords:
     raise errors.UserError(
       '--tfrecords',
       str(directory),
       f'a directory with {array_records.LABELS} and {NAME}-train.tfrecord-*',
     )
-  there = set(found.values())
+  there = set(tfrecords.values())
   for split, _, number in sorted(there):
     for index in range(number):
       if (split, index, number) not in there:
         name = f'{NAME}-{split}.tfrecord-{index:05}-of-{number:05}'
         allowed = f'all {number} files of {split}; {name} is missing'
         raise errors.UserError('--tfrecords', str(directory), allowed)
-  return found
+  return tfrecords
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class _Split:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Told:
+class _Info:
   """The part of TFDS's `dataset_info.json` that is read."""
 
   splits: tuple[_Split, ...] = ()
@@ -170,14 +170,14 @@ class _Told:
 
 def _lengths(info: dict[str, Any]) -> dict[tuple[str, int, int], int]:
   """Returns the number of images of each file in `dataset_info.json`."""
-  found = {}
-  told = schema.convert(_Told, info, f'{shards.TEXTS[2]}:', others=True)
-  for split in told.splits:
+  lengths = {}
+  dataset = schema.convert(_Info, info, f'{shards.TEXTS[2]}:', others=True)
+  for split in dataset.splits:
     for index, images in enumerate(split.shardLengths):
       field = f'{shards.TEXTS[2]}: shardLengths'
       number = parsing.value(schema.Whole, str(images), field)
-      found[split.name, index, len(split.shardLengths)] = number
-  return found
+      lengths[split.name, index, len(split.shardLengths)] = number
+  return lengths
 
 
 def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:

@@ -169,10 +169,10 @@ class ArraySource:
 
   def digest(self) -> str:
     """Returns the SHA-256 of pixels and labels."""
-    found = hashlib.sha256(repr(self.images.shape).encode())
-    found.update(self.images.tobytes())
-    found.update(self.labels.astype('<i4').tobytes())
-    return found.hexdigest()
+    digest = hashlib.sha256(repr(self.images.shape).encode())
+    digest.update(self.images.tobytes())
+    digest.update(self.labels.astype('<i4').tobytes())
+    return digest.hexdigest()
 
 
 def load(data: Data, channels: int) -> Splits:
@@ -273,8 +273,8 @@ def _mnist5k(data: Data, channels: int) -> Splits:
   cut = _cut(data, last)
   return Splits(
     *(
-      ArraySource(pixels[part], labels[part], classes)
-      for part in (slice(cut), slice(cut, last), slice(last, None))
+      ArraySource(pixels[span], labels[span], classes)
+      for span in (slice(cut), slice(cut, last), slice(last, None))
     )
   )
 
@@ -284,8 +284,8 @@ def _image_folder(data: Data, channels: int) -> Splits:
 
 
 def _imagenet2012(data: Data, channels: int) -> Splits:
-  found = array_records.read(data.directory, data.name, channels)
-  return _held_out(data, *found)
+  splits = array_records.read(data.directory, data.name, channels)
+  return _held_out(data, *splits)
 
 
 def _tfds(data: Data, channels: int) -> Splits:

@@ -90,22 +90,22 @@ def train(path: pathlib.Path, kit: Devkit) -> list[Member]:
       of images of a class are not those of the devkit.
   """
   labels = {name: label for label, name in enumerate(kit.classes)}
-  counts: collections.Counter[str] = collections.Counter()
-  found = []
+  num_images: collections.Counter[str] = collections.Counter()
+  members = []
   with _whole('--train', path), tarfile.open(path) as outer:
     for entry in _entries(outer):
       if not entry.isfile():
         continue
       name = pathlib.PurePosixPath(entry.name).stem
-      if name not in labels or counts[name]:
-        where = f'{path}: {entry.name}'
+      if name not in labels or num_images[name]:
+        place = f'{path}: {entry.name}'
         allowed = 'the classes of the devkit, each once'
-        raise errors.UserError('--train', where, allowed)
+        raise errors.UserError('--train', place, allowed)
       inside = _inside(outer, entry, path, labels[name])
-      counts[name] = len(inside)
-      found += inside
-  _check_counts(path, kit, counts)
-  return sorted(found, key=lambda m: (m.label, m.name))
+      num_images[name] = len(inside)
+      members += inside
+  _check_num_images(path, kit, num_images)
+  return sorted(members, key=lambda m: (m.label, m.name))
 
 
 def _inside(
@@ -116,8 +116,8 @@ def _inside(
 ) -> list[Member]:
   """Returns the images of a class, from a tar file inside the tar file."""
   file = outer.extractfile(entry)
-  where = f'{path}: {entry.name}'
-  with _whole('--train', where), tarfile.open(fileobj=file) as inner:
+  place = f'{path}: {entry.name}'
+  with _whole('--train', place), tarfile.open(fileobj=file) as inner:
     return [
       Member(m.name, label, entry.offset_data + m.offset_data, m.size)
       for m in _entries(inner)
@@ -125,19 +125,19 @@ def _inside(
     ]
 
 
-def _check_counts(
-  path: pathlib.Path, kit: Devkit, counts: collections.Counter[str]
+def _check_num_images(
+  path: pathlib.Path, kit: Devkit, num_images: collections.Counter[str]
 ) -> None:
-  missing = [name for name in kit.classes if not counts[name]]
+  missing = [name for name in kit.classes if not num_images[name]]
   if missing:
     allowed = f'images of all {len(kit.classes)} classes of the devkit; '
     allowed += f'{len(missing)} have none, such as {missing[0]}'
     raise errors.UserError('--train', str(path), allowed)
   for name, images in kit.images.items():
-    if counts[name] != images:
-      where = f'{path}: {counts[name]} images of {name}'
+    if num_images[name] != images:
+      place = f'{path}: {num_images[name]} images of {name}'
       allowed = f'{images} images, as the devkit says'
-      raise errors.UserError('--train', where, allowed)
+      raise errors.UserError('--train', place, allowed)
 
 
 def val(path: pathlib.Path, kit: Devkit) -> list[Member]:
@@ -153,14 +153,14 @@ def val(path: pathlib.Path, kit: Devkit) -> list[Member]:
   with _whole('--val', path), tarfile.open(path) as archive:
     entries = [m for m in _entries(archive) if m.isfile()]
   if len(entries) != len(kit.of_val):
-    where = f'{path}: {len(entries)} images'
-    raise errors.UserError('--val', where, f'{len(kit.of_val)} images')
+    place = f'{path}: {len(entries)} images'
+    raise errors.UserError('--val', place, f'{len(kit.of_val)} images')
   entries.sort(key=lambda m: m.name)
-  found = [
+  members = [
     Member(m.name, kit.classes.index(name), m.offset_data, m.size)
     for m, name in zip(entries, kit.of_val, strict=True)
   ]
-  return sorted(found, key=lambda m: (m.label, m.name))
+  return sorted(members, key=lambda m: (m.label, m.name))
 
 
 def read(
@@ -194,19 +194,19 @@ def _entries(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
   Raises:
     tarfile.ReadError: the archive breaks off.
   """
-  found = list(archive)
+  entries = list(archive)
   file = archive.fileobj
   assert file is not None
   file.seek(archive.offset)
   block = file.read(tarfile.BLOCKSIZE)
   if len(block) < tarfile.BLOCKSIZE or block.strip(tarfile.NUL):
-    last = f' after {found[-1].name}' if found else ''
+    last = f' after {entries[-1].name}' if entries else ''
     raise tarfile.ReadError(f'it breaks off{last}')
-  return found
+  return entries
 
 
 @contextlib.contextmanager
-def _whole(field: str, where: object) -> Iterator[None]:
+def _whole(field: str, place: object) -> Iterator[None]:
   """Turns reading errors in the context into UserErrors that name the file."""
   try:
     yield
@@ -214,4 +214,4 @@ def _whole(field: str, where: object) -> Iterator[None]:
     reason = getattr(error, 'strerror', None) or str(error)
     first = reason.partition(':\n')[0]  # tarfile lists all that it tried
     allowed = f'a whole tar file of ILSVRC2012 ({first})'
-    raise errors.UserError(field, str(where), allowed) from None
+    raise errors.UserError(field, str(place), allowed) from None

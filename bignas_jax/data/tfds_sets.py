@@ -70,8 +70,8 @@ def _builder(name: str, directory: str) -> Any:
   if not builder.info.splits or builder.info.file_format != kind:
     command = f'tfds build {builder.name} --file_format=array_record'
     allowed = f'a directory in which it is prepared: {command} {errors.MOVED}'
-    where = str(directory or builder.data_dir)
-    raise errors.UserError('data.directory', where, allowed)
+    path = str(directory or builder.data_dir)
+    raise errors.UserError('data.directory', path, allowed)
   return builder
 
 
@@ -79,11 +79,11 @@ def _features(name: str, info: Any) -> tuple[str, str]:
   """Returns the names of a set's image and label."""
   tfds = _tfds()
   kinds = tfds.features.Image, tfds.features.ClassLabel
-  found = [
+  keys = [
     [key for key, one in info.features.items() if isinstance(one, kind)]
     for kind in kinds
   ]
-  images, labels = found
+  images, labels = keys
   image, label = info.supervised_keys or (*images[:1], *labels[:1], None)[:2]
   if image in images and label in labels:
     return str(image), str(label)

@@ -116,11 +116,11 @@ class Requests:
       HTTPException: raised by the result: 408 if the body arrives too slowly,
         413 if it is too large.
     """
-    seen, more = 0, True
+    size, more = 0, True
     end = asyncio.get_running_loop().time() + self._within_s
 
     async def counted() -> Message:
-      nonlocal seen, more
+      nonlocal size, more
       if not more:
         return await receive()  # the message that the client has gone
       try:
@@ -128,9 +128,9 @@ class Requests:
           message = await receive()
       except TimeoutError:
         raise fastapi.HTTPException(408, 'it came too slowly') from None
-      seen += len(message.get('body', b''))
+      size += len(message.get('body', b''))
       more = message.get('more_body', False)
-      if seen > self._most:
+      if size > self._most:
         raise fastapi.HTTPException(413, f'more than {self._most} bytes')
       return message
 

@@ -65,7 +65,7 @@ def export(
   images: int = 1000,
   data: str = '',
 ) -> dict[str, Any]:
-  """Writes verified artifacts of a child, and their receipt.
+  """Writes verified artifacts of a child, and their manifest.
 
   Args:
     directory: directory of the child package.
@@ -81,7 +81,7 @@ def export(
       where the child's data were.
 
   Returns:
-    The content of the receipt, with `out` and `verified`; if `verified` is
+    The content of the manifest, with `out` and `verified`; if `verified` is
     False, nothing was written.
 
   Raises:
@@ -112,17 +112,17 @@ def export(
       if int8:
         calibration = parity.calibration(child, opened, preprocess)
       entries[name] = _entry(name, network, stage / name, samples, calibration)
-    receipt = about | _reference(samples) | {'formats': entries}
+    manifest = about | _reference(samples) | {'formats': entries}
     if opened.differs:
-      receipt['data_differs'] = opened.differs
+      manifest['data_differs'] = opened.differs
     verified = all(entry['verified'] for entry in entries.values())
     if verified:
       _check_child(directory, about)
       _check_files(out, about, names, int8)
-      receipt['formats'] = _kept(out, about, names) | entries
+      manifest['formats'] = _kept(out, about, names) | entries
       made = {name: entry['files'] for name, entry in entries.items()}
-      staging.install(out, stage, receipt, made)
-  return receipt | {'out': str(out), 'verified': verified}
+      staging.install(out, stage, manifest, made)
+  return manifest | {'out': str(out), 'verified': verified}
 
 
 def _entry(
@@ -132,27 +132,27 @@ def _entry(
   samples: parity.Samples,
   calibration: list[np.ndarray] | None,
 ) -> dict[str, Any]:
-  """Writes and verifies one format, and returns its entry in the receipt."""
+  """Writes and verifies one format, and returns its entry in the manifest."""
   made = FORMATS[name]
   notes = made.write(network, directory)
   tie = _TIE * samples.scale
-  found = parity.compare(made.load(directory), samples, tie)
+  scores = parity.compare(made.load(directory), samples, tie)
   right = (
-    found['max_abs_diff'] <= TOLERANCE * samples.scale
-    and found['top1_agreement'] == 1
+    scores['max_abs_diff'] <= TOLERANCE * samples.scale
+    and scores['top1_agreement'] == 1
   )
-  ties = f', {found["ties"]} ties left out' if found['ties'] else ''
+  ties = f', {scores["ties"]} ties left out' if scores['ties'] else ''
   console.say(
-    f'{name}: within {found["max_abs_diff"]:.1e} of the child, top-1 the same '
-    f'on {found["top1_agreement"]:.2%} of {found["images"]} images{ties}'
+    f'{name}: within {scores["max_abs_diff"]:.1e} of the child, top-1 the same '
+    f'on {scores["top1_agreement"]:.2%} of {scores["images"]} images{ties}'
   )
-  entry = {'verified': bool(right)} | notes | found | _files(directory)
+  entry = {'verified': bool(right)} | notes | scores | _files(directory)
   entry['bytes_over_params'] = entry['bytes'] / (4 * _params(network))
   if calibration is not None and name in QUANTISED:
     made.quantise(network, directory, calibration)
     int8 = made.load(directory, made.INT8_NAME)
     small = parity.compare(int8, samples, tie)
-    small['top1_loss'] = found['top1'] - small['top1']
+    small['top1_loss'] = scores['top1'] - small['top1']
     sizes = _files(directory)
     entry['int8'] = small | {
       'file': made.INT8_NAME,
@@ -161,7 +161,8 @@ def _entry(
     }
     entry['files'] = sizes['files']
     console.say(
-      f'{name}, int8: top-1 {small["top1"]:.4f}, {found["top1"]:.4f} in float32'
+      f'{name}, int8: top-1 {small["top1"]:.4f}, '
+      f'{scores["top1"]:.4f} in float32'
     )
   return entry
 
@@ -169,7 +170,7 @@ def _entry(
 def _about(
   directory: epath.Path, child: Child, network: graph.Network
 ) -> dict[str, Any]:
-  """Returns the receipt's part on the child, its input and its output."""
+  """Returns the manifest's part on the child, its input and its output."""
   return {
     'format': staging.FORMAT,
     'version': bignas_jax.__version__,
@@ -191,7 +192,7 @@ def _about(
 
 
 def _reference(samples: parity.Samples) -> dict[str, Any]:
-  """Returns the receipt's part on the comparison that all formats undergo."""
+  """Returns the manifest's part on the comparison that all formats undergo."""
   guesses = samples.logits.argmax(-1)
   return {
     'reference': {
@@ -216,11 +217,11 @@ def _params(network: graph.Network) -> int:
 
 def _files(directory: pathlib.Path) -> dict[str, Any]:
   digests = digests_lib.digests(epath.Path(directory))
-  found = {
+  facts = {
     name: {'bytes': (directory / name).stat().st_size, 'sha256': sha256}
     for name, sha256 in digests.items()
   }
-  return {'files': found, 'bytes': sum(f['bytes'] for f in found.values())}
+  return {'files': facts, 'bytes': sum(f['bytes'] for f in facts.values())}
 
 
 def _digests(directory: epath.Path) -> dict[str, str]:

@@ -186,7 +186,7 @@ def model(
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact and returns its entry for the receipt."""
+  """Writes the artifact and returns its entry for the manifest."""
   onnx, runtime = _load('onnx', 'onnxruntime')
   classes = [network.space.classes]
   serialised = model(network.logits, network.shape, classes, network.dtype)

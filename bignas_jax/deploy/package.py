@@ -26,7 +26,7 @@ FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 # File that another command writes into a package.
 MEASURED = 'latency.json'
-_RECEIPTS = (staging.RECEIPT, *staging.UNDER_WAY)
+_MANIFESTS = (staging.MANIFEST, *staging.HIDDEN)
 _PACKAGE = 'a child package'
 # Errors of safetensors for a damaged file, and for types that NumPy lacks.
 _UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
@@ -113,28 +113,28 @@ def ours(directory: epath.Path) -> set[str]:
   """Returns the names of files in a package's directory that bignas_jax wrote.
 
   They are the two files of a package, its measurements, and exported files that
-  are unchanged since their receipt was written.
+  are unchanged since their manifest was written.
   """
-  found = {*FILES, MEASURED}
+  names = {*FILES, MEASURED}
   for name in replacing.names(directory):
     folder, _, last = name.rpartition('/')
-    if last in _RECEIPTS:
+    if last in _MANIFESTS:
       exported = _exported(directory / folder, last)
-      found |= {f'{folder}/{n}'.strip('/') for n in exported}
-  return found
+      names |= {f'{folder}/{n}'.strip('/') for n in exported}
+  return names
 
 
-def _exported(directory: epath.Path, receipt: str) -> set[str]:
-  """Returns the names of an export's unchanged files, and of its receipt."""
+def _exported(directory: epath.Path, file: str) -> set[str]:
+  """Returns the names of an export's unchanged files, and of its manifest."""
   try:
-    entries = staging.receipt(directory, receipt)['formats'].values()
+    entries = staging.read_manifest(directory, file)['formats'].values()
   except errors.UserError:
-    return set()  # it is not a receipt of an export
-  told = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
+    return set()  # it is not a manifest of an export
+  expected = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
   there = replacing.names(directory)
-  return {receipt} | {
+  return {file} | {
     name
-    for name, sha256 in told.items()
+    for name, sha256 in expected.items()
     if name in there and digests.digest(directory / name) == sha256
   }
 
@@ -161,10 +161,10 @@ def load(directory: epath.Path) -> Child:
     'params': params,
     'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
   }
-  found = {k: (v.shape, v.dtype) for k, v in _flatten(variables).items()}
+  actual = {k: (v.shape, v.dtype) for k, v in _flatten(variables).items()}
   wanted = {k: (v.shape, v.dtype) for k, v in _flatten(expected).items()}
-  if found != wanted:
-    odd = sorted(name for name, _ in found.items() ^ wanted.items())
+  if actual != wanted:
+    odd = sorted(name for name, _ in actual.items() ^ wanted.items())
     raise errors.UserError(
       str(path), f'other arrays: {odd[0]}', 'the arrays of its child.json'
     )
@@ -181,13 +181,13 @@ def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
   space = stored.convert(Space, network, f'{path}: network', version)
   with errors.within(path):
     arch = arch_lib.from_dict(space, info.get('arch'))
-  told = schema.convert(_Info, files.finite(info), f'{path}:', others=True)
+  fields = schema.convert(_Info, files.finite(info), f'{path}:', others=True)
   for field, value, right in (
-    ('classes', told.classes, space.classes),
-    ('input.channels', told.input.channels, space.channels),
-    ('input.resolution', told.input.resolution, arch.resolution),
-    ('input.mean', len(told.input.mean), space.channels),
-    ('input.std', len(told.input.std), space.channels),
+    ('classes', fields.classes, space.classes),
+    ('input.channels', fields.input.channels, space.channels),
+    ('input.resolution', fields.input.resolution, arch.resolution),
+    ('input.mean', len(fields.input.mean), space.channels),
+    ('input.std', len(fields.input.std), space.channels),
   ):
     if value not in (None, right):
       allowed = f'{right}, as the network has it'
@@ -208,8 +208,8 @@ def check_complete(directory: epath.Path, child: Child) -> None:
     for name in path.split('.'):
       value = value.get(name)
     if value is None:
-      where = f'{directory / _INFO}: {path}'
-      raise errors.UserError(where, 'nothing', 'what `extract` writes')
+      place = f'{directory / _INFO}: {path}'
+      raise errors.UserError(place, 'nothing', 'what `extract` writes')
 
 
 def sha256(directory: epath.Path) -> str:

@@ -52,8 +52,8 @@ def samples(
   program = jax.jit(evaluate, compiler_options=options)
   images, logits, labels = [], [], []
   for pixels, answers in _pixels(child, opened, 'test', count):
-    seen, said = jax.device_get(program(child.variables, pixels))
-    images.append(pixels if preprocess else seen)
+    inputs, said = jax.device_get(program(child.variables, pixels))
+    images.append(pixels if preprocess else inputs)
     logits.append(said)
     labels.append(answers)
   return Samples(images, np.concatenate(logits), np.concatenate(labels))

@@ -93,12 +93,12 @@ def function(tf: Any, network: Network) -> Any:
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact and returns its entry for the receipt."""
+  """Writes the artifact and returns its entry for the manifest."""
   tf = _tensorflow()
   module = tf.Module()
   module.serve = function(tf, network)
-  where = directory / NAME / VERSION
-  tf.saved_model.save(module, str(where), {'serving_default': module.serve})
+  path = directory / NAME / VERSION
+  tf.saved_model.save(module, str(path), {'serving_default': module.serve})
   return {
     'signature': 'serving_default',
     'versions': {'tensorflow': tf.__version__},

@@ -78,14 +78,14 @@ class Prepare:
     Raises:
       HTTPException: 413 if the image has too many pixels.
     """
-    found = headers.pixels(encoded)
-    return self._max_pixels if found is None else self._checked(found)
+    count = headers.pixels(encoded)
+    return self._max_pixels if count is None else self._checked(count)
 
-  def _checked(self, found: int) -> int:
-    if found > self._max_pixels:
-      told = f'an image of more than {self._max_pixels} pixels'
-      raise fastapi.HTTPException(413, told)
-    return found
+  def _checked(self, count: int) -> int:
+    if count > self._max_pixels:
+      text = f'an image of more than {self._max_pixels} pixels'
+      raise fastapi.HTTPException(413, text)
+    return count
 
   def __call__(self, encoded: bytes) -> np.ndarray:
     """Decodes an image to uint8 [size, size, channels].
@@ -144,8 +144,8 @@ class Api(litserve.LitAPI):
     alone = x.ndim == 3
     given = {'images': x[None] if alone else x}
     (logits,) = self._session.run(['logits'], given)
-    found = np.asarray(logits)
-    return found[0] if alone else found
+    outputs = np.asarray(logits)
+    return outputs[0] if alone else outputs
 
   def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
     """Returns the logits of each image of a batch."""

@@ -78,7 +78,7 @@ def function(network: Network) -> Callable[[Any], jax.Array]:
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact and returns its entry for the receipt."""
+  """Writes the artifact and returns its entry for the manifest."""
   (batch,) = jax.export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
   exported = jax.export.export(jax.jit(function(network)), platforms=PLATFORMS)(

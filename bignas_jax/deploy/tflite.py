@@ -28,7 +28,7 @@ def check() -> None:
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the artifact and returns its entry for the receipt."""
+  """Writes the artifact and returns its entry for the manifest."""
   tf, runtime = _load('tensorflow', 'ai_edge_litert')
   (directory / NAME).write_bytes(_converter(tf, network).convert())
   return {

@@ -40,7 +40,7 @@ dynamic_batching {{ max_queue_delay_microseconds: {_WAIT_US} }}
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
-  """Writes the repository and returns its entry for the receipt."""
+  """Writes the repository and returns its entry for the manifest."""
   model = directory / NAME / MODEL
   (model / '1').mkdir(parents=True)
   (model / 'config.pbtxt').write_text(config(network))

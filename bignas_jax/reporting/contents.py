@@ -192,18 +192,18 @@ def read(path: epath.Path, kind: type[T]) -> T | None:
   Raises:
     UserError: it cannot be read, is no JSON object, or of another kind.
   """
-  found = plain(path)
-  if found is None:
+  content = plain(path)
+  if content is None:
     return None
-  found = _without_nulls(files.finite(found))
-  return schema.convert(kind, found, f'{path}:', others=True)
+  content = _without_nulls(files.finite(content))
+  return schema.convert(kind, content, f'{path}:', others=True)
 
 
 def _without_nulls(value: Any) -> Any:
   """Returns a JSON value whose objects lack what is null."""
   if isinstance(value, dict):
-    known = {name: v for name, v in value.items() if v is not None}
-    return {name: _without_nulls(inner) for name, inner in known.items()}
+    fields = {name: v for name, v in value.items() if v is not None}
+    return {name: _without_nulls(inner) for name, inner in fields.items()}
   if isinstance(value, list):
     return [_without_nulls(inner) for inner in value]
   return value
@@ -218,11 +218,11 @@ def plain(path: epath.Path) -> dict[str, Any] | None:
   return structs.encodable(files.read_json(path)) if path.exists() else None
 
 
-def measured_ms(found: Measured, table: latency.Table) -> float | None:
+def measured_ms(measured: Measured, table: latency.Table) -> float | None:
   """Returns what a child took where, and as, the table was measured.
 
   Args:
-    found: what `benchmark child` measured.
+    measured: what `benchmark child` measured.
     table: latencies on one device, in one runtime, at one batch size.
 
   Returns:
@@ -230,7 +230,7 @@ def measured_ms(found: Measured, table: latency.Table) -> float | None:
     measured in another way.
   """
   names = 'device', 'runtime', 'batch'
-  for row in found.rows or ():
+  for row in measured.rows or ():
     if all(getattr(row, name) == table.about[name] for name in names):
       return getattr(row, f'{table.about.get("statistic")}_ms', None)
   return None

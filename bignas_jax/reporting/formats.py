@@ -18,37 +18,37 @@ def number(value: Any) -> float | None:
 
 def shown(value: Any, form: str = '.3g', scale: float = 1) -> str:
   """Returns a number times `scale` in a format of Python's, or a dash."""
-  found = number(value)
-  return NOTHING if found is None else format(scale * found, form)
+  amount = number(value)
+  return NOTHING if amount is None else format(scale * amount, form)
 
 
 def share(value: Any, whole: Any) -> float | None:
   """Returns value / whole; None: one is unknown, or the whole is 0."""
-  part, of = number(value), number(whole)
-  return part / of if part is not None and of else None
+  amount, of = number(value), number(whole)
+  return amount / of if amount is not None and of else None
 
 
 def short(value: Any) -> str:
   """Writes 1234567 as 1.23 M."""
-  found = number(value)
-  if found is None:
+  amount = number(value)
+  if amount is None:
     return NOTHING
   for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
-    if found >= size:
-      digits = max(0, 2 - int(math.log10(found / size)))
-      return f'{found / size:.{digits}f} {unit}'
-  return f'{found:.0f}'
+    if amount >= size:
+      digits = max(0, 2 - int(math.log10(amount / size)))
+      return f'{amount / size:.{digits}f} {unit}'
+  return f'{amount:.0f}'
 
 
 def duration(value: Any, unit: float = 1) -> str:
   """Writes a time in units of so many seconds as hours, minutes or seconds."""
-  found = number(value)
-  if found is None:
+  amount = number(value)
+  if amount is None:
     return NOTHING
   for name, size in (('hours', 3600), ('minutes', 60)):
-    if found * unit >= 1.5 * size:
-      return f'{found * unit / size:.1f} {name}'
-  return f'{found * unit:.0f} seconds'
+    if amount * unit >= 1.5 * size:
+      return f'{amount * unit / size:.1f} {name}'
+  return f'{amount * unit:.0f} seconds'
 
 
 def limits(given: Mapping[str, Any]) -> str:
@@ -61,13 +61,13 @@ def limits(given: Mapping[str, Any]) -> str:
     'file_bytes': 'bytes of weights',
     'latency_ms': 'ms',
   }
-  told = []
+  texts = []
   for name, value in given.items():
     end, _, what = name.partition('_')
     if number(value) is not None:
       text = shown(value, 'g' if what == 'latency_ms' else 'z,.0f')
-      told.append(f'{words.get(end, end)} {text} {units.get(what, what)}')
-  return ', '.join(told)
+      texts.append(f'{words.get(end, end)} {text} {units.get(what, what)}')
+  return ', '.join(texts)
 
 
 FILTERS = {

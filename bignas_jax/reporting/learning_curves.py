@@ -45,11 +45,11 @@ def drawn(
 
 def teachers(config: Config) -> dict[str, list[str]]:
   """Returns who learns from each source of targets."""
-  found: dict[str, dict[str, None]] = {}
+  by_source: dict[str, dict[str, None]] = {}
   for edge in loss_graph.among(config.rule, config_lib.roles(config)).edges:
     source = 'label' if edge.teacher == 'label' else f'{edge.teacher} child'
-    found.setdefault(source, {})[edge.student] = None
-  return {source: list(students) for source, students in found.items()}
+    by_source.setdefault(source, {})[edge.student] = None
+  return {source: list(students) for source, students in by_source.items()}
 
 
 def images_per_s(run: Run) -> float | None:

@@ -73,9 +73,9 @@ def pareto(
   low, high = _limits([y for _, y in everything], [y for _, y in stars])
   for i, (name, points) in enumerate(groups.items()):
     colour = _COLOURS.get(name, f'C{i}')
-    seen = [point for point in points if point[1] >= low]
+    visible = [point for point in points if point[1] >= low]
     style = {'color': colour, 'alpha': 0.6, 'markeredgewidth': 0}
-    axes.plot(*_xy(seen), 'o', markersize=5, label=name, **style)
+    axes.plot(*_xy(visible), 'o', markersize=5, label=name, **style)
     below = [(x, low) for x, y in points if y < low]
     if below:
       axes.plot(*_xy(below), 'v', markersize=5, clip_on=False, **style)
@@ -144,10 +144,10 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
   everything = [point for points in groups.values() for point in points]
   low, high = _limits([y for _, y in everything], [y for _, y in best[-1:]])
   for i, (name, points) in enumerate(groups.items()):
-    seen = [point for point in points if point[1] >= low]
+    visible = [point for point in points if point[1] >= low]
     colour = _COLOURS.get(name, f'C{i}')
     style = {'color': colour, 'alpha': 0.6, 'markeredgewidth': 0}
-    axes.plot(*_xy(seen), 'o', markersize=4, label=name, **style)
+    axes.plot(*_xy(visible), 'o', markersize=4, label=name, **style)
   axes.step(
     *_xy(best), color=_INK, where='post', linewidth=1.2, label='best so far'
   )
@@ -287,8 +287,8 @@ def _averaged(points: Points) -> Points:
   n = -(-len(points) // _DRAWN)
   if n <= 1:
     return points
-  parts = [points[i : i + n] for i in range(0, len(points), n)]
-  return [tuple(np.mean(part, axis=0).tolist()) for part in parts]
+  chunks = [points[i : i + n] for i in range(0, len(points), n)]
+  return [tuple(np.mean(chunk, axis=0).tolist()) for chunk in chunks]
 
 
 def _xy(points: Points) -> tuple[list[float], list[float]]:

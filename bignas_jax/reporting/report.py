@@ -60,7 +60,7 @@ def _results(run: Run) -> dict[str, Any]:
   """Returns the numbers that a hurried reader wants."""
   tested = run.curves('eval/{}/top1')
   last = {role: points[-1][1] for role, points in tested.items()}
-  found: dict[str, Any] = {
+  results: dict[str, Any] = {
     'step': run.step,
     'biggest_test_top1': last.get('biggest'),
     'smallest_test_top1': last.get('smallest'),
@@ -69,13 +69,13 @@ def _results(run: Run) -> dict[str, Any]:
     'best': None,
   }
   if run.best is not None:
-    found['best'] = {
+    results['best'] = {
       'macs': run.best.macs,
       'params': run.best.params,
       'held_out_top1': formats.number(run.best.top1),
       'test_top1': _test_top1(run, run.best_arch),
     }
-  return found
+  return results
 
 
 def _test_top1(run: Run, arch: Arch | None) -> float | None:
@@ -107,5 +107,5 @@ def _shown(run: Run) -> dict[str, Any]:
     'compared': compared or (),
     'front': search_results.front(run),
     'versions': run_card.versions(),
-    'config': json.dumps(run.receipt.config, indent=2),
+    'config': json.dumps(run.record.config, indent=2),
   }

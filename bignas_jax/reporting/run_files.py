@@ -43,7 +43,7 @@ class Run(NamedTuple):
   workdir: epath.Path
   config: Config
   space: Space
-  receipt: directory.Manifest  # config.json
+  record: directory.Manifest  # config.json
   card: contents.Card | None  # run.json
   lines: list[dict[str, Any]]  # metrics.jsonl, each with its step
   entries: list[Entry]  # of the step of the last search
@@ -67,24 +67,24 @@ class Run(NamedTuple):
 
   def curve(self, metric: str, scale: float = 1.0) -> plots.Points:
     """Returns (step, value) of a metric, without what is not a number."""
-    found = {
+    values = {
       line['step']: number * scale
       for line in self.lines
       if (number := formats.number(line.get(metric))) is not None
     }
-    return sorted(found.items())
+    return sorted(values.items())
 
   def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
     """Returns curves that have points by role, whose place is `{}`."""
-    found = {
+    curves = {
       role: self.curve(metric.format(role), scale) for role in sampling.ROLES
     }
-    return {role: points for role, points in found.items() if points}
+    return {role: points for role, points in curves.items() if points}
 
   def command(self, name: str, arguments: str = '') -> str:
     """Returns what a person types to make what is not there yet."""
-    where = shlex.quote(str(self.workdir))
-    text = f'python -m bignas_jax.{name} --workdir={where} {arguments}'
+    workdir = shlex.quote(str(self.workdir))
+    text = f'python -m bignas_jax.{name} --workdir={workdir} {arguments}'
     return text.strip()
 
 
@@ -110,7 +110,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     workdir=workdir,
     config=config,
     space=space,
-    receipt=directory.read(workdir),
+    record=directory.read(workdir),
     card=contents.read(workdir / directory.CARD, contents.Card),
     lines=_lines(workdir),
     entries=entries,
@@ -135,9 +135,9 @@ def _step_searched(
   back, the search was of an older one. What else a search leaves (its best,
   calibration, predictor) is of the same step.
   """
-  told = None if best is None else best.step
-  if any(entry.step == told for entry in entries):
-    return told
+  step = None if best is None else best.step
+  if any(entry.step == step for entry in entries):
+    return step
   return entries[-1].step if entries else None
 
 
@@ -146,23 +146,23 @@ def _lines(workdir: epath.Path) -> list[dict[str, Any]]:
   lines = metrics.read(workdir)
   for line in lines:
     if not 0 <= line['step'] < _MOST_STEPS:
-      where = f'{workdir / "metrics.jsonl"}: step'
-      raise errors.UserError(where, line['step'], 'a whole number >= 0')
+      place = f'{workdir / "metrics.jsonl"}: step'
+      raise errors.UserError(place, line['step'], 'a whole number >= 0')
   return lines
 
 
 def _best_arch(path: epath.Path, space: Space) -> Arch | None:
-  found = contents.plain(path)
-  if found is None:
+  content = contents.plain(path)
+  if content is None:
     return None
   with errors.within(path):
-    return arch_lib.from_dict(space, found.get('arch'))
+    return arch_lib.from_dict(space, content.get('arch'))
 
 
 def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
   """Returns each `child.json`; hidden directories are not finished."""
-  found = sorted(workdir.glob('children/*/child.json'))
-  return [path for path in found if not path.parent.name.startswith('.')]
+  paths = sorted(workdir.glob('children/*/child.json'))
+  return [path for path in paths if not path.parent.name.startswith('.')]
 
 
 def _child(path: epath.Path) -> ChildFile:

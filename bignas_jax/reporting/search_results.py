@@ -35,11 +35,11 @@ def _pareto(run: Run) -> str:
   groups: dict[str, list] = {}
   for entry in run.entries:
     groups.setdefault(entry.strategy, []).append(_point(entry))
-  known = {entry.arch: entry for entry in run.entries}
+  by_arch = {entry.arch: entry for entry in run.entries}
   marked = {
-    ', '.join(names): [_point(known[arch])]
+    ', '.join(names): [_point(by_arch[arch])]
     for arch, names in _names(run).items()
-    if arch in known
+    if arch in by_arch
   }
   limit = _limit(run, 'max_macs')
   best = [_point(entry) for entry in front(run)]
@@ -115,33 +115,37 @@ def _history(run: Run) -> str:
   return plots.history(groups, best)
 
 
-def _prediction(found: contents.Predictor | None) -> str:
+def _prediction(predictor: contents.Predictor | None) -> str:
   """Draws how well accuracies are predicted, if a predictor was used."""
-  pairs = zip(found.predicted, found.measured, strict=False) if found else ()
-  known = [(x, y) for x, y in pairs if x is not None and y is not None]
-  points = [(100 * x, 100 * y) for x, y in known]
+  pairs = (
+    zip(predictor.predicted, predictor.measured, strict=False)
+    if predictor
+    else ()
+  )
+  complete = [(x, y) for x, y in pairs if x is not None and y is not None]
+  points = [(100 * x, 100 * y) for x, y in complete]
   labels = 'predicted top-1, %', 'measured top-1, %'
   return plots.agreement(points, *labels) if points else ''
 
 
-def compared(found: contents.Calibration) -> list[Compared]:
+def compared(calibration: contents.Calibration) -> list[Compared]:
   """Returns accuracies of the children in `calibration.json`."""
   rows = []
-  for child in found.children:
+  for child in calibration.children:
     other = child.uncalibrated
-    borrowed = None if child.name == found.lender else other.borrowed
+    borrowed = None if child.name == calibration.lender else other.borrowed
     top1 = (child.calibrated, borrowed, other.initial)
     rows.append(Compared(child.name or '?', child.macs, top1))
   return rows
 
 
-def _calibration(found: contents.Calibration | None) -> str:
+def _calibration(calibration: contents.Calibration | None) -> str:
   """Draws what calibration changes, if it was compared."""
-  if found is None or not found.children:
+  if calibration is None or not calibration.children:
     return ''
-  columns = ('calibrated', f'borrowed from {found.lender}', 'initial')
+  columns = ('calibrated', f'borrowed from {calibration.lender}', 'initial')
   groups: dict[str, dict[str, float | None]] = {}
-  for child in compared(found):
+  for child in compared(calibration):
     numbers = map(formats.number, child.top1)
     percents = [None if x is None else 100 * x for x in numbers]
     groups[child.name] = dict(zip(columns, percents, strict=True))

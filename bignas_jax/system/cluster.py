@@ -207,8 +207,8 @@ def _from_leader(kind: int, text: str) -> tuple[int, str]:
   message = np.zeros(room, np.uint8)
   if process.leads():
     message[:size] = np.frombuffer(content, np.uint8)
-  told = np.asarray(multihost_utils.broadcast_one_to_all(message))
-  return int(kind), told[:size].tobytes().decode()
+  received = np.asarray(multihost_utils.broadcast_one_to_all(message))
+  return int(kind), received[:size].tobytes().decode()
 
 
 def answers(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 NAME = 'receipt.json'
-_PIECE = 2**20  # bytes read at a time
+_CHUNK = 2**20  # bytes read at a time
 # Not in receipts: Orbax writes the time of the commit into it later, and
 # restores without it.
 _CHANGES = '_CHECKPOINT_METADATA'
@@ -91,6 +91,6 @@ def digest(path: epath.Path) -> str:
   """Returns the SHA-256 of a file, in hexadecimal."""
   sha256 = hashlib.sha256()
   with path.open('rb') as file:
-    while piece := file.read(_PIECE):
-      sha256.update(piece)
+    while chunk := file.read(_CHUNK):
+      sha256.update(chunk)
   return sha256.hexdigest()

@@ -21,10 +21,10 @@ def load(field: str, value: str, extra: str, *modules: str) -> list[Any]:
   Raises:
     UserError: a module is not installed; the message says how to install it.
   """
-  found = []
+  imported = []
   for name in modules:
     try:
-      found.append(importlib.import_module(name))
+      imported.append(importlib.import_module(name))
     except ModuleNotFoundError as error:
       if (error.name or '').split('.')[0] != name.split('.')[0]:
         raise  # it is installed, but a module that it needs is not
@@ -33,4 +33,4 @@ def load(field: str, value: str, extra: str, *modules: str) -> list[Any]:
         value,
         f"with the extra that has {name}: pip install -e '.[{extra}]'",
       ) from None
-  return found
+  return imported

@@ -61,14 +61,14 @@ def read_bytes(path: os.PathLike, at_most: int | None = None) -> bytes:
   """
   try:
     with epath.Path(path).open('rb') as file:
-      found = file.read() if at_most is None else file.read(at_most + 1)
+      content = file.read() if at_most is None else file.read(at_most + 1)
   except OSError as error:
     why = error.strerror or type(error).__name__
     raise errors.UserError(str(path), why, 'a file that can be read') from None
-  if at_most is not None and len(found) > at_most:
+  if at_most is not None and len(content) > at_most:
     more, allowed = f'more than {at_most:,} bytes', 'a smaller file'
     raise errors.UserError(str(path), more, allowed)
-  return found
+  return content
 
 
 def read_text(path: os.PathLike, at_most: int | None = None) -> str:

@@ -27,12 +27,12 @@ def memory() -> dict[str, float]:
   # macOS counts in bytes, all others in KiB.
   unit = 1 if sys.platform == 'darwin' else 1024
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-  found = {'machine/host_peak_bytes': float(peak)}
+  values = {'machine/host_peak_bytes': float(peak)}
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   peaks = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
   if peaks:
-    found['machine/device_peak_bytes'] = float(max(peaks))
-  return found
+    values['machine/device_peak_bytes'] = float(max(peaks))
+  return values
 
 
 def clocks(cpuinfo: pathlib.Path = _CPUINFO) -> dict[str, float]:
@@ -42,9 +42,9 @@ def clocks(cpuinfo: pathlib.Path = _CPUINFO) -> dict[str, float]:
   """
   lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
   cpus = [float(x.split(':')[1]) for x in lines if x.startswith('cpu MHz')]
-  found = {'machine/cpu_mhz': sum(cpus) / len(cpus)} if cpus else {}
+  values = {'machine/cpu_mhz': sum(cpus) / len(cpus)} if cpus else {}
   gpus = _of_gpus(lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, 1))  # SM
-  return found | ({'machine/gpu_mhz': float(min(gpus))} if gpus else {})
+  return values | ({'machine/gpu_mhz': float(min(gpus))} if gpus else {})
 
 
 def cpu(cpuinfo: pathlib.Path = _CPUINFO) -> str:
@@ -78,18 +78,18 @@ class Energy:
 
   def joules(self) -> dict[str, float]:
     """Returns the joules so far, as far as readable, as `cpu` and `gpu`."""
-    found = {}
+    values = {}
     for i, zone in enumerate(self._zones):
       now = _integer(zone / 'energy_uj')
       used = now - self._last[i]
       if used < 0:
         used += _integer(zone / 'max_energy_range_uj')
       self._cpu_uj, self._last[i] = self._cpu_uj + used, now
-      found['cpu'] = self._cpu_uj / 1e6
+      values['cpu'] = self._cpu_uj / 1e6
     before, now = self._gpu_mj, _gpu_millijoules()
     if before is not None and now is not None:
-      found['gpu'] = (now - before) / 1e3
-    return found
+      values['gpu'] = (now - before) / 1e3
+    return values
 
 
 def _readable(path: pathlib.Path) -> bool:

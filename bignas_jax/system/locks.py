@@ -47,9 +47,9 @@ def hold(
     try:
       _lock(number, path, wait_s)
     except BlockingIOError:
-      where = os.fspath(path)
-      where = where if is_directory else os.path.dirname(where)
-      raise errors.UserError(field, where, allowed) from None
+      place = os.fspath(path)
+      place = place if is_directory else os.path.dirname(place)
+      raise errors.UserError(field, place, allowed) from None
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise
@@ -66,16 +66,16 @@ def _lock(number: int, path: os.PathLike, wait_s: float) -> None:
   Raises:
     BlockingIOError: another process still holds the lock after `wait_s`.
   """
-  end, told = time.monotonic() + wait_s, False
+  end, reported = time.monotonic() + wait_s, False
   while True:
     try:
       return fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       if time.monotonic() >= end:
         raise
-    if not told:
+    if not reported:
       console.say(f'{path}: waiting for another process')
-      told = True
+      reported = True
     time.sleep(_POLL_S)
 
 

@@ -224,9 +224,9 @@ def rows(mesh: Mesh, images: int, process: int | None = None) -> list[int]:
   places = NamedSharding(mesh, split(mesh)).devices_indices_map((images,))
   return sorted(
     row
-    for device, (part,) in places.items()
+    for device, (span,) in places.items()
     if device.process_index == number
-    for row in range(images)[part]
+    for row in range(images)[span]
   )
 
 

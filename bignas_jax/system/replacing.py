@@ -43,8 +43,8 @@ def check(out: epath.Path, ours: Ours, field: str, what: str) -> None:
   foreign = sorted(there - set(ours(out))) if there else []
   if foreign:
     allowed = f'a new directory, an empty one, or {what} and nothing else'
-    where = f'{out} with {foreign[0]} in it'
-    raise errors.UserError(field, where, allowed)
+    place = f'{out} with {foreign[0]} in it'
+    raise errors.UserError(field, place, allowed)
   if there and _is_current(out):
     allowed = f'a directory other than the current one, which holds {what}'
     raise errors.UserError(field, str(out), allowed)
@@ -73,10 +73,10 @@ def replace(
     UserError: something else has come into the directory since `check`.
   """
   check(out, ours, '--out', what)
-  older, known = names(out), set(ours(out))
+  older, written = names(out), set(ours(out))
   if storage.in_bucket(out) or (out.is_dir() and not older):
     # The last file marks the directory as complete, so it is removed first.
-    for name in sorted(older & known, key=lambda n: n != list(contents)[-1]):
+    for name in sorted(older & written, key=lambda n: n != list(contents)[-1]):
       (out / name).unlink(missing_ok=True)
     for name, content in contents.items():
       storage.write(out / name, content)
@@ -101,15 +101,15 @@ def names(directory: epath.Path, prefix: str = '') -> set[str]:
 
   An empty directory is listed with a `/` at its end. A link counts as a file.
   """
-  found = set()
+  entries = set()
   for path in directory.iterdir() if directory.is_dir() else ():
     is_link = not storage.in_bucket(path) and os.path.islink(path)
     if path.is_dir() and not is_link:
       inside = f'{prefix}{path.name}/'
-      found |= names(path, inside) or {inside}
+      entries |= names(path, inside) or {inside}
     else:
-      found.add(prefix + path.name)
-  return found
+      entries.add(prefix + path.name)
+  return entries
 
 
 def _place(out: epath.Path) -> pathlib.Path:
@@ -156,12 +156,12 @@ def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
     raise OSError(number, os.strerror(number), str(other))
 
 
-def _remove(directory: pathlib.Path, known: set[str]) -> None:
-  """Removes the known files below a directory, then the empty directories.
+def _remove(directory: pathlib.Path, written: set[str]) -> None:
+  """Removes the written files below a directory, then the empty directories.
 
   It stops with a warning at the first directory that holds anything else.
   """
-  for name in sorted(names(epath.Path(directory)) & known):
+  for name in sorted(names(epath.Path(directory)) & written):
     (directory / name).unlink()
   inside = [pathlib.Path(path) for path, *_ in os.walk(directory)]
   for path in sorted(inside, reverse=True):

@@ -22,23 +22,23 @@ def heard(tell: Callable[[int], None]) -> Iterator[None]:
     tell: called with a signal's number; only for signals that have a handler in
       Python.
   """
-  told, tells = socket.socketpair()
-  tells.setblocking(False)
+  receiver, sender = socket.socketpair()
+  sender.setblocking(False)
 
   def listen() -> None:
-    while number := told.recv(1):
+    while number := receiver.recv(1):
       tell(number[0])
 
-  before = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+  before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
   thread = threading.Thread(target=listen, daemon=True)
   thread.start()
   try:
     yield
   finally:
     signal.set_wakeup_fd(before)
-    tells.close()
+    sender.close()
     thread.join()
-    told.close()
+    receiver.close()
 
 
 @contextlib.contextmanager

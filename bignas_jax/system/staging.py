@@ -1,10 +1,10 @@
 """Exports: sets of files that are put into a directory which may hold others.
 
-A receipt is the manifest of an export: it lists the files with their SHA-256
-digests. A file is only replaced or removed if its digest is in a receipt. While
-files are moved there is no receipt; instead two hidden receipts list the old
-and the new files, so that a command that was killed then can be run again. A
-directory without a receipt holds no export.
+A manifest lists the files of an export with their SHA-256 digests. A file is
+only replaced or removed if its digest is in a manifest. While files are moved
+there is no manifest; instead two hidden ones list the old and the new files, so
+that a command that was killed then can be run again. A directory without a
+manifest holds no export.
 """
 
 import contextlib
@@ -20,48 +20,50 @@ from etils import epath
 from bignas_jax.system import console, digests, files, locks, replacing, storage
 from bignas_jax.values import errors
 
-RECEIPT, FORMAT = 'export.json', 1
-# Receipts of the old and the new export while files are moved.
-UNDER_WAY = _OLDER, _NEWER = '.export.json.old', '.export.json.new'
+MANIFEST, FORMAT = 'export.json', 1
+# Manifests of the old and the new export while files are moved.
+HIDDEN = _OLDER, _NEWER = '.export.json.old', '.export.json.new'
 _WRITABLE = 'a directory that can be written to'
 
 
-def receipt(out: epath.Path, name: str = RECEIPT) -> dict[str, Any]:
-  """Returns the receipt of an earlier export, or {} if there is none.
+def read_manifest(out: epath.Path, name: str = MANIFEST) -> dict[str, Any]:
+  """Returns the manifest of an earlier export, or {} if there is none.
 
   Args:
     out: directory of the export.
-    name: file name of the receipt.
+    name: file name of the manifest.
 
   Raises:
-    UserError: the file of that name is not a receipt.
+    UserError: the file of that name is not a manifest.
   """
   path = out / name
   if not _exists(path):
     return {}
-  found = files.read_json(path)
-  if _is_link(path) or not _is_receipt(found):
-    raise errors.UserError(str(path), found, 'a receipt of an export, or none')
-  return found
+  content = files.read_json(path)
+  if _is_link(path) or not _is_manifest(content):
+    raise errors.UserError(
+      str(path), content, 'a receipt of an export, or none'
+    )
+  return content
 
 
-def _is_receipt(found: dict[str, Any]) -> bool:
+def _is_manifest(content: dict[str, Any]) -> bool:
   try:
-    entries = found['formats'].values()
-    told = [(n, f['sha256']) for e in entries for n, f in _told(e)]
+    entries = content['formats'].values()
+    listed = [(n, f['sha256']) for e in entries for n, f in _files(e)]
   except (AttributeError, KeyError, TypeError):
     return False
-  right = all(_inside(n) and isinstance(sha, str) for n, sha in told)
-  return right and found.get('format', FORMAT) == FORMAT
+  right = all(_inside(n) and isinstance(sha, str) for n, sha in listed)
+  return right and content.get('format', FORMAT) == FORMAT
 
 
-def _told(entry: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-  """Returns (name, facts) of each file that a receipt lists for a format."""
+def _files(entry: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+  """Returns (name, facts) of each file that a manifest lists for a format."""
   return entry['files'].items()
 
 
 def _inside(name: str) -> bool:
-  """Returns whether a name leads to a place inside its receipt's directory.
+  """Returns whether a name leads to a place inside its manifest's directory.
 
   Files outside of it must never be touched.
   """
@@ -70,40 +72,40 @@ def _inside(name: str) -> bool:
 
 
 def earlier(out: epath.Path) -> dict[str, Any]:
-  """Returns the receipt of the export in a directory, or one without formats.
+  """Returns the manifest of the export in a directory, or one without formats.
 
   If an export was killed while files were moved, the result lists the formats
   of the older export whose files are all unchanged.
 
   Raises:
-    UserError: a file with a receipt's name is not a receipt.
+    UserError: a file with a manifest's name is not a manifest.
   """
-  found = receipt(out)
-  if found:
-    return found
-  found = receipt(out, _OLDER)
+  manifest = read_manifest(out)
+  if manifest:
+    return manifest
+  manifest = read_manifest(out, _OLDER)
   whole = {
     name: entry
-    for name, entry in found.get('formats', {}).items()
-    if all(_unchanged(out / n, {f['sha256']}) for n, f in _told(entry))
+    for name, entry in manifest.get('formats', {}).items()
+    if all(_unchanged(out / n, {f['sha256']}) for n, f in _files(entry))
   }
-  return found | {'formats': whole}
+  return manifest | {'formats': whole}
 
 
-def names(found: dict[str, Any]) -> set[str]:
-  """Returns the names of all files in a receipt."""
-  return {n for e in found.get('formats', {}).values() for n, _ in _told(e)}
+def names(manifest: dict[str, Any]) -> set[str]:
+  """Returns the names of all files in a manifest."""
+  return {n for e in manifest.get('formats', {}).values() for n, _ in _files(e)}
 
 
-def check_place(out: epath.Path, taken: Iterable[epath.Path]) -> None:
+def check_place(out: epath.Path, reserved: Iterable[epath.Path]) -> None:
   """Checks that a directory may be made, or may be exported into.
 
   Args:
     out: directory of the export.
-    taken: directories that have another purpose.
+    reserved: directories that have another purpose.
 
   Raises:
-    UserError: `out` is one of the taken directories or the current one, is a
+    UserError: `out` is one of the reserved directories or the current one, is a
       file or a link, or cannot be written to.
   """
   if storage.in_bucket(out):
@@ -115,7 +117,7 @@ def check_place(out: epath.Path, taken: Iterable[epath.Path]) -> None:
   if os.path.lexists(out) and not out.is_dir():
     raise errors.UserError('--out', str(out), _WRITABLE)
   files.check_writable(out, '--out')
-  for other in (pathlib.Path.cwd(), *taken):
+  for other in (pathlib.Path.cwd(), *reserved):
     if os.path.realpath(out) == os.path.realpath(other):
       allowed = 'a directory for exports alone, such as CHILD/export'
       raise errors.UserError('--out', str(out), allowed)
@@ -132,7 +134,7 @@ def check_files(
     older: names of an earlier export's files that it will replace or remove.
 
   Raises:
-    UserError: a file is in no receipt, or has changed since it was written.
+    UserError: a file is in no manifest, or has changed since it was written.
   """
   ours = _ours(out)
   there = {name for top in made for name in _below(out, top)}
@@ -147,13 +149,13 @@ def check_files(
 
 
 def _ours(out: epath.Path) -> dict[str, set[str]]:
-  """Returns all SHA-256 digests that a directory's receipts list, by name."""
-  found: dict[str, set[str]] = {}
-  for name in (RECEIPT, *UNDER_WAY):
-    for entry in receipt(out, name).get('formats', {}).values():
-      for file, told in _told(entry):
-        found.setdefault(file, set()).add(told['sha256'])
-  return found
+  """Returns all SHA-256 digests that a directory's manifests list, by name."""
+  ours: dict[str, set[str]] = {}
+  for name in (MANIFEST, *HIDDEN):
+    for entry in read_manifest(out, name).get('formats', {}).values():
+      for file, facts in _files(entry):
+        ours.setdefault(file, set()).add(facts['sha256'])
+  return ours
 
 
 def _below(out: epath.Path, top: str) -> set[str]:
@@ -172,8 +174,8 @@ def _is_link(path: epath.Path) -> bool:
   return not storage.in_bucket(path) and os.path.islink(path)
 
 
-def _unchanged(path: epath.Path, known: set[str]) -> bool:
-  return path.is_file() and not _is_link(path) and digests.digest(path) in known
+def _unchanged(path: epath.Path, valid: set[str]) -> bool:
+  return path.is_file() and not _is_link(path) and digests.digest(path) in valid
 
 
 @contextlib.contextmanager
@@ -229,33 +231,33 @@ def _name_older(out: epath.Path) -> None:
 def install(
   out: epath.Path,
   stage: pathlib.Path,
-  told: dict[str, Any],
+  manifest: dict[str, Any],
   fresh: dict[str, Iterable[str]],
 ) -> None:
   """Moves an export from its temporary directory to its final place.
 
-  Files of an earlier export that the new receipt does not list are removed if
+  Files of an earlier export that the new manifest does not list are removed if
   they are unchanged.
 
   Args:
     out: directory of the export, locked and accepted by `check_files`.
     stage: temporary directory, with one directory for each format in it.
-    told: the new receipt.
+    manifest: the new manifest.
     fresh: names of the new files by format.
   """
   ours, before = _ours(out), earlier(out)
   files.write_json(out / _OLDER, {'format': FORMAT} | before)
-  files.write_json(out / _NEWER, told)
-  (out / RECEIPT).unlink(missing_ok=True)
-  for name in sorted(set(ours) - names(told)):
+  files.write_json(out / _NEWER, manifest)
+  (out / MANIFEST).unlink(missing_ok=True)
+  for name in sorted(set(ours) - names(manifest)):
     if _unchanged(out / name, ours[name]):
       (out / name).unlink()
     _prune(out, name)
-  for directory, found in fresh.items():
-    for name in found:
+  for directory, file_names in fresh.items():
+    for name in file_names:
       _move(stage / directory / name, out / name)
-  files.write_json(out / RECEIPT, told)
-  for name in UNDER_WAY:
+  files.write_json(out / MANIFEST, manifest)
+  for name in HIDDEN:
     (out / name).unlink(missing_ok=True)
 
 

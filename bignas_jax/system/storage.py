@@ -29,10 +29,10 @@ def path(text: str, field: str = 'path') -> epath.Path:
     UserError: the text is no path, its scheme is unknown, or the package that
       reads buckets is not installed.
   """
-  scheme, found, _ = text.partition('://')
-  if found and scheme + found != _BUCKETS:
+  scheme, separator, _ = text.partition('://')
+  if separator and scheme + separator != _BUCKETS:
     raise errors.UserError(field, text, f'a path, or {_BUCKETS}BUCKET/...')
-  if found and importlib.util.find_spec('gcsfs') is None:
+  if separator and importlib.util.find_spec('gcsfs') is None:
     raise errors.UserError(
       field, text, "a path; a bucket with the extra: pip install -e '.[gcs]'"
     )
@@ -41,26 +41,26 @@ def path(text: str, field: str = 'path') -> epath.Path:
   return epath.Path(text)
 
 
-def in_bucket(where: os.PathLike) -> bool:
+def in_bucket(place: os.PathLike) -> bool:
   """Returns whether a path is in a bucket."""
-  return os.fspath(where).startswith(_BUCKETS)
+  return os.fspath(place).startswith(_BUCKETS)
 
 
-def absolute(where: epath.Path) -> epath.Path:
+def absolute(place: epath.Path) -> epath.Path:
   """Returns the absolute form of a path; a path in a bucket has one already."""
-  return where if in_bucket(where) else where.absolute()
+  return place if in_bucket(place) else place.absolute()
 
 
-def beside(where: os.PathLike | str) -> str:
-  """Returns a unique hidden name in the directory of `where`.
+def beside(place: os.PathLike | str) -> str:
+  """Returns a unique hidden name in the directory of `place`.
 
-  A file or directory is written under that name before it becomes `where`.
+  A file or directory is written under that name before it becomes `place`.
   """
-  folder, name = os.path.split(os.fspath(where))
+  folder, name = os.path.split(os.fspath(place))
   return os.path.join(folder, f'.{name[:200]}.{uuid.uuid4().hex[:12]}.new')
 
 
-def write(where: epath.Path, content: str | bytes) -> None:
+def write(place: epath.Path, content: str | bytes) -> None:
   """Writes a whole file or none; on a disk it is durable on return.
 
   If the path is a link, the link stays and its target is written.
@@ -69,10 +69,10 @@ def write(where: epath.Path, content: str | bytes) -> None:
     OSError: nothing can be written there; an older file is intact.
   """
   data = content.encode() if isinstance(content, str) else content
-  if in_bucket(where):
-    where.write_bytes(data)
+  if in_bucket(place):
+    place.write_bytes(data)
     return
-  target = os.path.realpath(where)
+  target = os.path.realpath(place)
   fresh = beside(target)
   try:
     with open(fresh, 'xb') as file:
@@ -100,23 +100,23 @@ def sync(directory: os.PathLike | str) -> None:
     os.close(number)
 
 
-def append(where: epath.Path, text: str, durable: bool = False) -> None:
+def append(place: epath.Path, text: str, durable: bool = False) -> None:
   """Appends a text to a file, which is made if missing.
 
   An object in a bucket is written anew.
 
   Args:
-    where: the file.
+    place: the file.
     text: what to append, as a whole or not at all.
     durable: whether the text must be on the disk on return.
 
   Raises:
     OSError: the text cannot be written; the file is as it was.
   """
-  if in_bucket(where):
-    where.write_text((where.read_text() if where.exists() else '') + text)
+  if in_bucket(place):
+    place.write_text((place.read_text() if place.exists() else '') + text)
     return
-  with open(where, 'ab', buffering=0) as file:
+  with open(place, 'ab', buffering=0) as file:
     end, data = file.seek(0, os.SEEK_END), text.encode()
     try:
       while data:
@@ -125,15 +125,15 @@ def append(where: epath.Path, text: str, durable: bool = False) -> None:
         os.fsync(file.fileno())
     except BaseException as error:
       file.truncate(end)
-      _tell(error, where)
+      _tell(error, place)
       raise
 
 
-def _tell(error: BaseException, where: os.PathLike | str) -> None:
+def _tell(error: BaseException, place: os.PathLike | str) -> None:
   """Sets the file name of a system error to the file that the caller meant.
 
   The system gives no name if the disk is full, and `write` writes to a
   temporary file.
   """
   if isinstance(error, OSError):
-    error.filename = os.fspath(where)
+    error.filename = os.fspath(place)

@@ -102,16 +102,16 @@ def peak_bytes(compiled: Any) -> int:
 @contextlib.contextmanager
 def traces() -> Iterator[list[str]]:
   """Yields a list that grows with what JAX traces, lowers or compiles."""
-  seen: list[str] = []
+  events: list[str] = []
 
   def note(event: str, duration_secs: float, **details: Any) -> None:
     del duration_secs
     if event.startswith('/jax/core/compile/'):
-      seen.append(f'{event} {details.get("fun_name", "")}'.strip())
+      events.append(f'{event} {details.get("fun_name", "")}'.strip())
 
   monitoring.register_event_duration_secs_listener(note)
   try:
-    yield seen
+    yield events
   finally:
     monitoring.unregister_event_duration_listener(note)
 

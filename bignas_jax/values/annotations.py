@@ -24,7 +24,7 @@ _NAMES = {
 }
 
 
-def taken_apart(kind: Any) -> tuple[Meta | None, Any]:
+def range_and_type(kind: Any) -> tuple[Meta | None, Any]:
   """Returns an annotation's range, or None, and its type."""
   if typing.get_origin(kind) is not Annotated:
     return None, kind
@@ -34,7 +34,7 @@ def taken_apart(kind: Any) -> tuple[Meta | None, Any]:
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
   """Returns the members of a union, or the type itself if it is no union."""
-  _, kind = taken_apart(kind)
+  _, kind = range_and_type(kind)
   union = typing.get_origin(kind) in (typing.Union, types.UnionType)
   return typing.get_args(kind) if union else (kind,)
 
@@ -46,7 +46,7 @@ def has_fields(kind: Any) -> bool:
 
 def is_tuple(kind: Any) -> bool:
   """Returns whether an annotation is a tuple."""
-  return typing.get_origin(taken_apart(kind)[1]) is tuple
+  return typing.get_origin(range_and_type(kind)[1]) is tuple
 
 
 def is_text(kind: Any) -> bool:
@@ -74,7 +74,7 @@ def inner(kind: Any, step: Step) -> Any:
   If the outer annotation says nothing about it, the result is Any.
   """
   for one in alternatives(kind):
-    arguments = typing.get_args(taken_apart(one)[1])
+    arguments = typing.get_args(range_and_type(one)[1])
     if isinstance(step, str) and has_fields(one):
       return fields(one).get(step, Any)
     if isinstance(step, str) and typing.get_origin(one) is dict:
@@ -92,7 +92,7 @@ def describe(kind: Any, value: Any = None) -> str:
     value: a value that is not allowed; if `kind` is a choice, the text names
       the choice that was probably meant.
   """
-  meta, kind = taken_apart(kind)
+  meta, kind = range_and_type(kind)
   if meta is not None and meta.description:
     return errors.one_of(meta.description.split(', '), value)
   arguments, origin = typing.get_args(kind), typing.get_origin(kind)
@@ -117,7 +117,7 @@ def _tuple(arguments: tuple[Any, ...]) -> str:
     return f'{len(arguments)} values, each {each}'
   example = {int: ', like (1, 2)', float: ', like (0.1, 0.2)'}
   example[str] = ", like ('a', 'b')"
-  plain = taken_apart(arguments[0])[1]
+  plain = range_and_type(arguments[0])[1]
   return f'a tuple, each entry {each}{example.get(plain, "")}'
 
 

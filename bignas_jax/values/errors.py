@@ -18,8 +18,8 @@ class UserError(ValueError):
   """A mistake that the user can correct; commands exit with status 2 on it."""
 
   def __init__(self, field: str, value: object, allowed: str):
-    told = f'{field}: got {_short(value)}; allowed: {allowed}'
-    super().__init__(' '.join(told.split()))  # a field may be anybody's text
+    text = f'{field}: got {_short(value)}; allowed: {allowed}'
+    super().__init__(' '.join(text.split()))  # a field may be anybody's text
     self.field = field
 
   def __reduce__(self):

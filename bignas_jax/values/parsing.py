@@ -35,7 +35,7 @@ class Parser(flags.ArgumentParser):
     try:
       if not self._several:
         return value(self._kind, argument, '')
-      return [value(self._kind, part, '') for part in argument.split(',')]
+      return [value(self._kind, token, '') for token in argument.split(',')]
     except errors.UserError as error:
       text = str(error).removeprefix(': ')
       also = ', or several: 1,2,4' if self._several else ''
@@ -63,9 +63,9 @@ def value(kind: Any, text: str, field: str) -> Any:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # of odd escapes in strings
-      found = _WORDS.get(text) if text in _WORDS else ast.literal_eval(text)
+      literal = _WORDS.get(text) if text in _WORDS else ast.literal_eval(text)
   except _NO_LITERAL:
     raise errors.UserError(
       field, text, annotations.describe(kind, text)
     ) from None
-  return schema.convert(kind, found, field)
+  return schema.convert(kind, literal, field)

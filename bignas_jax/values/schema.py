@@ -65,17 +65,17 @@ def _convert(kind: type[T], value: Any, field: str, others: bool) -> T:
     allowed = errors.one_of(names, name)
     raise errors.UserError(_joined(path, name), 'a field', allowed)
   try:
-    found = msgspec.convert(value, kind, strict=True)
+    typed = msgspec.convert(value, kind, strict=True)
   except msgspec.ValidationError as error:
     raise _refusal(kind, value, field, error) from None
-  seen = plain(found) if others else value
-  for steps, leaf in _leaves(seen):
+  content = plain(typed) if others else value
+  for steps, leaf in _leaves(content):
     infinite = isinstance(leaf, float) and not math.isfinite(leaf)
     if infinite or not isinstance(leaf, _PLAIN):  # msgspec takes sets, too
-      path, inner, _ = _followed(kind, seen, field, steps)
-      told = annotations.FINITE if infinite else annotations.describe(inner)
-      raise errors.UserError(path, leaf, told)
-  return found
+      path, inner, _ = _followed(kind, content, field, steps)
+      allowed = annotations.FINITE if infinite else annotations.describe(inner)
+      raise errors.UserError(path, leaf, allowed)
+  return typed
 
 
 def check(value: T, field: str = '') -> T:
@@ -116,12 +116,12 @@ def unknown(
   """Yields (path, name, known names) of each field that no dataclass has."""
   for one in annotations.alternatives(kind):
     if annotations.has_fields(one) and isinstance(value, dict):
-      known = annotations.fields(one)
+      fields = annotations.fields(one)
       for name, inner in value.items():
-        if name in known:
-          yield from unknown(known[name], inner, _joined(field, name))
+        if name in fields:
+          yield from unknown(fields[name], inner, _joined(field, name))
         else:
-          yield field, name, list(known)
+          yield field, name, list(fields)
     elif typing.get_origin(one) is dict and isinstance(value, dict):
       for name, inner in value.items():
         kind = annotations.inner(one, name)
@@ -137,8 +137,8 @@ def _refusal(
 ) -> errors.UserError:
   """Returns a UserError for msgspec's error, in this package's words."""
   _, _, place = str(error).partition('`$')
-  found = _STEP.findall(place)
-  steps = [name or (None if i == '...' else int(i)) for name, i in found]
+  matches = _STEP.findall(place)
+  steps = [name or (None if i == '...' else int(i)) for name, i in matches]
   path, inner, wrong = _followed(kind, value, field, steps)
   if isinstance(error.__cause__, errors.UserError):  # a dataclass's own check
     return _within(path, error.__cause__)

@@ -35,33 +35,33 @@ def convert(kind: type[T], value: Any, field: str, version: str) -> T:
   return schema.convert(kind, value, field)
 
 
-def check_format(found: dict[str, Any], known: int, place: str) -> None:
+def check_format(content: dict[str, Any], newest: int, place: str) -> None:
   """Checks, before anything else in a file, that this version can read it.
 
   Args:
-    found: the JSON object in the file; without `format`, it has format 1.
-    known: the highest format that this version knows.
+    content: the JSON object in the file; without `format`, it has format 1.
+    newest: the newest format that this version knows.
     place: the file, as a message names it.
 
   Raises:
     UserError: this version cannot read the file; names both versions.
   """
   number: Any = schema.Natural
-  number = schema.convert(number, found.get('format', 1), f'{place}: format')
-  if number > known:
+  number = schema.convert(number, content.get('format', 1), f'{place}: format')
+  if number > newest:
     raise errors.UserError(
       f'{place}: format',
-      f'{number}, of version {version_of(found)}',
-      f'format {known} at most, which this version, {bignas_jax.__version__}, '
+      f'{number}, of version {version_of(content)}',
+      f'format {newest} at most, which this version, {bignas_jax.__version__}, '
       'reads',
     )
 
 
-def version_of(found: dict[str, Any]) -> str:
+def version_of(content: dict[str, Any]) -> str:
   """Returns the version that wrote a file, or `unknown`.
 
   It is in the file's object `source` or, as in `config.json`, at the top level.
   """
-  source = found.get('source')
-  where = source if isinstance(source, dict) else found
-  return str(where.get('version', 'unknown'))
+  source = content.get('source')
+  section = source if isinstance(source, dict) else content
+  return str(section.get('version', 'unknown'))
