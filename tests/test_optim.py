@@ -110,8 +110,17 @@ def norm():
 PEAK = 0.256
 
 
+def exponential(peak, **fields):
+  return schedules.create(schedules.Schedule(peak=peak, **fields), 1000)
+
+
+def cosine(peak, steps, warmup_steps):
+  fields = {'name': 'cosine', 'warmup_steps': warmup_steps}
+  return schedules.create(schedules.Schedule(peak=peak, **fields), steps)
+
+
 def test_exponential_with_floor():
-  rate = schedules.exponential_with_floor(
+  rate = exponential(
     PEAK, decay_rate=0.97, decay_steps=10, floor=0.05, warmup_steps=25
   )
   # The warm-up is a line from 0 that joins the decay at step 25.
@@ -129,7 +138,7 @@ def test_exponential_with_floor():
 
 
 def test_exponential_without_staircase_and_with_fractions():
-  rate = schedules.exponential_with_floor(
+  rate = exponential(
     1.0,
     decay_rate=0.5,
     decay_steps=2.5,
@@ -141,7 +150,7 @@ def test_exponential_without_staircase_and_with_fractions():
     expected = max(0.5 ** (step / 2.5), 0.1)
     assert float(rate(step)) == pytest.approx(expected)
   assert float(rate(9)) == pytest.approx(0.1)
-  steps = schedules.exponential_with_floor(
+  steps = exponential(
     1.0, decay_rate=0.5, decay_steps=2.5, floor=0.1, warmup_steps=0
   )
   found = [float(steps(step)) for step in range(8)]
@@ -149,14 +158,19 @@ def test_exponential_without_staircase_and_with_fractions():
 
 
 def test_without_a_floor_the_rate_goes_on_falling():
-  rate = schedules.exponential_with_floor(
+  rate = exponential(
     1.0, decay_rate=0.5, decay_steps=1, floor=0.0, warmup_steps=0
   )
   assert float(rate(40)) == pytest.approx(0.5**40)
 
 
+def test_a_rate_that_stays():
+  rate = exponential(0.5, decay_rate=1.0, floor=0.05, warmup_steps=2)
+  assert [float(rate(step)) for step in (0, 1, 2, 10**6)] == [0, 0.25, 0.5, 0.5]
+
+
 def test_cosine():
-  rate = schedules.cosine(0.8, steps=100, warmup_steps=10)
+  rate = cosine(0.8, 100, 10)
   for step in range(10):
     assert float(rate(step)) == pytest.approx(0.8 * step / 10)
   # Counted from step 0, not from the end of the warm-up.
@@ -170,8 +184,8 @@ def test_cosine():
 @pytest.mark.parametrize(
   'rate',
   [
-    schedules.cosine(0.8, steps=100, warmup_steps=10),
-    schedules.exponential_with_floor(
+    cosine(0.8, 100, 10),
+    exponential(
       0.8, decay_rate=0.9, decay_steps=3.7, floor=0.3, warmup_steps=10
     ),
   ],

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from bignas_jax.runs import config, run_card
-from bignas_jax.system import cluster, hardware, process
+from bignas_jax.system import cluster, process
 from bignas_jax.values import errors
 
 CONFIG = tiny.config()
@@ -89,16 +89,6 @@ def test_a_killed_sitting_counts_until_it_was_last_seen(tmp_path, clock):
   assert (killed['status'], last['status']) == ('killed', 'finished')
   assert killed['hosts'] == ['host-a', 'host-b'] and killed['processes'] == 3
   assert found['hours'] == 1.5 and found['steps'] == 6
-
-
-def test_energy_is_there_only_if_it_was_read(tmp_path, clock, monkeypatch):
-  monkeypatch.setattr(hardware.Energy, 'joules', lambda self: {})
-  _sit(tmp_path, clock, 0, 3, 1)
-  monkeypatch.setattr(hardware.Energy, 'joules', lambda self: {'cpu': 7.5})
-  _sit(tmp_path, clock, 3, 6, 1)
-  without, with_energy = _read(tmp_path)['sittings']
-  assert 'leader_energy_j' not in without
-  assert with_energy['leader_energy_j'] == {'cpu': 7.5}
 
 
 def test_only_the_first_process_writes(tmp_path, clock, monkeypatch):

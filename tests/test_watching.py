@@ -27,11 +27,7 @@ OF_TRAINING = {
 OF_EVALUATION = {
   f'eval/{role}/top{k}' for role in ('biggest', 'smallest') for k in (1, 5)
 }
-OF_SOME_MACHINES = {
-  'machine/cpu_mhz',
-  'machine/gpu_mhz',
-  'machine/device_peak_bytes',
-}
+OF_SOME_MACHINES = {'machine/device_peak_bytes'}
 
 
 def _config(**changes):

@@ -1,7 +1,6 @@
 """Learning rates as functions of the step."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
@@ -33,56 +32,31 @@ class Schedule:
   staircase: bool = True
 
 
-def create(config: Schedule, steps: int) -> Callable:
-  """The learning rate as a function of the step."""
-  if config.name == 'cosine':
-    return cosine(config.peak, steps=steps, warmup_steps=config.warmup_steps)
-  return exponential_with_floor(
-    config.peak,
-    decay_rate=config.decay_rate,
-    decay_steps=config.decay_steps,
-    floor=config.floor,
-    warmup_steps=config.warmup_steps,
-    staircase=config.staircase,
-  )
+def create(config: Schedule, steps: int) -> optax.Schedule:
+  """Returns the learning rate as a function of the step.
 
-
-def exponential_with_floor(
-  peak: float,
-  *,
-  decay_rate: float,
-  decay_steps: float,
-  floor: float,
-  warmup_steps: int,
-  staircase: bool = True,
-) -> Callable:
-  """Exponential decay, then a constant (BigNAS, section 3).
+  It decays from step 0 on; during the warm-up it rises linearly from 0, and
+  then joins the decay. The exponential stops at a constant floor (BigNAS,
+  section 3).
 
   Args:
-    peak: rate that decays from step 0 on.
-    decay_rate: factor each `decay_steps`.
-    decay_steps: may be a fraction.
-    floor: as a fraction of the peak; the rate stays there.
-    warmup_steps: the rate rises linearly from 0 and joins the decay.
-    staircase: decay at once every `decay_steps`.
+    config: of the schedule.
+    steps: of the run, at whose end the cosine is 0.
   """
+  if config.name == 'cosine':
+    decay = optax.cosine_decay_schedule(config.peak, steps)
+  else:
+    decay = optax.exponential_decay(
+      config.peak,
+      config.decay_steps,
+      config.decay_rate,
+      staircase=config.staircase,
+      # Of a rate that stays, optax takes the smaller of this and the peak.
+      end_value=config.floor * config.peak if config.decay_rate < 1 else None,
+    )
 
   def rate(step):
-    age = step / decay_steps
-    age = jnp.floor(age) if staircase else age
-    decayed = jnp.maximum(peak * decay_rate**age, peak * floor)
-    warm = peak * step / max(warmup_steps, 1)
-    return jnp.where(step < warmup_steps, warm, decayed)
-
-  return rate
-
-
-def cosine(peak: float, *, steps: int, warmup_steps: int) -> Callable:
-  """Cosine to 0 counted from step 0, with a linear warm-up."""
-  decayed = optax.cosine_decay_schedule(peak, steps)
-
-  def rate(step):
-    warm = peak * step / max(warmup_steps, 1)
-    return jnp.where(step < warmup_steps, warm, decayed(step))
+    warm = config.peak * step / max(config.warmup_steps, 1)
+    return jnp.where(step < config.warmup_steps, warm, decay(step))
 
   return rate

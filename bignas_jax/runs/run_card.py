@@ -22,7 +22,7 @@ from etils import epath
 import bignas_jax
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.config import Config
-from bignas_jax.system import cluster, files, hardware, process
+from bignas_jax.system import cluster, files, process
 from bignas_jax.values import errors, schema
 
 PACKAGES = (
@@ -69,7 +69,6 @@ class Card:
     sessions = cluster.once(lambda: _sessions(self._path))
     self._earlier = [_closed(one) for one in sessions]
     self._began = self._written = time.monotonic()
-    self._energy = hardware.Energy()
     now = _now()
     self._session: dict[str, Any] = {
       'status': 'running',
@@ -109,9 +108,6 @@ class Card:
     self._written = time.monotonic()
     self._session['seen'] = _now()
     self._session['hours'] = round((self._written - self._began) / 3600, 6)
-    joules = self._energy.joules()
-    if joules:
-      self._session['leader_energy_j'] = joules
     if process.leads():
       sessions = [*self._earlier, self._session]
       files.write_json(self._path, _card(self._config, self._sha256, sessions))

@@ -114,7 +114,7 @@ class Watch:
     """The scalars of a logged step, told to a person as well."""
     values = summary(children, jax.device_get(measured))
     values |= self._timer.values(self._batch_size)
-    values |= hardware.memory() | hardware.clocks()
+    values |= hardware.memory()
     left = self._progress.left_s()
     if left is not None:
       values['time/left_s'] = float(left)
