@@ -1,0 +1,170 @@
+"""What a reader finds: sentences, names, links and commands that hold."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / 'bignas_jax'
+MODULES = sorted(PACKAGE.rglob('*.py'))
+PAGES = [
+  *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')),
+  *sorted((ROOT / 'docs').glob('*.md')),
+]
+
+# Names that say nothing of what they hold: one idea has one word (docs/design).
+BANNED = {
+  *('where', 'way', 'ways', 'course', 'turn', 'turns', 'sitting', 'sittings'),
+  *('told', 'seen', 'known', 'found', 'counts', 'gives', 'taken', 'recall'),
+  *('pace', 'figures', 'piece', 'pieces', 'part', 'parts', 'placing'),
+  *('receipt', 'receipts'),
+}
+# Names of others, and of keys in files.
+ALLOWED = {
+  *('DatasetNotFoundError', 'FileNotFoundError', 'ModuleNotFoundError'),
+  'PackageNotFoundError',  # of Python and TFDS
+  *('part_ms', 'parts_ms'),  # of latency tables
+  *('sittings', 'seen'),  # of run.json
+}
+FOREIGN = {('jnp', 'where'), ('np', 'where'), ('path', 'parts')}
+
+# A docstring's first word, which ends in -s, but is no verb.
+NO_VERBS = {'this', 'its', 'as', 'always', 'plus', 'less', 'thus', 'hers'}
+
+
+def functions(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      yield node
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_a_docstring_begins_with_its_functions_verb(path):
+  for node in functions(path):
+    text = ast.get_docstring(node)
+    if node.name.startswith('_') or text is None:
+      continue
+    first = text.split()[0].rstrip(',')
+    verb = re.fullmatch(r'[A-Z][a-z]+s', first)
+    assert verb and first.lower() not in NO_VERBS, f'{node.name}: {text[:60]}'
+
+
+def identifiers(tree):
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Name):
+      yield node.id
+    elif isinstance(node, ast.Attribute):
+      owner = node.value.id if isinstance(node.value, ast.Name) else ''
+      if (owner, node.attr) not in FOREIGN:
+        yield node.attr
+    elif isinstance(node, ast.arg):
+      yield node.arg
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+      yield node.name
+
+
+def words(identifier):
+  return {
+    word.lower() for word in re.split(r'_|(?<=[a-z])(?=[A-Z])', identifier)
+  }
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_no_name_is_a_banned_word(path):
+  names = set(identifiers(ast.parse(path.read_text()))) - ALLOWED
+  assert not [name for name in names if words(name) & BANNED]
+
+
+# Links.
+
+
+def slug(heading):
+  """A heading's anchor, as GitHub makes it."""
+  text = re.sub(r'[`*]|\[([^]]*)\]\([^)]*\)', r'\1', heading).strip().lower()
+  return re.sub(r'[^\w\- ]', '', text).replace(' ', '-')
+
+
+def anchors(path):
+  text = re.sub(r'^```.*?^```', '', path.read_text(), flags=re.M | re.S)
+  return {slug(line) for line in re.findall(r'^#+ (.*)$', text, re.M)}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+  text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
+  for target in re.findall(r'\]\(([^)\s]+)\)', text):
+    if re.match(r'https?://|mailto:', target):
+      continue
+    file, _, anchor = target.partition('#')
+    there = (page.parent / file).resolve() if file else page
+    assert there.exists(), target
+    assert not anchor or anchor in anchors(there), target
+
+
+# Commands.
+
+# Of commands in the pages: what a test runs, or why none does.
+RUN = {
+  'main': 'test_commands',
+  'search': 'test_commands',
+  'extract': 'test_commands',
+  'evaluate': 'test_commands',
+  'export': 'test_exporting',
+  'cost': 'test_commands',
+  'list': 'test_presets',
+  'report': 'test_commands',
+  'prepare': 'test_array_records',
+  'compile': 'test_compiling',
+  'benchmark step': 'test_benchmarking',
+  'benchmark scale': 'test_benchmarking',
+  'benchmark input': 'test_benchmarking_input',
+  'benchmark child': 'test_latency_tables',
+  'benchmark table': 'test_latency_tables',
+  'serve': 'test_serving',
+}
+
+
+def commands(page):
+  """(command, its flags) of all `python -m bignas_jax.NAME` in a page."""
+  text = re.sub(r'\\\n\s*', ' ', page.read_text())
+  for line in re.findall(r'python -m bignas_jax\.([^`\n\']*)', text):
+    name, *arguments = line.split()
+    if name == 'benchmark' and arguments:
+      name = f'{name} {arguments[0]}'
+    flags = [a for a in arguments if a.startswith('--')]
+    yield name, [re.split(r'[=\]]', flag)[0].lstrip('-') for flag in flags]
+
+
+def defined(name):
+  """Text of the command's module, which defines its flags."""
+  module = PACKAGE / f'{name.split()[0]}.py'
+  return module.read_text() + (PACKAGE / 'cli.py').read_text()
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_commands_of_the_pages_exist_and_are_run_by_tests(page):
+  for name, flags in commands(page):
+    if not re.fullmatch(r'[a-z]+( [a-z]+)?', name):
+      continue  # NAME, or a module that is described
+    assert name in RUN, name
+    assert (ROOT / 'tests').glob(f'**/{RUN[name]}.py')
+    for flag in flags:
+      bound = re.fullmatch(r'(max|min)_\w+', flag)
+      if flag and not flag.startswith('config') and not bound:
+        assert f"'{flag}'" in defined(name), f'{name} --{flag}'
+
+
+def test_every_command_is_described():
+  named = {name.split()[0] for page in PAGES for name, _ in commands(page)}
+  modules = {name.split()[0] for name in RUN}
+  assert modules <= named
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_make_targets_of_the_pages_exist(page):
+  targets = re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.M)
+  code = re.findall(r'`make ([a-z]+)|^\s*make ([a-z]+)', page.read_text(), re.M)
+  for first, second in code:
+    assert (first or second) in targets
