@@ -58,10 +58,10 @@ exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,tflite]'
-	$(EXPORTS)/bin/python -m pytest tests/test_exporting.py $(ARGS)
+	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py $(ARGS)
 
 faults: $(READY)  ## a training run under 50 random kills, some in mid-save
-	$(RUN) pytest -s -m slow tests/test_faults.py $(ARGS)
+	$(RUN) pytest -s -m slow tests/training/test_kills.py $(ARGS)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

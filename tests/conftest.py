@@ -39,7 +39,7 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 gc.set_threshold(100_000, 50, 100)
 
 # First of all, so that no process of pytest-xdist ends alone with one.
-_LONGEST = ('supernet', 'cluster', 'training', 'measures', 'programs', 'faults')
+_LONGEST = ('network', 'cluster', 'loop', 'step_metrics', 'programs', 'kills')
 
 
 def pytest_collection_modifyitems(items):

@@ -41,12 +41,12 @@ for command, arguments in [
 # Twice: the second one replaces what the first has left.
 _EXPORT = """
 import sys
-import test_exporting, tiny
+import networks, tiny
 from etils import epath
 from bignas_jax import cli, export
 from bignas_jax.deploy import package as child
 where = epath.Path(sys.argv[1])
-child.save(where, test_exporting.random_child(tiny.QUICK))
+child.save(where, networks.random_child(tiny.QUICK))
 for _ in range(2):
   arguments = [f'--child={where}', '--format=onnx', '--images=20']
   status = cli.status(export.main, arguments)

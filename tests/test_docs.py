@@ -111,18 +111,18 @@ RUN = {
   'search': 'test_commands',
   'extract': 'test_commands',
   'evaluate': 'test_commands',
-  'export': 'test_exporting',
+  'export': 'test_export',
   'cost': 'test_commands',
   'list': 'test_presets',
   'report': 'test_commands',
   'prepare': 'test_array_records',
-  'compile': 'test_compiling',
-  'benchmark step': 'test_benchmarking',
-  'benchmark scale': 'test_benchmarking',
-  'benchmark input': 'test_benchmarking_input',
-  'benchmark child': 'test_latency_tables',
-  'benchmark table': 'test_latency_tables',
-  'serve': 'test_serving',
+  'compile': 'test_plan',
+  'benchmark step': 'test_step_time',
+  'benchmark scale': 'test_step_time',
+  'benchmark input': 'test_input_rate',
+  'benchmark child': 'test_latency_table',
+  'benchmark table': 'test_latency_table',
+  'serve': 'test_server',
 }
 
 
@@ -149,7 +149,7 @@ def test_commands_of_the_pages_exist_and_are_run_by_tests(page):
     if not re.fullmatch(r'[a-z]+( [a-z]+)?', name):
       continue  # NAME, or a module that is described
     assert name in RUN, name
-    assert (ROOT / 'tests').glob(f'**/{RUN[name]}.py')
+    assert [*(ROOT / 'tests').glob(f'**/{RUN[name]}.py')], RUN[name]
     for flag in flags:
       bound = re.fullmatch(r'(max|min)_\w+', flag)
       if flag and not flag.startswith('config') and not bound:

@@ -8,8 +8,8 @@ import cv2
 import jax
 import numpy as np
 import pytest
+import services
 import tiny
-from test_serving import Service
 
 from bignas_jax import cli
 from bignas_jax.selection import extraction
@@ -115,7 +115,7 @@ def test_from_images_to_a_served_child(trained, images, capsys, tmp_path):
   assert score['top1'] == info['accuracy']['top1'] and score['images'] == 18
   receipt = _run(capsys, 'export', f'--child={child}', '--format=onnx')
   assert receipt['verified']
-  service = Service(child, tmp_path / 'log').wait()
+  service = services.Service(child, tmp_path / 'log').wait()
   sent = (images / 'val/cat/0.jpg').read_bytes()
   status, answer = service.predict(sent)
   assert status == 200

@@ -84,7 +84,8 @@ def config(**changes) -> Config:
 
 # For PYTHONPATH: where this package and its tests are imported from.
 _TESTS = pathlib.Path(__file__).parent
-PATH = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
+_ROOMS = sorted({file.parent for file in _TESTS.glob('*/test_*.py')})
+PATH = os.pathsep.join(map(str, [_TESTS.parent, _TESTS, *_ROOMS]))
 
 
 def environment() -> dict[str, str]:

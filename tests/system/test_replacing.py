@@ -15,7 +15,7 @@ from bignas_jax.deploy import package
 from bignas_jax.system import digests, replacing
 from bignas_jax.values import errors
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0/children/best'
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden/run_0_1_0/children/best'
 PACKAGE = {'child.json', 'model.safetensors'}
 
 

@@ -21,7 +21,7 @@ from bignas_jax.supernet import batch_norm
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'run_0_1_0'
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'run_0_1_0'
 
 
 @given(st.integers(1, 48), st.integers(0, 50), st.integers(1, 6))

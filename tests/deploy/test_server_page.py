@@ -1,14 +1,15 @@
 """The page of a service in a real browser.
 
 Needs the extra `page-test` and a Chromium on the path, and is run by
-`make test ARGS='-m slow tests/test_serving_page.py'`.
+`make test ARGS='-m slow tests/test_server_page.py'`.
 """
 
 import pathlib
 import shutil
 
 import pytest
-from test_serving import Service, expected, package, picture  # noqa: F401
+from services import Service
+from test_server import expected, package, picture  # noqa: F401
 
 sync_api = pytest.importorskip('playwright.sync_api')
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')

@@ -12,7 +12,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
 from bignas_jax.training import loop
 
-DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'watching.md'
+DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'watching.md'
 ROLES = ('biggest', 'smallest', 'random')
 PARTS = ('stem', 'stage1', 'head', 'classifier')
 OF_TRAINING = {

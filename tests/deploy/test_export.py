@@ -30,7 +30,7 @@ from bignas_jax.spaces import counting, zoo
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet import slicing
 
-DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'serving.md'
+DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
 HAS_TENSORFLOW = all(
   importlib.util.find_spec(name) for name in ('tensorflow', 'ai_edge_litert')
 )

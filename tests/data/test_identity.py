@@ -16,7 +16,7 @@ from bignas_jax.runs import directory as directory_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden/run_0_1_0'
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden/run_0_1_0'
 PARTS = ('classes', 'train', 'held_out', 'test')
 
 

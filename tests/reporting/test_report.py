@@ -32,7 +32,7 @@ from bignas_jax.spaces import counting, latency, latency_tables, presets
 from bignas_jax.system import files
 from bignas_jax.values import errors
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _CONFIG = config_file.load(str(_ROOT / 'configs' / 'mnist.py'))
 _CONFIG.steps = 600
 _SPACE = config_lib.space(_CONFIG)

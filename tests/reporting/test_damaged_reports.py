@@ -6,7 +6,7 @@ import pathlib
 import shutil
 
 import pytest
-import test_reporting
+import test_report
 from etils import epath
 
 from bignas_jax import cli, report
@@ -46,7 +46,7 @@ EVIL = '<script>alert("$x_{$ & \'猫\\udcff\n\t")</script>'
 def whole(tmp_path_factory):
   """A finished run with every file, but for weights."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
-  test_reporting.full(workdir)
+  test_report.full(workdir)
   path = epath.Path(workdir / 'search/predictor.json')
   found = files.read_json(path)
   few = {name: found[name][:2] for name in ('predicted', 'measured')}
@@ -86,7 +86,7 @@ def read(workdir, name):
   """As `run_files.read` reads a file, but no other."""
   path = epath.Path(workdir / name)
   if name == 'search/best.json':
-    run_files._best_arch(path, test_reporting._SPACE)
+    run_files._best_arch(path, test_report._SPACE)
   if name == 'children/best/child.json':
     run_files._child(path)
   contents.read(path, JSON[name])
@@ -188,7 +188,7 @@ def test_what_is_unknown_is_a_dash(copied, capsys, wrong):
     path.write_text(json.dumps(value))
   status, _, lines = told(copied, capsys)
   assert status == 0, lines
-  page = test_reporting._read(copied)
+  page = test_report._read(copied)
   assert 'None' not in page.text[: page.text.index('Config and versions')]
   assert 'nan' not in page.text.lower().split()
 
@@ -245,7 +245,7 @@ def test_names_are_text_and_never_markup(copied, capsys):
   status, out, lines = told(copied, capsys)
   assert status == 0, lines
   assert json.loads(out)['children']
-  page = test_reporting._read(copied)
+  page = test_report._read(copied)
   assert not {'script', 'b'} & {tag for tag, _ in page.tags}
   assert page.text.count('<script>alert("$x_{$ &') > 10
   shown = str(folder.name).encode('utf-8', 'backslashreplace').decode()

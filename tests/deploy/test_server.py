@@ -7,7 +7,6 @@ import json
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -16,7 +15,6 @@ import time
 import types
 import urllib.error
 import urllib.request
-import uuid
 import zlib
 from typing import Any
 
@@ -25,6 +23,7 @@ import networks
 import numpy as np
 import PIL.Image
 import pytest
+import services
 import tiny
 from etils import epath
 
@@ -34,7 +33,7 @@ from bignas_jax.deploy import admission, onnx, server
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.system import storage
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 CROP = 0.8
 # Of a child of ten outputs: folders may be called anything, and be too few.
 CLASS_NAMES = [
@@ -56,77 +55,12 @@ def package(tmp_path_factory):
   return where
 
 
-def free_port():
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    return free.getsockname()[1]
-
-
-class Service:
-  """`launch/serve.sh` with a child, until the test is over."""
-
-  def __init__(self, package, log, *options):
-    self.port = free_port()
-    self.address = f'http://127.0.0.1:{self.port}'
-    self.log = log.open('w+')
-    self.process = subprocess.Popen(
-      [ROOT / 'launch/serve.sh', package, f'--port={self.port}', *options],
-      stdout=subprocess.PIPE,
-      stderr=self.log,
-      text=True,
-      env={'PYTHON': sys.executable, 'PATH': '/usr/bin:/bin'},
-    )
-
-  def wait(self, seconds=120):
-    """Until it is healthy."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and self.process.poll() is None:
-      try:
-        if self.get('/health') == (200, b'ok'):
-          return self
-      except OSError:
-        pass
-      time.sleep(0.1)
-    self.log.seek(0)
-    pytest.fail(self.log.read())
-
-  def get(self, path, data=None, kind=None):
-    """Status and body."""
-    headers = {} if kind is None else {'Content-Type': kind}
-    request = urllib.request.Request(self.address + path, data, headers)
-    try:
-      with urllib.request.urlopen(request, timeout=60) as response:
-        return response.status, response.read()
-    except urllib.error.HTTPError as error:
-      return error.code, error.read()
-
-  def predict(self, encoded):
-    """Status and answer for a file, sent as browsers send it."""
-    border = uuid.uuid4().hex
-    head = (
-      f'--{border}\r\nContent-Disposition: form-data; name="image"; '
-      'filename="x"\r\n\r\n'
-    )
-    body = head.encode() + encoded + f'\r\n--{border}--\r\n'.encode()
-    kind = f'multipart/form-data; boundary={border}'
-    status, answer = self.get('/predict', body, kind)
-    return status, json.loads(answer)
-
-  def stop(self):
-    """Asks it to; status and the last line that it printed."""
-    self.process.send_signal(signal.SIGTERM)
-    out, _ = self.process.communicate(timeout=60)
-    self.log.seek(0)
-    said = self.log.read()
-    self.log.close()
-    assert 'Traceback' not in said, said
-    return self.process.returncode, out.splitlines()[-1:]
-
-
 @pytest.fixture(scope='module')
 def service(package, tmp_path_factory):
   log = tmp_path_factory.mktemp('service') / 'log'
-  running = Service(package, log, '--max_batch=8', '--wait_ms=20').wait()
+  running = services.Service(
+    package, log, '--max_batch=8', '--wait_ms=20'
+  ).wait()
   yield running
   if running.process.poll() is None:
     running.stop()
@@ -374,7 +308,7 @@ def test_pages_of_a_site_that_is_named_do(package):
 def test_sigterm_ends_it(package, tmp_path):
   """And what it exported is used the next time."""
   before = (package / 'service/export.json').stat()
-  running = Service(package, tmp_path / 'log').wait()
+  running = services.Service(package, tmp_path / 'log').wait()
   status, last = running.stop()
   assert status == 0
   said = json.loads(last[0])
@@ -471,7 +405,7 @@ def test_a_damaged_child_is_one_line(copied, capfd, name, damage):
   """Also where it is another process, which exports, that finds it."""
   damage(copied / name)
   before = sorted(copied.rglob('*'))
-  arguments = [f'--child={copied}', f'--port={free_port()}']
+  arguments = [f'--child={copied}', f'--port={services.free_port()}']
   assert cli.status(serve.main, arguments) == 2
   out, err = capfd.readouterr()
   *said, last = err.splitlines()
@@ -511,7 +445,7 @@ def test_what_a_service_needs_is_checked_first(copied, capsys, field, wrong):
 def test_two_services_begin_at_once(copied, tmp_path):
   """One exports, both answer."""
   shutil.rmtree(copied / 'service')
-  both = [Service(copied, tmp_path / str(i)) for i in range(2)]
+  both = [services.Service(copied, tmp_path / str(i)) for i in range(2)]
   encoded = picture(1)
   answers = [one.wait().predict(encoded) for one in both]
   for status, answer in answers:

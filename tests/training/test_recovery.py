@@ -19,7 +19,7 @@ from bignas_jax.training import loop, recovery
 from bignas_jax.training.divergence import Diverged, Watch
 from bignas_jax.values import errors
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module', autouse=True)

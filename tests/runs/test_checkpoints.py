@@ -10,7 +10,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-import test_recovery
 import tiny
 from jax._src import compilation_cache
 
@@ -22,7 +21,7 @@ from bignas_jax.system import digests, files, xla
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _tree(step):
@@ -229,19 +228,20 @@ import sys
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 import pathlib
-import test_recovery
+import tiny
 from bignas_jax import cli
 from bignas_jax.training import loop as training
-sys.exit(cli.status(
-  lambda _: training.train(test_recovery.CONFIG, pathlib.Path(sys.argv[1])),
-  [],
-))
+config = tiny.config(space=tiny.QUICK)
+train = lambda _: training.train(config, pathlib.Path(sys.argv[1]))
+sys.exit(cli.status(train, []))
 """
 
 
 def test_a_full_disk_ends_the_run_with_one_line(tmp_path):
   """No file can grow to what the biggest one of a checkpoint needs."""
-  state = jax.jit(step_lib.init_state(config.setup(test_recovery.CONFIG)))()
+  state = jax.jit(
+    step_lib.init_state(config.setup(tiny.config(space=tiny.QUICK)))
+  )()
   checkpoints = checkpoints_lib.Checkpoints(tmp_path / 'room')
   checkpoints.save(2, state)
   checkpoints.close()
