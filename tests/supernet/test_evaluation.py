@@ -15,7 +15,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import evaluation, network
 from bignas_jax.system import mesh as mesh_lib
 
-SPACE = tiny.SPACE
+SPACE = tiny.LOOP
 CHILD = arch_lib.biggest(SPACE)
 SMALLER = arch_lib.smallest(SPACE)
 
@@ -32,7 +32,7 @@ def images(seed: int, size: int = 16):
 @functools.cache
 def model(devices: int = 1):
   mesh = mesh_lib.create(jax.devices()[:devices])
-  return config.model(tiny.config(), mesh)
+  return config.model(tiny.config(space=SPACE), mesh)
 
 
 @functools.cache

@@ -197,7 +197,7 @@ def check_sliced(case, arch):
 # mnist in float32: random children at its smallest resolution, and slowly at
 # the others: compiling a program takes as long as all of its children.
 
-CHILDREN = networks.archs_of(MNIST, 50)
+CHILDREN = networks.archs_of(MNIST, 30)
 assert {arch.resolution for arch in CHILDREN} == set(MNIST.resolution)
 
 
@@ -243,7 +243,7 @@ def little(request):
 
 
 def test_rules_of_the_big_spaces(little):
-  for arch in networks.archs_of(little.space, 16):
+  for arch in networks.archs_of(little.space, 10):
     check_child(little, arch)
     check_slope(little, arch)
   assert little.program._cache_size() == 1
