@@ -1,4 +1,4 @@
-"""What notebooks need: a trained run, its children, and children on their own.
+"""The API for notebooks: a trained run, its children, and child packages.
 
   import bignas_jax
 
@@ -45,25 +45,27 @@ class Run:
   """A trained supernet.
 
   Attributes:
-    workdir: where it was trained.
-    space: of its children.
-    step: of the checkpoint that was read.
+    workdir: directory of the run.
+    space: space of the children.
+    step: step of the checkpoint that was read.
   """
 
   workdir: epath.Path
   _run: restore.Run
-  _data: str = ''  # where its data are now
+  _data: str = ''  # directory of its data, if they have moved
 
   @property
   def space(self) -> Space:
+    """Returns the space of the children."""
     return self._run.model.space
 
   @property
   def step(self) -> int:
+    """Returns the step of the checkpoint that was read."""
     return self._run.step
 
   def arch(self, which: str | dict[str, Any] | Arch) -> Arch:
-    """An architecture of the space.
+    """Returns an architecture of the space.
 
     Args:
       which: what `--arch` takes, such as `best` or `smallest`; or the JSON
@@ -81,24 +83,24 @@ class Run:
     return arch_lib.from_dict(self.space, fields.get('arch', fields))
 
   def sample(self, n: int, seed: int = 0) -> list[Arch]:
-    """n uniform children; some may be equal."""
+    """Returns n uniformly drawn children, which may repeat."""
     n = schema.convert(_WHOLE, schema.plain(n), 'n')
     rng = arch_lib.generator(schema.convert(_SEED, schema.plain(seed), 'seed'))
     return [arch_lib.sample(self.space, rng) for _ in range(n)]
 
   def costs(self, which: str | dict[str, Any] | Arch) -> dict[str, float]:
-    """Costs by name (`child_costs.NAMES`), without running the child."""
+    """Returns costs by name (`child_costs.NAMES`); does not run the child."""
     return dict(child_costs.of(self.space)(self.arch(which)))
 
   def evaluate(
     self, which: str | dict[str, Any] | Arch, split: str = 'held_out'
   ) -> Score:
-    """Calibrated top-1 and top-5 of a child inside the supernet.
+    """Returns calibrated top-1 and top-5 of a child inside the supernet.
 
     The first child of a resolution compiles two programs, which all others use.
 
     Args:
-      which: see `arch`.
+      which: an architecture, as `arch` takes it.
       split: `held_out`, which may choose children, or `test`, which may not.
 
     Raises:
@@ -151,15 +153,15 @@ class Run:
   def extract(
     self, which: str | dict[str, Any] | Arch, out: str | os.PathLike
   ) -> 'Network':
-    """Writes a child package, checked against the supernet; and loads it.
+    """Writes a child package, checked against the supernet, and loads it.
 
     Args:
-      which: see `arch`.
+      which: an architecture, as `arch` takes it.
       out: the package's directory: a new one, an empty one, or that of an
         older package.
 
     Raises:
-      UserError: there is no such child, or something else lies in `out`.
+      UserError: there is no such child, or `out` holds something else.
     """
     text = arch_lib.to_json(self.arch(which))
     place = _path(out, 'out')
@@ -168,7 +170,7 @@ class Run:
     return load_child(place)
 
   def _compare(self, step: int) -> None:
-    """Tells where the run has gone on since it was loaded."""
+    """Warns if the run has a newer checkpoint than the loaded one."""
     if step != self.step:
       console.say(
         f'warning: this was of step {step}, the newest; what was loaded is of '
@@ -181,7 +183,7 @@ class Network:
   """A child on its own.
 
   Attributes:
-    arch: its architecture.
+    arch: architecture of the child.
     info: contents of `child.json`.
   """
 
@@ -190,17 +192,14 @@ class Network:
   _child: package.Child
 
   def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:
-    """Logits.
+    """Returns logits, float32 [batch, classes].
 
     Args:
-      images: uint8 [batch, size, size, channels]: of the supernet's
-        (`info['input']['image_size']`) or any other size.
-
-    Returns:
-      float32 [batch, classes].
+      images: uint8 [batch, size, size, channels]: of the supernet's size
+        (`info['input']['image_size']`) or any other.
 
     Raises:
-      UserError: they are no such images.
+      UserError: `images` has another dtype or shape.
     """
     channels = self.info['input']['channels']
     shape = getattr(images, 'shape', ())
@@ -227,7 +226,7 @@ class Network:
 
 
 def _path(value: Any, field: str) -> epath.Path:
-  """Raises UserError, naming the field: it is no path."""
+  """Returns the value as a path; UserError names the field if it is none."""
   text = os.fspath(value) if isinstance(value, os.PathLike) else value
   if not isinstance(text, str):
     raise errors.UserError(field, value, 'a path')
@@ -238,8 +237,8 @@ def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
   """Reads the newest checkpoint of a run.
 
   Args:
-    workdir: of the run.
-    data: where its data are now; '': where they were.
+    workdir: directory of the run.
+    data: directory of the run's data; '': the one in its config.
 
   Raises:
     UserError: the directory is not a trained run's, or the data are not those

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.benchmark: what the machine makes of the code."""
+"""python -m bignas_jax.benchmark: measures steps, input and latency."""
 
 import functools
 import sys
@@ -24,7 +24,7 @@ from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Measures; returns medians, rates and ratios."""
+  """Runs a benchmark; returns medians, rates and ratios."""
   what = arguments[0] if arguments else ''
   if what not in _BENCHMARKS:
     names = ', '.join(_BENCHMARKS)

@@ -1,6 +1,6 @@
 """What all commands share: flags, results, errors, exit statuses.
 
-The result of a command is one JSON object on the last line of stdout; words
+The result of a command is one JSON object on the last line of stdout; messages
 for a person go to stderr. A user's mistake is one line and status 2.
 """
 
@@ -29,7 +29,7 @@ flags.disclaim_key_flags()
 # that does not return, such as XLA's compiler. Kubernetes waits for 30 s.
 _GRACE_S = 5
 
-# Of a module's flags, in what absl writes for `--help`.
+# The heading of a module's flags in absl's `--help`.
 _HEADING = re.compile(r'^\S.*:\n', re.MULTILINE)
 
 Command = Callable[[Sequence[str]], dict[str, Any]]
@@ -56,14 +56,14 @@ def parse(
   of every command that a process imports.
 
   Args:
-    command: as in `python -m bignas_jax.COMMAND`.
-    description: of the command, for `--help`.
+    command: name as in `python -m bignas_jax.COMMAND`.
+    description: description of the command, for `--help`.
     define: defines the command's flags.
-    arguments: of the command, without its name.
+    arguments: arguments of the command, without its name.
     parse: parses the flags; `config_file.parse`, where a config is among them.
 
   Raises:
-    UserError: of a flag, or of the config.
+    UserError: a flag or the config is wrong.
     SystemExit: with status 0, after `--help`.
   """
   values = flags.FlagValues()
@@ -86,7 +86,7 @@ def parse(
 
 
 class _PathParser(flags.ArgumentParser):
-  """What absl reads paths with."""
+  """A parser of paths for absl."""
 
   def __init__(self, make: Callable[[str], Any]):
     self._make = make
@@ -108,9 +108,9 @@ def path(
   """Defines a flag that names a file or a directory.
 
   Args:
-    values: of the command.
-    name: of the flag.
-    words: for `--help`.
+    values: flag values of the command.
+    name: name of the flag.
+    words: description for `--help`.
     required: whether the command needs it.
     make: takes text; `pathlib.Path`, where buckets are not allowed.
   """
@@ -144,7 +144,7 @@ def boolean(values: flags.FlagValues, name: str, words: str) -> None:
 def one_of(
   values: flags.FlagValues, *names: str, required: bool = False
 ) -> None:
-  """Allows one of several flags, which exclude each other."""
+  """Allows only one of several flags."""
   flags.mark_flags_as_mutual_exclusive(
     names, required=required, flag_values=values
   )
@@ -161,11 +161,11 @@ def number(
   """Defines a flag of an annotated type, such as `schema.Natural`.
 
   Args:
-    values: of the command.
-    kind: the annotation.
-    name: of the flag.
-    default: a value, or its text; None: none.
-    words: for `--help`.
+    values: flag values of the command.
+    kind: annotation of the type.
+    name: name of the flag.
+    default: default value, or its text; None: none.
+    words: description for `--help`.
     several: whether it takes a list, such as `1,2,4`.
   """
   parser = parsing.Parser(kind, several)
@@ -183,7 +183,7 @@ def run(command: Command) -> NoReturn:
   allocator.keep_memory()
 
   def main(argv: list[str]) -> int:
-    ended = errors.FAILED  # by an exception that goes on, with its traceback
+    ended = errors.FAILED  # if an exception propagates, with its traceback
     try:
       ended = status(command, argv[1:])
     finally:
@@ -198,7 +198,7 @@ def run(command: Command) -> NoReturn:
 def _leave_to_command(argv: list[str]) -> list[str]:
   """Marks absl's global flags as parsed; a command parses its own.
 
-  Libraries log warnings only: absl would show what Orbax does, at length.
+  It lets libraries log warnings only: absl would show Orbax's long messages.
   """
   flags.FLAGS([*argv[:1], '--verbosity=-1'])
   return argv

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.compile: a run compiled for a pod that is not there."""
+"""python -m bignas_jax.compile: compiles a run for a TPU topology."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from bignas_jax.values import errors
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Compiles; returns memory and estimated times.
+  """Compiles a run's programs; returns memory and estimated times.
 
   Raises:
     Failed: a program does not fit the memory of the topology's cores.
@@ -56,7 +56,7 @@ def _define(arguments: Sequence[str], values: flags.FlagValues) -> None:
 
 
 def _check_out(path: epath.Path) -> None:
-  """Raises UserError: nothing can be written there, or it is not ours."""
+  """Raises UserError unless the path can take this command's result."""
   files.check_file(path, '--out')
   if path.exists() and not {'topology', 'programs'} <= {*files.read_json(path)}:
     allowed = 'a new file, or an older result of this command'

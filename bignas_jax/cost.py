@@ -1,4 +1,4 @@
-"""python -m bignas_jax.cost: what an architecture costs, without weights."""
+"""python -m bignas_jax.cost: counts a child's costs, without weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from bignas_jax.system import console
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Counts; returns multiply-adds, parameters and activations."""
+  """Returns a child's multiply-adds, parameters and activations."""
   description = 'Multiply-adds and parameters of a child.'
   given = cli.parse('cost', description, _define, arguments)
   space = zoo.get(given.space)

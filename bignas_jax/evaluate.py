@@ -1,4 +1,4 @@
-"""python -m bignas_jax.evaluate: accuracy of a child."""
+"""python -m bignas_jax.evaluate: evaluates a child's accuracy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from bignas_jax.spaces import presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Evaluates; returns top-1 and top-5."""
+  """Returns top-1 and top-5 of a child."""
   given = cli.parse(
     'evaluate',
     'Top-1 and top-5 of a child package, or of a child inside its supernet.',

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.export: a child package as artifacts for serving."""
+"""python -m bignas_jax.export: exports a child package as serving artifacts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Exports; returns the manifest.
+  """Exports a child package; returns the manifest.
 
   Raises:
-    Failed: an artifact does not compute what the child does.
+    Failed: an artifact's outputs differ from the child's.
   """
   given = cli.parse(
     'export',

@@ -11,7 +11,7 @@ from bignas_jax.spaces import presets
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Extracts; returns what `child.json` says."""
+  """Writes a child package; returns the contents of `child.json`."""
   given = cli.parse(
     'extract',
     'Writes a child package, after checking that the child on its own '

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.list: the spaces, and published networks of them."""
+"""python -m bignas_jax.list: lists spaces and published networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from bignas_jax.system import console
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Lists; returns names, costs and what was published."""
+  """Returns names, costs and published numbers of spaces and presets."""
   given = cli.parse(
     'list',
     'Spaces, and presets: published networks that every --arch takes by name.',
@@ -40,7 +40,7 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _space(space: Space) -> dict[str, Any]:
-  """A space and its ends, told to a person as well."""
+  """Returns a space's smallest and biggest child; also prints them."""
   children = arch_lib.count(space)
   console.say(f'space {space.name}: {children:,} children')
   ends = {}
@@ -57,7 +57,7 @@ def _space(space: Space) -> dict[str, Any]:
 
 
 def _preset(name: str, preset: Preset) -> dict[str, Any]:
-  """A preset with its counted and its published numbers, told as well."""
+  """Returns a preset's counted and published numbers; also prints them."""
   arch, space = preset.arch, zoo.get(preset.space)
   cost = counting.cost(space, arch)
   console.say(

@@ -12,7 +12,7 @@ from bignas_jax.training import loop
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Trains; returns the last evaluation."""
+  """Trains a supernet or one network; returns the last evaluation."""
   given = cli.parse(
     'main',
     'Trains the supernet, or the network, that a config describes. Resumes by '

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.prepare: ImageNet into ArrayRecord files."""
+"""python -m bignas_jax.prepare: converts ImageNet to ArrayRecord files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from bignas_jax.values import errors, schema
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Converts; returns how many images there are of each split."""
+  """Converts ImageNet; returns the number of images of each split."""
   description = 'Writes ImageNet as ArrayRecord files, without TensorFlow.'
   given = cli.parse('prepare', description, _define, arguments)
   tars = [given.train, given.val, given.devkit]

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.report: a run on one page."""
+"""python -m bignas_jax.report: writes a report of a run on one page."""
 
 from collections.abc import Sequence
 from typing import Any

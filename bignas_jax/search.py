@@ -17,7 +17,7 @@ _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Searches; returns the best child."""
+  """Searches a supernet; returns the best child."""
   given = cli.parse(
     'search',
     'Finds the most accurate child within the limits, on images held out '

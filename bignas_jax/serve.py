@@ -1,4 +1,4 @@
-"""python -m bignas_jax.serve: a child package behind HTTP."""
+"""python -m bignas_jax.serve: serves a child package over HTTP."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from bignas_jax.system import console, extras, files, locks, storage
 from bignas_jax.system import digests as digests_lib
 from bignas_jax.values import errors, schema
 
-# Known without what makes them: this process needs no JAX.
+# Repeated from modules that need JAX, which this process does not.
 _INFO, _MANIFEST, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
 _NEEDED = {'input', 'data', 'classes'}  # of child.json
 _ERROR = 'error: '  # what a command's last line begins with if it fails
@@ -29,7 +29,7 @@ _MAX_PIXELS = 2**27  # of an image; a small PNG may hold any number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Input:
-  """How images reach a child."""
+  """The images that a child takes."""
 
   image_size: schema.Natural
   channels: Literal[1, 3]
@@ -37,14 +37,14 @@ class _Input:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Data:
-  """How evaluation cuts them out."""
+  """The crop of images in evaluation."""
 
   eval_crop: schema.PositiveShare
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Served:
-  """What a service takes from `child.json`."""
+  """The fields of `child.json` that a service reads."""
 
   input: _Input
   data: _Data
@@ -53,7 +53,7 @@ class _Served:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Serves until it is told to stop; returns what was served, and where."""
+  """Serves until it is stopped; returns the child and its address."""
   given = _given(arguments)
   child = str(given.child)
   needed = 'litserve', 'onnxruntime', 'python_multipart'
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   _check_free(given.host, given.port)
   with _readable(given.child):
     artifact = _artifact(given.child)
-  os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # as it is loaded
+  os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # read on import
   from bignas_jax.deploy import server as server_lib
 
   server = server_lib.server(
@@ -126,7 +126,7 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-  """Raises UserError if nobody can listen there."""
+  """Raises UserError if the port is not free."""
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
     with socket.socket(family) as trial:
@@ -138,9 +138,9 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _end_on_signal() -> None:
-  """LitServe ends its processes after Ctrl-C alone: SIGTERM becomes that.
+  """Turns SIGTERM into Ctrl-C, the only signal that ends LitServe's processes.
 
-  Processes that it forks inherit the answer, and have one of their own.
+  Processes that it forks inherit the handler, but have their own.
   """
   own = os.getpid()
 
@@ -166,7 +166,7 @@ def _readable(child: epath.Path) -> Iterator[None]:
 
 
 def _info(child: epath.Path) -> dict[str, Any]:
-  """Contents of `child.json`; `export` looks closer."""
+  """Returns the contents of `child.json`; `export` checks the rest."""
   path = child / _INFO
   if not path.exists():
     raise errors.UserError('--child', str(child), f'a child package: {_INFO}')
@@ -178,7 +178,7 @@ def _info(child: epath.Path) -> dict[str, Any]:
 
 
 def _artifact(child: epath.Path) -> epath.Path:
-  """The child's network for its service; exported, if it is not there."""
+  """Returns the child's artifact for its service; exports it if needed."""
   service = child / 'service'
   allowed = 'a child that no other process is exporting'
   with locks.hold(child, '--child', allowed, wait_s=_EXPORT_S):
@@ -192,7 +192,7 @@ def _export(child: epath.Path, service: epath.Path) -> None:
   """Runs `export`, which needs JAX, in a process of its own.
 
   Raises:
-    UserError: what that says, if it is a line; all else is passed on.
+    UserError: quotes the export's error line; other output is passed on.
   """
   command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
   options = [f'--child={child}', f'--out={service}']
@@ -206,7 +206,7 @@ def _export(child: epath.Path, service: epath.Path) -> None:
     try:
       _, said = exporting.communicate()
     except BaseException:
-      exporting.terminate()  # it tidies up, and this waits for it
+      exporting.terminate()  # it cleans up, and this waits for it
       raise
   *_, last = ['', *said.splitlines()]
   if exporting.returncode and last.startswith(_ERROR):
@@ -218,7 +218,7 @@ def _export(child: epath.Path, service: epath.Path) -> None:
 
 
 def _fresh(child: epath.Path, service: epath.Path) -> bool:
-  """Whether the service's artifact is whole, and of this child as it is."""
+  """Returns whether the service's artifact is intact and of this child."""
   path = service / _MANIFEST
   manifest = files.read_json(path) if path.is_file() else {}
   try:

@@ -1,1 +1,1 @@
-"""A training step as data: children, losses, update, compiled programs."""
+"""A training step: children, losses, update, compiled programs."""

@@ -1,4 +1,4 @@
-"""A training rule as data: which child learns from whom, in one step.
+"""A training rule as a loss graph: which child learns from which in a step.
 
 The loss graph's nodes are the roles of the sampled children; an edge says
 that a student learns from the label or from another child, whose softmax is a
@@ -23,10 +23,10 @@ LABEL = 'label'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edge:
-  """`student` learns from `teacher`: `label`, or the role of a child.
+  """An edge of the loss graph, from `teacher` (`label` or a role) to `student`.
 
-  Of several children of that role, the teacher is the last one before the
-  student.
+  Of several children with the role `teacher`, the last one before the student
+  teaches.
   """
 
   student: str
@@ -36,17 +36,18 @@ class Edge:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Rule:
-  """What one step minimises (BigNAS, section 3).
+  """The loss that one step minimises (BigNAS, section 3).
 
   Attributes:
-    edges: the loss graph. The default is in-place distillation: only the
+    edges: the loss graph; the default is in-place distillation: only the
       biggest child sees the label, all others only its softmax.
-    aggregate: the gradients of all children are summed or averaged.
+    aggregate: whether the children's gradients are summed or averaged.
     regularised: the role that dropout, weight decay and label smoothing apply
-      to. All others are far from overfitting.
-    dropout: before the biggest child's classifier.
-    weight_decay: times half the squared norm of all kernels, in its loss.
-    label_smoothing: of its cross-entropy.
+      to; children with other roles are far from overfitting.
+    dropout: dropout rate before the regularised child's classifier.
+    weight_decay: factor of half the squared norm of all kernels, in the
+      regularised child's loss.
+    label_smoothing: smoothing of the regularised child's label.
   """
 
   edges: tuple[Edge, ...] = (
@@ -62,35 +63,33 @@ class Rule:
 
 
 def teachers(rule: Rule) -> set[str]:
-  """Roles whose softmax other children learn from."""
+  """Returns the roles whose softmax other children learn from."""
   return {edge.teacher for edge in rule.edges} - {LABEL}
 
 
 def teachers_of(rule: Rule, role: str) -> list[str]:
-  """Roles whose softmax this one learns from."""
+  """Returns the roles whose softmax this role's children learn from."""
   sources = [e.teacher for e in rule.edges if e.student == role]
   return [source for source in sources if source != LABEL]
 
 
 def among(rule: Rule, roles: Collection[str]) -> Rule:
-  """What the rule says of children with these roles."""
+  """Returns the rule with only the edges whose students have these roles."""
   edges = tuple(edge for edge in rule.edges if edge.student in roles)
   return dataclasses.replace(rule, edges=edges)
 
 
 def check(rule: Rule, roles: Sequence[str]) -> None:
-  """Checks a rule against the children of a step.
-
-  What passes can be run by `programs`.
+  """Checks a rule against a step's children; `programs` can run what passes.
 
   Args:
-    rule: the loss graph.
-    roles: of the children, in their order.
+    rule: the loss graph and the regularisation.
+    roles: roles of the children, in their order.
 
   Raises:
-    UserError: a name is no role's; a child learns nothing, or from one that
-      does not run before it; an edge comes twice or its weight is no positive
-      number; or nothing is what the regularisation applies to.
+    UserError: a name is no role; a child has no teacher, or one that does not
+      run before it; an edge is repeated, or its weight is no positive number;
+      or no child has the regularised role.
   """
   for edge in rule.edges:
     for name, teachable in (
@@ -123,11 +122,11 @@ def loss(
   labels: jax.Array,
   softmaxes: dict[str, jax.Array],
 ) -> jax.Array:
-  """A child's loss, [batch].
+  """Returns a child's loss, [batch].
 
   Args:
     rule: the loss graph.
-    role: of this child.
+    role: role of this child.
     logits: [batch, classes].
     labels: [batch].
     softmaxes: [batch, classes] by role, of the children that ran before.

@@ -1,4 +1,4 @@
-"""Optimisers: optax's, in the forms that the papers' numbers were made with."""
+"""Optimisers of optax, in the forms that the papers used."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from bignas_jax.values import schema
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Optimizer:
-  """Which update the aggregated gradient becomes.
+  """The optimizer, which turns the aggregated gradient into an update.
 
   Attributes:
     name: `rmsprop` in TensorFlow's form, or `sgd`.
-    momentum: of the scaled updates.
-    nesterov: look ahead (sgd).
-    decay: of the mean square (rmsprop).
-    epsilon: inside the root, above 0 (rmsprop).
-    clip_value: clip each entry of the gradient to +-this; 0: do not.
+    momentum: momentum of the scaled updates.
+    nesterov: whether sgd uses Nesterov momentum.
+    decay: rmsprop's decay of the mean square.
+    epsilon: rmsprop's epsilon inside the root, above 0.
+    clip_value: bound on each gradient entry's magnitude; 0: no clipping.
   """
 
   name: Literal['rmsprop', 'sgd'] = 'rmsprop'
@@ -32,7 +32,7 @@ class Optimizer:
 
 
 def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
-  """Builds the transformation; `rate` maps a step to a learning rate."""
+  """Returns the optimizer; `rate` maps a step to a learning rate."""
   if config.name == 'rmsprop':
     update = _tf_rmsprop(config, rate)
   else:
@@ -43,7 +43,7 @@ def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
 
 
 def _tf_rmsprop(config: Optimizer, rate: Callable):
-  """TensorFlow's RMSProp, which EfficientNet's constants belong to.
+  """Returns TensorFlow's RMSProp, which EfficientNet's constants are for.
 
   The mean square starts at 1, epsilon is inside the root, and the rate is
   inside the momentum: s = d s + (1 - d) g^2; m = b m + rate g / sqrt(s + e);
@@ -63,13 +63,13 @@ def _tf_rmsprop(config: Optimizer, rate: Callable):
 
 
 def is_kernel(path: tuple, leaf: jax.Array) -> bool:
-  """Whether a parameter is a kernel: neither a bias nor batch norm."""
+  """Returns whether a parameter is a kernel, not a bias or batch norm's."""
   del leaf
   return path[-1].key == 'kernel'
 
 
 def half_square_norm(params) -> jax.Array | float:
-  """Half the sum of squares of all kernels: weight decay's term."""
+  """Returns half the sum of squares of all kernels: weight decay's term."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   return sum(
     0.5 * (leaf.astype('float32') ** 2).sum()

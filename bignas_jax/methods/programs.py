@@ -1,11 +1,11 @@
 """The compiled programs of a training step.
 
-A step runs as a chain of programs, since a resolution is a shape: one for the
-biggest child and one for the smallest, both static; one a resolution for random
-children, which are arguments; one for the update. Only those are made whose
-children the run trains, in the order of these: a program is given the softmaxes
-that its child learns from, and no others. Where a step does not begin with a
-child that has a program to itself, one more starts the sum of gradients.
+A step runs as a chain of programs, because each resolution is a static shape:
+one for the biggest child and one for the smallest, both static; one for each
+resolution of random children, whose indices are arguments; one for the update.
+Only programs of the run's roles are made, and each is given only the softmaxes
+that its child learns from. One more program starts the sum of gradients, unless
+the first child is static and the only one of its role.
 """
 
 import functools
@@ -28,7 +28,7 @@ from bignas_jax.system.mesh import REPLICATED
 
 
 class Program(NamedTuple):
-  """A jitted function, and shapes to compile it for ahead of time."""
+  """A jitted function, and the shapes to compile it for ahead of time."""
 
   name: str
   function: Callable
@@ -36,7 +36,7 @@ class Program(NamedTuple):
 
 
 def key(one: Child) -> str:
-  """Which program trains this child."""
+  """Returns the name of the program that trains this child."""
   if one.role in STATIC:
     return one.role
   return f'{one.role}@{one.arch.resolution}'
@@ -47,17 +47,17 @@ START, UPDATE = 'start', 'update'
 
 
 def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Of these roles, those that always fall to the same child, and which."""
+  """Returns makers of the static children among these roles, by role."""
   return {role: make for role, make in STATIC.items() if role in roles}
 
 
 def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Children that a run is evaluated by: static ones, or else both ends."""
+  """Returns makers of the static children; of both if `roles` has neither."""
   return static(roles) or STATIC
 
 
 def all_programs(setup: Setup) -> list[Program]:
-  """Every program that any step of the run can need, the update last."""
+  """Returns all programs that a step of the run can need, the update last."""
   mesh = setup.model.mesh
   state, batch = step_lib.described_state(setup), _described_batch(setup)
   gradients = _described_gradients(setup, state)
@@ -87,16 +87,16 @@ def all_programs(setup: Setup) -> list[Program]:
 
 
 def _starts(setup: Setup) -> bool:
-  """Whether the sum of gradients starts in a program of its own.
+  """Returns whether the sum of gradients starts in a program of its own.
 
-  A program of one child a step, always its first, starts it by itself.
+  The first child's program starts it if it is static and runs once a step.
   """
   first = setup.roles[0]
   return first not in STATIC or setup.roles.count(first) > 1
 
 
 def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
-  """Name, role, resolution and static child of programs, teachers first."""
+  """Returns (name, role, resolution, static child) of all, teachers first."""
   space, rows = setup.model.space, []
   for role in dict.fromkeys(setup.roles):
     if role in STATIC:
@@ -118,7 +118,7 @@ def _described_batch(setup: Setup) -> Tree:
 
 
 def _described_gradients(setup: Setup, state: State) -> Tree:
-  """One after the other for each device, along the first axis."""
+  """Returns shapes of gradients, stacked over devices along the first axis."""
   mesh = setup.model.mesh
   return mesh_lib.described(
     mesh,
@@ -139,7 +139,7 @@ def _described_softmax(setup: Setup) -> Tree:
 
 
 def _jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
-  """Compiled under this name, which profiles show."""
+  """Jits a function under this name, which profiles show."""
   function.__name__ = name.replace('@', '_')
   return jax.jit(
     function,
@@ -150,12 +150,12 @@ def _jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
 
 
 def compile_all(programs: list[Program]) -> dict[str, Callable]:
-  """The compiled programs by name."""
+  """Compiles the programs and returns them by name."""
   return xla.compile_all(lowering(programs))
 
 
 def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
-  """What lowers each, those of most branches first."""
+  """Returns functions that lower programs, those with most branches first."""
   return {
     p.name: functools.partial(p.function.lower, *p.arguments)
     for p in sorted(programs, key=lambda p: p.name in STATIC)
@@ -169,15 +169,15 @@ def step(
   batch: Tree,
   children: list[Child],
 ) -> tuple[State, list[dict[str, jax.Array]]]:
-  """One step.
+  """Runs one step.
 
   Args:
-    setup: of the run.
-    compiled: its programs by name.
-    state: before the step; donated.
+    setup: setup of the run.
+    compiled: compiled programs of the run by name.
+    state: state before the step; donated.
     batch: `image` uint8 [batch, size, size, channels] and `label` int32
       [batch], split over the mesh.
-    children: to train, teachers first.
+    children: children to train, teachers first.
 
   Returns:
     The state after the step, and the metrics of each child and, last, of the

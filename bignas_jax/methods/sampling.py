@@ -1,6 +1,6 @@
-"""Which children a step trains: functions of (seed, step) alone.
+"""The children that a step trains, as functions of (seed, step) alone.
 
-Every host computes the same children, and a resumed run the same again.
+Every host computes the same children, and so does a resumed run.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ ROLES = ('biggest', 'random', 'smallest')
 
 
 class Child(NamedTuple):
-  """A child in a step, and the part that it plays there, of `ROLES`."""
+  """A child in a step, and its role there, one of `ROLES`."""
 
   role: str
   arch: Arch
@@ -28,9 +28,9 @@ Policy = Callable[[Space, int, int], list[Child]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sandwich:
-  """The biggest, the smallest, and random children in between.
+  """The sandwich rule: the biggest, the smallest and random children.
 
-  The sandwich rule of US-Net (ICCV 2019), section 3, as BigNAS uses it.
+  US-Net (ICCV 2019), section 3, introduced it, and BigNAS uses it.
   """
 
   random_children: int = 2
@@ -48,11 +48,11 @@ class Sandwich:
 
 
 def alone(space: Space, seed: int, step: int) -> list[Child]:
-  """The biggest child only: of a space of one network, that network."""
+  """Returns only the biggest child, which is all of a space of one network."""
   del seed, step
   return [Child('biggest', arch_lib.biggest(space))]
 
 
 def roles(policy: Policy, space: Space) -> tuple[str, ...]:
-  """Of the children of a step, in their order."""
+  """Returns the roles of a step's children, in their order."""
   return tuple(child.role for child in policy(space, 0, 0))

@@ -11,16 +11,16 @@ from bignas_jax.values import schema
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Schedule:
-  """The learning rate; `steps` are counted in epochs' worth by the file.
+  """The learning rate's schedule, in steps; config files count in epochs.
 
   Attributes:
     name: `exponential` (with a floor) or `cosine`.
-    peak: rate that warm-up leads to.
-    warmup_steps: of linear rise.
-    decay_rate: of the exponential, each `decay_steps`.
-    decay_steps: may be a fraction.
+    peak: learning rate that warm-up rises to.
+    warmup_steps: number of steps of linear rise.
+    decay_rate: factor of the exponential for each `decay_steps`.
+    decay_steps: number of steps for one `decay_rate`; may be a fraction.
     floor: fraction of the peak that the exponential never goes below.
-    staircase: decay at once every `decay_steps`.
+    staircase: whether the rate drops at once every `decay_steps`.
   """
 
   name: Literal['exponential', 'cosine'] = 'exponential'
@@ -35,13 +35,13 @@ class Schedule:
 def create(config: Schedule, steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the step.
 
-  It decays from step 0 on; during the warm-up it rises linearly from 0, and
-  then joins the decay. The exponential stops at a constant floor (BigNAS,
+  The rate decays from step 0 on; during the warm-up it rises linearly from 0,
+  and then joins the decay. The exponential stops at a constant floor (BigNAS,
   section 3).
 
   Args:
-    config: of the schedule.
-    steps: of the run, at whose end the cosine is 0.
+    config: schedule of the run.
+    steps: number of steps of the run, at whose end the cosine is 0.
   """
   if config.name == 'cosine':
     decay = optax.cosine_decay_schedule(config.peak, steps)
@@ -51,7 +51,7 @@ def create(config: Schedule, steps: int) -> optax.Schedule:
       config.decay_steps,
       config.decay_rate,
       staircase=config.staircase,
-      # Of a rate that stays, optax takes the smaller of this and the peak.
+      # With decay_rate 1 optax would take the smaller of this and the peak.
       end_value=config.floor * config.peak if config.decay_rate < 1 else None,
     )
 

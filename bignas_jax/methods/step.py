@@ -1,4 +1,4 @@
-"""What a step computes: each child's gradient, and the update.
+"""The functions of a training step: each child's gradient, and the update.
 
 A step trains one child or several, and updates once. Each child's function adds
 its gradient to the sum so far, still separate on every device; the update
@@ -24,7 +24,7 @@ Tree = Any
 
 
 class State(NamedTuple):
-  """What a checkpoint holds; everything else follows from (seed, step)."""
+  """The training state in a checkpoint; all else follows from (seed, step)."""
 
   step: jax.Array  # int32, updates done
   params: Tree
@@ -39,13 +39,13 @@ class Setup:
   Attributes:
     model: the supernet on its mesh.
     rule: the loss graph.
-    optimizer: what becomes of the summed gradient.
-    rate: learning rate of a step.
-    batch_size: images a step, on all devices together.
-    roles: of the children of a step, in their order.
-    ema_decay: of the averaged parameters; 0: none are kept.
-    seed: of initialisation and dropout.
-    placement: of the state (`sharding.Layout.rules`).
+    optimizer: transformation of the aggregated gradient into an update.
+    rate: function from a step to its learning rate.
+    batch_size: images in a step, over all devices.
+    roles: roles of the children of a step, in their order.
+    ema_decay: decay of the averaged parameters; 0: none are kept.
+    seed: seed of initialisation and dropout.
+    placement: sharding rules of the state (`mesh.Layout.rules`).
   """
 
   model: Model
@@ -60,9 +60,9 @@ class Setup:
 
 
 def init_state(setup: Setup) -> Callable[..., State]:
-  """A function that makes step 0; jit it with shardings, or eval_shape it.
+  """Returns a function that makes step 0, to be jitted or given to eval_shape.
 
-  It may be given parts of the parameters, such as `stem`, to start with.
+  It takes optional parameters, such as `stem`, that replace initial ones.
   """
 
   def init(given: Tree | None = None) -> State:
@@ -75,25 +75,25 @@ def init_state(setup: Setup) -> Callable[..., State]:
 
 
 def described_state(setup: Setup) -> State:
-  """Shapes and shardings of the state."""
+  """Returns shapes and shardings of the state."""
   shapes = jax.eval_shape(init_state(setup))
   return mesh_lib.described_by(setup.placement, setup.model.mesh, shapes)
 
 
 def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
-  """The function that trains one child.
+  """Returns the function that trains one child.
 
   Args:
-    setup: of the run.
-    role: of the child in the loss graph.
-    resolution: of its images, pixels.
-    arch: makes it static; None: it takes any child's indices.
+    setup: setup of the run.
+    role: role of the child in the loss graph.
+    resolution: side of the child's images, pixels.
+    arch: the static child; None: the function takes any child's indices.
 
   Returns:
     A function of (params, step, batch, indices, gradients, softmaxes) that
     returns (gradients, softmax or None, metrics). `gradients` is None where
-    the sum starts with this child. Gradients are one after the other for each
-    device, along the first axis. `softmaxes` are those of its teachers.
+    the sum starts with this child. Gradients are stacked over devices along the
+    first axis. `softmaxes` are those of the child's teachers.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
@@ -113,7 +113,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       dropout_rate=rule.dropout if regularised else 0.0,
       dropout_keys=keys,
       probe=probe,
-      # With a penalty, more than what blocks add is in the gradient.
+      # Blocks add no gradient of a penalty.
       mutable=[] if decay else [accumulator.COLLECTION],
     )
     losses = loss_graph.loss(rule, role, logits, labels, softmaxes)
@@ -165,13 +165,13 @@ def start(gradients: Tree) -> Callable:
   """Returns the function that starts a step's sum of gradients: () -> zeros.
 
   Args:
-    gradients: their shapes.
+    gradients: shapes and dtypes of the gradients.
   """
   return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
 
 
 def update(setup: Setup) -> Callable:
-  """The function that ends a step: (state, gradients) -> (state, metrics)."""
+  """Returns the update: a function (state, gradients) -> (state, metrics)."""
 
   def run(state: State, gradients: Tree):
     grads = jax.tree.map(

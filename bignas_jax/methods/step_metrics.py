@@ -1,6 +1,6 @@
-"""What is measured of a step on the devices; numbers leave them when logged.
+"""Metrics of a step, computed on the devices and read by the host when logged.
 
-A child's measures cost one sum over devices of a few scalars. Its gradient is
+A child's metrics cost one sum over devices of a few scalars. Its gradient is
 not summed over devices for them: that happens once a step (`step.update`).
 """
 
@@ -29,29 +29,29 @@ def of_child(
   softmaxes: dict[str, jax.Array],
   axes: tuple[str, ...],
 ) -> dict[str, jax.Array]:
-  """Scalars of one child in one step, the same on all devices.
+  """Returns scalars of one child in one step, equal on all devices.
 
   Args:
     rule: the loss graph.
-    role: of the child.
-    batch_size: images on all devices.
+    role: role of the child.
+    batch_size: number of images on all devices.
     loss: this device's share of the mean loss.
     square: square norm of this device's share of the child's own gradient.
     logits: [local batch, classes].
     labels: [local batch].
     softmaxes: [local batch, classes] by role, of the children that ran before.
-    axes: mapped axes that the batch is split over.
+    axes: mesh axes that the batch is split over.
 
   Returns:
     `loss`; `top1`, the share of images where the label comes first;
     `agreement`, the share where the first choice is the teacher's, if a child
     teaches this one (the mean over teachers, if several do); `grad_norm`.
 
-    On one device `grad_norm` is the norm of the child's gradient. On n of them
+    On one device `grad_norm` is the norm of the child's gradient. On n devices
     it is the root mean square, over devices, of the norm of n times a device's
-    share: that of a gradient from batch_size / n images, noisier and so longer
-    than the whole batch's. The exact one would take a reduction of the gradient
-    for each child.
+    share: the norm of a gradient from batch_size / n images, noisier and so
+    longer than the whole batch's. The exact norm would take a reduction of the
+    gradient for each child.
   """
   choice = logits.argmax(-1)
   shares: dict[str, Any] = {
@@ -71,19 +71,19 @@ def of_child(
 def of_update(
   rate: jax.Array, gradient: Tree, params: Tree
 ) -> dict[str, jax.Array]:
-  """Scalars of an update.
+  """Returns scalars of an update.
 
   Args:
     rate: the learning rate.
-    gradient: summed over children and devices.
-    params: after the update.
+    gradient: sum of gradients over children and devices.
+    params: parameters after the update.
 
   Returns:
-    `lr`, `grad_norm`, `weight_norm` and `weight_norm_PART` for each part of the
-    network, such as `stage1`; `finite`, whether all of the state is.
+    `lr`, `grad_norm`, `weight_norm` and `weight_norm_MODULE` for each module of
+    the network, such as `stage1`; `finite`, whether all of the state is.
 
-    The state that was finite before is finite after, if both norms are: what
-    optimisers and averages keep follows from gradients and parameters.
+    A finite state stays finite if both norms are: what optimisers and averages
+    keep follows from gradients and parameters.
   """
   squares = {module: square_norm(tree) for module, tree in params.items()}
   norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}

@@ -31,14 +31,14 @@ SpaceOrName = Annotated[str | Space, 'a name, or a literal']
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Recovery:
-  """What becomes of a run that diverges.
+  """The recovery of a run that diverges.
 
   Attributes:
     tries: rollbacks to one checkpoint before the run gives up; 0: none.
     window: steps that the biggest child's training top-1 is averaged over; in
       a policy without one, the first child's.
-    remains: it has collapsed when less than this fraction of its best lead
-      over chance remains; 0: never.
+    remains: a collapse is when less than this fraction of the child's best lead
+      over chance remains; 0: collapses are not detected.
   """
 
   tries: schema.Whole = 3
@@ -48,11 +48,11 @@ class Recovery:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Profile:
-  """Which steps are profiled; the run is the same.
+  """The steps that are profiled; results do not depend on them.
 
   Attributes:
     at: steps that a capture begins with, such as (100,).
-    steps: of a capture.
+    steps: number of steps in a capture.
   """
 
   at: tuple[schema.Natural, ...] = ()
@@ -65,47 +65,45 @@ class Config:
 
   Attributes:
     space: a name (`bignas_jax.spaces`) or a literal of one's own; '' where
-      `arch` or `init_from` brings one along.
+      `arch` or `init_from` determines it.
     arch: one network of the space, to be trained alone: what every `--arch`
       takes (`bignas_jax.presets`); '' for the whole space. A preset and a
-      `child.json` bring their space along.
-    init_from: a child package to start with the weights of, and with its
-      architecture; '' to start from random ones.
-    init_sha256: of its weights, filled in when a run starts (`warm_start`).
-    classes: of the network, whatever the space says; 0: what it says.
+      `child.json` determine their space.
+    init_from: a child package whose weights and architecture the run starts
+      with; '' to start from random weights.
+    init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).
+    classes: classes of the network, whatever the space says; 0: the space's.
     image_size: pixels of the images in a batch, which each child's are resized
       from; 0: those of the biggest trained resolution, or of the child package
       that `init_from` or `arch` names.
-    data: what it is trained on.
-    seed: of initialisation, children, data order, augmentation, dropout.
-    steps: updates.
-    batch_size: images a step, over all devices.
-    policy: which children a step trains: `sandwich` (the biggest, the
-      smallest and random ones), or `alone` (the biggest: all that there is in
-      a space of one network).
-    random_children: in a sandwich.
+    data: dataset that the run is trained on.
+    seed: seed of initialisation, children, data order, augmentation, dropout.
+    steps: number of updates.
+    batch_size: images in a step, over all devices.
+    policy: children that a step trains: `sandwich` (biggest, smallest, random)
+      or `alone` (the biggest: the only network in a space of one).
+    random_children: number of random children in a sandwich.
     rule: the loss graph and the regularisation.
-    optimizer: the update.
+    optimizer: how gradients become updates.
     schedule: the learning rate.
-    dtype: of activations, `float32` or `bfloat16`; parameters, statistics
-      and logits are always float32.
+    dtype: dtype of activations; parameters, statistics and logits are always
+      float32.
     bn_group_size: images that share batch statistics; 0: the whole batch.
-    recompute: blocks of the biggest and the smallest child are computed again
-      on the way back, which takes less memory and more time; those of random
-      children always are.
-    ema_decay: of averaged parameters, which are then what is evaluated; 0:
-      none.
+    recompute: whether blocks of the biggest and the smallest child are computed
+      again in the backward pass, which takes less memory and more time; those
+      of random children always are.
+    ema_decay: decay of averaged parameters, which are then evaluated; 0: none.
     log_every: steps between logged lines.
     eval_every: steps between evaluations of the biggest and the smallest.
     checkpoint_every: steps between checkpoints.
-    keep_checkpoints: how many of the newest stay; and of those at
-      `checkpoint_every`, which a diverged run goes back to.
-    recovery: from divergence.
-    eval_batch_size: images at once.
-    calibration: of batch norm.
-    search: of children; may differ when a run goes on.
-    profile: of some steps; may differ when a run goes on.
-    layout: the mesh of devices, and what is split over it; likewise.
+    keep_checkpoints: how many of the newest checkpoints stay, and how many of
+      the scheduled ones, which a diverged run goes back to.
+    recovery: recovery from divergence.
+    eval_batch_size: images in a batch of evaluation.
+    calibration: calibration of batch norm.
+    search: search for children; may differ when a run is resumed.
+    profile: profiled steps; may differ when a run is resumed.
+    layout: the devices' mesh and its use; may differ when a run is resumed.
   """
 
   space: SpaceOrName = ''
@@ -141,8 +139,8 @@ class Config:
   layout: mesh_lib.Layout = dataclasses.field(default_factory=mesh_lib.Layout)
 
 
-# Of `arch` and `init_from`, the space in full and a digest say all; of the
-# directory of the data, `data_identity`.
+# The full space and a digest stand for `arch` and `init_from`, `data_identity`
+# for the directory of the data.
 _MAY_DIFFER = (
   *('profile', 'layout', 'search', 'arch', 'init_from'),
   *('data.directory', 'data.max_damaged', 'data.max_replaced'),
@@ -154,7 +152,7 @@ def check(config: Config) -> Config:
   """Returns the config with its fields in their types, if all are allowed.
 
   Args:
-    config: resolved (`warm_start`).
+    config: a config that `warm_start` has resolved.
 
   Raises:
     UserError: a value is not allowed; names the field.
@@ -172,7 +170,7 @@ def check(config: Config) -> Config:
 
 
 def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
-  """Yields (field, whether it is right, what is allowed) of what has to fit."""
+  """Yields (field, whether it is right, what is allowed) of related fields."""
   right = space(config).bn_epsilon is not None
   yield 'space.bn_epsilon', right, 'a number > 0'
   right = config.policy == 'alone' or not arch_lib.is_one(space(config))
@@ -185,10 +183,10 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
 
 
 def variant(name: str, *allowed: str) -> str:
-  """Checks what `get_config` was given, as in `--config=FILE.py:NAME`.
+  """Checks the argument of `get_config`, as in `--config=FILE.py:NAME`.
 
   Args:
-    name: of a variant of the config; '': none.
+    name: name of a variant of the config; '': none.
     *allowed: names of all variants.
 
   Raises:
@@ -201,31 +199,33 @@ def variant(name: str, *allowed: str) -> str:
 
 
 def space(config: Config) -> Space:
+  """Returns the space, with the config's number of classes."""
   base = zoo.get(config.space)
   classes = config.classes or base.classes
   return dataclasses.replace(base, classes=classes)
 
 
 def image_size(config: Config) -> int:
-  """Pixels of the images in a batch."""
+  """Returns the pixels of the images in a batch."""
   return config.image_size or max(space(config).train_resolution)
 
 
 def policy(config: Config) -> sampling.Policy:
+  """Returns the policy that chooses the children of each step."""
   if config.policy == 'alone':
     return sampling.alone
   return sampling.Sandwich(random_children=config.random_children)
 
 
 def roles(config: Config) -> tuple[str, ...]:
-  """Of the children of a step, in their order."""
+  """Returns the roles of a step's children, in their order."""
   return sampling.roles(policy(config), space(config))
 
 
 def batches(config: Config) -> list[mesh_lib.Batch]:
-  """Returns what the devices of a run share: a step's batch, then the others.
+  """Returns the batches that devices share; a step's batch comes first.
 
-  Evaluation is given its statistics, and asks for no groups of images.
+  Evaluation is given its statistics, so it needs no groups of images.
   """
   group = config.bn_group_size
   return [
@@ -238,7 +238,7 @@ def batches(config: Config) -> list[mesh_lib.Batch]:
 
 
 def model(config: Config, mesh: Mesh) -> Model:
-  """The supernet on a mesh, whatever batches its devices can share."""
+  """Returns the supernet on a mesh, without a check of the batches."""
   return Model(
     space=space(config),
     mesh=mesh,
@@ -252,14 +252,14 @@ def model(config: Config, mesh: Mesh) -> Model:
 
 
 def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
-  """What a run's programs depend on.
+  """Returns what a run's programs depend on.
 
   Args:
-    config: of the run.
-    mesh: a mesh; None: of all devices.
+    config: config of the run.
+    mesh: mesh of devices; None: one of all devices.
 
   Raises:
-    UserError: its devices cannot share one of the run's batches.
+    UserError: the devices cannot share one of the run's batches.
   """
   if mesh is None:
     mesh = mesh_lib.create(layout=config.layout)
@@ -279,7 +279,7 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-  """Plain JSON values; the space in full, whatever it was named by."""
+  """Returns plain JSON values, with the space in full even if it was named."""
   size = image_size(config)
   named = dataclasses.replace(
     config, space=space(config), classes=0, image_size=size
@@ -288,11 +288,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def identity(fields: dict[str, Any]) -> dict[str, Any]:
-  """Of `to_dict`, what decides which run it is, and all of its results."""
+  """Returns the fields of `to_dict` that determine the run and its results."""
   return structs.without(fields, _MAY_DIFFER)
 
 
 def sha256(config: Config) -> str:
-  """Names a config in manifests."""
+  """Returns the digest that names a config in manifests."""
   text = json.dumps(identity(to_dict(config)), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""`--config=FILE.py:ARG` and `--config.FIELD=VALUE`: ml_collections' flag.
+"""The flags `--config=FILE.py:ARG` and `--config.FIELD=VALUE`.
 
 A config file is a short program; `get_config(ARG)` returns a Config. The types
-of its fields come from their annotations, by the one check of `schema`.
+of its fields come from their annotations, which `schema` alone checks.
 """
 
 import pathlib
@@ -33,8 +33,8 @@ def define(values: flags.FlagValues, arguments: Sequence[str]) -> None:
   """Defines `--config` and the overrides that the arguments hold.
 
   Args:
-    values: of a command.
-    arguments: of the same command, all of them.
+    values: flag values of a command.
+    arguments: all arguments of the command.
   """
   for kind in _kinds(Config):
     whole = annotations.has_fields(kind)
@@ -48,7 +48,7 @@ def define(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 
 
 def _kinds(kind: Any) -> Iterator[Any]:
-  """Yields the annotations of a config's fields which absl does not know."""
+  """Yields annotations of a config's fields that absl has no parsers for."""
   for inner in annotations.fields(kind).values():
     if annotations.has_fields(inner):
       yield from _kinds(inner)
@@ -57,7 +57,7 @@ def _kinds(kind: Any) -> Iterator[Any]:
 
 
 class _FieldsParser(flags.ArgumentParser):
-  """What refuses a value for a whole group of fields, such as `optimizer`."""
+  """A parser that refuses text for a group of fields, such as `optimizer`."""
 
   def parse(self, argument: Any) -> Any:
     if isinstance(argument, str):
@@ -69,8 +69,8 @@ def load(path: str, *overrides: str) -> Config:
   """Returns the config of a file.
 
   Args:
-    path: of the file, or `FILE.py:ARG`.
-    *overrides: such as `--config.steps=3`.
+    path: path of the file, or `FILE.py:ARG`.
+    *overrides: arguments such as `--config.steps=3`.
 
   Raises:
     UserError: as `parse` does.
@@ -80,7 +80,7 @@ def load(path: str, *overrides: str) -> Config:
   define(values, arguments)
   parse(values, arguments)
   config = values[NAME].value
-  assert isinstance(config, Config)  # `parse` has seen to it
+  assert isinstance(config, Config)  # `parse` has checked it
   return config
 
 
@@ -90,8 +90,8 @@ def parse(
   """Parses a command's flags, a config among them.
 
   Args:
-    values: of a command, where `define` has defined the config.
-    arguments: of the same command.
+    values: flag values of a command, where `define` has defined the config.
+    arguments: all arguments of the command.
     required: whether the command needs a config.
 
   Returns:
@@ -121,7 +121,7 @@ def parse(
 
 
 def _path(arguments: Sequence[str]) -> str:
-  """Returns what `--config` is given, or ''."""
+  """Returns the value of `--config`, or ''."""
   path, following = '', [*arguments[1:], '']
   for argument, after in zip(arguments, following, strict=True):
     name, equals, text = argument.partition('=')
@@ -137,7 +137,7 @@ def _check_file(path: str) -> None:
 
 
 def _explain(arguments: Sequence[str], error: BaseException) -> None:
-  """Raises UserError if it was the config file or an override that failed."""
+  """Raises UserError if the config file or an override caused the error."""
   path = _path(arguments)
   if not path:
     return
@@ -154,13 +154,13 @@ def _explain(arguments: Sequence[str], error: BaseException) -> None:
       if override is not None:
         _check_override(override[1], override[2])
   elif 'Error whilst parsing config file' not in str(error):
-    return  # of another flag, or of an override's value
+    return  # another flag or an override's value is wrong
   allowed = f'a file that runs; {_message(chain[-1])}'
   raise errors.UserError(f'--{NAME}', path, allowed) from None
 
 
 def _message(error: BaseException) -> str:
-  """Returns what an error says, in one line that is not too long."""
+  """Returns an error's message as one line of at most `_SHOWN` characters."""
   if isinstance(error, errors.UserError):
     return str(error)
   text = traceback.format_exception_only(error)[-1]
@@ -168,7 +168,7 @@ def _message(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-  """Yields an error, and those that it was raised for."""
+  """Yields an error, its cause or context, and so on."""
   while error is not None:
     yield error
     error = error.__cause__ or error.__context__

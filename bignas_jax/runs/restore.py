@@ -1,4 +1,4 @@
-"""A trained supernet, read back from its work directory."""
+"""The restoring of a trained supernet from its work directory."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
 
 def weights(run: Run) -> str:
-  """Returns a digest of the parameters, the same wherever they are read."""
+  """Returns a digest of the parameters, equal on every mesh."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(run.params):
     array = np.asarray(leaf.addressable_data(0))  # replicated: all of it
@@ -42,9 +42,9 @@ def weights(run: Run) -> str:
 
 
 def _mesh(config: Config) -> Mesh:
-  """As many devices in a row as can share what a trained run is used with.
+  """Returns a mesh of as many devices as can share a trained run's batches.
 
-  Several processes take all: none of them may be left without work.
+  Several processes take all devices: none of them may be left without work.
   """
   _, *used = config_lib.batches(config)
   devices = jax.devices()
@@ -66,7 +66,7 @@ def _mesh(config: Config) -> Mesh:
 def _data(
   config: Config, workdir: epath.Path
 ) -> tuple[sources.Splits, dict[str, Any]]:
-  """The images that a run was trained on, and none else; what tells them."""
+  """Returns the images that a run was trained on, and their identity."""
   splits = sources.load(config.data, config_lib.space(config).channels)
   here = identity_lib.describe(splits)
   record = directory.read(workdir).data
@@ -78,8 +78,8 @@ def load(workdir: epath.Path, data: str = '') -> Run:
   """Reads the newest checkpoint's parameters (the averaged ones, if kept).
 
   Args:
-    workdir: of the run.
-    data: where its data are now; '': where they were.
+    workdir: directory of the run.
+    data: directory of the run's data; '': the one in its config.
 
   Raises:
     UserError: the directory is not a trained run's; the data are not those

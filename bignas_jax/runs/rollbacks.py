@@ -2,8 +2,8 @@
 
 A rollback takes the run back to a checkpoint and skips the draws, batches and
 children, that led into trouble. Draw i is what step i + 1 trains on, as long as
-nothing was skipped. With the seed, this list says what every step trains on,
-so a resumed run goes the same way as an uninterrupted one.
+nothing was skipped. With the seed, this list determines all batches and
+children, so a resumed run trains on what an uninterrupted one does.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ NAME = 'rollbacks.json'
 
 @dataclasses.dataclass(frozen=True)
 class Rollback:
-  """One of them."""
+  """A return to a checkpoint, after a divergence."""
 
   at: schema.Natural  # the step where trouble was seen
   to: schema.Whole  # the step that the run went back to
@@ -29,7 +29,7 @@ class Rollback:
 
 
 def read(workdir: epath.Path) -> tuple[Rollback, ...]:
-  """All of a run's, in order.
+  """Returns all rollbacks of a run, in order.
 
   Raises:
     UserError: the file is damaged.
@@ -41,36 +41,38 @@ def read(workdir: epath.Path) -> tuple[Rollback, ...]:
 
 
 def write(workdir: epath.Path, rollbacks: Sequence[Rollback]) -> None:
+  """Writes all rollbacks of a run."""
   files.write_json(workdir / NAME, to_json(rollbacks))
 
 
 def to_json(rollbacks: Sequence[Rollback]) -> list[dict[str, Any]]:
+  """Returns the rollbacks as plain JSON values."""
   return schema.plain(list(rollbacks))
 
 
 def of_json(value: Any, place: str = NAME) -> tuple[Rollback, ...]:
-  """The inverse of `to_json`.
+  """Returns the rollbacks from plain JSON values: the inverse of `to_json`.
 
   Raises:
-    UserError: it is no list of rollbacks; names the place and the field.
+    UserError: the value is no list of rollbacks; names place and field.
   """
   return schema.convert(tuple[Rollback, ...], value, place)
 
 
 def draw(rollbacks: Sequence[Rollback], step: int) -> int:
-  """The draw that the update after `step` updates trains on."""
+  """Returns the draw that the update after `step` updates trains on."""
   first, number = _spans(rollbacks, step)[-1]
   return number + step - first
 
 
 def ends(rollbacks: Sequence[Rollback], step: int) -> int | None:
-  """The step after `step` where draws are skipped, or None."""
+  """Returns the first step after `step` where draws are skipped, or None."""
   later = [one.to for one in rollbacks if one.to > step]
   return min(later, default=None)
 
 
 def _spans(rollbacks: Sequence[Rollback], step: int) -> list[tuple[int, int]]:
-  """(step, draw) from where draws go on one by one, up to a step."""
+  """Returns (step, draw) of each run of consecutive draws, up to a step."""
   spans = [(0, 0)]
   for one in rollbacks:
     kept = [span for span in spans if span[0] < one.to]
@@ -79,11 +81,11 @@ def _spans(rollbacks: Sequence[Rollback], step: int) -> list[tuple[int, int]]:
 
 
 def lead_to(rollbacks: Sequence[Rollback], step: int, then: int) -> bool:
-  """Whether a checkpoint is on the way that a run has gone.
+  """Returns whether a checkpoint is in the run's lineage.
 
   Args:
-    rollbacks: of the run.
-    step: of the checkpoint.
-    then: how many rollbacks there were when it was saved.
+    rollbacks: all rollbacks of the run.
+    step: step of the checkpoint.
+    then: number of rollbacks when the checkpoint was saved.
   """
   return all(one.to >= step for one in rollbacks[then:])

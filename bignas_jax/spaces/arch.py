@@ -1,9 +1,8 @@
-"""An architecture as data, and everything that derives from a space's table.
+"""An architecture as data, and all that is derived from its space's choices.
 
-`Arch` is what people read and write; `Indices` is the same as small integer
-arrays, which compiled programs take as an argument. Sampling, mutation,
-crossover, membership and counting all go through `genes`: the flat list of
-decisions that make an architecture.
+People read and write `Arch`; compiled programs take `Indices`, small integer
+arrays, as an argument. Sampling, mutation, crossover, membership and counting
+all use `genes`: the flat list of decisions that make an architecture.
 """
 
 import dataclasses
@@ -26,9 +25,9 @@ class Arch:
   Attributes:
     resolution: input size in pixels.
     width: channels of the stem, of each stage, and of the head.
-    depth: blocks of each stage.
-    kernel_size: of each stage's depthwise convolutions.
-    expand_ratio: of each stage's blocks.
+    depth: number of blocks of each stage.
+    kernel_size: kernel size of each stage's depthwise convolutions.
+    expand_ratio: expand ratio of each stage's blocks.
   """
 
   resolution: int
@@ -41,7 +40,7 @@ class Arch:
 class Indices(NamedTuple):
   """An architecture as positions in the space's tuples; stackable.
 
-  The resolution is not among them: it is the shape of the images.
+  The resolution is not included: it is the shape of the images.
   """
 
   width: Any  # int32[..., stages + 2]
@@ -51,7 +50,7 @@ class Indices(NamedTuple):
 
 
 class Gene(NamedTuple):
-  """One decision: where it stands in an Arch, and what it may be."""
+  """One decision: its place in an Arch, and its choices."""
 
   field: str
   position: int | None
@@ -59,6 +58,7 @@ class Gene(NamedTuple):
 
   @property
   def name(self) -> str:
+    """Returns the decision's name, such as `width[1]`."""
     if self.position is None:
       return self.field
     return f'{self.field}[{self.position}]'
@@ -68,7 +68,7 @@ PER_STAGE = ('depth', 'kernel_size', 'expand_ratio')
 
 
 def genes(space: Space) -> list[Gene]:
-  """All decisions of a space, in the order of Arch's fields."""
+  """Returns all decisions of a space, in the order of Arch's fields."""
   widths = [space.stem_width, *(s.width for s in space.stages)]
   widths.append(space.head_width)
   entries = [Gene('resolution', None, space.resolution)]
@@ -82,7 +82,7 @@ def genes(space: Space) -> list[Gene]:
 
 
 def read(arch: Arch) -> list[int]:
-  """The architecture's values in the order of `genes`."""
+  """Returns the architecture's values in the order of `genes`."""
   return [
     arch.resolution,
     *arch.width,
@@ -93,7 +93,7 @@ def read(arch: Arch) -> list[int]:
 
 
 def write(space: Space, values: list[int]) -> Arch:
-  """The inverse of `read`."""
+  """Returns the architecture with these values: the inverse of `read`."""
   fields: dict[str, Any] = {}
   for gene, value in zip(genes(space), values, strict=True):
     if gene.position is None:
@@ -104,13 +104,13 @@ def write(space: Space, values: list[int]) -> Arch:
 
 
 def smallest(space: Space) -> Arch:
-  """The minimum in every dimension, among the trained resolutions."""
+  """Returns the child of all minima, at the smallest training resolution."""
   arch = write(space, [gene.choices[0] for gene in genes(space)])
   return dataclasses.replace(arch, resolution=space.train_resolution[0])
 
 
 def biggest(space: Space) -> Arch:
-  """The maximum in every dimension, among the trained resolutions."""
+  """Returns the child of all maxima, at the biggest training resolution."""
   arch = write(space, [gene.choices[-1] for gene in genes(space)])
   return dataclasses.replace(arch, resolution=space.train_resolution[-1])
 
@@ -121,9 +121,9 @@ def sample(
   """Draws every decision uniformly and independently.
 
   Args:
-    space: where to draw from.
-    rng: consumed; the same state gives the same architecture.
-    training: draw the resolution among the trained ones only.
+    space: space to draw from.
+    rng: generator, which is consumed; equal states give equal architectures.
+    training: whether the resolution is drawn from the trained ones only.
   """
   arch = write(space, [int(rng.choice(g.choices)) for g in genes(space)])
   if training:
@@ -152,23 +152,23 @@ def crossover(
 
 
 def count(space: Space) -> int:
-  """The number of architectures in the space."""
+  """Returns the number of architectures in the space."""
   return math.prod(len(gene.choices) for gene in genes(space))
 
 
 def every(space: Space) -> Iterator[Arch]:
-  """All architectures of a small space, from the smallest to the biggest."""
+  """Yields all architectures of a small space, from smallest to biggest."""
   for values in itertools.product(*(gene.choices for gene in genes(space))):
     yield write(space, list(values))
 
 
 def is_one(space: Space) -> bool:
-  """Whether it holds a single architecture, as `pin` leaves it."""
+  """Returns whether the space holds one architecture, as `pin`'s does."""
   return count(space) == 1
 
 
 def contains(space: Space, arch: Arch) -> bool:
-  """Whether the architecture is one of the space's."""
+  """Returns whether the architecture is one of the space's."""
   try:
     check(space, arch)
   except errors.UserError:
@@ -177,7 +177,7 @@ def contains(space: Space, arch: Arch) -> bool:
 
 
 def check(space: Space, arch: Arch) -> Arch:
-  """Returns the architecture; UserError names the first foreign entry."""
+  """Returns the architecture; UserError names its first wrong entry."""
   lengths = {'width': len(space.stages) + 2} | dict.fromkeys(
     PER_STAGE, len(space.stages)
   )
@@ -197,7 +197,7 @@ def check(space: Space, arch: Arch) -> Arch:
 
 
 def encode(space: Space, arch: Arch) -> Indices:
-  """Positions of the architecture's values in the space's tuples."""
+  """Returns positions of the architecture's values in the space's tuples."""
   check(space, arch)
   entries: dict[str, list[int]] = {field: [] for field in Indices._fields}
   for gene, value in zip(genes(space), read(arch), strict=True):
@@ -207,7 +207,7 @@ def encode(space: Space, arch: Arch) -> Indices:
 
 
 def decode(space: Space, indices: Indices, resolution: int) -> Arch:
-  """The inverse of `encode`."""
+  """Returns the architecture at these positions: the inverse of `encode`."""
   values = [resolution] + [
     gene.choices[int(getattr(indices, gene.field)[gene.position])]
     for gene in genes(space)
@@ -217,7 +217,7 @@ def decode(space: Space, indices: Indices, resolution: int) -> Arch:
 
 
 def pin(space: Space, arch: Arch) -> Space:
-  """The space that holds this architecture only: the child's own shape."""
+  """Returns the space of this architecture only: the child's own shape."""
   check(space, arch)
   stages = [
     dataclasses.replace(
@@ -239,17 +239,18 @@ def pin(space: Space, arch: Arch) -> Space:
 
 
 def to_dict(arch: Arch) -> dict[str, Any]:
-  """The field's own keys, ready for JSON."""
+  """Returns a dict with the fields' names as keys, ready for JSON."""
   fields = dataclasses.asdict(arch)
   return {k: v if k == 'resolution' else list(v) for k, v in fields.items()}
 
 
 def to_json(arch: Arch) -> str:
+  """Returns the architecture as JSON."""
   return json.dumps(to_dict(arch))
 
 
 def from_dict(space: Space, fields: Any) -> Arch:
-  """Reads the JSON form; UserError names a missing, foreign or odd entry."""
+  """Reads the JSON form; UserError names a missing, unknown or wrong entry."""
   names = [field.name for field in dataclasses.fields(Arch)]
   if not isinstance(fields, dict) or set(fields) != set(names):
     raise errors.UserError(
@@ -268,5 +269,5 @@ def from_dict(space: Space, fields: Any) -> Arch:
 
 
 def generator(*path: int) -> np.random.Generator:
-  """A generator of its own for a path of numbers, such as (seed, step)."""
+  """Returns the generator of a path of numbers, such as (seed, step)."""
   return np.random.default_rng(np.random.SeedSequence(path))

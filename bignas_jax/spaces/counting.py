@@ -1,10 +1,10 @@
-"""What a child computes and holds, from its architecture alone.
+"""The costs of a child, counted from its architecture alone.
 
 Convolutions, dense layers, squeeze-excite and shortcut convolutions count
 their multiply-adds; batch norm, activations, pooling and additions count 0.
 Parameters include the scale and bias of batch norm, not its statistics.
 Activations are the entries of all convolutions' outputs (Radosavovic et al.
-2020, section 4): what memory bandwidth, and so time on accelerators, follows.
+2020, section 4), which memory bandwidth, and so time on accelerators, follows.
 """
 
 import functools
@@ -18,7 +18,7 @@ from bignas_jax.spaces.space import Space, Stage, hidden_width, squeeze_width
 
 
 class Cost(NamedTuple):
-  """What one part of a network costs for one image."""
+  """The costs of a layer or a network for one image."""
 
   macs: int
   params: int
@@ -39,11 +39,12 @@ class Row(NamedTuple):
 
 
 def cost(space: Space, arch: Arch) -> Cost:
-  """What the whole child costs."""
+  """Returns the cost of the whole child."""
   return total(rows(space, arch))
 
 
 def total(table: list[Row]) -> Cost:
+  """Returns the sum of the rows' costs."""
   return functools.reduce(operator.add, (row.cost for row in table))
 
 
@@ -68,9 +69,8 @@ def peak_activations(space: Space, arch: Arch) -> int:
   """Returns the most entries that activations of an image have at one time.
 
   A convolution needs its input and its output, and beside them what is kept
-  for the block's shortcut (Lin et al. 2020, MCUNet, section 2). Batch norm,
-  activation and gate are taken to work in place, and branches to run one by
-  one.
+  for the block's shortcut (Lin et al. 2020, MCUNet, section 2). Assumes that
+  batch norm, activation and gate work in place, and branches run in turn.
   """
   arch_lib.check(space, arch)
   return max(max(_alive(space, layer)) for layer in layers(space, arch))

@@ -1,9 +1,9 @@
-"""A latency table: what each layer of a space's children takes on a device.
+"""A latency table: the latency of each layer of a space's children on a device.
 
 A child is a stem, blocks and a head. The table holds milliseconds of every
-layer that some child has, measured alone, and three numbers that make a sum of
-them the latency of a whole child: a layer on its own pays for a call, and finds
-its input in the cache.
+layer that some child has, measured alone, and three numbers that turn a sum of
+them into the latency of a whole child: a layer measured alone includes the cost
+of a call, and finds its input in the cache.
 
 Nothing here needs JAX: a search asks thousands of times a second.
 """
@@ -24,7 +24,7 @@ MEASURED = 'latency.json'  # beside a child: what it took as a whole
 
 
 class Fit(NamedTuple):
-  """From layers to a child: network + sum of (part + scale * ms) of each."""
+  """A fit of child latency: network + sum of (part + scale * ms) of layers."""
 
   network_ms: float = 0.0
   part_ms: float = 0.0
@@ -42,7 +42,7 @@ def name(layer: Layer) -> str:
 
 
 def measured(space: Space, arch: Arch) -> list[Layer]:
-  """Returns a child's layers as a table has them: later blocks as the second.
+  """Returns a child's layers as table keys, later blocks as the second.
 
   Blocks after the second take as long as the second.
   """
@@ -52,11 +52,11 @@ def measured(space: Space, arch: Arch) -> list[Layer]:
 
 
 def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
-  """Returns each layer of a table that some child has, once.
+  """Returns each layer that some child has, once.
 
   Args:
-    space: of the children.
-    resolutions: of the children, pixels.
+    space: space of the children.
+    resolutions: resolutions of the children, pixels.
   """
   every: dict[Layer, None] = {}
   for resolution in resolutions:
@@ -82,16 +82,16 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Milliseconds of every layer of a space, at some of its resolutions.
+  """A table of every layer's milliseconds, at some of a space's resolutions.
 
   Attributes:
     space: the space whose children the table predicts.
     resolutions: resolutions of these children, pixels.
-    about: what else the file says: `runtime`, `batch`, `device`, `versions`;
+    about: other entries of the file: `runtime`, `batch`, `device`, `versions`;
       `statistic` of several runs, `median` or `least`; `estimate`, whether a
-      compiler said it and no clock.
-    entries: what a layer adds to a prediction, milliseconds.
-    network_ms: what a child takes beside its layers.
+      compiler estimated the latencies and no clock measured them.
+    entries: milliseconds that a layer adds to a prediction.
+    network_ms: milliseconds that a child takes beside its layers.
   """
 
   space: Space
@@ -102,14 +102,14 @@ class Table:
 
   @property
   def estimate(self) -> bool:
-    """Whether predictions are a compiler's estimates, not measured."""
+    """Returns whether predictions are a compiler's estimates, not measured."""
     return bool(self.about['estimate'])
 
   def predict(self, arch: Arch) -> float:
-    """Returns the milliseconds that one batch takes a child.
+    """Returns the predicted milliseconds of a child for one batch.
 
     Raises:
-      UserError: the child is not of the space, or of another resolution.
+      UserError: the space lacks the child, or the table its resolution.
     """
     try:
       # fsum, so that no order of the layers changes a bit

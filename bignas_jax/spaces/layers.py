@@ -1,4 +1,4 @@
-"""The walk over a child: its stem, blocks and head, in the order they run.
+"""The layers of a child: its stem, blocks and head, in the order they run.
 
 Costs, latency, pictures and exports read the sizes of a child's layers from
 here, so that they cannot disagree.
@@ -19,11 +19,11 @@ class Layer(NamedTuple):
     block: position of the block in its stage, from 0; 0 for stem and head.
     size_in: pixels of the input's height and width.
     size_out: pixels of the output's height and width; 1 for the head.
-    width_in: channels of the input; of the stem, those of an image.
-    width_out: channels of the output; of the head, those that the classifier
-      reads.
-    kernel_size: of a block's depthwise convolution; 0 for stem and head.
-    expand_ratio: of a block; 0 for stem and head.
+    width_in: channels of the input; for the stem, those of an image.
+    width_out: channels of the output; for the head, the classifier's input.
+    kernel_size: kernel size of a block's depthwise convolution; 0 for stem and
+      head.
+    expand_ratio: expand ratio of a block; 0 for stem and head.
   """
 
   stage: int
@@ -37,12 +37,12 @@ class Layer(NamedTuple):
 
   @property
   def is_block(self) -> bool:
-    """Whether the layer is a block."""
+    """Returns whether the layer is a block."""
     return self.kernel_size > 0
 
   @property
   def name(self) -> str:
-    """The layer's name, such as `stage2.block1`."""
+    """Returns the layer's name, such as `stage2.block1`."""
     if self.is_block:
       return f'stage{self.stage}.block{self.block + 1}'
     return 'head' if self.stage else 'stem'
@@ -53,7 +53,7 @@ class Layer(NamedTuple):
 
 
 def downsample(size: int, stride: int) -> int:
-  """Returns the pixels that are left of a side after a stride."""
+  """Returns the pixels of a side after a stride."""
   return -(-size // stride)
 
 

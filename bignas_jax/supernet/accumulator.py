@@ -1,16 +1,16 @@
 """The gradient accumulator: a step's sum of gradients, added to in place.
 
 A step trains several children, whose gradients are summed. A block that is
-computed again on the way back adds its own gradient to the sum in the slice
+computed again in the backward pass adds its gradient to the sum in the slice
 that it computes, so that no array of zeros around a slice is ever made:
 
     forward    params ──► block ──► output, Accumulator(params, probe)
     backward   cotangent of the output, and of the Accumulator: (sum, squares)
                ──► block ──► cotangents (sum + gradient, squares + |gradient|^2)
 
-What leaves the block as its parameters comes back as a cotangent: the sum so
-far. `Stage` hands the Accumulator out through the Flax collection `COLLECTION`,
-and `accumulate` alone puts sums in and takes them out.
+A block returns its parameters unchanged; their cotangent is the sum so far.
+`Stage` stores the Accumulator in the Flax collection `COLLECTION`, and only
+`accumulate` puts sums in and takes them out.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ COLLECTION = 'accumulator'  # of Flax, {module: {block: Accumulator}}
 
 
 class Accumulator(NamedTuple):
-  """What passes a block unchanged, for what comes back as its cotangent.
+  """A block's parameters and a probe, whose cotangents are sums over children.
 
   Attributes:
     params: the block's parameters. Their cotangent is a sum of gradients, to
@@ -53,14 +53,14 @@ def accumulate(
 
   Args:
     loss: a function of (params, probe) that returns (loss, accumulators) and
-      what else is wanted; accumulators are those of the network's COLLECTION.
-    params: of the child.
-    sums: of the supernet's parameters, of which the child's are slices.
-    factor: what the gradient is multiplied by.
+      other results; accumulators are those of the network's COLLECTION.
+    params: parameters of the child.
+    sums: gradients of the supernet's parameters, of which `params` are slices.
+    factor: factor of the gradient.
 
   Returns:
     The sums, the square norm of the child's gradient without the factor, and
-    what else the loss returned.
+    the loss's other results.
   """
   (value, accumulators), back, more = jax.vjp(
     loss, params, jnp.zeros(()), has_aux=True

@@ -1,9 +1,8 @@
-"""Choosing one of several static branches inside a compiled program.
+"""The choice of one of several static branches inside a compiled program.
 
-A branch is a loop that turns once or not at all, or as often as a stage has
-blocks. XLA changes what a loop carries in place; what a conditional is given it
-copies. That is what lets each block add its gradient to the sum of the step's,
-in the slice that it computes, and touch nothing else.
+A branch is a loop that runs zero times or once, or as often as a stage has
+blocks. XLA updates in place what a loop carries, but copies a conditional's
+inputs. So a block adds its gradient to its slice of the step's sum only.
 """
 
 import functools
@@ -21,15 +20,15 @@ Tree = Any
 
 
 class Branch(NamedTuple):
-  """One way to compute a block.
+  """One of several static computations of a block.
 
   Attributes:
-    shapes: of the parameters that it takes, a slice of the block's.
-    compute: a function of (params, x, constants, known, turn) that returns an
-      output and a dict of arrays worth remembering. They are not
-      differentiated; when the branch is computed again, it is handed them as
-      `cached`. `index` is the block's number in a chain, whose entry of stacks
-      in `constants` is its own. It must not close over traced values.
+    shapes: shapes of the parameters that it takes, a slice of the block's.
+    compute: a function of (params, x, constants, cached, index) that returns an
+      output and a dict of arrays to remember, which are not differentiated and
+      which it is given as `cached` when it runs again. `index` is the block's
+      number in a chain, and selects its entry of stacks in `constants`. It must
+      not close over traced values.
   """
 
   shapes: Tree
@@ -46,19 +45,19 @@ def switch(
   """Computes a block by one of its branches.
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
-  branches. This one keeps the inputs, and recomputes the taken branch on the
-  way back, so that neither time nor memory is spent on the others.
+  branches. This one keeps the inputs, and recomputes the taken branch in the
+  backward pass, so that neither time nor memory is spent on the others.
 
   Args:
-    chosen: int32 scalar, which branch.
-    branches: of equal outputs; what they remember is as large as what the last
-      one does, or a slice of it.
+    chosen: number of the branch, an int32 scalar.
+    branches: branches of equal output shapes; what a branch remembers is a
+      slice of what the last one does.
     accumulator: the block's parameters, and a probe.
-    x: its input.
-    constants: not differentiated.
+    x: input of the block.
+    constants: inputs that are not differentiated.
 
   Returns:
-    The output; what is remembered, zeros past the branch's slice; the
+    The output; the remembered arrays, zero outside the branch's slice; the
     accumulator.
   """
   return _switch(tuple(branches), chosen, accumulator, x, constants)
@@ -72,18 +71,19 @@ def chain(
   x: jax.Array,
   constants: Any,
 ) -> tuple[jax.Array, Tree, Accumulator]:
-  """Computes blocks one after the other, each by the same branch.
+  """Computes blocks one after the other, each by one branch.
 
   Args:
-    chosen: as for `switch`, as are all others.
-    branches: whose outputs are as large as their input.
-    count: int32 scalar, how many blocks are computed; None: all.
-    accumulator: with stacks of the blocks' parameters.
-    x: the first one's input.
-    constants: of all blocks.
+    chosen: number of the branch, an int32 scalar.
+    branches: branches whose output is as large as their input; what a branch
+      remembers is a slice of what the last one does.
+    count: how many blocks are computed, an int32 scalar; None: all.
+    accumulator: stacks of the blocks' parameters, and a probe.
+    x: input of the first block.
+    constants: inputs of all blocks that are not differentiated.
 
   Returns:
-    The last output; stacks of what is remembered, zeros for blocks that were
+    The last output; stacks of the remembered arrays, zero for blocks that were
     not computed; `accumulator`.
   """
   return _chain(tuple(branches), chosen, count, accumulator, x, constants)
@@ -136,7 +136,7 @@ def _chain(branches, chosen, count, accumulator, x, constants):
 
 
 def _outputs(branches, chosen, count, params, x, constants):
-  """The last output, and stacks of blocks' inputs and of what they saw."""
+  """Returns the last output, and stacks of all inputs and remembered arrays."""
 
   def compute(branch, index, carry):
     x, (inputs, remembered) = carry
@@ -182,7 +182,7 @@ _chain.defvjp(_chain_forward, _chain_backward)
 
 
 def _loops(body, branches, chosen, count, carry):
-  """A loop for each branch, of which the chosen one's turns."""
+  """Runs a loop for each branch, of which only the chosen one iterates."""
   if len(branches) == 1:
     return _loop(functools.partial(body, *branches), count, carry)
   for number, branch in enumerate(branches):
@@ -198,9 +198,9 @@ def _loop(body, count, carry):
 
 
 def _in_loop(index, values):
-  """The values, tied to the turn, so that XLA uses them inside the loop alone.
+  """Returns the values, tied to the index so that XLA keeps them in the loop.
 
-  It moves what does not change out of loops, though they may never turn.
+  XLA moves invariant code out of loops, even out of loops that never iterate.
   """
   return lax.optimization_barrier((index, values))[1]
 
@@ -211,7 +211,7 @@ def _results(branch, params, x, constants, index):
 
 
 def _gradient(branch, index, params, x, constants, remembered, dy, sums):
-  """dx, and the sums with the gradient of the parameters in them."""
+  """Returns dx, and the sums with the parameters' gradient added."""
   own = slicing.shrink(params, branch.shapes, index)
 
   def compute(own, x, cached):
@@ -230,15 +230,15 @@ def _gradient(branch, index, params, x, constants, remembered, dy, sums):
 
 
 def reuse(compute: Callable, cached: Any, *operands: Any) -> Any:
-  """compute(*operands), or on CPUs what is known of it.
+  """Returns compute(*operands), or on CPUs its cached result.
 
-  For what a branch computes again: on CPUs only its gradient is then left of
-  it. TPUs make slower programs of what is left (docs/performance.md).
+  On CPUs, a branch that is computed again then needs only `compute`'s gradient.
+  TPUs make slower programs of what is left (docs/performance.md).
 
   Args:
     compute: a function whose gradient does not need its result.
-    cached: what it gave before; None: not known.
-    *operands: differentiated.
+    cached: its earlier result; None: there is none.
+    *operands: differentiated operands of `compute`.
   """
   if cached is None:
     return compute(*operands)

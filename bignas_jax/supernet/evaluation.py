@@ -2,8 +2,8 @@
 
 A child of the supernet has no batch-norm statistics of its own until it is
 calibrated (BigNAS, section 3): E[x] and E[x^2] of every batch norm's input,
-pooled over all calibration images. All children of one resolution go through
-the same two programs.
+pooled over all calibration images. All children of one resolution share two
+compiled programs.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ _KEPT_BYTES = 2**30  # images that each device may keep from child to child
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Calibration:
-  """Batch-norm statistics of a child.
+  """Settings for the calibration of a child's batch-norm statistics.
 
   Attributes:
-    images: augmented training images, a multiple of the batch size.
-    batch_size: images at once.
-    seed: of the choice and augmentation of the images.
+    images: number of augmented training images, a multiple of the batch size.
+    batch_size: number of images in a batch.
+    seed: seed of the choice and augmentation of the images.
   """
 
   images: schema.Natural = 512
@@ -47,7 +47,7 @@ class Calibration:
 
 
 class Score(NamedTuple):
-  """How a child did on a set of images; accuracies in 0..1."""
+  """A child's accuracies on a set of images, in 0..1."""
 
   top1: float
   top5: float
@@ -55,13 +55,13 @@ class Score(NamedTuple):
 
 
 class Evaluator:
-  """Calibrates and evaluates children of one supernet, or one child.
+  """An evaluator, with calibration, of a supernet's children or of one child.
 
   Args:
     model: the supernet on its mesh.
     calibration: batches of augmented training images, all of one size.
     split: padded batches with a `mask`.
-    arch: makes the programs those of this child as a network of its own.
+    arch: child whose own network is evaluated; None: any of the supernet.
   """
 
   def __init__(
@@ -80,16 +80,16 @@ class Evaluator:
     self._like, self.split = on_devices(model.mesh, split)
 
   def score(self, params: Tree, arch: Arch) -> Score:
-    """Top-1 and top-5 of a child with its own statistics.
+    """Returns top-1 and top-5 of a child with its own statistics.
 
     Args:
-      params: of the supernet (or of the child, if programs are the child's).
+      params: of the supernet, or of the child if the evaluator has an `arch`.
       arch: the child.
     """
     return self.evaluate(params, self.calibrate(params, arch), arch)
 
   def calibrate(self, params: Tree, arch: Arch) -> Tree:
-    """The child's statistics, `mean` and `var` of every batch norm."""
+    """Returns the child's statistics, `mean` and `var` of every batch norm."""
     indices, moments = self._indices(arch), None
     for batch in self._calibration:
       new = self._program('moments', arch.resolution)(params, batch, indices)
@@ -97,17 +97,17 @@ class Evaluator:
     return statistics(moments, len(self._calibration))
 
   def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
-    """Top-1 and top-5 with the given statistics."""
+    """Returns top-1 and top-5 with the given statistics."""
     totals = np.zeros(3)
     for batch in self.split:
       logits = self.logits(params, stats, batch, arch)
-      # Waited for, or batches that are only passing through would pile up.
+      # Waits, or else streamed batches would pile up on the devices.
       totals += jax.device_get(count_right(logits, batch))
     top1, top5, images = totals
     return Score(float(top1 / images), float(top5 / images), int(images))
 
   def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):
-    """[batch, classes] of one batch of images, in float32."""
+    """Returns logits [batch, classes] of one batch of images, in float32."""
     program = self._program('logits', arch.resolution)
     return program(params, stats, batch, self._indices(arch))
 
@@ -124,7 +124,7 @@ class Evaluator:
     return self._programs[kind, resolution]
 
   def compile(self, resolutions: Iterable[int]) -> None:
-    """Compiles what children of these resolutions need, side by side."""
+    """Compiles the programs for children of these resolutions in parallel."""
     kinds = ['moments'] * bool(self._calibration) + ['logits']
     self._programs |= xla.compile_all(
       {
@@ -171,10 +171,10 @@ class Evaluator:
 def on_devices(
   mesh: Mesh, split: Sequence[Tree]
 ) -> tuple[Tree, Iterable[Tree]]:
-  """Batches split over a mesh: kept there, or read again for each child.
+  """Returns batches on a mesh: kept there, or read again for each child.
 
   Args:
-    mesh: the mesh.
+    mesh: mesh of devices.
     split: batches of one shape, at least one.
 
   Returns:
@@ -202,7 +202,7 @@ class _Streamed:
 
 @jax.jit
 def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
-  """[right at first guess, right within five, images] of a masked batch.
+  """Returns a masked batch's [right at first guess, right within five, images].
 
   Equal logits, or NaNs, are guessed in the order of the classes: a network
   that has collapsed is right by chance.
@@ -220,7 +220,7 @@ def _add(a: Tree, b: Tree) -> Tree:
 
 @functools.partial(jax.jit, static_argnums=1)
 def statistics(moments: Tree, batches: int) -> Tree:
-  """Mean and variance from E[x] and E[x^2] summed over equal batches."""
+  """Returns mean and variance from sums of E[x] and E[x^2] of equal batches."""
   if set(moments) == {'mean', 'square'}:
     mean = moments['mean'] / batches
     var = jnp.maximum(moments['square'] / batches - mean**2, 0)
@@ -229,7 +229,7 @@ def statistics(moments: Tree, batches: int) -> Tree:
 
 
 def initial_statistics(like: Tree) -> Tree:
-  """Mean 0 and variance 1 everywhere: a child that was not calibrated."""
+  """Returns mean 0 and variance 1 everywhere, for an uncalibrated child."""
   if set(like) == {'mean', 'var'}:
     return {
       'mean': jnp.zeros_like(like['mean']),

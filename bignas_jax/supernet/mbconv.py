@@ -2,7 +2,7 @@
 
 Pure functions: a block's description, its parameters, what it computes. Its
 variants have fewer hidden channels, which are static shapes (`mbconv_elastic`
-chooses one); inside it switches between kernel sizes, and masks other widths.
+chooses one); a variant switches between kernel sizes, and masks other widths.
 """
 
 import bisect
@@ -30,13 +30,13 @@ class Block:
   """One block of a stage, at its largest.
 
   Attributes:
-    stage: its allowed kernel sizes, expand ratios and output widths.
-    width_in: its allowed input widths.
-    first: of its stage; the others' output is as wide as their input.
-    padding: the space's.
-    bn_epsilon: the space's.
-    pooling: how batch statistics are taken.
-    most_hidden: of a variant: hidden channels that it has; None: all.
+    stage: stage with the allowed kernel sizes, expand ratios and output widths.
+    width_in: allowed input widths.
+    first: whether it is first in its stage; only the first changes the width.
+    padding: padding of the space's convolutions.
+    bn_epsilon: epsilon of the space's batch norms.
+    pooling: how batch statistics are pooled.
+    most_hidden: number of a variant's hidden channels; None: all.
   """
 
   stage: Stage
@@ -49,28 +49,29 @@ class Block:
 
   @property
   def has_shortcut_conv(self) -> bool:
-    """Whether any child's block changes the number of channels."""
+    """Returns whether any child's block changes the number of channels."""
     return self.first and len({*self.width_in, *self.stage.width}) > 1
 
   @property
   def stride(self) -> int:
+    """Returns the stride of the depthwise convolution."""
     return self.stage.stride if self.first else 1
 
   def variants(self) -> list['Block']:
-    """Blocks of fewer hidden channels, the last of them whole."""
+    """Returns blocks with fewer hidden channels, and last the whole block."""
     return [
       dataclasses.replace(self, most_hidden=most)
       for most in _few(tuple(self.hidden()))
     ]
 
   def variant(self) -> list[int]:
-    """Which variant has enough channels: for each entry of `hidden`."""
+    """Returns the smallest variant that holds each entry of `hidden`."""
     hidden = self.hidden()
     sizes = _few(tuple(hidden))
     return [bisect.bisect_left(sizes, one) for one in hidden]
 
   def hidden(self) -> list[int]:
-    """Hidden channels for each pair of an input width and an expand ratio."""
+    """Returns hidden channels of each (input width, expand ratio)."""
     stage = self.stage
     pairs = itertools.product(self.width_in, stage.expand_ratio)
     hidden = [hidden_width(stage, width, ratio) for width, ratio in pairs]
@@ -78,7 +79,7 @@ class Block:
     return [min(h, most) for h in hidden]
 
   def squeeze(self) -> list[int]:
-    """Squeeze channels for each pair of an input width and expand ratio."""
+    """Returns squeeze channels of each (input width, expand ratio)."""
     se = self.stage.se
     assert se is not None
     pairs = itertools.product(self.width_in, self.stage.expand_ratio)
@@ -88,30 +89,30 @@ class Block:
     ]
 
   def pair(self, active: 'Active') -> jax.Array:
-    """The position in `hidden` of what is active."""
+    """Returns the position in `hidden` of the active choices."""
     ratios = len(self.stage.expand_ratio)
     return active.input * ratios + active.expand_ratio
 
 
-_WASTE = 1.05  # hidden channels computed over those needed, at most
+_WASTE = 1.05  # most hidden channels computed for one that is needed
 
 
 @functools.cache
 def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
-  """The fewest of these sizes that together fit closely enough, ascending.
+  """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
 
-  Of several choices that compute equally little, the one whose first size is
-  the smallest, then whose second is, and so on.
+  Of choices that compute equally few channels, it takes the one whose first
+  size is the smallest, then whose second is, and so on.
   """
   uses = collections.Counter(hidden)
   sizes = sorted(uses)
   below = [0, *itertools.accumulate(uses[size] for size in sizes)]
 
   def computed(first: int, size: int, rest: Sequence[float]) -> float:
-    """Channels, if all from the first to this one are computed as it is."""
+    """Returns computed channels, if `size` serves all from `first` on."""
     return sizes[size] * (below[size + 1] - below[first]) + rest[size + 1]
 
-  # least[n][i]: of sizes[i:], with n of them chosen and the largest among them.
+  # least[n][i]: fewest channels for sizes[i:], with n chosen, the largest too.
   least = [[math.inf] * len(sizes) + [0]]
   while least[-1][0] > _WASTE * sum(hidden):
     rest = least[-1]
@@ -133,7 +134,7 @@ def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Active(NamedTuple):
-  """Positions of what is active, in `width_in` and the stage's tuples."""
+  """Positions of the active choices, in `width_in` and the stage's tuples."""
 
   input: jax.Array
   output: jax.Array
@@ -142,18 +143,18 @@ class Active(NamedTuple):
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
-  """A kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
+  """Returns a kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
   return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
 
 
 def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
-  """A batch norm's parameters; a bias is left of one that is folded."""
+  """Returns a batch norm's parameters; for a folded one, only the bias."""
   bias = {'bias': jnp.zeros(width)}
   return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
 
 
 def init(key: jax.Array, block: Block) -> Params:
-  """Parameters at the largest size; the block starts as its shortcut.
+  """Returns parameters at the largest size; the block starts as its shortcut.
 
   The last batch norm's scale is 0 (BigNAS, section 3, initialisation). A
   depthwise kernel's fan-out is its own k x k, not the dense one's.
@@ -186,7 +187,7 @@ def init(key: jax.Array, block: Block) -> Params:
 
 @functools.cache
 def shapes(block: Block) -> Params:
-  """Shapes and dtypes of `init`, without computing it."""
+  """Returns shapes and dtypes of `init`'s result, without computing it."""
   return jax.eval_shape(lambda: init(jax.random.key(0), block))
 
 
@@ -198,20 +199,20 @@ def apply(
   active: Active,
   cached: Params | None = None,
 ) -> tuple[jax.Array, Params]:
-  """Computes a block, which holds the active hidden channels.
+  """Computes a block, or a variant that holds the active hidden channels.
 
   Args:
-    block: or one of its variants.
-    params: of `shapes(block)`.
+    block: the block or one of its variants.
+    params: parameters in the shapes of `shapes(block)`.
     stats: batch norms' `mean` and `var`; None: the batch's own.
     x: [batch, height, width, channels], zero past the active width.
     active: widths, kernel size and expand ratio.
-    cached: what it returned to be remembered, if it was computed before.
+    cached: the remembered arrays of an earlier call, if there was one.
 
   Returns:
-    The output, zero past the active width, and what is worth remembering:
-    `moments` that each batch norm saw (`batch_norm.Moments`), and what is small
-    but costs a pass over all hidden channels.
+    The output, zero past the active width, and a dict to remember: `moments` of
+    each batch norm's input (`batch_norm.Moments`), and small arrays that cost a
+    pass over all hidden channels.
   """
   stage = block.stage
   remembered: Params = {'moments': {}}
@@ -230,7 +231,7 @@ def apply(
       width=width,
       cached=cached['moments'].get(name),
     )
-    if block.bn_epsilon is not None:  # one that is folded needs none
+    if block.bn_epsilon is not None:  # a folded one has none
       remembered['moments'][name] = moments
     return h
 
@@ -265,7 +266,7 @@ def apply(
 
 
 def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
-  """2x2 average pooling and a 1x1 convolution, each only if it is needed."""
+  """Applies 2x2 average pooling and a 1x1 convolution, each only if needed."""
   if block.stride == 2:
     x = ops.average_pool(x)
   if not block.has_shortcut_conv:

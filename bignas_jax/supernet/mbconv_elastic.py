@@ -1,7 +1,6 @@
 """Blocks in the smallest of their variants that holds a child, and stages.
 
-What a variant computes is in `mbconv`, how one is chosen as a program runs in
-`branches`.
+`mbconv` computes a variant; `branches` chooses one while a program runs.
 """
 
 import functools
@@ -25,9 +24,9 @@ def switch(
 ) -> tuple[jax.Array, Params, Accumulator]:
   """Computes the smallest variant that holds the active hidden channels.
 
-  Arguments are those of `apply`, at the block's largest shapes, as are the
-  output and the moments that it returns; `accumulator` is `branches.switch`'s.
-  Without `recompute` residuals are stored, and the block has one variant.
+  Arguments, output and moments are those of `apply`, at the block's largest
+  shapes; `accumulator` is that of `branches.switch`. Without `recompute`
+  residuals are stored, and the whole block is computed.
   """
   if not recompute:
     y, remembered = apply(block, accumulator.params, stats, x, active)
@@ -48,9 +47,9 @@ def chain(
   *,
   recompute: bool = True,
 ) -> tuple[jax.Array, Params, Accumulator]:
-  """Computes the first `count` of equal blocks: `switch`, of stacks.
+  """Computes the first `count` of equal blocks, whose parameters are stacked.
 
-  Without `recompute`, all of them.
+  Arguments are those of `switch`. Without `recompute` all blocks are computed.
   """
   if recompute:
     y, remembered, accumulator = branches.chain(

@@ -1,13 +1,13 @@
 """The supernet: one Flax module whose children share its parameters.
 
 `Supernet(space).apply(variables, images, indices)` computes the child that
-`indices` names. A child network on its own is the same module at a pinned
-space: every shape static, nothing of the supernet left.
+`indices` names. A child as a network of its own is this module at a pinned
+space: every shape is static, nothing of the supernet is left.
 
 Collections: `params`; `batch_stats`, if given, normalise (evaluation), else
 the batch's own do (training, calibration); `moments`, if mutable, receive
-E[x] and E[x^2] of every batch norm's input; `accumulator`, if mutable, what
-blocks that are computed again pass on (`accumulator.Accumulator`).
+E[x] and E[x^2] of every batch norm's input; `accumulator`, if mutable,
+receives each recomputed block's `accumulator.Accumulator`.
 """
 
 import functools
@@ -28,14 +28,14 @@ Variables = dict[str, Any]
 
 
 class Supernet(nn.Module):
-  """All children of a space.
+  """A network that computes any child of a space.
 
   Attributes:
-    space: which they are.
-    dtype: of activations; parameters, statistics and logits stay float32.
-    pooling: how batch statistics are taken.
-    recompute: blocks are computed again on the way back, not stored; False
-      is for a space of one architecture.
+    space: space of the children.
+    dtype: dtype of activations; parameters, statistics and logits stay float32.
+    pooling: how batch statistics are pooled.
+    recompute: whether blocks are computed again in the backward pass, not
+      stored; False is for a space of one architecture.
   """
 
   space: Space
@@ -53,12 +53,12 @@ class Supernet(nn.Module):
     dropout_keys: jax.Array | None = None,
     probe: jax.Array | None = None,
   ) -> jax.Array:
-    """Logits [batch, classes] in float32.
+    """Returns logits [batch, classes] in float32.
 
     Args:
       images: [batch, resolution, resolution, channels], normalised.
       indices: the child; None where the space holds one architecture only.
-      dropout_rate: before the classifier.
+      dropout_rate: dropout rate before the classifier.
       dropout_keys: [batch], needed if the rate is above 0.
       probe: a scalar that blocks pass through (`accumulator.Accumulator`).
     """
@@ -94,13 +94,13 @@ class Supernet(nn.Module):
 
 
 class _Module(nn.Module):
-  """Reads given statistics and hands out moments, for its subclasses."""
+  """A module that reads given statistics and stores moments."""
 
   space: Space
   pooling: batch_norm.Pooling
 
   def stats(self, name: str) -> Any:
-    """Given statistics, or None where the batch's own are to be used."""
+    """Returns given statistics, or None where the batch's own are used."""
     if self.has_variable('batch_stats', name):
       return self.get_variable('batch_stats', name)
     return None
@@ -127,7 +127,7 @@ class _Module(nn.Module):
 
 
 class Stem(_Module):
-  """A 3x3 convolution, batch norm, swish."""
+  """A 3x3 convolution, batch norm and swish."""
 
   @nn.compact
   def __call__(self, x: jax.Array, width: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ class Stage(_Module):
       x: [batch, height, width, channels].
       widths: positions of the stage's input and output width.
       indices: this stage's entries.
-      probe: of `accumulator.Accumulator`.
+      probe: probe of `accumulator.Accumulator`.
     """
     space = self.space
     stage = space.stages[self.number]
@@ -178,7 +178,7 @@ class Stage(_Module):
     of_first, of_rest = self.param('first', mbconv.init, first), None
     if max(stage.depth) > 1:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
-    if self.is_initializing():  # what it computes is not asked for
+    if self.is_initializing():  # only parameters are needed
       return ops.resize_channels(x, max(stage.width))
 
     x, moments, accumulator = mbconv_elastic.switch(
@@ -208,6 +208,7 @@ class Stage(_Module):
     return x
 
   def pass_on(self, name: str, accumulator: Accumulator) -> None:
+    """Stores a recomputed block's accumulator, if it is asked for."""
     if self.recompute and self.is_mutable_collection(COLLECTION):
       self.put_variable(COLLECTION, name, accumulator)
 
@@ -218,7 +219,7 @@ def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
 
 
 class Head(_Module):
-  """From the last stage to [batch, features]."""
+  """The layers from the last stage's output to features [batch, features]."""
 
   @nn.compact
   def __call__(self, x: jax.Array, widths: jax.Array) -> jax.Array:
@@ -258,13 +259,13 @@ class Classifier(nn.Module):
 
 
 def images_like(space: Space, resolution: int, batch: int = 1):
-  """The shape of a batch of images."""
+  """Returns the shape of a batch of images."""
   shape = (batch, resolution, resolution, space.channels)
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def init(space: Space, key: jax.Array) -> Variables:
-  """The supernet's parameters; jit or eval_shape it."""
+  """Returns the supernet's parameters; jit or eval_shape it."""
   images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
   indices = arch_lib.encode(space, arch_lib.biggest(space))
   variables: Any = Supernet(space).init(key, images, indices)
@@ -273,15 +274,15 @@ def init(space: Space, key: jax.Array) -> Variables:
 
 @functools.lru_cache(maxsize=4096)
 def shapes(space: Space) -> Variables:
-  """Shapes of the supernet's `params`."""
+  """Returns shapes of the supernet's `params`."""
   return jax.eval_shape(lambda: init(space, jax.random.key(0)))
 
 
 def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
-  """The child's own variables, for `Supernet(arch.pin(space, arch))`.
+  """Returns the child's own variables, for `Supernet(arch.pin(space, arch))`.
 
   Args:
-    space: the supernet's.
+    space: space of the supernet.
     variables: `params` of the supernet, and `batch_stats` if they were
       calibrated for this child.
     arch: the child.

@@ -1,10 +1,9 @@
-"""From a big network's arrays to a smaller one's: the supernet's only rule.
+"""The slices of a big network's arrays that a smaller network uses.
 
-The first n channels of every axis, the first d blocks of a stacked stage, and
-the centre of a convolution kernel. Which axes those are follows from the two
-shapes alone, so the same function cuts a branch inside a compiled program and
-extracts a child outside of it. It is linear: gradients flow back as zeros
-around the slice.
+A slice is the first n channels of every axis, the first d blocks of a stacked
+stage, and the centre of a convolution kernel. Two shapes determine it, so one
+function cuts branches in compiled programs and extracts children outside them.
+It is linear: gradients flow back as zeros around the slice.
 """
 
 from typing import Any
@@ -21,8 +20,8 @@ def shrink(tree: Tree, shapes: Tree, index: Index = None) -> Tree:
   """Cuts each array of `tree` to the shape at its place in `shapes`.
 
   Args:
-    tree: nested dicts of arrays; may hold entries that `shapes` lacks (an
-      unused shortcut convolution), which are left out.
+    tree: nested dicts of arrays; entries that `shapes` lacks (an unused
+      shortcut convolution) are left out.
     shapes: nested dicts of anything with a `shape` none of whose axes is
       longer than the array's.
     index: if given, arrays are stacks, and this entry of theirs is cut.
@@ -37,7 +36,7 @@ def shrink(tree: Tree, shapes: Tree, index: Index = None) -> Tree:
 
 
 def grow(tree: Tree, shapes: Tree) -> Tree:
-  """The transpose of `shrink`: zeros around each array, up to its shape."""
+  """Pads each array with zeros up to its shape: the transpose of `shrink`."""
   if not isinstance(shapes, dict):
     return (
       jnp.zeros(shapes.shape, tree.dtype)
@@ -55,8 +54,8 @@ def grow(tree: Tree, shapes: Tree) -> Tree:
 def put(big: Tree, small: Tree, index: Index = None) -> Tree:
   """Writes each array into its slice of the bigger one; the rest stays.
 
-  XLA writes in place into what it is given for good, unless it is reshaped
-  before, or given to a conditional.
+  XLA writes in place into an array that is not used later, unless it is
+  reshaped before, or given to a conditional.
 
   Args:
     big: nested dicts of arrays.
@@ -81,7 +80,7 @@ def add(big: Tree, small: Tree, index: Index = None) -> Tree:
 
 
 def _window(big: tuple[int, ...], small: tuple[int, ...]):
-  """Where the small array lies: a slice for each axis."""
+  """Returns the small array's place in the big one, a slice for each axis."""
   starts = _starts(big, small)
   return tuple(
     slice(start, start + n) for start, n in zip(starts, small, strict=True)
@@ -89,7 +88,7 @@ def _window(big: tuple[int, ...], small: tuple[int, ...]):
 
 
 def _starts(big: tuple[int, ...], small: tuple[int, ...]) -> list[int]:
-  """Where the small array begins on each axis.
+  """Returns the small array's first position on each axis of the big one.
 
   Kernels [..., height, width, in, out] are cut around their spatial centre,
   everything else from the first entry.
@@ -107,9 +106,9 @@ def _starts_of_entry(stack, small, index: Any) -> list[jax.Array]:
 
 
 def norm_shapes(params: Tree, names: tuple[str, ...]) -> Tree:
-  """For each batch norm in `params`: a dict of shapes under other names.
+  """Returns, for each batch norm in `params`, a dict of shapes by `names`.
 
-  One that is folded, and has no scale, has none.
+  A folded batch norm, which has no scale, is left out.
   """
   out = {}
   for key, value in params.items():

@@ -1,26 +1,26 @@
-"""When training has gone wrong: not-finite numbers, or a collapse.
+"""Detection of divergence: values that are not finite, or a collapse.
 
-A collapse is what sandwich training is known for: within tens of steps the
-biggest child, which teaches all others, falls back to chance, with finite
-losses, and does not recover.
+Sandwich training can collapse: within tens of steps the biggest child, which
+teaches all others, falls back to chance, with finite losses, and does not
+recover.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Of the way from chance to perfection that the watched child must have come
-# before losing it counts as a collapse.
+# Losing a lead over chance is a collapse only if the lead was at least this
+# fraction of the largest possible.
 _LEAST = 0.1
 
 
 class Diverged(Exception):
-  """Training has gone wrong.
+  """The error that training has diverged.
 
   Attributes:
-    step: after which it was seen, counted from 1.
-    reason: in words.
-    late: steps ago that it may have begun.
+    step: the step after which divergence was detected, counted from 1.
+    reason: what was detected, in words.
+    late: the number of steps before `step` at which it may have begun.
   """
 
   def __init__(self, step: int, reason: str, late: int = 0):
@@ -29,17 +29,17 @@ class Diverged(Exception):
 
 
 class Watch:
-  """Looks at the numbers of every step, in order.
+  """A detector of divergence, which is given the metrics of each step in order.
 
-  A function of those numbers alone, so that a resumed run sees trouble where
-  an uninterrupted one does.
+  It depends on these metrics alone, so that a resumed run detects divergence at
+  the step where an uninterrupted one does.
 
   Args:
-    chance: top-1 of a guess.
-    window: steps that the watched child's top-1 is averaged over.
-    remains: it has collapsed when less than this fraction of its best lead
-      over chance remains; 0: never.
-    memory: what an earlier watch left (`memory`).
+    chance: top-1 of a random guess.
+    window: number of steps that the watched child's top-1 is averaged over.
+    remains: a collapse is when less than this fraction of the child's best lead
+      over chance remains; 0: collapses are not detected.
+    memory: what `memory` of an earlier watch returned.
   """
 
   def __init__(
@@ -54,7 +54,7 @@ class Watch:
     self._recent, self._best = list(memory['recent']), memory['best']
 
   def memory(self) -> dict[str, Any]:
-    """What to keep for the watch of a resumed run; plain JSON values."""
+    """Returns plain JSON values that a resumed run's watch starts from."""
     return {'recent': list(self._recent), 'best': self._best}
 
   def look(
@@ -65,17 +65,17 @@ class Watch:
     top1: float,
     watched: str = 'biggest',
   ) -> None:
-    """Looks at one step.
+    """Checks the metrics of one step.
 
     Args:
-      step: counted from 1.
+      step: the step's number, counted from 1.
       losses: (role, loss) of the children.
-      finite: whether all of the state after the step is.
-      top1: of the watched child on the training batch.
-      watched: its role.
+      finite: whether all of the state after the step is finite.
+      top1: the watched child's top-1 on the training batch.
+      watched: the watched child's role.
 
     Raises:
-      Diverged: this step shows that training has.
+      Diverged: this step shows that training has diverged.
     """
     for role, loss in losses:
       if not math.isfinite(loss):

@@ -1,4 +1,4 @@
-"""Training a supernet, or one network: config to checkpoints.
+"""The training of a supernet or of one network, from config to checkpoints.
 
 space -> shapes -> compiled programs -> initialise or restore -> for each
 step: sample children, train them, update -> log, checkpoint, evaluate.
@@ -33,17 +33,17 @@ Tree = Any
 
 
 def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
-  """Trains from the newest checkpoint, or from the start, to the end.
+  """Trains from the newest checkpoint, or from step 0, to the last step.
 
   Args:
-    config: of the run, checked.
-    workdir: made if missing; must not be another config's.
+    config: a checked config.
+    workdir: made if missing; must not belong to another config.
 
   Returns:
     The step reached, and the last evaluation (`Config.eval_every`).
 
   Raises:
-    UserError: of config, data or workdir; before anything is written.
+    UserError: config, data or workdir is wrong; nothing was written yet.
     Preempted: SIGTERM or SIGINT came; the state is saved.
     Failed: the disk is full, or the run has diverged too often.
   """
@@ -72,7 +72,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
 
 
 def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
-  """What a run computes, and its images; of every host, which may have none."""
+  """Returns the run's setup and images, on every host, which may have none."""
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   sources.check_classes(splits, setup.model.space.classes)
@@ -83,7 +83,7 @@ def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
 def _claimed(
   workdir: epath.Path, config: Config, splits: sources.Splits
 ) -> Iterator[None]:
-  """The run's directory, for one run of one config; the leader takes it."""
+  """Holds the run's directory for this config; the first process locks it."""
   with contextlib.ExitStack() as held:
 
     def claim():
@@ -128,7 +128,7 @@ class _Run:
         ) from None
 
   def _from_checkpoint(self, stop: stopping.StopRequest) -> dict[str, Any]:
-    """From the newest one to the end, unless something comes between."""
+    """Trains from the newest checkpoint to the last step."""
     config = self.config
     checkpoints = Checkpoints(
       self.workdir, config.keep_checkpoints, config.checkpoint_every
@@ -151,7 +151,7 @@ class _Run:
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
 
   def leave(self) -> NoReturn:
-    """Ends the process, which has nothing to save; from any thread."""
+    """Ends the process, which has nothing to save; callable from any thread."""
     try:
       self.card.end('preempted')
     finally:
@@ -171,7 +171,7 @@ class _Run:
     return metrics.NoWriter()
 
   def steps(self, state, checkpoints, writer, stop):
-    """All steps that are left; the state and the last evaluation."""
+    """Runs the remaining steps; returns the state and the last evaluation."""
     config, mesh, lineage = self.config, self.setup.model.mesh, self.lineage
     start, compiled = int(state.step), self.compiled
     assert compiled is not None
@@ -228,10 +228,10 @@ class _Run:
   def evaluate(
     self, state: State, stop: stopping.StopRequest
   ) -> dict[str, float]:
-    """Calibrated test accuracy of the children that a run is evaluated by.
+    """Returns calibrated test accuracies of the children that a run evaluates.
 
     Raises:
-      Stopped: a signal came. A run that goes on evaluates first.
+      Stopped: a signal came; the resumed run evaluates first.
     """
     params = state.params if state.ema is None else state.ema
     params = mesh_lib.whole(self.setup.model.mesh, params)
@@ -252,12 +252,12 @@ def restore_or_init(
   checkpoints: Checkpoints,
   weights: Callable[[], Tree] = dict,
 ) -> State:
-  """The newest checkpoint's state, or that of step 0.
+  """Returns the newest checkpoint's state, or else that of step 0.
 
   Args:
-    setup: of the run.
-    checkpoints: its own.
-    weights: parts of the parameters that step 0 has instead of random ones.
+    setup: setup of the run.
+    checkpoints: checkpoints of the run.
+    weights: makes the parameters that step 0 has instead of random ones.
   """
   like = step_lib.described_state(setup)
   step = checkpoints.latest()
@@ -271,7 +271,7 @@ def restore_or_init(
 
 
 def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
-  """Calibrates on training images, evaluates on the given split."""
+  """Returns an evaluator of the split, calibrated on training images."""
 
   def make() -> evaluation.Evaluator:
     batches = {'resolution': model.image_size}

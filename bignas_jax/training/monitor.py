@@ -1,4 +1,4 @@
-"""What a person and TensorBoard see of a run while it trains."""
+"""The monitor of a run: lines for a person and scalars for TensorBoard."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from bignas_jax.system import console, hardware, process
 from bignas_jax.training import profiler
 from bignas_jax.training.step_timer import StepTimer
 
-# Of a logged line, what is told to a person.
+# Prefixes of the scalars of a logged line that are shown to a person.
 _SHOWN = ('train/loss_', 'train/top1_', 'train/grad_norm', 'lr', 'images_per_s')
 _NOT_SHOWN = ('train/grad_norm_',)
 
 
 def overview(config: Config) -> str:
-  """What will be trained, in a few lines."""
+  """Returns a few lines that say what will be trained."""
   space = config_lib.space(config)
   lines = [f'space {space.name}: {arch_lib.count(space):,} children']
   if arch_lib.is_one(space):
@@ -46,14 +46,14 @@ def overview(config: Config) -> str:
 
 
 class Watch:
-  """Times, captures and tells the steps of a sitting.
+  """A monitor that times, profiles and reports the steps of a session.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    progress: that is shown.
-    card: of the run.
-    start: the step that the sitting goes on from.
+    config: config of the run.
+    workdir: directory of the run.
+    progress: progress bar that is shown.
+    card: run card of the run.
+    start: step that the session continues from.
   """
 
   def __init__(
@@ -81,12 +81,12 @@ class Watch:
     self._card.reached(self._timer.ended)
 
   def next(self, stream: Iterator[Any]) -> Any:
-    """The next batch of images."""
+    """Returns the stream's next item; times the wait for its images."""
     return self._timer.next(stream)
 
   @contextlib.contextmanager
   def step(self, number: int) -> Iterator[None]:
-    """Around what hands a step over to the devices."""
+    """Wraps the code that hands a step over to the devices."""
     if self._profiler.begins(number):
       with self._timer.pause():
         self._profiler.start(number)
@@ -94,7 +94,7 @@ class Watch:
       yield
 
   def handed_over(self, number: int, measured: Any) -> None:
-    """After it; waits until the step before has ended (`step_timer`)."""
+    """Notes a dispatched step; waits for the one before it (`step_timer`)."""
     self._progress.advance(number)
     self._timer.handed_over(number, measured)
     if self._profiler.ends(number):
@@ -103,7 +103,7 @@ class Watch:
 
   @contextlib.contextmanager
   def doing(self, phase: str) -> Iterator[None]:
-    """Something between two steps; its time is no step's."""
+    """Wraps work between two steps, whose time belongs to no step."""
     with self._timer.pause(), self._progress.doing(phase):
       yield
     self._card.reached(self._timer.ended)
@@ -111,7 +111,7 @@ class Watch:
   def line(
     self, number: int, children: list[Child], measured: Any
   ) -> dict[str, float]:
-    """The scalars of a logged step, told to a person as well."""
+    """Returns the scalars of a logged step; also prints some for a person."""
     values = summary(children, jax.device_get(measured))
     values |= self._timer.values(self._batch_size)
     values |= hardware.memory()
@@ -131,7 +131,7 @@ class Watch:
   def tell(
     self, number: int, values: dict[str, float], ending: str = ''
   ) -> None:
-    """A line for a person."""
+    """Prints a line for a person."""
     shown = ' '.join(
       f'{name.removeprefix("train/")} {value:.4g}'
       for name, value in values.items()
@@ -140,7 +140,7 @@ class Watch:
 
 
 def summary(children: list[Child], measured: Any) -> dict[str, float]:
-  """A step's numbers: random children averaged, the others by role."""
+  """Returns a step's metrics: means over random children, others by role."""
   *of_children, of_update = measured
   values: dict[str, list[float]] = {}
   for child, numbers in zip(children, of_children, strict=True):
@@ -152,7 +152,7 @@ def summary(children: list[Child], measured: Any) -> dict[str, float]:
   line = {name: float(np.mean(v)) for name, v in values.items()}
   for name, value in of_update.items():
     if name == 'finite':
-      continue  # a run that goes on is
+      continue  # always true of a run that continues
     line[name if name == 'lr' else f'train/{name}'] = float(value)
   return line
 

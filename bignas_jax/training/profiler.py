@@ -1,7 +1,7 @@
-"""Profiles of chosen steps, where TensorBoard's profile plugin looks.
+"""Profiles of chosen steps, in the directory that TensorBoard's plugin reads.
 
-A profile holds the time of every operation, and the programs that they are
-of, whose operations are named by child and part: `biggest/.../stage1`.
+A profile holds the time of every operation, and the programs, whose operations
+are named by child and module: `biggest/.../stage1`.
 """
 
 import jax
@@ -9,29 +9,29 @@ from etils import epath
 
 
 class Profiler:
-  """Captures `WORKDIR/plugins/profile/step_N`.
+  """A profiler that writes captures to `WORKDIR/plugins/profile/step_N`.
 
   Args:
-    workdir: of the run.
-    at: steps that captures begin with. One that falls into another is left
-      out.
-    steps: how many a capture takes.
+    workdir: directory of the run.
+    at: steps at which captures begin; a step that falls into another capture is
+      skipped.
+    steps: number of steps in a capture.
   """
 
   def __init__(self, workdir: epath.Path, at: tuple[int, ...], steps: int):
     self._workdir, self._at, self._steps = workdir, at, steps
-    self._first: int | None = None  # of the capture that runs
+    self._first: int | None = None  # of the running capture
 
   def begins(self, step: int) -> bool:
-    """Whether to `start` before this step."""
+    """Returns whether to call `start` before this step."""
     return self._first is None and step in self._at
 
   def ends(self, step: int) -> bool:
-    """Whether to `stop` after this step."""
+    """Returns whether to call `stop` after this step."""
     return self._first is not None and step >= self._first + self._steps - 1
 
   def start(self, step: int) -> None:
-    """Best when the devices have nothing in hand."""
+    """Starts a capture; the devices should be idle."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # every call of Python slows a step down
     options.session_id = f'step_{step}'
@@ -39,13 +39,13 @@ class Profiler:
     self._first = step
 
   def stop(self) -> str:
-    """Writes what ran since `start`; says where, for a person."""
+    """Ends the capture; returns a line for a person that names its path."""
     path = self._workdir / 'plugins' / 'profile' / f'step_{self._first}'
     self._first = None
     jax.profiler.stop_trace()
     return f'profile: {path}'
 
   def close(self) -> None:
-    """Ends a capture that its steps did not."""
+    """Ends a capture that is still running."""
     if self._first is not None:
       self.stop()

@@ -1,10 +1,9 @@
-"""What keeps a run going: where it stands, trouble, rollbacks.
+"""Recovery of a run: checks of its metrics, rollbacks, evaluations it owes.
 
-A rollback is a resumption: it is written down, then the run starts again from
-the newest checkpoint that counts. Which step it goes back to, and which draws
-it skips, follow from the steps alone, not from when the run was stopped or
-which files were damaged; so a run that is killed during all this ends with the
-same parameters.
+A rollback is written down, and then the run starts again from the newest
+checkpoint of its lineage. The step it goes back to, and the draws it skips,
+depend on the steps alone, not on when the run was stopped or which files were
+damaged; so a run that is killed meanwhile ends with equal parameters.
 """
 
 import contextlib
@@ -27,8 +26,8 @@ from bignas_jax.training import divergence
 from bignas_jax.training.divergence import Diverged
 from bignas_jax.values import errors
 
-# Numbers are looked at so many steps after they were asked for, so that the
-# devices always have the next step to do.
+# A step's metrics are checked this many steps later, so that the devices always
+# have a next step to run.
 _LAG = 2
 
 _ADVICE = (
@@ -38,11 +37,11 @@ _ADVICE = (
 
 
 class Lineage:
-  """The way of one run.
+  """The lineage of one run: the steps and the draws that led to its state.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: config of the run.
+    workdir: directory of the run.
 
   Raises:
     Failed: the run has given up before.
@@ -57,7 +56,7 @@ class Lineage:
     self.start({})
 
   def start(self, notes: dict[str, Any]) -> None:
-    """Starts to watch, from a checkpoint's notes or, from {}, from step 0."""
+    """Starts to watch from a checkpoint's notes; {} stands for step 0."""
     recovery = self._config.recovery
     self._watch = divergence.Watch(
       1 / config_lib.space(self._config).classes,
@@ -68,7 +67,7 @@ class Lineage:
     self._waiting: list[tuple[int, list[Child], list[dict[str, Any]]]] = []
 
   def notes(self) -> dict[str, Any]:
-    """For a checkpoint of the step that `settle` came to."""
+    """Returns notes for a checkpoint of the last step that `settle` checked."""
     return {
       'rollbacks': rollbacks.to_json(self._rollbacks),
       'watch': self._watch.memory(),
@@ -77,7 +76,7 @@ class Lineage:
   def stream(
     self, batches: Any, step: int
   ) -> Generator[tuple[int, Any], None, None]:
-    """Yields (draw, batch) for the update after `step`, the next one, ..."""
+    """Yields (draw, batch) for each update that follows `step` updates."""
     while True:
       end = rollbacks.ends(self._rollbacks, step)
       draw = rollbacks.draw(self._rollbacks, step)
@@ -90,10 +89,10 @@ class Lineage:
   def look(
     self, step: int, children: list[Child], measured: list[dict[str, Any]]
   ) -> None:
-    """Takes the numbers of a step, and looks at those of earlier ones.
+    """Stores the metrics of a step, and checks those of earlier steps.
 
     Raises:
-      Diverged: training has, at an earlier step.
+      Diverged: an earlier step shows that training has diverged.
     """
     for number in jax.tree.leaves(_looked_at(children, measured)):
       number.copy_to_host_async()
@@ -102,10 +101,10 @@ class Lineage:
       self._look(*self._waiting.pop(0))
 
   def settle(self) -> None:
-    """Looks at all that was taken; a checkpoint is saved only after that.
+    """Checks all stored metrics; a checkpoint is saved only after that.
 
     Raises:
-      Diverged: training has.
+      Diverged: a step shows that training has diverged.
     """
     while self._waiting:
       self._look(*self._waiting.pop(0))
@@ -122,7 +121,7 @@ class Lineage:
     )
 
   def roll_back(self, trouble: Diverged) -> None:
-    """Writes down where to go on, and which draws to skip.
+    """Records the step to go back to and the draws to skip.
 
     Raises:
       Failed: after too many tries.
@@ -138,7 +137,7 @@ class Lineage:
     console.say(f'warning: {trouble}; going back to step {to}')
 
   def _check(self) -> None:
-    """Raises Failed if the last rollback was one too many."""
+    """Raises Failed if there are more rollbacks than the config allows."""
     if not self._rollbacks:
       return
     last = self._rollbacks[-1]
@@ -158,15 +157,16 @@ class Lineage:
 
 
 def target(trouble: Diverged, every: int, keep: int) -> int:
-  """The step to go back to: the last scheduled checkpoint before trouble.
+  """Returns the last scheduled checkpoint before the trouble, to go back to.
 
   Args:
-    trouble: what was seen.
-    every: steps between scheduled checkpoints.
-    keep: how many of them there are; older ones are not gone back to.
+    trouble: the divergence that was detected.
+    every: number of steps between scheduled checkpoints.
+    keep: number of scheduled checkpoints that exist; a run never goes back to
+      an older one.
 
   Returns:
-    A multiple of `every`; 0: the start.
+    A multiple of `every`; 0 is the start of training.
   """
   last = (trouble.step - 1) // every * every
   oldest = max(0, last - (keep - 1) * every)
@@ -175,7 +175,7 @@ def target(trouble: Diverged, every: int, keep: int) -> int:
 
 
 def owes_evaluation(config: Config, workdir: epath.Path, step: int) -> bool:
-  """Whether a run was stopped between a checkpoint and its evaluation."""
+  """Returns whether the run stopped between a checkpoint and its evaluation."""
   if not step or (step < config.steps and step % config.eval_every):
     return False
   return not cluster.once(lambda: _was_evaluated(workdir, step))
@@ -191,7 +191,7 @@ def _was_evaluated(workdir: epath.Path, step: int) -> bool:
 def _looked_at(
   children: Sequence[Child], measured: Sequence[dict[str, Any]]
 ) -> tuple:
-  """(losses, whether the state is finite, top-1 of the watched child)."""
+  """Returns (losses, whether the state is finite, watched child's top-1)."""
   *of_children, of_update = measured
   losses = [numbers['loss'] for numbers in of_children]
   top1 = of_children[_watched(children)]['top1']
@@ -199,7 +199,7 @@ def _looked_at(
 
 
 def _watched(children: Sequence[Child]) -> int:
-  """Which child shows a collapse: the biggest, or, without one, the first."""
+  """Returns the position of the biggest child, or 0 where there is none."""
   roles = [child.role for child in children]
   return roles.index('biggest') if 'biggest' in roles else 0
 
@@ -212,14 +212,14 @@ def _times(number: int) -> str:
 def no_room_in_one_line(
   workdir: epath.Path, again: str = 'to go on from the last checkpoint'
 ) -> Iterator[None]:
-  """Makes a full disk an answer instead of a traceback.
+  """Raises Failed, which is shown as one line, where a disk is full.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
     again: what the command will do when it is started again.
 
   Raises:
-    Failed: a file could not be written; what was there is intact.
+    Failed: a file could not be written; files that existed before are intact.
   """
   try:
     yield

@@ -1,4 +1,4 @@
-"""How long steps take, without stopping the devices to find out."""
+"""Durations of steps, measured without stopping the devices."""
 
 import collections
 import contextlib
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-# A step this many times the median of the recent ones is worth a line, if a
-# person could notice it at all.
+# A step is reported if it takes this many times the median of recent ones, and
+# so much longer that a person could notice it.
 _TIMES, _AT_LEAST_S = 3, 0.1
-_RECENT, _ENOUGH = 100, 10  # steps that the median is of; to begin with
+_RECENT, _ENOUGH = 100, 10  # steps in the median: at most, at least
 
 
 class Timed(NamedTuple):
-  """A step."""
+  """The duration of one step."""
 
   step: int
   seconds: float
@@ -24,23 +24,22 @@ class Timed(NamedTuple):
 
 
 class StepTimer:
-  """Times steps by when they are known to have ended.
+  """A timer that takes a step as ended when its results are ready.
 
-  JAX returns from a step before the devices have run it, so what the host
-  needs for one says nothing. Here the host, having handed over a step, waits
-  for the step before: the devices always have work, and the memory of two steps
-  bounds what is under way. A step's time is that from the end of the step
-  before to its own, as the host sees them; it holds whatever held up the step:
-  images, a slow device, another process. On average these are the devices'
-  times. A single one may be late by what the host did meanwhile, to the next
-  one's favour.
+  JAX returns from a step before the devices have run it, so the time of the
+  call says nothing. Here the host, having dispatched a step, waits for the step
+  before it: the devices always have work, and at most two steps take memory. A
+  step lasts from the end of the step before it to its own end, as the host
+  observes them; this includes all that delayed the step: images, a slow device,
+  another process. On average these are the devices' times. A single time may be
+  too long by what the host did meanwhile, and the next one is then too short.
 
-  The wait for images is the host's. If they come in time it is nothing; if
-  they do not, the devices run dry and it is nearly all of a step.
+  The wait for images is the host's. If they come in time it is about zero; if
+  they do not, the devices are idle and it is nearly all of a step.
 
   Args:
-    say: is told of a step that took several times the median.
-    now: seconds.
+    say: called with a line about a step that took several times the median.
+    now: clock in seconds.
   """
 
   def __init__(
@@ -53,22 +52,22 @@ class StepTimer:
     self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
     self._line: list[Timed] = []
     self._since, self._waited = now(), 0.0
-    self.ended = 0  # the last step that is known to have
+    self.ended = 0  # the last step that is known to have ended
 
   def next(self, stream: Iterator[Any]) -> Any:
-    """The next batch; how long it took to come is noted."""
+    """Returns the next batch; adds the time that it took to the step's wait."""
     began = self._now()
     batch = next(stream)
     self._waited += self._now() - began
     return batch
 
   def handed_over(self, step: int, results: Any) -> None:
-    """Waits for the step before; `results` are arrays that this one makes."""
+    """Notes a step's output arrays `results`; waits for the step before it."""
     self.settle()
     self._pending = step, results
 
   def settle(self) -> None:
-    """Waits for the last step that was handed over."""
+    """Waits for the last dispatched step, and records its time."""
     if self._pending is None:
       return
     step, results = self._pending
@@ -83,7 +82,7 @@ class StepTimer:
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """What is done inside is no part of any step."""
+    """Excludes the time of the enclosed code from all steps."""
     self.settle()
     try:
       yield
@@ -91,7 +90,7 @@ class StepTimer:
       self._since, self._waited = self._now(), 0.0
 
   def values(self, batch_size: int) -> dict[str, float]:
-    """Scalars of the steps since the last call, of which there are some."""
+    """Returns scalars of the steps since the last call; there must be some."""
     self.settle()
     steps, self._line = self._line, []
     seconds = [one.seconds for one in steps]
