@@ -196,8 +196,11 @@ def run(command: Command) -> NoReturn:
 
 
 def _leave_to_command(argv: list[str]) -> list[str]:
-  """Marks absl's global flags as parsed; a command parses its own."""
-  flags.FLAGS(argv[:1])
+  """Marks absl's global flags as parsed; a command parses its own.
+
+  Libraries log warnings only: absl would show what Orbax does, at length.
+  """
+  flags.FLAGS([*argv[:1], '--verbosity=-1'])
   return argv
 
 

@@ -90,10 +90,11 @@ PATH = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
 def environment() -> dict[str, str]:
   """For a process that may be killed, or run out of disk.
 
-  It imports this package and its tests, and has none of pytest's cache of
-  compiled programs, where it might leave half an entry to the others.
+  It imports this package and its tests. It has none of pytest's cache of
+  compiled programs, and writes no compiled modules: there it might leave half a
+  file to the others.
   """
-  kept = os.environ | {'PYTHONPATH': PATH}
+  kept = os.environ | {'PYTHONPATH': PATH, 'PYTHONDONTWRITEBYTECODE': '1'}
   for name in 'JAX_COMPILATION_CACHE_DIR', 'JAX_COMPILATION_CACHE_MAX_SIZE':
     kept.pop(name, None)
   return kept
