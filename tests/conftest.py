@@ -49,6 +49,11 @@ def pytest_collection_modifyitems(items):
 
 # Compiling inside an example takes seconds, and a failure must repeat.
 hypothesis.settings.register_profile(
-  'repeatable', deadline=None, derandomize=True
+  'repeatable', deadline=None, derandomize=True, max_examples=50
 )
-hypothesis.settings.load_profile('repeatable')
+hypothesis.settings.register_profile(
+  'thorough', deadline=None, max_examples=1000
+)
+hypothesis.settings.load_profile(
+  os.environ.get('HYPOTHESIS_PROFILE', 'repeatable')
+)

@@ -6,6 +6,7 @@ that is not about a run away from the config.
 """
 
 import ast
+import functools
 import graphlib
 import pathlib
 
@@ -87,6 +88,7 @@ def imports(source: str) -> set[str]:
   return found
 
 
+@functools.cache
 def read(module: str) -> set[str]:
   path = PACKAGE.joinpath(*module.split('.')).with_suffix('.py')
   return imports(path.read_text())

@@ -7,7 +7,7 @@ of workers.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -61,17 +61,23 @@ class Batches(Sequence[Batch]):
     return self._checked(self.stack(made), set())
 
   def __iter__(self) -> Iterator[Batch]:
-    return stream(self)
+    return self.prepared()
 
-  def prepared(self, start: int, prefetch: int) -> Iterator[Batch]:
-    """Yields batches from `start` on, prepared in advance.
+  def prepared(
+    self, start: int = 0, prefetch: int | None = None
+  ) -> Generator[Batch, None, None]:
+    """Yields all batches from one on, prepared in advance.
 
-    The iterator must be closed, which ends the workers.
+    Their order is the same, whichever worker is faster. Workers start with the
+    first batch and end when the iterator is closed or dropped.
 
     Args:
       start: index of the first batch.
-      prefetch: batches kept ready; 0: none, and no workers.
+      prefetch: batches kept ready; 0: none, and no workers; None: as many as
+        `data` says.
     """
+    if prefetch is None:
+      prefetch = self.data.prefetch
     workers = self.data.workers or process.cores()
     if prefetch and self.data.worker == 'process':
       # Each process makes whole batches: few and large things to hand over.
@@ -147,19 +153,22 @@ def _copied(batch: Batch) -> Batch:
 
 
 def stream(
-  batches: Batches, start_step: int = 0, prefetch: int | None = None
-) -> Generator[Batch, None, None]:
-  """Yields batches[start_step] and all that follow, prepared in advance.
+  batches: Batches, draws: Iterable[int]
+) -> Generator[tuple[int, Batch], None, None]:
+  """Yields (draw, batches[draw]) for each draw, prepared in advance.
 
-  The order is that of `batches`, whichever worker is faster. Workers start with
-  the first batch and end when the iterator is closed or dropped.
-
-  Args:
-    batches: finite or endless.
-    start_step: index of the first batch.
-    prefetch: batches kept ready; 0: none, and no workers; None: as many as
-      `batches.data` says.
+  Workers start with the first batch, and again after a draw that does not
+  follow the one before it. They end when the iterator is closed or dropped.
   """
-  if prefetch is None:
-    prefetch = batches.data.prefetch
-  yield from batches.prepared(start_step, prefetch)
+  ahead, following = None, None
+  try:
+    for draw in draws:
+      if ahead is None or draw != following:
+        if ahead is not None:
+          ahead.close()
+        ahead = batches.prepared(draw)
+      yield draw, next(ahead)
+      following = draw + 1
+  finally:
+    if ahead is not None:
+      ahead.close()

@@ -27,7 +27,6 @@ from bignas_jax.values import errors
 # Practically endless: Grain's own endless repeat cannot be batched by one.
 _EPOCHS = 2**31
 _TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
-stream = loader.stream
 
 
 def train_batches(

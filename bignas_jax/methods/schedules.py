@@ -48,7 +48,7 @@ def create(config: Schedule, steps: int) -> optax.Schedule:
   else:
     decay = optax.exponential_decay(
       config.peak,
-      config.decay_steps,
+      config.decay_steps,  # pyright: ignore[reportArgumentType]
       config.decay_rate,
       staircase=config.staircase,
       # With decay_rate 1 optax would take the smaller of this and the peak.

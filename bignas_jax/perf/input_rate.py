@@ -51,7 +51,7 @@ def measure(
       source, how, batch_size=batch, resolution=resolution, seed=0
     )
     run = {'worker': how.worker, 'workers': count}
-    run |= _rates(lambda made=made: loader.stream(made), batch, seconds)
+    run |= _rates(lambda made=made: made.prepared(), batch, seconds)
     if step_s is not None:
       run['waiting'] = _waiting(made, step_s, seconds)
     runs.append(run)
@@ -95,7 +95,7 @@ def _rates(make, batch: int, seconds: float) -> dict[str, Any]:
 def _waiting(made: loader.Batches, step_s: float, seconds: float) -> float:
   """Measures the share of a step spent waiting, with a sleep as its work."""
   steps = max(3, round(seconds / step_s))
-  with contextlib.closing(loader.stream(made)) as stream:
+  with contextlib.closing(made.prepared()) as stream:
     next(stream)
     waited = 0.0
     for _ in range(steps):

@@ -7,7 +7,8 @@ children, so a resumed run trains on what an uninterrupted one does.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -65,10 +66,9 @@ def draw(rollbacks: Sequence[Rollback], step: int) -> int:
   return number + step - first
 
 
-def ends(rollbacks: Sequence[Rollback], step: int) -> int | None:
-  """Returns the first step after `step` where draws are skipped, or None."""
-  later = [one.to for one in rollbacks if one.to > step]
-  return min(later, default=None)
+def draws(rollbacks: Sequence[Rollback], step: int) -> Iterator[int]:
+  """Yields the draw of the update after `step` updates, and all that follow."""
+  return (draw(rollbacks, updates) for updates in itertools.count(step))
 
 
 def _spans(rollbacks: Sequence[Rollback], step: int) -> list[tuple[int, int]]:

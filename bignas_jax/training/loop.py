@@ -14,7 +14,7 @@ import jax
 from etils import epath
 
 from bignas_jax.data import identity as identity_lib
-from bignas_jax.data import pipeline, sources
+from bignas_jax.data import loader, pipeline, sources
 from bignas_jax.methods import programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.step import State
@@ -190,7 +190,7 @@ class _Run:
     if recovery.owes_evaluation(config, self.workdir, start):
       evaluated(start, state)
     values, split, saved = {}, mesh_lib.split(mesh), start
-    stream = lineage.stream(self.batches, start)
+    stream = loader.stream(self.batches, lineage.draws(start))
     with contextlib.closing(stream), progress, watch:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps

@@ -7,14 +7,12 @@ damaged; so a run that is killed meanwhile ends with equal parameters.
 """
 
 import contextlib
-import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
-from bignas_jax.data import pipeline
 from bignas_jax.methods.sampling import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, rollbacks
@@ -73,18 +71,9 @@ class Lineage:
       'watch': self._watch.memory(),
     }
 
-  def stream(
-    self, batches: Any, step: int
-  ) -> Generator[tuple[int, Any], None, None]:
-    """Yields (draw, batch) for each update that follows `step` updates."""
-    while True:
-      end = rollbacks.ends(self._rollbacks, step)
-      draw = rollbacks.draw(self._rollbacks, step)
-      with contextlib.closing(pipeline.stream(batches, draw)) as rest:
-        count = None if end is None else end - step
-        yield from enumerate(itertools.islice(rest, count), draw)
-      assert end is not None  # batches have no end
-      step = end
+  def draws(self, step: int) -> Iterator[int]:
+    """Yields the draws of the updates after a number of updates."""
+    return rollbacks.draws(self._rollbacks, step)
 
   def look(
     self, step: int, children: list[Child], measured: list[dict[str, Any]]

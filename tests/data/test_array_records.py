@@ -169,7 +169,7 @@ def test_batches_of_records_do_not_depend_on_who_makes_them(prepared):
       resolution=16,
       seed=3,
     )
-    stream = pipeline.stream(batches, 2, prefetch)
+    stream = batches.prepared(2, prefetch)
     made.append([next(stream) for _ in range(6)])
     carried = pickle.loads(pickle.dumps(batches))
     made.append([carried[step] for step in range(2, 8)])

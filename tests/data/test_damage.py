@@ -83,7 +83,7 @@ def test_training_replaces_and_names_each_once(folder, capsys, workers):
   batches = pipeline.train_batches(
     train, settings(workers=workers), batch_size=50, resolution=8, seed=0
   )
-  stream = pipeline.stream(batches)
+  stream = batches.prepared()
   seen: list[int] = []
   for _ in range(3 * IMAGES // 50):  # three epochs
     batch = next(stream)
@@ -125,7 +125,7 @@ def test_what_replaces_an_image_depends_on_its_index_alone(folder):
       for name in ('image', 'label'):
         part = expected[step][name][rows]
         np.testing.assert_array_equal(half[step][name], part)
-  rest = pipeline.stream(whole, 4)
+  rest = whole.prepared(4)
   for batch in expected[4:]:
     np.testing.assert_array_equal(next(rest)['image'], batch['image'])
 
@@ -173,7 +173,7 @@ def test_too_many_damaged_images_end_a_training(folder, capsys):
     )
     seen = 0
     try:
-      for _ in itertools.islice(pipeline.stream(batches), 60):  # three epochs
+      for _ in itertools.islice(batches.prepared(), 60):  # three epochs
         seen += 1
     except errors.UserError as error:
       assert error.field == 'data.max_replaced'
@@ -247,7 +247,7 @@ def test_processes_do_as_threads_do(folder, capsys):
     batches = pipeline.train_batches(
       source, how, batch_size=50, resolution=8, seed=5
     )
-    return pipeline.stream(batches, start)
+    return batches.prepared(start)
 
   expected = list(itertools.islice(stream(train, 'thread', 3), 10))
   capsys.readouterr()
@@ -279,5 +279,5 @@ def test_a_mistake_in_a_process_is_the_users(tmp_path):
     source, how, batch_size=2, resolution=8, seed=0
   )
   with pytest.raises(errors.UserError, match=r'no\.jpg') as error:
-    next(pipeline.stream(batches))
+    next(batches.prepared())
   assert error.value.field == 'data.directory'

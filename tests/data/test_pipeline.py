@@ -15,7 +15,14 @@ import PIL.Image
 import pytest
 import tiny
 
-from bignas_jax.data import decode, folders, pipeline, sources, transforms
+from bignas_jax.data import (
+  decode,
+  folders,
+  loader,
+  pipeline,
+  sources,
+  transforms,
+)
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
@@ -173,7 +180,7 @@ def test_training_batches_may_be_small_or_exceed_the_source(batch_size):
   dataset = batches(numbered(3), batch_size=batch_size)
   far = 10**8
   assert dataset[far]['image'].shape == (batch_size, 8, 8, 1)
-  assert next(pipeline.stream(dataset, far))['label'].shape == (batch_size,)
+  assert next(dataset.prepared(far))['label'].shape == (batch_size,)
   assert collections.Counter(labels(dataset, range(6))).keys() == {0, 1, 2}
 
 
@@ -183,25 +190,33 @@ def test_training_batches_may_be_small_or_exceed_the_source(batch_size):
 @pytest.mark.parametrize('prefetch', [0, 1, 5])
 def test_a_stream_from_k_is_the_stream_from_0_without_k(splits, prefetch):
   dataset = batches(splits.train, how='affine')
-  whole = list(itertools.islice(pipeline.stream(dataset), 8))
+  whole = list(itertools.islice(dataset.prepared(), 8))
   for step, batch in enumerate(whole):
     assert_same(batch, dataset[step])
-  rest = pipeline.stream(dataset, 5, prefetch)
+  rest = dataset.prepared(5, prefetch)
   for expected, batch in zip(whole[5:], rest, strict=False):
     assert_same(batch, expected)
 
 
+def test_a_stream_skips_draws_and_goes_back():
+  dataset, draws = batches(numbered(10)), [3, 4, 9, 10, 11, 2]
+  found = list(loader.stream(dataset, draws))
+  assert [draw for draw, _ in found] == draws
+  for draw, batch in found:
+    assert_same(batch, dataset[draw])
+
+
 def test_a_stream_of_a_finite_dataset_ends():
   dataset = batches(numbered(10))[:6]
-  assert len(list(pipeline.stream(dataset))) == 6
-  assert len(list(pipeline.stream(dataset, 4))) == 2
-  assert list(pipeline.stream(dataset, 6)) == []
+  assert len(list(dataset.prepared())) == 6
+  assert len(list(dataset.prepared(4))) == 2
+  assert list(dataset.prepared(6)) == []
 
 
 @pytest.mark.parametrize('how', ['close', 'drop'])
 def test_threads_end_with_the_stream(how):
   before = set(threading.enumerate())
-  stream = pipeline.stream(batches(numbered(10)), prefetch=8)
+  stream = batches(numbered(10)).prepared(prefetch=8)
   next(stream)
   assert set(threading.enumerate()) - before
   if how == 'close':
@@ -221,7 +236,7 @@ def test_an_error_in_a_thread_reaches_the_one_who_asked(tmp_path):
     (str(tmp_path / 'broken.png'),), (0,), ('a',), channels=3
   )
   with pytest.raises(errors.UserError, match=r'broken\.png') as error:
-    next(pipeline.stream(batches(source)))
+    next(batches(source).prepared())
   assert error.value.field == 'data.directory'
 
 

@@ -375,7 +375,7 @@ def test_groups_of_images_share_statistics(group):
 @pytest.mark.parametrize('swish', [False, True])
 @pytest.mark.parametrize('group', [None, 2])
 def test_the_gradient_passes_through_the_statistics(swish, group):
-  """Against JAX's own of the formula; known moments change nothing."""
+  """Against JAX's own of the formula; cached moments change nothing."""
   x, params, cotangent = norm_case()
   pooling, active = batch_norm_lib.Pooling(group_size=group), jnp.arange(4) < 3
 
@@ -388,7 +388,7 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
     y = unit.reshape(x.shape) * params['scale'] + params['bias']
     return jnp.where(active, jax.nn.swish(y) if swish else y, 0)
 
-  def ours(known, x, params):
+  def ours(cached, x, params):
     return batch_norm_lib.batch_norm(
       x,
       params,
@@ -397,13 +397,13 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
       pooling,
       swish=swish,
       width=jnp.int32(3),
-      known=known,
+      cached=cached,
     )
 
   y, vjp = jax.vjp(plain, x, params)
   expected = y, vjp(cotangent)
-  for known in (None, batch_norm_lib._moments(x, pooling)):
-    run = functools.partial(ours, known)
+  for cached in (None, batch_norm_lib._moments(x, pooling)):
+    run = functools.partial(ours, cached)
     y, vjp, moments = jax.vjp(run, x, params, has_aux=True)
     assert_close((y, vjp(cotangent)), expected)
     assert moments['mean'].shape == (8 // (group or 8), 4)
