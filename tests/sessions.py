@@ -29,6 +29,7 @@ POISON = (12, 13, 60)
 def run_config():
   return tiny.config(
     space=tiny.QUICK,
+    policy=os.environ.get('TEST_POLICY', 'sandwich'),
     steps=int(os.environ.get('TEST_STEPS', '20')),
     eval_every=10,
     checkpoint_every=5,

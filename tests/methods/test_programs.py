@@ -185,8 +185,8 @@ def test_roles_are_kept_when_a_random_child_is_the_biggest():
   ('group', 'layout', 'space'),
   [
     (0, 'row', tiny.LOOP),
-    (8, 'row', tiny.QUICK_TWO),
-    (0, 'sharded', tiny.QUICK_TWO),
+    (8, 'row', tiny.QUICK),
+    (0, 'sharded', tiny.QUICK),
   ],
   ids=['whole', 'groups', 'sharded'],
 )
@@ -198,7 +198,7 @@ def test_four_devices_train_as_one(group, layout, space):
 
 
 def test_the_first_rule_that_matches_places_an_array():
-  _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK_TWO)
+  _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK)
   state = step_lib.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
   stem, whole = spec.params['stem'], mesh_lib.REPLICATED
@@ -212,7 +212,7 @@ def test_the_first_rule_that_matches_places_an_array():
 
 
 def test_batch_norm_groups_change_the_result():
-  quick = tiny.QUICK_TWO
+  quick = tiny.QUICK
   whole, groups = _train(1, 3, space=quick), _train(1, 3, 8, space=quick)
   with pytest.raises(AssertionError):
     chex.assert_trees_all_close(whole.params, groups.params, rtol=1e-3)

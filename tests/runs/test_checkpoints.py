@@ -231,7 +231,7 @@ import pathlib
 import tiny
 from bignas_jax import cli
 from bignas_jax.training import loop as training
-config = tiny.config(space=tiny.QUICK)
+config = tiny.config(space=tiny.QUICK, policy='alone')
 train = lambda _: training.train(config, pathlib.Path(sys.argv[1]))
 sys.exit(cli.status(train, []))
 """

@@ -173,11 +173,22 @@ cli.run(search.main)
 """
 
 
-def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
-  """Also if one of them was asked to stop, and all were started again."""
-  together, single = tmp_path / 'together', tmp_path / 'single'
+def copies(pair, directory):
+  """Two copies of a run: for two processes, and for this one."""
+  together, single = directory / 'together', directory / 'single'
   shutil.copytree(pair, together)
   shutil.copytree(pair, single)
+  return together, single
+
+
+def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
+  searched_as_one(*copies(pair, tmp_path))
+
+
+@pytest.mark.slow
+def test_processes_that_were_stopped_search_as_one_does(pair, tmp_path):
+  """One of them was asked to stop; then all were started again."""
+  together, single = copies(pair, tmp_path)
   pod = pods.launch(2, 1, '-c', _STOPPED, f'--workdir={together}')
   status, out, err, others = pods.outcome(pod)
   assert status == 75, err + others
@@ -186,6 +197,12 @@ def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
   assert err.count('stopped: ') == others.count('[1] stopped: ') == 1
   assert '{' not in out + others
   begun = (together / 'search' / 'archive.csv').read_text()
+  searched_as_one(together, single)
+  assert (together / 'search' / 'archive.csv').read_text().startswith(begun)
+
+
+def searched_as_one(together, single):
+  """Searches and evaluates by two processes, and by this one."""
   pod = pods.launch(2, 1, '-c', _SEARCH, f'--workdir={together}')
   status, out, err, others = pods.outcome(pod)
   assert status == 0, err + others
@@ -199,7 +216,6 @@ def test_processes_search_and_evaluate_as_one_does(pair, tmp_path):
   assert plain(accuracy) == plain(evaluate.main(arguments))
   archives = [w / 'search' / 'archive.csv' for w in (together, single)]
   assert archives[0].read_text() == archives[1].read_text()
-  assert archives[0].read_text().startswith(begun)
   names = [sorted(f.name for f in a.parent.iterdir()) for a in archives]
   assert names[0] == names[1]
 

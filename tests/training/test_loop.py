@@ -50,7 +50,7 @@ class _StopsAfter(stopping.StopRequest):
     return self._left <= 0
 
 
-@pytest.mark.parametrize('after', [1, 5])
+@pytest.mark.parametrize('after', [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_stopped_run_ends_as_an_uninterrupted_one(
   whole, tmp_path, monkeypatch, after
 ):
