@@ -20,10 +20,10 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 
 
-def _batch(step: int, size: int = 16):
+def _batch(step: int, size: int = 16, pixels: int = 12):
   rng = np.random.default_rng(step)
   return {
-    'image': rng.integers(0, 256, (size, 12, 12, 1), np.uint8),
+    'image': rng.integers(0, 256, (size, pixels, pixels, 1), np.uint8),
     'label': rng.integers(0, 10, size).astype(np.int32),
   }
 
@@ -65,7 +65,8 @@ def _train(devices, steps, group=0, layout='row', space=tiny.SPACE):
   like = step_lib.described_state(setup)
   state = jax.device_put(_perturbed(setup), mesh_lib.places(like))
   for step in range(steps):
-    batch = mesh_lib.put(mesh, _batch(step), mesh_lib.split(mesh))
+    batch = _batch(step, pixels=max(space.train_resolution))
+    batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
     children = policy(space, config.seed, step)
     state, _ = programs.step(setup, compiled, state, batch, children)
   assert mesh_lib.places(state) == mesh_lib.places(like)

@@ -118,7 +118,7 @@ def assert_equal_runs(one, other, steps):
 
 
 def test_two_kills_change_nothing(tmp_path, monkeypatch):
-  """With one network, which compiles faster; the slow test trains a sandwich."""
+  """Of one network, which compiles faster; the slow test trains a sandwich."""
   monkeypatch.setenv('TEST_POLICY', 'alone')
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   whole.mkdir()
