@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import os
 import tempfile
+import warnings
 
 import hypothesis
 
@@ -40,6 +41,11 @@ gc.set_threshold(100_000, 50, 100)
 
 # First of all, so that no process of pytest-xdist ends alone with one.
 _LONGEST = ('network', 'cluster', 'loop', 'step_metrics', 'programs', 'kills')
+
+
+def pytest_unconfigure():
+  # JAX leaves the locks of its caches open.
+  warnings.simplefilter('ignore', ResourceWarning)
 
 
 def pytest_collection_modifyitems(items):

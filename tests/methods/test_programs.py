@@ -1,5 +1,6 @@
 """One step of the sandwich rule against its definition, and on any mesh."""
 
+import dataclasses
 import functools
 
 import chex
@@ -18,6 +19,12 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
+
+# One kernel size, which compiles in two thirds of the time.
+SPACE = dataclasses.replace(
+  tiny.SPACE,
+  stages=(dataclasses.replace(tiny.SPACE.stages[0], kernel_size=(3,)),),
+)
 
 
 def _batch(step: int, size: int = 16, pixels: int = 12):
@@ -38,9 +45,7 @@ LAYOUTS = {'row': mesh_lib.Layout(), 'sharded': SHARDED}
 
 
 @functools.cache
-def _compiled(
-  devices: int, group: int = 0, layout: str = 'row', space=tiny.SPACE
-):
+def _compiled(devices: int, group: int = 0, layout: str = 'row', space=SPACE):
   config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
   mesh = mesh_lib.create(jax.devices()[:devices], config.layout)
   setup = config_lib.setup(config, mesh)
@@ -59,7 +64,7 @@ def _perturbed(setup) -> step_lib.State:
   return state._replace(params=jax.tree.unflatten(tree, noisy))
 
 
-def _train(devices, steps, group=0, layout='row', space=tiny.SPACE):
+def _train(devices, steps, group=0, layout='row', space=SPACE):
   config, setup, compiled = _compiled(devices, group, layout, space)
   mesh, policy = setup.model.mesh, config_lib.policy(config)
   like = step_lib.described_state(setup)
@@ -81,8 +86,8 @@ def _defined_gradient(config, params, batch, children, keys):
     images = jax.image.resize(
       pixels, (16, arch.resolution, arch.resolution, 1), 'bicubic'
     )
-    net = network.Supernet(arch_lib.pin(tiny.SPACE, arch))
-    own = network.slice_child(tiny.SPACE, {'params': params}, arch)
+    net = network.Supernet(arch_lib.pin(SPACE, arch))
+    own = network.slice_child(SPACE, {'params': params}, arch)
     return net.apply(own, images, **dropout)
 
   def total(params):
@@ -110,7 +115,7 @@ def test_step_is_one_update_from_the_defined_gradient():
   config, setup, compiled = _compiled(1)
   state = _perturbed(setup)
   before = jax.device_get(state)
-  children = config_lib.policy(config)(tiny.SPACE, 0, 0)
+  children = config_lib.policy(config)(SPACE, 0, 0)
   key = jax.random.fold_in(jax.random.key(0), 0)
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(16))
   wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
@@ -120,7 +125,7 @@ def test_step_is_one_update_from_the_defined_gradient():
   batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
   for child in children:
     static = child.role in programs.STATIC
-    indices = None if static else arch_lib.encode(tiny.SPACE, child.arch)
+    indices = None if static else arch_lib.encode(SPACE, child.arch)
     gradients, softmax, _ = compiled[programs.key(child)](
       state.params, state.step, batch, indices, gradients, dict(softmaxes)
     )
@@ -141,10 +146,10 @@ def test_children_with_the_same_arch_share_a_program():
   used = {
     programs.key(child)
     for step in range(200)
-    for child in policy(tiny.SPACE, 0, step)
+    for child in policy(SPACE, 0, step)
   }
   assert used | {'update'} == set(compiled)
-  assert len(compiled) <= len(tiny.SPACE.train_resolution) + 3
+  assert len(compiled) <= len(SPACE.train_resolution) + 3
 
 
 def test_random_children_compile_nothing_and_move_nothing():
@@ -156,7 +161,7 @@ def test_random_children_compile_nothing_and_move_nothing():
   policy = config_lib.policy(config)
 
   def step(number, state):
-    children = policy(tiny.SPACE, 7, number)
+    children = policy(SPACE, 7, number)
     return programs.step(setup, compiled, state, batch, children)[0], children
 
   state, _ = step(0, state)
@@ -167,7 +172,7 @@ def test_random_children_compile_nothing_and_move_nothing():
       random += [one.arch for one in children if one.role == 'random']
     jax.block_until_ready(state)
   assert traces == []
-  assert len(random) == 200 and len(set(random)) > 30
+  assert len(random) == 200 and len(set(random)) == 16
   # Both watch: something new is seen, and a hidden transfer is refused.
   with xla.traces() as traces:
     jax.jit(lambda x: x + len(random))(state.step)
@@ -178,7 +183,7 @@ def test_random_children_compile_nothing_and_move_nothing():
 
 
 def test_roles_are_kept_when_a_random_child_is_the_biggest():
-  child = programs.Child('random', arch_lib.biggest(tiny.SPACE))
+  child = programs.Child('random', arch_lib.biggest(SPACE))
   assert programs.key(child) == 'random@12'
 
 

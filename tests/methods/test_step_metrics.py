@@ -25,7 +25,9 @@ from bignas_jax.system import mesh as mesh_lib
 SPACE = tiny.LOOP
 
 
-@pytest.fixture(scope='module', params=[1, 4])
+@pytest.fixture(
+  scope='module', params=[pytest.param(1, marks=pytest.mark.slow), 4]
+)
 def ran(request):
   """The children of one step one after the other, and the update."""
   devices = request.param

@@ -238,7 +238,7 @@ def little(request):
 
 
 def test_rules_of_the_big_spaces(little):
-  for arch in networks.archs_of(little.space, 7):
+  for arch in networks.archs_of(little.space, 5):
     check_child(little, arch)
     check_slope(little, arch)
   assert little.program._cache_size() == 1
