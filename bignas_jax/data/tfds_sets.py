@@ -45,10 +45,11 @@ def read(
   if 'train' not in splits or test is None:
     allowed = 'a set with the splits train and test (or validation)'
     raise errors.UserError('data.name', name, allowed)
-  return tuple(  # pyright: ignore[reportReturnType]
+  trained, tested = (
     _source(name, builder, split, image, label, channels)
     for split in ('train', test)
   )
+  return trained, tested
 
 
 def _tfds() -> Any:

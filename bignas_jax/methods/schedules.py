@@ -48,6 +48,7 @@ def create(config: Schedule, steps: int) -> optax.Schedule:
   else:
     decay = optax.exponential_decay(
       config.peak,
+      # optax says int here, and takes a fraction.
       config.decay_steps,  # pyright: ignore[reportArgumentType]
       config.decay_rate,
       staircase=config.staircase,
