@@ -21,6 +21,7 @@ from bignas_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 8
+_load = sources.load
 
 # What the configs below are called in the processes' own arguments.
 _CONFIG = """
@@ -30,7 +31,7 @@ get_config = pods.{name}
 """
 
 
-def interleaved_config():
+def interleaved_config(**changes):
   """Two processes take turns in the mesh, as hosts of a pod may."""
   make = jax.make_mesh
 
@@ -38,7 +39,7 @@ def interleaved_config():
     return make(*arguments, devices=[*devices[::2], *devices[1::2]], **named)
 
   jax.make_mesh = make_mesh
-  return plain_config()
+  return plain_config(**changes)
 
 
 def plain_config(**changes):
@@ -51,7 +52,7 @@ def plain_config(**changes):
 
 
 def kept_config():
-  return plain_config(checkpoint_every=1, keep_checkpoints=STEPS)
+  return interleaved_config(checkpoint_every=1, keep_checkpoints=STEPS)
 
 
 def longer_config():
@@ -73,7 +74,7 @@ def slow_config():
 
   if number == '1':
     programs.step = slow_step
-  return plain_config()
+  return interleaved_config()
 
 
 def differing_config():
@@ -83,11 +84,10 @@ def differing_config():
 def missing_config():
   """Process 1 does not see the images that process 0 sees."""
   if os.environ['JAX_PROCESS_ID'] == '1':
-    load = sources.load
 
     def without(data, channels):
       elsewhere = {'name': 'image_folder', 'directory': '/not/mounted'}
-      return load(dataclasses.replace(data, **elsewhere), channels)
+      return _load(dataclasses.replace(data, **elsewhere), channels)
 
     sources.load = without
   return plain_config()
@@ -101,6 +101,7 @@ def failing_config():
       raise OSError('the disk of process 1 is gone')
 
     loop.restore_or_init = fails
+    sources.load = _load  # `missing_config` may have come before
   return plain_config()
 
 
