@@ -4,6 +4,7 @@ pytest reads this file before any test module, so the variables are set before
 JAX starts a backend, and child processes inherit them.
 """
 
+import dataclasses
 import gc
 import importlib.metadata
 import os
@@ -11,6 +12,7 @@ import tempfile
 import warnings
 
 import hypothesis
+import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Unoptimised machine code compiles four times faster and computes the same,
@@ -63,3 +65,39 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(
   os.environ.get('HYPOTHESIS_PROFILE', 'repeatable')
 )
+
+
+@pytest.fixture(scope='module')
+def compiled_once():
+  """Lets the runs of a module share programs, which take seconds to trace.
+
+  Runs share them if their configs differ in nothing that programs depend on.
+  """
+  from bignas_jax.methods import programs
+  from bignas_jax.runs import config as config_lib
+  from bignas_jax.training import loop
+
+  train, compile_all, evaluator = (
+    loop.train,
+    programs.compile_all,
+    loop.evaluator,
+  )
+  made, now = {}, []
+
+  def trains(config, workdir):
+    same = {'steps': 1, 'eval_every': 1, 'checkpoint_every': 1, 'log_every': 1}
+    same['recovery'] = config_lib.Recovery()
+    now[:] = [repr(dataclasses.replace(config, **same))]
+    return train(config, workdir)
+
+  def once(make, *arguments):
+    key = make, *now
+    if key not in made:
+      made[key] = make(*arguments)
+    return made[key]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop, 'train', trains)
+    patch.setattr(programs, 'compile_all', lambda *a: once(compile_all, *a))
+    patch.setattr(loop, 'evaluator', lambda *a: once(evaluator, *a))
+    yield

@@ -70,6 +70,9 @@ def copied(package, tmp_path):
   return shutil.copytree(package, tmp_path / 'child')
 
 
+pytestmark = pytest.mark.usefixtures('compiled_once')
+
+
 def _resolved(**changes):
   config = warm_start.resolve(_alone(**changes))
   config_lib.check(config)

@@ -17,6 +17,8 @@ from bignas_jax.system import stopping
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
+pytestmark = pytest.mark.usefixtures('compiled_once')
+
 
 def _config(**changes):
   return tiny.config(space=tiny.QUICK_TWO, **changes)

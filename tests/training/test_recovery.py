@@ -23,21 +23,7 @@ from bignas_jax.values import errors
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def programs_are_compiled_once():
-  """All configs below have the same programs; tracing them takes seconds."""
-  compile_all, evaluator, made = programs.compile_all, loop.evaluator, {}
-
-  def compiled(listed):
-    return made.get('step') or made.setdefault('step', compile_all(listed))
-
-  def evaluates(*arguments):
-    return made.get('eval') or made.setdefault('eval', evaluator(*arguments))
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(programs, 'compile_all', compiled)
-    patch.setattr(loop, 'evaluator', evaluates)
-    yield
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 # Trouble.
@@ -200,14 +186,13 @@ def test_a_run_goes_round_what_made_it_diverge(tmp_path, monkeypatch):
       (5, 4, 6),
     ]
     assert 'is nan' in went[0].reason
-    for after in 3, 5:  # before trouble, and in the midst of it
-      workdir = tmp_path / f'stopped{after}'
-      with patch.context() as stops:
-        stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
-        with pytest.raises(errors.Preempted):
-          loop.train(_config(), workdir)
-      chex.assert_trees_all_equal(_end(_config(), workdir), unbroken)
-      assert rollbacks.read(workdir) == went
+    workdir = tmp_path / 'stopped'
+    with patch.context() as stops:  # in the midst of trouble
+      stops.setattr(stopping, 'StopRequest', lambda: _StopsAfter(5))
+      with pytest.raises(errors.Preempted):
+        loop.train(_config(), workdir)
+    chex.assert_trees_all_equal(_end(_config(), workdir), unbroken)
+    assert rollbacks.read(workdir) == went
   told = tmp_path / 'told'
   told.mkdir()
   rollbacks.write(told, went)
