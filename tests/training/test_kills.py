@@ -117,7 +117,7 @@ def assert_equal_runs(one, other, steps):
   ]
 
 
-def test_two_kills_change_nothing(tmp_path, monkeypatch):
+def test_a_kill_changes_nothing(tmp_path, monkeypatch):
   """Of one network, which compiles faster; the slow test trains a sandwich."""
   monkeypatch.setenv('TEST_POLICY', 'alone')
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
@@ -125,31 +125,27 @@ def test_two_kills_change_nothing(tmp_path, monkeypatch):
   killed.mkdir()
   finish(whole, 20)
   shutil.copytree(whole / 'run/compiled', killed / 'run/compiled')
-  places = 'save', 'between'
-  tally = under_kills(killed, kills=2, seed=3, steps=20, places=places)
+  under_kills(killed, kills=1, seed=3, steps=20, places=['save'])
+  with directory_lib.lock(killed / 'run'):
+    pass  # it is free, in whichever way its run has gone
   assert_equal_runs(whole / 'run', finish(killed, 20), 20)
-  assert len({phase for _, phase in tally}) > 1
 
 
 def test_sigterm_does_not_wait_for_a_compilation(tmp_path):
-  """And a directory is free once its run has gone, in whichever way."""
-  for how, status in (signal.SIGTERM, 75), (signal.SIGKILL, -9):
-    session = sessions.Session(tmp_path, 20, 'compiling_config')
-    assert session.wait_until(lambda s=session: '20 steps of' in s.log())
-    time.sleep(0.5)
-    refused = pytest.raises(errors.UserError, match='no other run is using')
-    with refused, directory_lib.lock(session.workdir):
-      pass
-    sent = time.monotonic()
-    session.process.send_signal(how)
-    assert session.end() == status
-    assert time.monotonic() - sent < 20
-    card = json.loads((session.workdir / 'run.json').read_text())
-    ended = 'preempted' if how == signal.SIGTERM else 'running'
-    assert card['status'] == card['sittings'][-1]['status'] == ended
-    with directory_lib.lock(session.workdir):
-      pass
-  assert 'stopped' not in session.log()
+  session = sessions.Session(tmp_path, 20, 'compiling_config')
+  assert session.wait_until(lambda: '20 steps of' in session.log())
+  time.sleep(0.5)
+  refused = pytest.raises(errors.UserError, match='no other run is using')
+  with refused, directory_lib.lock(session.workdir):
+    pass
+  sent = time.monotonic()
+  session.process.send_signal(signal.SIGTERM)
+  assert session.end() == 75
+  assert time.monotonic() - sent < 20
+  card = json.loads((session.workdir / 'run.json').read_text())
+  assert card['status'] == card['sittings'][-1]['status'] == 'preempted'
+  with directory_lib.lock(session.workdir):
+    pass
 
 
 @pytest.mark.slow
