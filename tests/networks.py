@@ -11,7 +11,7 @@ import tiny
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, zoo
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
 # of the input, one head convolution, TensorFlow's padding ...
@@ -78,7 +78,7 @@ def random_params(space, seed=0):
 
 def random_stats(space, seed=1):
   rng = np.random.default_rng(seed)
-  shapes = slicing.norm_shapes(network.shapes(space), ('mean', 'var'))
+  shapes = network.stats_shapes(space)
   draw = {
     'mean': lambda s: rng.normal(size=s.shape) / 3,
     'var': lambda s: rng.uniform(0.3, 2, s.shape),

@@ -10,9 +10,11 @@ convolution and the classifier have no batch norm and are not changed.
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import network
 
 Tree = dict[str, Any]
 
@@ -33,23 +35,19 @@ def fold(space: Space, variables: Tree) -> tuple[Space, Tree]:
     return space, variables
   params, stats = variables['params'], variables['batch_stats']
   return dataclasses.replace(space, bn_epsilon=None), {
-    'params': _fold(params, stats, space.bn_epsilon),
+    'params': _fold(network.norms(space), params, stats, space.bn_epsilon),
     'batch_stats': {},
   }
 
 
-def _fold(params: Tree, stats: Tree, epsilon: float) -> Tree:
-  out = {
-    name: _fold(value, stats.get(name, {}), epsilon)
-    if isinstance(value, dict)
-    else np.asarray(value)
-    for name, value in params.items()
-  }
-  for name in stats:
-    if name.endswith('bn'):
-      before = name.removesuffix('bn').removesuffix('_') or 'conv'
-      kernel, bias = params[before]['kernel'], params[name]
-      out[before], out[name] = _folded(kernel, bias, stats[name], epsilon)
+def _fold(norms: Tree, params: Tree, stats: Tree, epsilon: float) -> Tree:
+  out = jax.tree.map(np.asarray, params)
+  for name, before in norms.items():
+    if isinstance(before, dict):
+      out[name] = _fold(before, params[name], stats[name], epsilon)
+    else:
+      kernel, norm = params[before]['kernel'], params[name]
+      out[before], out[name] = _folded(kernel, norm, stats[name], epsilon)
   return out
 
 

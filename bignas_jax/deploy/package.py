@@ -18,7 +18,6 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network as network_lib
-from bignas_jax.supernet import slicing
 from bignas_jax.system import digests, files, replacing, staging
 from bignas_jax.values import errors, schema, stored
 
@@ -156,11 +155,7 @@ def load(directory: epath.Path) -> Child:
       str(path), str(error), 'undamaged weights; extract the child again'
     ) from None
   variables = {'batch_stats': {}} | _unflatten(arrays)
-  params = network_lib.shapes(space)
-  expected = {
-    'params': params,
-    'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
-  }
+  expected = network_lib.variables_shapes(space)
   actual = {k: (v.shape, v.dtype) for k, v in _flatten(variables).items()}
   wanted = {k: (v.shape, v.dtype) for k, v in _flatten(expected).items()}
   if actual != wanted:

@@ -138,7 +138,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       return loss(params, probe, *batched)
 
     gradients, square, (value, logits) = accumulator.accumulate(
-      of_own, own, gradients, factor
+      of_own, own, gradients, network.centred(model.space), factor
     )
     metrics = step_metrics.of_child(
       rule,

@@ -8,7 +8,7 @@ from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.limits import Cost
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 
 # Each cost and its unit.
 NAMES = {
@@ -31,12 +31,7 @@ def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
     latency_ms: function that predicts a child's latency; None: there is no such
       cost.
   """
-  params = network.shapes(space)
-  variables = {
-    'params': params,
-    'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
-  }
-  header = package.header_bytes(variables)
+  header = package.header_bytes(network.variables_shapes(space))
 
   @functools.cache
   def costs(arch: Arch) -> dict[str, float]:

@@ -47,7 +47,11 @@ def square_norm(tree: Tree) -> jax.Array:
 
 
 def accumulate(
-  loss: Callable, params: Tree, sums: Tree, factor: float
+  loss: Callable,
+  params: Tree,
+  sums: Tree,
+  centred: slicing.Centred,
+  factor: float,
 ) -> tuple[Tree, jax.Array, Any]:
   """Adds the gradient of a child's loss to a step's sum of gradients.
 
@@ -56,6 +60,7 @@ def accumulate(
       other results; accumulators are those of the network's COLLECTION.
     params: parameters of the child.
     sums: gradients of the supernet's parameters, of which `params` are slices.
+    centred: axes of parameters that are cut around their centre.
     factor: factor of the gradient.
 
   Returns:
@@ -68,7 +73,8 @@ def accumulate(
   cotangents = {
     module: {
       block: Accumulator(
-        slicing.shrink(sums[module][block], one.params), jnp.zeros(())
+        slicing.shrink(sums[module][block], one.params, centred[module][block]),
+        jnp.zeros(()),
       )
       for block, one in blocks.items()
     }
@@ -79,6 +85,6 @@ def accumulate(
     square = jnp.zeros(())  # all gradients are in `gradient`, none in the sums
   for module, blocks in cotangents.items():
     added = {block: gradient[module].pop(block) for block in blocks}
-    sums = slicing.put(sums, {module: added})
+    sums = slicing.put(sums, {module: added}, centred)
   square += square_norm(gradient)
-  return slicing.add(sums, gradient), square / factor**2, more
+  return slicing.add(sums, gradient, centred), square / factor**2, more

@@ -23,7 +23,8 @@ class Branch(NamedTuple):
   """One of several static computations of a block.
 
   Attributes:
-    shapes: shapes of the parameters that it takes, a slice of the block's.
+    shapes: shapes of the parameters that it takes, the first entries of each
+      axis of the block's.
     compute: a function of (params, x, constants, cached, index) that returns an
       output and a dict of arrays to remember, which are not differentiated and
       which it is given as `cached` when it runs again. `index` is the block's
@@ -141,8 +142,8 @@ def _outputs(branches, chosen, count, params, x, constants):
   def compute(branch, index, carry):
     x, (inputs, remembered) = carry
     y, new = _results(branch, params, x, constants, index)
-    inputs = slicing.put(inputs, x, index)
-    return y, (inputs, slicing.put(remembered, new, index))
+    inputs = slicing.put(inputs, x, index=index)
+    return y, (inputs, slicing.put(remembered, new, index=index))
 
   blocks = jax.tree.leaves(params)[0].shape[0]
   count = blocks if count is None else count
@@ -206,26 +207,26 @@ def _in_loop(index, values):
 
 
 def _results(branch, params, x, constants, index):
-  own = slicing.shrink(params, branch.shapes, index)
+  own = slicing.shrink(params, branch.shapes, index=index)
   return branch.compute(own, x, constants, None, index)
 
 
 def _gradient(branch, index, params, x, constants, remembered, dy, sums):
   """Returns dx, and the sums with the parameters' gradient added."""
-  own = slicing.shrink(params, branch.shapes, index)
+  own = slicing.shrink(params, branch.shapes, index=index)
 
   def compute(own, x, cached):
     return branch.compute(own, x, constants, cached, index)
 
   _, like = jax.eval_shape(compute, own, x, None)
-  cached = slicing.shrink(remembered, like, index)
+  cached = slicing.shrink(remembered, like, index=index)
   _, vjp, _ = jax.vjp(
     lambda own, x: compute(own, x, cached), own, x, has_aux=True
   )
   gradient, dx = vjp(dy)
   squares = [jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient)]
   return dx, Accumulator(
-    slicing.add(sums.params, gradient, index), sum(squares, sums.probe)
+    slicing.add(sums.params, gradient, index=index), sum(squares, sums.probe)
   )
 
 

@@ -18,6 +18,7 @@ from jax import lax
 
 from bignas_jax.supernet import ops, slicing
 
+PIXELS = (-4, -3)  # axes of a kernel's height and width
 _TERMS = 8  # products that are added in registers
 _CACHE = 2**21  # bytes of a core's cache
 
@@ -85,7 +86,8 @@ _depthwise.defvjp(_save, _backward)
 
 def _centre(kernel, size: int):
   shape = (size, size, *kernel.shape[2:])
-  return slicing.shrink(kernel, jax.ShapeDtypeStruct(shape, kernel.dtype))
+  like = jax.ShapeDtypeStruct(shape, kernel.dtype)
+  return slicing.shrink(kernel, like, PIXELS)
 
 
 def _around(how: _How, shape, size: int):
@@ -170,7 +172,7 @@ def _taps_backward(how, x, kernel, index, cotangent):
     turned = _centre(kernel, size)[::-1, ::-1]
     return (
       lax.optimization_barrier(_weighted_taps(own, turned, 1)),
-      slicing.grow(kernel_gradient, kernel),
+      slicing.grow(kernel_gradient, kernel, PIXELS),
     )
 
   branches = [functools.partial(of, size) for size in how.sizes]

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
@@ -137,8 +137,7 @@ class Evaluator:
 
   def _lower(self, kind: str, resolution: int) -> Any:
     space, mesh = self._net.space, self._model.mesh
-    params = network.shapes(space)
-    stats = slicing.norm_shapes(params, ('mean', 'var'))
+    params, stats = network.shapes(space), network.stats_shapes(space)
     params, stats = mesh_lib.described(mesh, (params, stats), REPLICATED)
     indices = self._indices(arch_lib.biggest(space))
     split = mesh_lib.split(mesh)

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
-from bignas_jax.supernet import branches, ops
-from bignas_jax.supernet.batch_norm import Pooling, batch_norm
-from bignas_jax.supernet.depthwise import depthwise
+from bignas_jax.supernet import batch_norm, branches, ops
+from bignas_jax.supernet.batch_norm import Pooling
+from bignas_jax.supernet.depthwise import PIXELS, depthwise
 
 Params = dict[str, Any]
 
@@ -191,6 +191,27 @@ def shapes(block: Block) -> Params:
   return jax.eval_shape(lambda: init(jax.random.key(0), block))
 
 
+# Axes of parameters that a child takes the middle of; of all others, it takes
+# the first entries.
+CENTRED = {'depthwise': {'kernel': PIXELS}}
+
+
+def norms(block: Block) -> dict[str, str]:
+  """Returns the convolution before each batch norm, by the names of both."""
+  if block.bn_epsilon is None:
+    return {}
+  names = ['depthwise', 'expand', 'project']
+  if not block.stage.has_expand:
+    names.remove('expand')
+  return {f'{name}_bn': name for name in names}
+
+
+@functools.cache
+def stats_shapes(block: Block) -> Params:
+  """Returns shapes of the batch norms' statistics."""
+  return batch_norm.stats_shapes(norms(block), shapes(block))
+
+
 def apply(
   block: Block,
   params: Params,
@@ -221,7 +242,7 @@ def apply(
   width_out = ops.pick(list(stage.width), active.output)
 
   def norm(h, name, width, swish):
-    h, moments = batch_norm(
+    h, moments = batch_norm.batch_norm(
       h,
       params[name],
       None if stats is None else stats[name],

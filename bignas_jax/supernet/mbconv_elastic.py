@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from bignas_jax.supernet import branches, ops, slicing
+from bignas_jax.supernet import branches, mbconv, ops, slicing
 from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.mbconv import Active, Block, Params, apply, shapes
 
@@ -87,10 +87,5 @@ def _branches(block: Block) -> list[branches.Branch]:
 def _compute(variant: Block, params, x, constants, cached, index):
   stats, active = constants
   if stats is not None:
-    stats = slicing.shrink(stats, _norm_shapes(variant), index)
+    stats = slicing.shrink(stats, mbconv.stats_shapes(variant), index=index)
   return apply(variant, params, stats, x, active, cached)
-
-
-@functools.cache
-def _norm_shapes(block: Block) -> Params:
-  return slicing.norm_shapes(shapes(block), ('mean', 'var'))

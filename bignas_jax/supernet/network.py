@@ -11,6 +11,7 @@ receives each recomputed block's `accumulator.Accumulator`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, mbconv, mbconv_elastic, ops, slicing
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
 from bignas_jax.supernet.mbconv import Active, Block
@@ -72,20 +73,17 @@ class Supernet(nn.Module):
     x = Stem(space, self.pooling, name='stem')(
       images.astype(self.dtype), indices.width[0]
     )
-    width_in = space.stem_width
     for i in range(len(space.stages)):
       widths = indices.width[i], indices.width[i + 1]
       stage = Stage(
         space,
         self.pooling,
         i,
-        width_in,
         self.recompute,
         name=f'stage{i + 1}',
       )
       inside = jax.tree.map(lambda a, i=i: a[i], indices)
       x = stage(x, widths, inside, probe)
-      width_in = space.stages[i].width
     x = Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
       assert dropout_keys is not None
@@ -143,7 +141,6 @@ class Stage(_Module):
   """A first block, and the others with stacked parameters in one loop."""
 
   number: int
-  width_in: Choices
   recompute: bool
 
   @nn.compact
@@ -164,19 +161,11 @@ class Stage(_Module):
     """
     space = self.space
     stage = space.stages[self.number]
-    describe = functools.partial(
-      Block,
-      stage,
-      padding=space.padding,
-      bn_epsilon=space.bn_epsilon,
-      pooling=self.pooling,
-    )
     inside = indices.kernel_size, indices.expand_ratio
-
-    first = describe(self.width_in, first=True)
-    rest = describe(stage.width, first=False)
+    described = blocks(space, self.number, self.pooling)
+    first, rest = described['first'], described.get('rest')
     of_first, of_rest = self.param('first', mbconv.init, first), None
-    if max(stage.depth) > 1:
+    if rest is not None:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     if self.is_initializing():  # only parameters are needed
       return ops.resize_channels(x, max(stage.width))
@@ -191,7 +180,7 @@ class Stage(_Module):
     )
     self.report('first', moments)
     self.pass_on('first', accumulator)
-    if of_rest is None:
+    if rest is None:
       return x
 
     x, moments, accumulator = mbconv_elastic.chain(
@@ -211,6 +200,31 @@ class Stage(_Module):
     """Stores a recomputed block's accumulator, if it is asked for."""
     if self.recompute and self.is_mutable_collection(COLLECTION):
       self.put_variable(COLLECTION, name, accumulator)
+
+
+def blocks(
+  space: Space, number: int, pooling: batch_norm.Pooling
+) -> dict[str, Block]:
+  """Returns the `first` block of a stage, and what all others are: `rest`.
+
+  Args:
+    space: space of the supernet.
+    number: number of the stage, from 0.
+    pooling: how batch statistics are pooled.
+  """
+  stage = space.stages[number]
+  before = space.stages[number - 1].width if number else space.stem_width
+  describe = functools.partial(
+    Block,
+    stage,
+    padding=space.padding,
+    bn_epsilon=space.bn_epsilon,
+    pooling=pooling,
+  )
+  described = {'first': describe(before, first=True)}
+  if max(stage.depth) > 1:
+    described['rest'] = describe(stage.width, first=False)
+  return described
 
 
 def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
@@ -278,6 +292,43 @@ def shapes(space: Space) -> Variables:
   return jax.eval_shape(lambda: init(space, jax.random.key(0)))
 
 
+def _of_blocks(space: Space, of: Callable[[Block], Any]) -> dict[str, Any]:
+  """Returns a value for each block description, nested as parameters are."""
+  return {
+    f'stage{i + 1}': {
+      name: of(block)
+      for name, block in blocks(space, i, batch_norm.Pooling()).items()
+    }
+    for i in range(len(space.stages))
+  }
+
+
+def centred(space: Space) -> slicing.Centred:
+  """Returns axes of the parameters that a child takes the middle of."""
+  return _of_blocks(space, lambda block: mbconv.CENTRED)
+
+
+def norms(space: Space) -> dict[str, Any]:
+  """Returns the convolution before each batch norm, nested as parameters are.
+
+  A folded network has no batch norms.
+  """
+  if space.bn_epsilon is None:
+    return {}
+  ends = {'stem': {'bn': 'conv'}, 'head': {'bn': 'conv'}}
+  return ends | _of_blocks(space, mbconv.norms)
+
+
+def stats_shapes(space: Space) -> Variables:
+  """Returns shapes of `batch_stats`: `mean` and `var` of every batch norm."""
+  return batch_norm.stats_shapes(norms(space), shapes(space))
+
+
+def variables_shapes(space: Space) -> Variables:
+  """Returns shapes of a network's `params` and `batch_stats`."""
+  return {'params': shapes(space), 'batch_stats': stats_shapes(space)}
+
+
 def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
   """Returns the child's own variables, for `Supernet(arch.pin(space, arch))`.
 
@@ -287,11 +338,9 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
       calibrated for this child.
     arch: the child.
   """
-  like = shapes(arch_lib.pin(space, arch))
-  out = {'params': slicing.shrink(variables['params'], like)}
+  own, params = arch_lib.pin(space, arch), variables['params']
+  out = {'params': slicing.shrink(params, shapes(own), centred(space))}
   if 'batch_stats' in variables:
-    norms = slicing.shrink(
-      variables['batch_stats'], slicing.norm_shapes(like, ('mean', 'var'))
-    )
-    out['batch_stats'] = norms
+    stats = variables['batch_stats']
+    out['batch_stats'] = slicing.shrink(stats, stats_shapes(own))
   return out

@@ -28,7 +28,6 @@ from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, zoo
 from bignas_jax.supernet import network as network_lib
-from bignas_jax.supernet import slicing
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
 HAS_TENSORFLOW = all(
@@ -576,7 +575,7 @@ def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):
     'params': jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes),
     'batch_stats': jax.tree.map(
       lambda s: np.ones(s.shape, np.float32),
-      slicing.norm_shapes(shapes, ('mean', 'var')),
+      network_lib.stats_shapes(arch_lib.pin(zoo.BIGNAS, arch)),
     ),
   }
   space = arch_lib.pin(zoo.BIGNAS, arch)

@@ -21,7 +21,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import stopping
 from bignas_jax.training import loop
@@ -42,7 +42,7 @@ def package(tmp_path_factory):
   directory = tmp_path_factory.mktemp('package') / 'child'
   space = arch_lib.pin(tiny.QUICK, ARCH)
   params = jax.jit(functools.partial(network.init, space))(jax.random.key(5))
-  norms = slicing.norm_shapes(params, ('mean', 'var'))
+  norms = network.stats_shapes(space)
   variables = {
     'params': params,
     'batch_stats': jax.tree.map(jnp.ones_like, norms),

@@ -9,7 +9,7 @@ from bignas_jax.deploy import package
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, zoo
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 
 SPACES = tiny.SPACE, *zoo.SPACES.values()
 
@@ -28,11 +28,7 @@ def test_file_is_no_bigger_than_promised(space, tmp_path):
   costs = child_costs.of(space)
   for arch in ends_and_some(space):
     pinned = arch_lib.pin(space, arch)
-    params = network.shapes(pinned)
-    shapes = {
-      'params': params,
-      'batch_stats': slicing.norm_shapes(params, ('mean', 'var')),
-    }
+    shapes = network.variables_shapes(pinned)
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes)
     package.save(tmp_path / 'child', package.Child(arch, pinned, zeros, {}))
     size = (tmp_path / 'child' / 'model.safetensors').stat().st_size

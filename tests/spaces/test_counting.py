@@ -9,7 +9,7 @@ import pytest
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, presets, zoo
-from bignas_jax.supernet import network, slicing
+from bignas_jax.supernet import network
 
 BIGNAS, ATTENTIVE = zoo.BIGNAS, zoo.ATTENTIVE_NAS
 NETWORKS = {
@@ -88,8 +88,7 @@ def test_the_built_child_has_these_costs(space, arch):
   assert cost.params == sum(sizes)
   assert counting.cost(pinned, arch) == cost
 
-  stats = slicing.norm_shapes(params, ('mean', 'var'))
-  variables = {'params': params, 'batch_stats': stats}
+  variables = network.variables_shapes(pinned)
   images = network.images_like(pinned, arch.resolution)
   program = jax.make_jaxpr(network.Supernet(pinned).apply)(variables, images)
   assert cost.macs == multiply_adds(program.jaxpr)

@@ -263,6 +263,12 @@ BIG = {
 }
 
 
+CENTRED = {
+  'depthwise': {'kernel': (0, 1)},
+  'rest': {'depthwise': {'kernel': (-4, -3)}},
+}
+
+
 def trees(shapes, seed=0):
   return jax.tree.map(
     lambda shape: normal(*shape, seed=seed),
@@ -278,21 +284,20 @@ def inner(one, other):
 
 def test_shrink_and_grow_are_transposes():
   big, small = trees(BIG), trees(SMALL, seed=1)
-  assert inner(slicing.shrink(big, small), small) == pytest.approx(
-    inner(big, slicing.grow(small, big)), rel=1e-5
+  assert inner(slicing.shrink(big, small, CENTRED), small) == pytest.approx(
+    inner(big, slicing.grow(small, big, CENTRED)), rel=1e-5
   )
-  back = slicing.shrink(slicing.grow(small, big), small)
+  grown = slicing.grow(small, big, CENTRED)
+  back = slicing.shrink(grown, small, CENTRED)
   jax.tree.map(np.testing.assert_array_equal, back, small)
   # The gradient of one is the other: zeros around the slice.
-  _, vjp = jax.vjp(lambda tree: slicing.shrink(tree, small), big)
-  jax.tree.map(
-    np.testing.assert_array_equal, vjp(small)[0], slicing.grow(small, big)
-  )
+  _, vjp = jax.vjp(lambda tree: slicing.shrink(tree, small, CENTRED), big)
+  jax.tree.map(np.testing.assert_array_equal, vjp(small)[0], grown)
 
 
 def test_shrink_takes_leading_channels_first_blocks_and_centres():
   big = trees(BIG)
-  cut = slicing.shrink(big, trees(SMALL))
+  cut = slicing.shrink(big, trees(SMALL), CENTRED)
   expected = {
     'depthwise': {'kernel': big['depthwise']['kernel'][2:5, 2:5, :, :4]},
     'project': {'kernel': big['project']['kernel'][:4, :2]},
@@ -322,8 +327,10 @@ def test_adding_to_a_slice_is_adding_what_grew(left_out):
   small = trees(SMALL, seed=1)
   for name in left_out:
     del small[name]
-  expected = jax.tree.map(jnp.add, big, slicing.grow(small, big))
-  jax.tree.map(np.testing.assert_array_equal, slicing.add(big, small), expected)
+  grown = slicing.grow(small, big, CENTRED)
+  expected = jax.tree.map(jnp.add, big, grown)
+  added = slicing.add(big, small, CENTRED)
+  jax.tree.map(np.testing.assert_array_equal, added, expected)
 
 
 # Batch norm.
