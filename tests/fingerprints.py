@@ -9,6 +9,7 @@ A fingerprint is the SHA-256 of a program's StableHLO text, without locations in
 the source: it depends on the version of JAX, which is kept beside them.
 """
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -59,8 +60,10 @@ def _evaluation(config: Config, setup: step.Setup) -> dict:
   labels = np.zeros(len(images), np.int32)
   batch = {'image': images, 'label': labels, 'mask': labels == 0}
   found = {}
-  for whose, arch in ('elastic', None), ('child', child):
-    evaluator = evaluation.Evaluator(setup.model, [batch], [batch], arch)
+  own = arch_lib.pin(setup.model.space, child)
+  alone = dataclasses.replace(setup.model, space=own)
+  for whose, model in ('elastic', setup.model), ('child', alone):
+    evaluator = evaluation.Evaluator(model, [batch], [batch])
     for kind in 'moments', 'logits':
       found[f'{whose} {kind}'] = evaluator._lower(kind, child.resolution)
   return found

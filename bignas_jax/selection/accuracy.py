@@ -52,7 +52,7 @@ def evaluate_child(
     batch_size=256,
     resolution=model.image_size,
   )
-  alone = evaluation.Evaluator(model, [], batches, child.arch)
+  alone = evaluation.Evaluator(model, [], batches)
   with xla.exact_products():
     variables = child.variables
     score = alone.evaluate(

@@ -106,14 +106,15 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
   )
   network = arch_lib.pin(model.space, arch)
   batches = _batches(config, model, run.splits, 'test')
-  alone = evaluation.Evaluator(model, [], batches, arch)
+  own = dataclasses.replace(model, space=network)
+  alone = evaluation.Evaluator(own, [], batches)
   ours = inside, run.params, stats
   parity = _difference(ours, (alone, *_arrays(sliced)), arch)
   if fold:
     kept = alone, *_arrays(sliced)
     network, sliced = folding.fold(network, sliced)
     folded = dataclasses.replace(model, space=network)
-    alone = evaluation.Evaluator(folded, [], batches, arch)
+    alone = evaluation.Evaluator(folded, [], batches)
     parity = parity.plus(_difference(kept, (alone, *_arrays(sliced)), arch))
   if not parity.over_scale <= TOLERANCE:
     raise errors.UserError(

@@ -55,13 +55,12 @@ class Score(NamedTuple):
 
 
 class Evaluator:
-  """An evaluator, with calibration, of a supernet's children or of one child.
+  """An evaluator, with calibration, of the children of a model's space.
 
   Args:
-    model: the supernet on its mesh.
+    model: the supernet on its mesh, or a single network.
     calibration: batches of augmented training images, all of one size.
     split: padded batches with a `mask`.
-    arch: child whose own network is evaluated; None: any of the supernet.
   """
 
   def __init__(
@@ -69,10 +68,8 @@ class Evaluator:
     model: Model,
     calibration: Sequence[Tree],
     split: Sequence[Tree],
-    arch: Arch | None = None,
   ):
-    self._model, self._arch = model, arch
-    self._net = model.net(arch)
+    self._model, self._net = model, model.net()
     self._programs: dict[tuple[str, int], Callable] = {}
     self._calibration = [
       mesh_lib.spread(model.mesh, {'image': b['image']}) for b in calibration
@@ -83,7 +80,7 @@ class Evaluator:
     """Returns top-1 and top-5 of a child with its own statistics.
 
     Args:
-      params: of the supernet, or of the child if the evaluator has an `arch`.
+      params: parameters of the model's network.
       arch: the child.
     """
     return self.evaluate(params, self.calibrate(params, arch), arch)
@@ -112,11 +109,10 @@ class Evaluator:
     return program(params, stats, batch, self._indices(arch))
 
   def _indices(self, arch: Arch) -> Tree:
-    if self._arch is not None:
+    space, mesh = self._model.space, self._model.mesh
+    if arch_lib.is_one(space):
       return None
-    return mesh_lib.put(
-      self._model.mesh, arch_lib.encode(self._model.space, arch), REPLICATED
-    )
+    return mesh_lib.put(mesh, arch_lib.encode(space, arch), REPLICATED)
 
   def _program(self, kind: str, resolution: int) -> Callable:
     if (kind, resolution) not in self._programs:
@@ -136,7 +132,7 @@ class Evaluator:
     )
 
   def _lower(self, kind: str, resolution: int) -> Any:
-    space, mesh = self._net.space, self._model.mesh
+    space, mesh = self._model.space, self._model.mesh
     params, stats = network.shapes(space), network.stats_shapes(space)
     params, stats = mesh_lib.described(mesh, (params, stats), REPLICATED)
     indices = self._indices(arch_lib.biggest(space))

@@ -50,7 +50,7 @@ class Model:
     """Returns the supernet, or a child of it as a network of its own."""
     space = self.space if arch is None else arch_lib.pin(self.space, arch)
     pooling = batch_norm.Pooling(self.mesh.axis_names, self.bn_group_size)
-    recompute = self.recompute or arch is None
+    recompute = self.recompute or not arch_lib.is_one(space)
     return network.Supernet(space, self.dtype, pooling, recompute)
 
   @jax.named_scope('images')

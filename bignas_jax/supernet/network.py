@@ -65,7 +65,7 @@ class Supernet(nn.Module):
     """
     space = self.space
     if indices is None:
-      assert arch_lib.count(space) == 1, 'which child?'
+      assert arch_lib.is_one(space), 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
     indices = Indices(*map(jnp.asarray, indices))
     if probe is None:

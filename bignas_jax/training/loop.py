@@ -270,7 +270,7 @@ def restore_or_init(
   return jax.jit(init, out_shardings=mesh_lib.places(like))(given)
 
 
-def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
+def evaluator(config, model, splits, split) -> evaluation.Evaluator:
   """Returns an evaluator of the split, calibrated on training images."""
 
   def make() -> evaluation.Evaluator:
@@ -286,6 +286,6 @@ def evaluator(config, model, splits, split, arch=None) -> evaluation.Evaluator:
     evaluated = pipeline.eval_batches(
       split, config.data, batch_size=config.eval_batch_size, **batches
     )
-    return evaluation.Evaluator(model, calibration, evaluated, arch)
+    return evaluation.Evaluator(model, calibration, evaluated)
 
   return cluster.each(make)

@@ -1,5 +1,6 @@
 """Calibration and accuracy: what a child's statistics and scores are of."""
 
+import dataclasses
 import functools
 
 import hypothesis
@@ -44,9 +45,9 @@ def params():
   )
 
 
-def evaluator(calibration, split=None, devices=1, arch=None):
+def evaluator(calibration, split=None, devices=1):
   split = [images(9)] if split is None else split
-  return evaluation.Evaluator(model(devices), calibration, split, arch)
+  return evaluation.Evaluator(model(devices), calibration, split)
 
 
 def close(a, b):
@@ -91,7 +92,8 @@ def test_a_child_alone_has_its_part_of_the_statistics(arch):
   stats = in_supernet.calibrate(params(), arch)
   variables = {'params': params(), 'batch_stats': stats}
   own = network.slice_child(SPACE, variables, arch)
-  alone = evaluator(batches, arch=arch)
+  own_model = dataclasses.replace(model(), space=arch_lib.pin(SPACE, arch))
+  alone = evaluation.Evaluator(own_model, batches, [images(9)])
   close(alone.calibrate(own['params'], arch), own['batch_stats'])
   assert alone.score(own['params'], arch) == in_supernet.score(params(), arch)
 
