@@ -34,10 +34,6 @@ def _config(**changes):
   return tiny.config(space=tiny.QUICK_TWO, **changes)
 
 
-def _config(**changes):
-  return tiny.config(space=tiny.QUICK_TWO, **changes)
-
-
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('watched')
@@ -111,18 +107,18 @@ def test_profile_names_what_ran_by_child_and_stage(profile):
   assert random and random <= {'jit_random_8', 'jit_random_12'}
   for program in programs - {'jit_update'}:
     role = program.split('_')[1]
-    named = [scopes[program][op] for p, op in ran if p == program]
+    # All that it contains: what is quick, a busy machine may not have recorded.
+    named = [name for name in scopes[program].values() if name]
     for part in PARTS:
       forward = [n for n in named if f'/{role}/' in n and f'/{part}' in n]
       assert forward, f'{program} shows nothing of {part}'
       assert any('transpose' in name for name in forward)
-    # So quick that a busy machine may not have recorded that they ran.
-    whole = scopes[program].values()
-    assert any('/images/' in name for name in whole if name)
-    assert any('/measures/' in name for name in named)
+    for part in 'images', 'measures':
+      assert any(f'/{part}/' in name for name in named)
     # XLA's own copies have no name.
-    outside = [n for n in named if n and f'/{role}/' not in n]
-    assert len(outside) < 0.05 * len(named)
+    recorded = [scopes[program][op] for p, op in ran if p == program]
+    outside = [n for n in recorded if n and f'/{role}/' not in n]
+    assert len(outside) < 0.05 * len(recorded)
 
 
 def test_what_is_profiled_may_change(run):
