@@ -17,11 +17,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 # From the ground up; the commands, and what they share, stand on top.
 ROOMS = (
   *('values', 'system', 'spaces', 'strategies', 'data', 'supernet'),
-  *('methods', 'deploy', 'runs', 'training', 'reporting', 'selection', 'perf'),
+  *('methods', 'deploy', 'runs', 'training', 'reporting', 'selection'),
+  *('conversion', 'perf'),
 )
 COMMANDS = {
   *('main', 'search', 'extract', 'evaluate', 'export', 'cost', 'compile'),
-  *('benchmark', 'report', 'list', 'prepare', 'serve'),
+  *('benchmark', 'report', 'list', 'prepare', 'serve', 'convert'),
 }
 MOST_FILES = 16
 
@@ -52,6 +53,7 @@ OWNERS = {
   'tensorboardX': {'runs.metrics'},
   'msgspec': {'values.annotations', 'values.schema'},
   'fcntl': {'system.locks'},
+  'ml_dtypes': {'conversion.torch_files'},
 }
 
 

@@ -1,0 +1,1 @@
+"""Weights of other libraries: their files read, their networks made ours."""
