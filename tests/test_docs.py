@@ -116,6 +116,7 @@ RUN = {
   'list': 'test_presets',
   'report': 'test_commands',
   'prepare': 'test_array_records',
+  'convert': 'test_attentive_nas',
   'compile': 'test_plan',
   'benchmark step': 'test_step_time',
   'benchmark scale': 'test_step_time',

@@ -193,6 +193,11 @@ def _steps(directory: epath.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
+def steps(workdir: epath.Path) -> list[int]:
+  """Returns the steps of a run's complete checkpoints, damaged or not."""
+  return _steps(_directory(workdir))
+
+
 def _put_in_order(workdir: epath.Path) -> None:
   """Clears the directory of unfinished, abandoned and damaged checkpoints.
 

@@ -16,6 +16,8 @@ from bignas_jax.values import errors, schema, stored, structs
 
 _CONFIG = 'config.json'
 CARD = 'run.json'
+# Where the weights of a converted run are from.
+ORIGIN = 'origin.json'
 FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1
 
 
@@ -142,6 +144,12 @@ def read(workdir: epath.Path) -> Manifest:
   fields = files.read_json(path)
   stored.check_format(fields, FORMAT, str(path))
   return schema.convert(Manifest, fields, f'{path}:', others=True)
+
+
+def origin(workdir: epath.Path) -> dict[str, Any] | None:
+  """Returns where the weights of a converted run are from; else None."""
+  path = workdir / ORIGIN
+  return files.read_json(path) if path.exists() else None
 
 
 @contextlib.contextmanager

@@ -80,6 +80,8 @@ def extract(
   sources.check_classes(run.splits, run.model.space.classes)
   with xla.exact_products():
     child = _verified(run, arch, text, fold)
+  if (origin := directory.origin(workdir)) is not None:
+    child.info['origin'] = origin
   package.save(out, child)
   whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
   difference = child.info['parity']['max_abs_diff']

@@ -1,0 +1,177 @@
+"""A file in AttentiveNAS's layout becomes a run that can be searched."""
+
+import collections
+import dataclasses
+import json
+
+import jax
+import networks
+import numpy as np
+import pytest
+import tiny
+import torch_writer
+
+from bignas_jax import convert, evaluate, extract
+from bignas_jax.conversion import attentive_nas, converted_run, layouts
+from bignas_jax.spaces import zoo
+from bignas_jax.supernet import network
+from bignas_jax.values import errors
+
+SPACE = dataclasses.replace(networks.ATTENTIVE, classes=10, channels=1)
+
+
+def published(space, params):
+  """Tensors as the published files have them: with more than is of use."""
+  tensors = collections.OrderedDict()
+
+  def add(name, array):
+    tensors[f'module.{name}'] = np.asarray(array, np.float32)
+
+  def arranged_back(array, one):
+    if one.order == layouts.POINTWISE:
+      return array.T[:, :, None, None]
+    return array.transpose(np.argsort(one.order))
+
+  def write(one, array):
+    for entry, own in (
+      zip(one, array, strict=True) if isinstance(one, list) else [(one, array)]
+    ):
+      name = entry.name.replace('.conv.', '.mobile_inverted_conv.', 1)
+      if not name.startswith('blocks'):
+        name = entry.name
+      add(name, arranged_back(own, entry))
+
+  jax.tree.map(
+    write,
+    attentive_nas.tensors(space),
+    params,
+    is_leaf=lambda node: isinstance(node, list | layouts.Tensor),
+  )
+  add('first_conv.bn.bn.running_mean', np.ones(16))
+  add('first_conv.bn.bn_tracking.0.num_batches_tracked', 3)
+  add('blocks.1.shortcut.conv.conv.weight', np.ones((16, 16, 1, 1)))
+  return tensors
+
+
+@pytest.fixture(scope='module')
+def params():
+  return networks.cast(networks.random_params(SPACE), 'float32')
+
+
+@pytest.fixture
+def tensors(params):
+  return published(SPACE, jax.device_get(params))
+
+
+def test_parameters_are_the_files(params, tensors):
+  converted = layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
+  jax.tree.map(np.testing.assert_array_equal, converted.params, params)
+  assert len(converted.unused) == 3
+
+
+def test_the_names_are_those_of_the_published_file():
+  """Names and shapes of a few tensors; `docs/convert.md` compares all."""
+  tensors = attentive_nas.tensors(zoo.ATTENTIVE_NAS)
+  shapes = network.shapes(zoo.ATTENTIVE_NAS)
+  named = {}
+  leaves = zip(
+    jax.tree.leaves(tensors, is_leaf=lambda t: isinstance(t, layouts.Tensor)),
+    [
+      leaf.shape[1:] if 'rest' in str(path) else leaf.shape
+      for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+      for _ in range(leaf.shape[0] if 'rest' in str(path) else 1)
+    ],
+    strict=True,
+  )
+  for one, shape in leaves:
+    named[one.name] = shape
+  assert len(named) == 1468 - 1029
+  assert named['blocks.7.conv.depth_conv.se.fc.reduce.weight'] == (192, 48)
+  assert named['blocks.36.conv.point_linear.conv.conv.weight'] == (1344, 224)
+  assert named['last_conv.feature_mix_layer.conv.conv.weight'] == (1344, 1984)
+
+
+@pytest.mark.parametrize(
+  ('change', 'text'),
+  [
+    (lambda t: t.popitem(last=False), '1 tensors missing'),
+    (lambda t: t.update(extra=np.ones(1)), '1 tensors foreign.* extra'),
+    (
+      lambda t: t.update({k: v[:-1] for k, v in [*t.items()][:1]}),
+      '1 tensors of another shape',
+    ),
+  ],
+  ids=['missing', 'foreign', 'shape'],
+)
+def test_what_does_not_fit_is_listed(tensors, change, text):
+  change(tensors)
+  with pytest.raises(errors.UserError, match=text):
+    layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
+
+
+def test_an_alias_must_be_equal(tensors):
+  name = 'module.classifier.linear.linear.bias'
+  tensors[name.removeprefix('module.')] = tensors[name]
+  layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
+  tensors[name] = tensors[name] + 1
+  with pytest.raises(errors.UserError, match='two tensors classifier'):
+    layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
+
+
+# The command.
+
+
+def _fails(*_):
+  raise OSError('the disk is gone')
+
+
+@pytest.fixture
+def arguments(tensors, tmp_path):
+  value = {
+    'state_dict': collections.OrderedDict(
+      (name, torch_writer.view(array)) for name, array in tensors.items()
+    ),
+    'epoch': 360,
+  }
+  (tmp_path / 'weights.pth').write_bytes(torch_writer.stream(value))
+  config = tmp_path / 'config.py'
+  config.write_text(
+    'import dataclasses, networks, tiny\n'
+    'def get_config():\n'
+    '  space = dataclasses.replace(\n'
+    '    networks.ATTENTIVE, classes=10, channels=1)\n'
+    '  return tiny.config(space=space)\n'
+  )
+  return [
+    f'--config={config}',
+    f'--weights={tmp_path / "weights.pth"}',
+    f'--workdir={tmp_path / "run"}',
+    '--license=CC-BY-NC 4.0',
+  ]
+
+
+def test_children_of_a_converted_run_are_extracted_and_evaluated(
+  arguments, params, tmp_path
+):
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError):
+    patch.setattr(converted_run, '_save', _fails)
+    convert.main(arguments)
+  result = convert.main(arguments)
+  assert result['step'] == tiny.config().steps
+  origin = json.loads((tmp_path / 'run' / 'origin.json').read_text())
+  assert origin['license'] == 'CC-BY-NC 4.0' and origin['not_called'] == []
+  child = tmp_path / 'child'
+  info = extract.main(
+    [f'--workdir={tmp_path / "run"}', '--arch=smallest', f'--out={child}']
+  )
+  assert info['origin'] == origin
+  score = evaluate.main([f'--child={child}', '--split=test'])
+  assert score['top1'] == info['accuracy']['top1']
+  with pytest.raises(errors.UserError, match='an empty directory'):
+    convert.main(arguments)
+
+
+def test_nothing_is_written_if_the_file_does_not_fit(arguments, tmp_path):
+  with pytest.raises(errors.UserError, match='tensors of another shape'):
+    convert.main([*arguments, '--config.classes=9'])
+  assert not (tmp_path / 'run').exists()
