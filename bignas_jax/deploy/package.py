@@ -5,6 +5,7 @@ calibrated statistics in static shapes.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from etils import epath
+from flax import traverse_util
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -31,6 +33,10 @@ _PACKAGE = 'a child package'
 _UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
 
 Variables = dict[str, Any]
+
+# {'a': {'b': x}} is {'a.b': x} in a file.
+_flatten = functools.partial(traverse_util.flatten_dict, sep='.')
+_unflatten = functools.partial(traverse_util.unflatten_dict, sep='.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,25 +247,3 @@ def header_bytes(variables: Variables) -> int:
     }
   text = json.dumps(header, separators=(',', ':'))
   return 8 + -(-len(text) // 8) * 8
-
-
-def _flatten(tree: Variables, prefix: str = '') -> dict[str, Any]:
-  """Turns {'a': {'b': x}} into {'a.b': x}."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
-def _unflatten(flat: dict[str, Any]) -> Variables:
-  tree: Variables = {}
-  for path, value in flat.items():
-    *outer, last = path.split('.')
-    inner = tree
-    for name in outer:
-      inner = inner.setdefault(name, {})
-    inner[last] = value
-  return tree
