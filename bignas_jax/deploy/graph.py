@@ -6,7 +6,6 @@ gone. An exporter passes a `Library`, which computes (JAX) or builds a graph
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bignas_jax.deploy import folding, package
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.layers import layers
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import ops
 
@@ -171,9 +172,10 @@ def logits(
     x: normalised images.
   """
   x = stem(library, space, params['stem'], x)
-  for i, stage in enumerate(space.stages):
-    for j, own in enumerate(_blocks(params[f'stage{i + 1}'])):
-      stride = 1 if j else stage.stride
+  for layer in layers(space, arch_lib.biggest(space)):
+    if layer.is_block:
+      stage, stride = layer.of(space), layer.stride(space)
+      own = _own(params[f'stage{layer.stage}'], layer.block)
       x = block(library, stage, own, x, stride, space.padding)
   return head(library, space, params, x)
 
@@ -200,13 +202,11 @@ def head(
   return library.dense(x, **params['classifier'])
 
 
-def _blocks(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-  """Yields the parameters of the first block, then of the stacked ones."""
-  yield stage['first']
-  rest = stage.get('rest')
-  if rest is not None:
-    for i in range(len(rest['depthwise']['kernel'])):
-      yield jax.tree.map(lambda stacked, i=i: stacked[i], rest)
+def _own(stage: dict[str, Any], block: int) -> dict[str, Any]:
+  """Returns the parameters of a block; all but the first are stacked."""
+  if block == 0:
+    return stage['first']
+  return jax.tree.map(lambda stacked: stacked[block - 1], stage['rest'])
 
 
 def block(

@@ -97,8 +97,7 @@ def of_layer(space: Space, layer: Layer) -> Workload:
 
 
 def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
-  stage, first = layer.of(space), layer.block == 0
-  stride = stage.stride if first else 1
+  stage, stride = layer.of(space), layer.stride(space)
   own = dataclasses.replace(
     stage,
     width=(layer.width_out,),
@@ -108,7 +107,7 @@ def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
     expand_conv=stage.has_expand,
   )
   described = mbconv.Block(
-    own, (layer.width_in,), first, space.padding, None, Pooling()
+    own, (layer.width_in,), layer.block == 0, space.padding, None, Pooling()
   )
   return Workload(
     lambda library, params, x: graph.block(

@@ -51,6 +51,10 @@ class Layer(NamedTuple):
     """Returns the stage of a block."""
     return space.stages[self.stage - 1]
 
+  def stride(self, space: Space) -> int:
+    """Returns the stride of a block."""
+    return 1 if self.block else self.of(space).stride
+
 
 def downsample(size: int, stride: int) -> int:
   """Returns the pixels of a side after a stride."""
