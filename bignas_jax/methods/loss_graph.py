@@ -1,8 +1,8 @@
 """A training rule as a loss graph: which child learns from which in a step.
 
 The loss graph's nodes are the roles of the sampled children; an edge says
-that a student learns from the label or from another child, whose softmax is a
-constant for it (stop-gradient). One update follows from the sum or the mean
+that a student learns from the label or from another child, whose logits are
+constants for it (stop-gradient). One update follows from the sum or the mean
 over all children of the step.
 """
 
@@ -27,11 +27,22 @@ class Edge:
 
   Of several children with the role `teacher`, the last one before the student
   teaches.
+
+  Attributes:
+    student: role of the children that learn.
+    teacher: role of the child that they learn from, or `label`.
+    weight: factor of the loss.
+    loss: loss against a teacher (`losses.OF_TEACHER`); the loss against the
+      label is always the cross-entropy.
+    temperature: number that both logits are divided by before a loss against a
+      teacher.
   """
 
   student: str
   teacher: str
   weight: schema.AtLeastZero = 1.0
+  loss: Literal['soft_cross_entropy', 'kl', 'alpha'] = 'soft_cross_entropy'
+  temperature: schema.Positive = 1.0
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -63,12 +74,12 @@ class Rule:
 
 
 def teachers(rule: Rule) -> set[str]:
-  """Returns the roles whose softmax other children learn from."""
+  """Returns the roles that other children learn from."""
   return {edge.teacher for edge in rule.edges} - {LABEL}
 
 
 def teachers_of(rule: Rule, role: str) -> list[str]:
-  """Returns the roles whose softmax this role's children learn from."""
+  """Returns the roles that this role's children learn from."""
   sources = [e.teacher for e in rule.edges if e.student == role]
   return [source for source in sources if source != LABEL]
 
@@ -120,7 +131,7 @@ def loss(
   role: str,
   logits: jax.Array,
   labels: jax.Array,
-  softmaxes: dict[str, jax.Array],
+  teachers: dict[str, jax.Array],
 ) -> jax.Array:
   """Returns a child's loss, [batch].
 
@@ -129,7 +140,7 @@ def loss(
     role: role of this child.
     logits: [batch, classes].
     labels: [batch].
-    softmaxes: [batch, classes] by role, of the children that ran before.
+    teachers: logits [batch, classes] by role, of children that ran before.
   """
   smoothing = rule.label_smoothing if role == rule.regularised else 0.0
   total = jnp.zeros(labels.shape)
@@ -139,7 +150,8 @@ def loss(
     if edge.teacher == LABEL:
       term = losses.cross_entropy(logits, labels, smoothing)
     else:
-      target = jax.lax.stop_gradient(softmaxes[edge.teacher])
-      term = losses.soft_cross_entropy(logits, target)
+      term = losses.of_teacher(
+        edge.loss, logits, teachers[edge.teacher], edge.temperature
+      )
     total = total + edge.weight * term
   return total

@@ -3,7 +3,7 @@
 A step runs as a chain of programs, because each resolution is a static shape:
 one for the biggest child and one for the smallest, both static; one for each
 resolution of random children, whose indices are arguments; one for the update.
-Only programs of the run's roles are made, and each is given only the softmaxes
+Only programs of the run's roles are made, and each is given only the logits
 that its child learns from. One more program starts the sum of gradients, unless
 the first child is static and the only one of its role.
 """
@@ -63,7 +63,7 @@ def all_programs(setup: Setup) -> list[Program]:
   gradients = _described_gradients(setup, state)
   one = arch_lib.encode(setup.model.space, arch_lib.biggest(setup.model.space))
   indices = mesh_lib.described(mesh, one, REPLICATED)
-  softmax = _described_softmax(setup)
+  logits = _described_logits(setup)
   programs = []
   if _starts(setup):
     places = mesh_lib.places(gradients)
@@ -76,7 +76,7 @@ def all_programs(setup: Setup) -> list[Program]:
       batch,
       indices if arch is None else None,
       gradients if programs else None,
-      dict.fromkeys(loss_graph.teachers_of(setup.rule, role), softmax),
+      dict.fromkeys(loss_graph.teachers_of(setup.rule, role), logits),
     )
     function = step_lib.child(setup, role, resolution, arch)
     function = _jitted(name, function, 4, mesh)
@@ -132,10 +132,10 @@ def _described_gradients(setup: Setup, state: State) -> Tree:
   )
 
 
-def _described_softmax(setup: Setup) -> Tree:
+def _described_logits(setup: Setup) -> Tree:
   mesh, classes = setup.model.mesh, setup.model.space.classes
-  softmax = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
-  return mesh_lib.described(mesh, softmax, mesh_lib.split(mesh))
+  logits = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
+  return mesh_lib.described(mesh, logits, mesh_lib.split(mesh))
 
 
 def _jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
@@ -185,7 +185,7 @@ def step(
   """
   space, mesh = setup.model.space, setup.model.mesh
   gradients = compiled[START]() if START in compiled else None
-  softmaxes, metrics = {}, []
+  outputs, metrics = {}, []
   for one in children:
     indices = None
     if one.role in STATIC:
@@ -194,16 +194,16 @@ def step(
       indices = arch_lib.encode(space, one.arch)
       indices = mesh_lib.put(mesh, indices, REPLICATED)
     teachers = loss_graph.teachers_of(setup.rule, one.role)
-    gradients, softmax, measured = compiled[key(one)](
+    gradients, logits, measured = compiled[key(one)](
       state.params,
       state.step,
       batch,
       indices,
       gradients,
-      {teacher: softmaxes[teacher] for teacher in teachers},
+      {teacher: outputs[teacher] for teacher in teachers},
     )
-    if softmax is not None:
-      softmaxes[one.role] = softmax
+    if logits is not None:
+      outputs[one.role] = logits
     metrics.append(measured)
   state, last = compiled[UPDATE](state, gradients)
   return state, [*metrics, last]

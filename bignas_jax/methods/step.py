@@ -90,10 +90,11 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     arch: the static child; None: the function takes any child's indices.
 
   Returns:
-    A function of (params, step, batch, indices, gradients, softmaxes) that
-    returns (gradients, softmax or None, metrics). `gradients` is None where
+    A function of (params, step, batch, indices, gradients, teachers) that
+    returns (gradients, logits or None, metrics). `gradients` is None where
     the sum starts with this child. Gradients are stacked over devices along the
-    first axis. `softmaxes` are those of the child's teachers.
+    first axis. `teachers` are the logits of the child's teachers; its own are
+    returned if it teaches others.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
@@ -105,7 +106,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   # Each device adds its share, so that their sum holds the term once.
   decay = rule.weight_decay / devices if regularised else 0.0
 
-  def loss(params, probe, images, labels, keys, indices, softmaxes):
+  def loss(params, probe, images, labels, keys, indices, teachers):
     logits, updated = net.apply(
       {'params': params},
       images,
@@ -116,14 +117,14 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       # Blocks add no gradient of a penalty.
       mutable=[] if decay else [accumulator.COLLECTION],
     )
-    losses = loss_graph.loss(rule, role, logits, labels, softmaxes)
+    losses = loss_graph.loss(rule, role, logits, labels, teachers)
     value = losses.sum() / setup.batch_size
     penalty = decay * optim.half_square_norm(params) if decay else 0.0
     accumulators = updated.get(accumulator.COLLECTION, {})
     return (value + penalty, accumulators), (value, logits)
 
   @jax.named_scope(role)
-  def run(params, step, batch, indices, gradients, softmaxes):
+  def run(params, step, batch, indices, gradients, teachers):
     images = model.images(batch['image'], resolution)
     keys = model.image_keys(setup.seed, step, images.shape[0])
     own = params
@@ -134,7 +135,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       gradients = jax.tree.map(jnp.zeros_like, params)
 
     def of_own(params, probe):
-      batched = images, batch['label'], keys, indices, softmaxes
+      batched = images, batch['label'], keys, indices, teachers
       return loss(params, probe, *batched)
 
     gradients, square, (value, logits) = accumulator.accumulate(
@@ -148,11 +149,10 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       square=square,
       logits=logits,
       labels=batch['label'],
-      softmaxes=softmaxes,
+      teachers=teachers,
       axes=axes,
     )
-    softmax = jax.nn.softmax(logits) if teaches else None
-    return gradients, softmax, metrics
+    return gradients, logits if teaches else None, metrics
 
   return mesh_lib.per_device(
     model.mesh,

@@ -26,7 +26,7 @@ def of_child(
   square: jax.Array,
   logits: jax.Array,
   labels: jax.Array,
-  softmaxes: dict[str, jax.Array],
+  teachers: dict[str, jax.Array],
   axes: tuple[str, ...],
 ) -> dict[str, jax.Array]:
   """Returns scalars of one child in one step, equal on all devices.
@@ -39,7 +39,7 @@ def of_child(
     square: square norm of this device's share of the child's own gradient.
     logits: [local batch, classes].
     labels: [local batch].
-    softmaxes: [local batch, classes] by role, of the children that ran before.
+    teachers: logits [local batch, classes] by role, of children before.
     axes: mesh axes that the batch is split over.
 
   Returns:
@@ -59,10 +59,10 @@ def of_child(
     'top1': (choice == labels).sum() / batch_size,
     'grad_norm': lax.axis_size(axes) * square,
   }
-  teachers = loss_graph.teachers_of(rule, role)
-  if teachers:
-    agreed = [(choice == softmaxes[t].argmax(-1)).sum() for t in teachers]
-    shares['agreement'] = sum(agreed) / (batch_size * len(teachers))
+  own = loss_graph.teachers_of(rule, role)
+  if own:
+    agreed = [(choice == teachers[t].argmax(-1)).sum() for t in own]
+    shares['agreement'] = sum(agreed) / (batch_size * len(own))
   whole = lax.psum(shares, axes)
   return whole | {'grad_norm': jnp.sqrt(whole['grad_norm'])}
 

@@ -115,17 +115,17 @@ def test_step_is_one_update_from_the_defined_gradient():
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(16))
   wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
 
-  gradients, softmaxes = None, {}
+  gradients, outputs = None, {}
   mesh = setup.model.mesh
   batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
   for child in children:
     static = child.role in programs.STATIC
     indices = None if static else arch_lib.encode(SPACE, child.arch)
-    gradients, softmax, _ = compiled[programs.key(child)](
-      state.params, state.step, batch, indices, gradients, dict(softmaxes)
+    gradients, logits, _ = compiled[programs.key(child)](
+      state.params, state.step, batch, indices, gradients, dict(outputs)
     )
-    if softmax is not None:
-      softmaxes[child.role] = softmax
+    if logits is not None:
+      outputs[child.role] = logits
   chex.assert_trees_all_close(gradients, wanted, rtol=1e-3, atol=2e-5)
 
   # Warm-up makes the first rate 0: take the second step's.

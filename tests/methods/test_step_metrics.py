@@ -38,21 +38,21 @@ def ran(request):
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
   children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
-  gradients, softmaxes, sums, of_children = None, {}, [], []
+  gradients, outputs, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
     if child.role not in programs.STATIC:
       indices = arch_lib.encode(SPACE, child.arch)
       indices = mesh_lib.put(mesh, indices, mesh_lib.REPLICATED)
-    gradients, softmax, measured = compiled[programs.key(child)](
-      state.params, state.step, batch, indices, gradients, dict(softmaxes)
+    gradients, logits, measured = compiled[programs.key(child)](
+      state.params, state.step, batch, indices, gradients, dict(outputs)
     )
-    if softmax is not None:
-      softmaxes[child.role] = softmax
+    if logits is not None:
+      outputs[child.role] = logits
     sums.append(_by_device(jax.device_get(gradients), params))
     of_children.append(jax.device_get(measured))
   state, of_update = compiled['update'](state, gradients)
-  found = jax.device_get((state.params, of_update, softmaxes))
+  found = jax.device_get((state.params, of_update, outputs))
   return devices, children, params, sums, of_children, *found
 
 
@@ -135,10 +135,10 @@ def test_gradient_norm_of_random_children_that_are_regularised():
 
 
 def test_agreement_is_with_the_teacher(ran):
-  _, children, params, _, of_children, _, _, softmaxes = ran
+  _, children, params, _, of_children, _, _, outputs = ran
   logits = jax.jit(network.Supernet(SPACE).apply)
   pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
-  teacher = softmaxes['biggest'].argmax(-1)
+  teacher = outputs['biggest'].argmax(-1)
   assert 'agreement' not in of_children[0]
   for child, measured in list(zip(children, of_children, strict=True))[1:]:
     size = child.arch.resolution
@@ -191,11 +191,11 @@ def test_several_teachers_share_the_agreement():
   )
   rule = loss_graph.Rule(edges=edges)
   eye = np.eye(3, dtype=np.float32)
-  softmaxes = {'biggest': eye[[0, 1]], 'smallest': eye[[0, 0]]}
+  outputs = {'biggest': eye[[0, 1]], 'smallest': eye[[0, 0]]}
   mesh = mesh_lib.create(jax.devices()[:2])
 
   def measured(role):
-    def run(logits, labels, softmaxes):
+    def run(logits, labels, outputs):
       return step_metrics.of_child(
         rule,
         role,
@@ -204,13 +204,13 @@ def test_several_teachers_share_the_agreement():
         square=np.float32(0.25),
         logits=logits,
         labels=labels,
-        softmaxes=softmaxes,
+        teachers=outputs,
         axes=mesh.axis_names,
       )
 
     split = mesh_lib.split(mesh)
     on_two = mesh_lib.per_device(mesh, (split,) * 3, mesh_lib.REPLICATED)(run)
-    return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), softmaxes)
+    return jax.jit(on_two)(eye[[0, 1]], np.array([2, 1]), outputs)
 
   assert measured('smallest')['agreement'] == 1
   assert measured('random')['agreement'] == 0.75
