@@ -36,15 +36,30 @@ class Sandwich:
   random_children: int = 2
 
   def __call__(self, space: Space, seed: int, step: int) -> list[Child]:
-    rng = arch_lib.generator(seed, step)
-    children = [
+    return [
       Child('biggest', arch_lib.biggest(space)),
       Child('smallest', arch_lib.smallest(space)),
+      *_random(space, seed, step, self.random_children),
     ]
-    for _ in range(self.random_children):
-      arch = arch_lib.sample(space, rng, training=True)
-      children.append(Child('random', arch))
-    return children
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uniform:
+  """Random children only, each decision drawn uniformly.
+
+  Once-for-All (ICLR 2020) and single-path supernets train so.
+  """
+
+  random_children: int = 1
+
+  def __call__(self, space: Space, seed: int, step: int) -> list[Child]:
+    return _random(space, seed, step, self.random_children)
+
+
+def _random(space: Space, seed: int, step: int, number: int) -> list[Child]:
+  rng = arch_lib.generator(seed, step)
+  archs = [arch_lib.sample(space, rng, training=True) for _ in range(number)]
+  return [Child('random', arch) for arch in archs]
 
 
 def alone(space: Space, seed: int, step: int) -> list[Child]:

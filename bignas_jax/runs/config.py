@@ -80,9 +80,10 @@ class Config:
     seed: seed of initialisation, children, data order, augmentation, dropout.
     steps: number of updates.
     batch_size: images in a step, over all devices.
-    policy: children that a step trains: `sandwich` (biggest, smallest, random)
-      or `alone` (the biggest: the only network in a space of one).
-    random_children: number of random children in a sandwich.
+    policy: children that a step trains: `sandwich` (biggest, smallest, random),
+      `uniform` (random ones only) or `alone` (the biggest: the only network in
+      a space of one).
+    random_children: number of random children in a step.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -116,7 +117,7 @@ class Config:
   seed: schema.Seed = 0
   steps: schema.Natural
   batch_size: schema.Natural
-  policy: Literal['sandwich', 'alone'] = 'sandwich'
+  policy: Literal['sandwich', 'uniform', 'alone'] = 'sandwich'
   random_children: schema.Few = 2
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
@@ -175,6 +176,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   yield 'space.bn_epsilon', right, 'a number > 0'
   right = config.policy == 'alone' or not arch_lib.is_one(space(config))
   yield 'policy', right, 'alone, for a space of one network'
+  right = config.policy != 'uniform' or config.random_children > 0
+  yield 'random_children', right, 'a whole number >= 1, for uniform'
   right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
   yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
   images, batch = config.calibration.images, config.calibration.batch_size
@@ -214,7 +217,8 @@ def policy(config: Config) -> sampling.Policy:
   """Returns the policy that chooses the children of each step."""
   if config.policy == 'alone':
     return sampling.alone
-  return sampling.Sandwich(random_children=config.random_children)
+  make = {'sandwich': sampling.Sandwich, 'uniform': sampling.Uniform}
+  return make[config.policy](random_children=config.random_children)
 
 
 def roles(config: Config) -> tuple[str, ...]:

@@ -277,20 +277,14 @@ def test_a_first_child_that_is_static_starts_the_sum_itself():
   assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
 
-def test_a_run_without_a_biggest_child(tmp_path, monkeypatch):
+def test_a_run_without_a_biggest_child(tmp_path):
   """It is watched by its first child, and evaluated at both ends."""
-
-  def uniform(space, seed, step):
-    rng = arch_lib.generator(seed, step)
-    archs = [arch_lib.sample(space, rng, training=True) for _ in range(2)]
-    return [Child('random', arch) for arch in archs]
-
-  monkeypatch.setattr(config_lib, 'policy', lambda config: uniform)
   rule = Rule(
     edges=(Edge(student='random', teacher=LABEL),), regularised='random'
   )
   config = tiny.config(
     space=BASE,
+    policy='uniform',
     rule=rule,
     steps=2,
     eval_every=2,
