@@ -55,6 +55,8 @@ OWNERS = {
   'fcntl': {'system.locks'},
   'ml_dtypes': {'conversion.torch_files'},
 }
+# Shapes stand in the signatures of these rooms.
+SHAPED = {'supernet', 'methods'}
 
 
 def _name(path: pathlib.Path) -> str:
@@ -64,6 +66,7 @@ def _name(path: pathlib.Path) -> str:
 MODULES = sorted(
   _name(path) for path in PACKAGE.rglob('*.py') if path.stem != '__init__'
 )
+OWNERS['jaxtyping'] = {m for m in MODULES if m.split('.')[0] in SHAPED}
 
 
 def room_of(module: str) -> str:

@@ -129,7 +129,7 @@ def _arranged(
   array: np.ndarray, order: tuple[int, ...] | str
 ) -> np.ndarray | None:
   """Returns an array with its axes in this order; None if it has others."""
-  if order == POINTWISE:
+  if isinstance(order, str):  # POINTWISE
     if array.ndim != 4 or array.shape[2:] != (1, 1):
       return None
     return array[:, :, 0, 0].T

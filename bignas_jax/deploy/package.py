@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ _UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, TypeError)
 Variables = dict[str, Any]
 
 # {'a': {'b': x}} is {'a.b': x} in a file.
-_flatten = functools.partial(traverse_util.flatten_dict, sep='.')
+_flatten: Callable[..., dict[str, Any]] = functools.partial(
+  traverse_util.flatten_dict, sep='.'
+)
 _unflatten = functools.partial(traverse_util.unflatten_dict, sep='.')
 
 

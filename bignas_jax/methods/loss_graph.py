@@ -11,8 +11,8 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import losses
 from bignas_jax.methods.sampling import ROLES
@@ -129,18 +129,18 @@ def check(rule: Rule, roles: Sequence[str]) -> None:
 def loss(
   rule: Rule,
   role: str,
-  logits: jax.Array,
-  labels: jax.Array,
-  teachers: dict[str, jax.Array],
-) -> jax.Array:
-  """Returns a child's loss, [batch].
+  logits: Float[Array, 'batch classes'],
+  labels: Int[Array, 'batch'],
+  teachers: dict[str, Float[Array, 'batch classes']],
+) -> Float[Array, 'batch']:
+  """Returns a child's loss for each image.
 
   Args:
     rule: the loss graph.
     role: role of this child.
-    logits: [batch, classes].
-    labels: [batch].
-    teachers: logits [batch, classes] by role, of children that ran before.
+    logits: logits of this child.
+    labels: labels of the images.
+    teachers: logits of the children that ran before, by role.
   """
   smoothing = rule.label_smoothing if role == rule.regularised else 0.0
   total = jnp.zeros(labels.shape)

@@ -1,26 +1,31 @@
 """Losses of a student against the label or against a teacher's logits.
 
-Logits are [batch, classes] in float32; results are [batch]. No gradient enters
-a teacher.
+Logits are float32. No gradient enters a teacher.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Logits = Float[Array, 'batch classes']
+Losses = Float[Array, 'batch']
 
 _MOST_WEIGHT = 5.0  # AlphaNet's bound of (p / q)^alpha
 
 
 def cross_entropy(
-  logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
-) -> jax.Array:
-  """Returns the cross-entropy to labels [batch] int32, optionally smoothed."""
+  logits: Logits,
+  labels: Int[Array, 'batch'],
+  smoothing: float = 0.0,
+) -> Losses:
+  """Returns the cross-entropy to labels, optionally smoothed."""
   classes = logits.shape[-1]
   target = jax.nn.one_hot(labels, classes) * (1 - smoothing)
   log_student = jax.nn.log_softmax(logits)
   return -((target + smoothing / classes) * log_student).sum(-1)
 
 
-def soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
+def soft_cross_entropy(logits: Logits, teacher: Logits) -> Losses:
   """Returns the cross-entropy to the teacher's softmax.
 
   In-place distillation (BigNAS, section 3). Its gradient is that of the KL
@@ -30,7 +35,7 @@ def soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
   return -(target * jax.nn.log_softmax(logits)).sum(-1)
 
 
-def kl_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
+def kl_divergence(logits: Logits, teacher: Logits) -> Losses:
   """Returns KL(teacher || student); 0 where both predict the same."""
   log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher))
   log_student = jax.nn.log_softmax(logits)
@@ -38,8 +43,8 @@ def kl_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def alpha_divergence(
-  logits: jax.Array, teacher: jax.Array, most_weight: float = _MOST_WEIGHT
-) -> jax.Array:
+  logits: Logits, teacher: Logits, most_weight: float = _MOST_WEIGHT
+) -> Losses:
   """Returns the larger of the alpha-divergences of alpha -1 and alpha 1.
 
   AlphaNet (ICML 2021): alpha -1 punishes a student that is too sure, alpha 1,
@@ -77,8 +82,8 @@ OF_TEACHER = {
 
 
 def of_teacher(
-  name: str, logits: jax.Array, teacher: jax.Array, temperature: float
-) -> jax.Array:
+  name: str, logits: Logits, teacher: Logits, temperature: float
+) -> Losses:
   """Returns a loss against a teacher at a temperature.
 
   Both are divided by the temperature, and the loss is multiplied by its square,

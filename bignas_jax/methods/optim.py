@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import optax
+from jaxtyping import Array, Float
 
 from bignas_jax.values import schema
 
@@ -62,13 +63,13 @@ def _tf_rmsprop(config: Optimizer, rate: Callable):
   )
 
 
-def is_kernel(path: tuple, leaf: jax.Array) -> bool:
+def is_kernel(path: tuple, leaf: Float[Array, '...']) -> bool:
   """Returns whether a parameter is a kernel, not a bias or batch norm's."""
   del leaf
   return path[-1].key == 'kernel'
 
 
-def half_square_norm(params) -> jax.Array | float:
+def half_square_norm(params) -> Float[Array, ''] | float:
   """Returns half the sum of squares of all kernels: weight decay's term."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   return sum(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import Array, Shaped
 
 from bignas_jax.methods import loss_graph
 from bignas_jax.methods import step as step_lib
@@ -25,6 +26,9 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
+
+# Of a compiled program or, of one that is only traced, their shapes.
+Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '']]
 
 
 class Program(NamedTuple):
@@ -168,7 +172,7 @@ def step(
   state: State,
   batch: Tree,
   children: list[Child],
-) -> tuple[State, list[dict[str, jax.Array]]]:
+) -> tuple[State, list[Measured]]:
   """Runs one step.
 
   Args:

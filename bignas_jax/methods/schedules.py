@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from bignas_jax.values import schema
 
@@ -56,7 +57,7 @@ def create(config: Schedule, steps: int) -> optax.Schedule:
       end_value=config.floor * config.peak if config.decay_rate < 1 else None,
     )
 
-  def rate(step):
+  def rate(step) -> Float[Array, '']:
     warm = config.peak * step / max(config.warmup_steps, 1)
     return jnp.where(step < config.warmup_steps, warm, decay(step))
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from bignas_jax.methods import loss_graph, optim, step_metrics
 from bignas_jax.spaces.arch import Arch
@@ -26,7 +27,7 @@ Tree = Any
 class State(NamedTuple):
   """The training state in a checkpoint; all else follows from (seed, step)."""
 
-  step: jax.Array  # int32, updates done
+  step: Int[Array, '']  # updates done
   params: Tree
   opt_state: Tree
   ema: Tree  # averaged parameters, or None

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int, Shaped
 
 from bignas_jax.methods import loss_graph
 from bignas_jax.supernet.accumulator import square_norm
@@ -22,13 +23,13 @@ def of_child(
   role: str,
   batch_size: int,
   *,
-  loss: jax.Array,
-  square: jax.Array,
-  logits: jax.Array,
-  labels: jax.Array,
-  teachers: dict[str, jax.Array],
+  loss: Float[Array, ''],
+  square: Float[Array, ''],
+  logits: Float[Array, 'batch classes'],
+  labels: Int[Array, 'batch'],
+  teachers: dict[str, Float[Array, 'batch classes']],
   axes: tuple[str, ...],
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, '']]:
   """Returns scalars of one child in one step, equal on all devices.
 
   Args:
@@ -37,9 +38,9 @@ def of_child(
     batch_size: number of images on all devices.
     loss: this device's share of the mean loss.
     square: square norm of this device's share of the child's own gradient.
-    logits: [local batch, classes].
-    labels: [local batch].
-    teachers: logits [local batch, classes] by role, of children before.
+    logits: logits of this device's images.
+    labels: labels of these images.
+    teachers: logits of the children that ran before, by role.
     axes: mesh axes that the batch is split over.
 
   Returns:
@@ -69,8 +70,8 @@ def of_child(
 
 @jax.named_scope('measures')
 def of_update(
-  rate: jax.Array, gradient: Tree, params: Tree
-) -> dict[str, jax.Array]:
+  rate: Float[Array, ''] | float, gradient: Tree, params: Tree
+) -> dict[str, Shaped[Array, ''] | float]:
   """Returns scalars of an update.
 
   Args:

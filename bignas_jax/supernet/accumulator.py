@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from bignas_jax.supernet import slicing
 
@@ -37,10 +38,10 @@ class Accumulator(NamedTuple):
   """
 
   params: Tree
-  probe: Any
+  probe: Float[Array, '']
 
 
-def square_norm(tree: Tree) -> jax.Array:
+def square_norm(tree: Tree) -> Float[Array, '']:
   """Returns the sum of the squares of all entries of a tree, in float32."""
   leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
   return sum((jnp.square(leaf).sum() for leaf in leaves), jnp.float32(0))
@@ -52,7 +53,7 @@ def accumulate(
   sums: Tree,
   centred: slicing.Centred,
   factor: float,
-) -> tuple[Tree, jax.Array, Any]:
+) -> tuple[Tree, Float[Array, ''], Any]:
   """Adds the gradient of a child's loss to a step's sum of gradients.
 
   Args:

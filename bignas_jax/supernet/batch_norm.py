@@ -16,11 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from bignas_jax.supernet import branches, ops
+from bignas_jax.supernet.ops import AnyArray, Images
 
-# E[x] as `mean` and E[x^2] as `square`, [groups on this device, channels].
-Moments = dict[str, jax.Array]
+# E[x] as `mean` and E[x^2] as `square`, of the groups on this device.
+Moments = dict[str, Float[Array, 'groups channels']]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,22 +55,22 @@ def stats_shapes(norms: dict, params: dict) -> dict:
 
 
 def batch_norm(
-  x: jax.Array,
-  params: dict[str, jax.Array],
-  stats: dict[str, jax.Array] | None,
+  x: Images,
+  params: dict[str, Float[AnyArray, 'channels']],
+  stats: dict[str, Float[AnyArray, 'channels']] | None,
   epsilon: float | None,
   pooling: Pooling,
   *,
   swish: bool = False,
   width: ops.Width | None = None,
   cached: Moments | None = None,
-) -> tuple[jax.Array, Moments]:
+) -> tuple[Images, Moments]:
   """Normalises each channel over all other axes, and applies the activation.
 
   Args:
-    x: input, [batch, ..., channels].
-    params: `scale` and `bias`, [channels]; only `bias` if the norm is folded.
-    stats: `mean` and `var`, [channels]; None: statistics of the batch are used.
+    x: images.
+    params: `scale` and `bias`; only `bias` if the norm is folded.
+    stats: `mean` and `var`; None: statistics of the batch are used.
     epsilon: number added to the variance; None: everything but the bias is
       folded into the kernel before (`folding`).
     pooling: images that share the batch's statistics.
@@ -78,22 +80,23 @@ def batch_norm(
     cached: moments of this batch, if it was normalised before.
 
   Returns:
-    The output, and the batch's moments: `mean` E[x] and `square` E[x^2],
-    [groups on this device, channels], with zeros past the active width. If
-    statistics were given, or the norm is folded, the moments are zeros of one
-    group. Moments have no gradient of their own; the output's gradient passes
-    through them.
+    The output, and the batch's moments: `mean` E[x] and `square` E[x^2], with
+    zeros past the active width. If statistics were given, or the norm is
+    folded, the moments are zeros of one group. Moments have no gradient of
+    their own; the output's gradient passes through them.
   """
+  own = {name: jnp.asarray(values) for name, values in params.items()}
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
-    y = _activated(x.astype(_wide(x)) + params['bias'], swish).astype(x.dtype)
+    y = _activated(x.astype(_wide(x)) + own['bias'], swish).astype(x.dtype)
     return y, _no_moments(x)
   how = _Norm(epsilon, pooling, swish)
   if width is not None:
     # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
-    params = {name: ops.mask(values, width) for name, values in params.items()}
+    own = {name: ops.mask(values, width) for name, values in own.items()}
   if stats is not None:
-    y = _affine(how, x, params, stats['mean'][None], stats['var'][None])
+    mean, var = (jnp.asarray(stats[name])[None] for name in ('mean', 'var'))
+    y = _affine(how, x, own, mean, var)
     return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
   moments = branches.reuse(take, cached, lax.stop_gradient(x))
@@ -101,7 +104,7 @@ def batch_norm(
     moments = {
       name: ops.mask(moment, width) for name, moment in moments.items()
     }
-  return _normalise(how, x, params, moments), moments
+  return _normalise(how, x, own, moments), moments
 
 
 class _Norm(NamedTuple):
@@ -118,7 +121,13 @@ def _normalise(how: _Norm, x, params, moments: Moments):
   return _affine(how, x, params, moments['mean'], _variance(moments))
 
 
-def _affine(how: _Norm, x, params, mean, var):
+def _affine(
+  how: _Norm,
+  x: Images,
+  params: dict[str, Float[Array, 'channels']],
+  mean: Float[Array, 'groups channels'],
+  var: Float[Array, 'groups channels'],
+) -> Images:
   factor = params['scale'] * lax.rsqrt(var + how.epsilon)
   shift = params['bias'] - mean * factor
   wide = x.astype(_wide(x))
@@ -130,11 +139,11 @@ def _activated(y, swish: bool):
   return jax.nn.swish(y) if swish else y
 
 
-def _variance(moments: Moments) -> jax.Array:
+def _variance(moments: Moments) -> Float[Array, 'groups channels']:
   return jnp.maximum(moments['square'] - moments['mean'] ** 2, 0)
 
 
-def _wide(x: jax.Array):
+def _wide(x: Images):
   return jnp.promote_types(jnp.float32, x.dtype)
 
 
@@ -176,20 +185,20 @@ def _normalise_backward(how, saved, cotangent):
 _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-def _once(x: jax.Array) -> jax.Array:
+def _once(x: Images) -> Images:
   """Keeps XLA from recomputing x for each of its uses, on CPUs only."""
   return lax.platform_dependent(
     x, cpu=lax.optimization_barrier, default=lambda x: x
   )
 
 
-def _no_moments(x: jax.Array) -> Moments:
+def _no_moments(x: Images) -> Moments:
   """Returns zero moments of one group, for a batch norm that needed none."""
   zeros = jnp.zeros((1, x.shape[-1]), _wide(x))
   return {'mean': zeros, 'square': zeros}
 
 
-def _groups(x: jax.Array, pooling: Pooling) -> int:
+def _groups(x: Images, pooling: Pooling) -> int:
   """Returns the number of groups on this device, normalised separately."""
   local, group = x.shape[0], pooling.group_size
   if group is None:
@@ -202,12 +211,12 @@ def _groups(x: jax.Array, pooling: Pooling) -> int:
   return 1
 
 
-def _sums(x: jax.Array, groups: int) -> jax.Array:
-  """Returns the sums over all axes but the last, [groups, channels]."""
+def _sums(x: Images, groups: int) -> Float[Array, '{groups} channels']:
+  """Returns each group's sums over all axes but the last."""
   return x.reshape(groups, -1, x.shape[-1]).sum(1)
 
 
-def _moments(x: jax.Array, pooling: Pooling) -> Moments:
+def _moments(x: Images, pooling: Pooling) -> Moments:
   x, groups = x.astype(_wide(x)), _groups(x, pooling)
   pixels = x.size // x.shape[-1] // groups
   both = jnp.stack([_sums(x, groups), _sums(x * x, groups)]) / pixels
@@ -215,8 +224,12 @@ def _moments(x: jax.Array, pooling: Pooling) -> Moments:
   return {'mean': mean, 'square': square}
 
 
-def _pool(means: jax.Array, x: jax.Array, pooling: Pooling) -> jax.Array:
-  """Averages [..., groups, channels] over the devices that a group spans."""
+def _pool(
+  means: Float[Array, 'kinds groups channels'],
+  x: Images,
+  pooling: Pooling,
+) -> Float[Array, 'kinds groups channels']:
+  """Averages means over the devices that a group spans."""
   local, group = x.shape[0], pooling.group_size
   if _devices(pooling) == 1 or (group is not None and group <= local):
     return means
@@ -232,16 +245,21 @@ def _devices(pooling: Pooling) -> int:
   return lax.axis_size(pooling.axes) if pooling.axes else 1
 
 
-def whole_batch(moments: jax.Array, pooling: Pooling) -> jax.Array:
-  """Averages [..., groups, channels] to the whole batch's [..., channels]."""
+def whole_batch(
+  moments: Float[Array, '*blocks groups channels'], pooling: Pooling
+) -> Float[Array, '*blocks channels']:
+  """Averages moments of groups to those of the whole batch."""
   mean = moments.mean(-2)
   if _devices(pooling) == 1 or pooling.group_size is None:
     return mean  # of one device, or pooled already
   return lax.pmean(mean, pooling.axes)
 
 
-def _per_image(values: jax.Array, x: jax.Array) -> jax.Array:
-  """Returns values of shape [groups, channels], broadcastable against x."""
+def _per_image(
+  values: Float[Array, 'groups channels'],
+  x: Images,
+) -> Float[Array, '#batch #height #width channels']:
+  """Returns values of groups of images so that they broadcast against x."""
   if values.shape[0] > 1:
     values = jnp.repeat(values, x.shape[0] // values.shape[0], axis=0)
   return values.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.supernet import slicing
 from bignas_jax.supernet.accumulator import Accumulator
@@ -37,12 +38,12 @@ class Branch(NamedTuple):
 
 
 def switch(
-  chosen: Any,
+  chosen: Int[Array, ''] | int,
   branches: Sequence[Branch],
   accumulator: Accumulator,
-  x: jax.Array,
+  x: Float[Array, '...'],
   constants: Any,
-) -> tuple[jax.Array, Tree, Accumulator]:
+) -> tuple[Float[Array, '...'], Tree, Accumulator]:
   """Computes a block by one of its branches.
 
   JAX's own rule for the gradient of a switch keeps the residuals of all
@@ -50,7 +51,7 @@ def switch(
   backward pass, so that neither time nor memory is spent on the others.
 
   Args:
-    chosen: number of the branch, an int32 scalar.
+    chosen: number of the branch.
     branches: branches of equal output shapes; what a branch remembers is a
       slice of what the last one does.
     accumulator: the block's parameters, and a probe.
@@ -65,20 +66,20 @@ def switch(
 
 
 def chain(
-  chosen: Any,
+  chosen: Int[Array, ''] | int,
   branches: Sequence[Branch],
-  count: Any,
+  count: Int[Array, ''] | None,
   accumulator: Accumulator,
-  x: jax.Array,
+  x: Float[Array, '*shape'],
   constants: Any,
-) -> tuple[jax.Array, Tree, Accumulator]:
+) -> tuple[Float[Array, '*shape'], Tree, Accumulator]:
   """Computes blocks one after the other, each by one branch.
 
   Args:
-    chosen: number of the branch, an int32 scalar.
+    chosen: number of the branch.
     branches: branches whose output is as large as their input; what a branch
       remembers is a slice of what the last one does.
-    count: how many blocks are computed, an int32 scalar; None: all.
+    count: how many blocks are computed; None: all.
     accumulator: stacks of the blocks' parameters, and a probe.
     x: input of the first block.
     constants: inputs of all blocks that are not differentiated.

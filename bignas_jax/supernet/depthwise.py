@@ -9,18 +9,23 @@ taps, which XLA fuses and vectorises (docs/performance.md).
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.supernet import ops, slicing
+from bignas_jax.supernet.ops import Images
 
 PIXELS = (-4, -3)  # axes of a kernel's height and width
 _TERMS = 8  # products that are added in registers
 _CACHE = 2**21  # bytes of a core's cache
+
+Kernel = Float[Array, 'size size 1 channels']
+Convolved = Float[Array, 'batch rows columns channels']
 
 
 class _How(NamedTuple):
@@ -32,18 +37,18 @@ class _How(NamedTuple):
 
 
 def depthwise(
-  x: jax.Array,
-  kernel: jax.Array,
+  x: Images,
+  kernel: Float[ops.AnyArray, 'size size 1 channels'],
   stride: int,
   padding: ops.Padding,
   sizes: Sequence[int] | None = None,
-  index: Any = 0,
-) -> jax.Array:
+  index: Int[Array, ''] | int = 0,
+) -> Convolved:
   """Convolves each channel with its own kernel.
 
   Args:
-    x: images, [batch, height, width, channels].
-    kernel: kernels of the channels, [k, k, 1, channels].
+    x: images.
+    kernel: kernels of the channels.
     stride: stride of both spatial axes.
     padding: `same` or `symmetric` padding.
     sizes: sizes that the kernel can be cut to; None: the whole kernel.
@@ -84,7 +89,9 @@ def _backward(how, saved, cotangent):
 _depthwise.defvjp(_save, _backward)
 
 
-def _centre(kernel, size: int):
+def _centre(
+  kernel: Kernel, size: int
+) -> Float[Array, '{size} {size} 1 channels']:
   shape = (size, size, *kernel.shape[2:])
   like = jax.ShapeDtypeStruct(shape, kernel.dtype)
   return slicing.shrink(kernel, like, PIXELS)
@@ -108,7 +115,9 @@ def _native_of(how, size, x, kernel):
   return native(x, kernel, stride=how.stride, padding=how.padding)
 
 
-def native(x, kernel, *, stride, padding):
+def native(
+  x: Images, kernel: Kernel, *, stride: int, padding: ops.Padding
+) -> Convolved:
   """Convolves each channel with XLA's grouped convolution."""
   how = _How(kernel.shape[:1], stride, padding)
   return lax.conv_general_dilated(
@@ -210,7 +219,7 @@ def _unpad(spread_out, spread, stride: int):
   return own[:, ::stride, ::stride]
 
 
-def _weighted_taps(x, kernel, stride):
+def _weighted_taps(x: Images, kernel: Kernel, stride: int) -> Convolved:
   """Returns the sum over taps of shifted images times the tap's weights."""
   size = kernel.shape[0]
   weights = kernel.reshape(size, size, 1, 1, 1, -1)
@@ -234,19 +243,18 @@ def _at(x, start, shape, stride: int = 1):
   return lax.slice(x, starts, ends, steps)
 
 
-def _kernel_gradient(x, cotangent, size, stride):
+def _kernel_gradient(
+  x: Images, cotangent: Convolved, size: int, stride: int
+) -> Float[Array, '{size} {size} 1 channels']:
   """Returns the kernel gradient by a loop over a few images at a time.
 
   The few images stay in the cache for all taps.
 
   Args:
-    x: padded images, [batch, height, width, channels].
+    x: padded images.
     cotangent: cotangent of the output.
     size: size of the kernel.
     stride: stride of the convolution.
-
-  Returns:
-    Gradient, [size, size, 1, channels].
   """
   images, channels = len(x), x.shape[-1]
   image_bytes = (x.nbytes + cotangent.nbytes) // images
@@ -263,8 +271,10 @@ def _kernel_gradient(x, cotangent, size, stride):
   return total.reshape(size, size, 1, channels).astype(x.dtype)
 
 
-def _tap_sums(x, cotangent, size, stride, dtype):
-  """Returns the sum over all pixels of each tap's products, [taps, channels].
+def _tap_sums(
+  x: Images, cotangent: Convolved, size: int, stride: int, dtype
+) -> Float[Array, 'taps channels']:
+  """Returns the sum over all pixels of each tap's products.
 
   Several pieces (images, and bands of their rows) are summed in registers, and
   the rest in one reduction, because a reduction that XLA fuses with its product

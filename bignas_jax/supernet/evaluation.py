@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -103,8 +104,10 @@ class Evaluator:
     top1, top5, images = totals
     return Score(float(top1 / images), float(top5 / images), int(images))
 
-  def logits(self, params: Tree, stats: Tree, batch: Tree, arch: Arch):
-    """Returns logits [batch, classes] of one batch of images, in float32."""
+  def logits(
+    self, params: Tree, stats: Tree, batch: Tree, arch: Arch
+  ) -> Float[Array, 'batch classes']:
+    """Returns logits of one batch of images, in float32."""
     program = self._program('logits', arch.resolution)
     return program(params, stats, batch, self._indices(arch))
 
@@ -157,10 +160,13 @@ class Evaluator:
     )
     return out['moments']
 
-  def _logits(self, resolution, params, stats, batch, indices):
+  def _logits(
+    self, resolution, params, stats, batch, indices
+  ) -> Float[Array, 'batch classes']:
     images = self._model.images(batch['image'], resolution)
     variables = {'params': params, 'batch_stats': stats}
-    return self._net.apply(variables, images, indices)
+    logits: Any = self._net.apply(variables, images, indices)
+    return logits
 
 
 def on_devices(
@@ -196,7 +202,9 @@ class _Streamed:
 
 
 @jax.jit
-def count_right(logits: jax.Array, batch: Tree) -> jax.Array:
+def count_right(
+  logits: Float[Array, 'batch classes'], batch: Tree
+) -> Int[Array, '3']:
   """Returns a masked batch's [right at first guess, right within five, images].
 
   Equal logits, or NaNs, are guessed in the order of the classes: a network

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
 from bignas_jax.supernet import batch_norm, branches, ops
@@ -88,7 +89,7 @@ class Block:
       for (width, _), hidden in zip(pairs, self.hidden(), strict=True)
     ]
 
-  def pair(self, active: 'Active') -> jax.Array:
+  def pair(self, active: 'Active') -> Int[Array, '']:
     """Returns the position in `hidden` of the active choices."""
     ratios = len(self.stage.expand_ratio)
     return active.input * ratios + active.expand_ratio
@@ -136,13 +137,15 @@ def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
 class Active(NamedTuple):
   """Positions of the active choices, in `width_in` and the stage's tuples."""
 
-  input: jax.Array
-  output: jax.Array
-  kernel_size: jax.Array
-  expand_ratio: jax.Array
+  input: Int[Array, '']
+  output: Int[Array, '']
+  kernel_size: Int[Array, '']
+  expand_ratio: Int[Array, '']
 
 
-def he_normal(key: jax.Array, shape: tuple[int, ...], fan_out: int) -> Params:
+def he_normal(
+  key: Key[Array, ''], shape: tuple[int, ...], fan_out: int
+) -> Params:
   """Returns a kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
   return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
 
@@ -153,7 +156,7 @@ def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
   return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
 
 
-def init(key: jax.Array, block: Block) -> Params:
+def init(key: Key[Array, ''], block: Block) -> Params:
   """Returns parameters at the largest size; the block starts as its shortcut.
 
   The last batch norm's scale is 0 (BigNAS, section 3, initialisation). A
@@ -216,17 +219,17 @@ def apply(
   block: Block,
   params: Params,
   stats: Params | None,
-  x: jax.Array,
+  x: ops.Images,
   active: Active,
   cached: Params | None = None,
-) -> tuple[jax.Array, Params]:
+) -> tuple[Float[Array, 'batch rows columns out'], Params]:
   """Computes a block, or a variant that holds the active hidden channels.
 
   Args:
     block: the block or one of its variants.
     params: parameters in the shapes of `shapes(block)`.
     stats: batch norms' `mean` and `var`; None: the batch's own.
-    x: [batch, height, width, channels], zero past the active width.
+    x: images, zero past the active width.
     active: widths, kernel size and expand ratio.
     cached: the remembered arrays of an earlier call, if there was one.
 
@@ -286,7 +289,9 @@ def apply(
   return h + _shortcut(block, params, x, active), remembered
 
 
-def _shortcut(block: Block, params: Params, x: jax.Array, active: Active):
+def _shortcut(
+  block: Block, params: Params, x: ops.Images, active: Active
+) -> Float[Array, 'batch rows columns out']:
   """Applies 2x2 average pooling and a 1x1 convolution, each only if needed."""
   if block.stride == 2:
     x = ops.average_pool(x)

@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.supernet import branches, mbconv, ops, slicing
 from bignas_jax.supernet.accumulator import Accumulator
@@ -17,11 +18,11 @@ def switch(
   block: Block,
   accumulator: Accumulator,
   stats: Params | None,
-  x: jax.Array,
+  x: ops.Images,
   active: Active,
   *,
   recompute: bool = True,
-) -> tuple[jax.Array, Params, Accumulator]:
+) -> tuple[Float[Array, 'batch rows columns out'], Params, Accumulator]:
   """Computes the smallest variant that holds the active hidden channels.
 
   Arguments, output and moments are those of `apply`, at the block's largest
@@ -41,12 +42,12 @@ def chain(
   block: Block,
   accumulator: Accumulator,
   stats: Params | None,
-  x: jax.Array,
+  x: ops.Images,
   active: Active,
   count: ops.Width,
   *,
   recompute: bool = True,
-) -> tuple[jax.Array, Params, Accumulator]:
+) -> tuple[ops.Images, Params, Accumulator]:
   """Computes the first `count` of equal blocks, whose parameters are stacked.
 
   Arguments are those of `switch`. Without `recompute` all blocks are computed.
@@ -73,7 +74,7 @@ def chain(
   return y, moments, accumulator
 
 
-def _chosen(block: Block, active: Active) -> jax.Array:
+def _chosen(block: Block, active: Active) -> Int[Array, '']:
   return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
 
 

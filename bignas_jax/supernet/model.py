@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -54,11 +55,17 @@ class Model:
     return network.Supernet(space, self.dtype, pooling, recompute)
 
   @jax.named_scope('images')
-  def images(self, pixels: jax.Array, resolution: int) -> jax.Array:
-    """Normalises and resizes uint8 [batch, size, size, channels] to floats."""
+  def images(
+    self,
+    pixels: UInt8[ops.AnyArray, 'batch size size channels'],
+    resolution: int,
+  ) -> Float[Array, 'batch {resolution} {resolution} channels']:
+    """Normalises pixels, and resizes them."""
     return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)
 
-  def image_keys(self, seed: int, step: jax.Array, local: int) -> jax.Array:
+  def image_keys(
+    self, seed: int, step: Int[Array, ''], local: int
+  ) -> Key[Array, '{local}']:
     """Returns a key per image of this device, by place in the whole batch."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     first = lax.axis_index(self.mesh.axis_names) * local

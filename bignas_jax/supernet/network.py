@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
@@ -47,20 +48,20 @@ class Supernet(nn.Module):
   @nn.compact
   def __call__(
     self,
-    images: jax.Array,
+    images: Float[ops.AnyArray, 'batch resolution resolution channels'],
     indices: Indices | None = None,
     *,
     dropout_rate: float = 0.0,
-    dropout_keys: jax.Array | None = None,
-    probe: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns logits [batch, classes] in float32.
+    dropout_keys: Key[Array, 'batch'] | None = None,
+    probe: Float[Array, ''] | None = None,
+  ) -> Float[Array, 'batch classes']:
+    """Returns logits in float32.
 
     Args:
-      images: [batch, resolution, resolution, channels], normalised.
+      images: normalised images.
       indices: the child; None where the space holds one architecture only.
       dropout_rate: dropout rate before the classifier.
-      dropout_keys: [batch], needed if the rate is above 0.
+      dropout_keys: keys of the images, needed if the rate is above 0.
       probe: a scalar that blocks pass through (`accumulator.Accumulator`).
     """
     space = self.space
@@ -71,7 +72,7 @@ class Supernet(nn.Module):
     if probe is None:
       probe = jnp.zeros(())
     x = Stem(space, self.pooling, name='stem')(
-      images.astype(self.dtype), indices.width[0]
+      jnp.asarray(images, self.dtype), indices.width[0]
     )
     for i in range(len(space.stages)):
       widths = indices.width[i], indices.width[i + 1]
@@ -108,7 +109,9 @@ class _Module(nn.Module):
       whole = functools.partial(batch_norm.whole_batch, pooling=self.pooling)
       self.put_variable('moments', name, jax.tree.map(whole, moments))
 
-  def norm_and_swish(self, x, name: str, width: ops.Width | None = None):
+  def norm_and_swish(
+    self, x: ops.Images, name: str, width: ops.Width | None = None
+  ) -> ops.Images:
     epsilon = self.space.bn_epsilon
     params = self.param(name, lambda _: mbconv.init_norm(x.shape[-1], epsilon))
     x, moments = batch_norm.batch_norm(
@@ -128,7 +131,9 @@ class Stem(_Module):
   """A 3x3 convolution, batch norm and swish."""
 
   @nn.compact
-  def __call__(self, x: jax.Array, width: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: ops.Images, width: Int[Array, '']
+  ) -> Float[Array, 'batch rows columns out']:
     space = self.space
     width_out = max(space.stem_width)
     shape = (3, 3, space.channels, width_out)
@@ -146,15 +151,15 @@ class Stage(_Module):
   @nn.compact
   def __call__(
     self,
-    x: jax.Array,
-    widths: tuple[jax.Array, jax.Array],
+    x: ops.Images,
+    widths: tuple[Int[Array, ''], Int[Array, '']],
     indices: Indices,
-    probe: jax.Array,
-  ) -> jax.Array:
+    probe: Float[Array, ''],
+  ) -> Float[Array, 'batch rows columns out']:
     """Runs as many blocks as `indices.depth` says.
 
     Args:
-      x: [batch, height, width, channels].
+      x: images.
       widths: positions of the stage's input and output width.
       indices: this stage's entries.
       probe: probe of `accumulator.Accumulator`.
@@ -227,16 +232,18 @@ def blocks(
   return described
 
 
-def _init_stack(key: jax.Array, block: Block, n: int) -> mbconv.Params:
+def _init_stack(key: Key[Array, ''], block: Block, n: int) -> mbconv.Params:
   keys = jax.random.split(key, n)
   return jax.vmap(lambda key: mbconv.init(key, block))(keys)
 
 
 class Head(_Module):
-  """The layers from the last stage's output to features [batch, features]."""
+  """The layers from the last stage's output to features."""
 
   @nn.compact
-  def __call__(self, x: jax.Array, widths: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: ops.Images, widths: Int[Array, 'positions']
+  ) -> Float[Array, 'batch features']:
     space = self.space
     last, features = space.stages[-1].width, space.head_width
     hidden = features
@@ -262,7 +269,9 @@ class Classifier(nn.Module):
   space: Space
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, 'batch features']
+  ) -> Float[Array, 'batch classes']:
     classes = self.space.classes
     normal = nn.initializers.normal(0.01)
     params = {
@@ -272,13 +281,15 @@ class Classifier(nn.Module):
     return ops.dense(x.astype(jnp.promote_types(jnp.float32, x.dtype)), params)
 
 
-def images_like(space: Space, resolution: int, batch: int = 1):
+def images_like(
+  space: Space, resolution: int, batch: int = 1
+) -> jax.ShapeDtypeStruct:
   """Returns the shape of a batch of images."""
   shape = (batch, resolution, resolution, space.channels)
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def init(space: Space, key: jax.Array) -> Variables:
+def init(space: Space, key: Key[Array, '']) -> Variables:
   """Returns the supernet's parameters; jit or eval_shape it."""
   images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
   indices = arch_lib.encode(space, arch_lib.biggest(space))

@@ -13,20 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int, Key, UInt8
 
-Width = Any  # int, or a traced int32 scalar
+# Parameters and pixels are taken as they are, also NumPy's of a file.
+AnyArray = Array | np.ndarray
+Images = Float[Array, 'batch height width channels']
+Width = int | Int[Array, '']
 Padding = Literal['same', 'symmetric']
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def pick(table: list[int], index: jax.Array) -> Width:
+def pick(table: list[int], index: Int[Array, '']) -> Width:
   """Returns table[index], as a plain int if the entries are all equal."""
   if len(set(table)) == 1:
     return table[0]
   return jnp.asarray(table, jnp.int32)[index]
 
 
-def mask(x: jax.Array, width: Width) -> jax.Array:
+def mask(
+  x: Float[Array, '*others channels'], width: Width
+) -> Float[Array, '*others channels']:
   """Sets the entries past the first `width` of the last axis to zero."""
   if isinstance(width, int):
     assert x.shape[-1] == width, (x.shape, width)
@@ -34,7 +40,9 @@ def mask(x: jax.Array, width: Width) -> jax.Array:
   return jnp.where(jnp.arange(x.shape[-1]) < width, x, jnp.zeros((), x.dtype))
 
 
-def resize_channels(x: jax.Array, width: int) -> jax.Array:
+def resize_channels(
+  x: Float[Array, '*others channels'], width: int
+) -> Float[Array, '*others {width}']:
   """Cuts or zero-pads the last axis to `width` entries."""
   short = width - x.shape[-1]
   if short <= 0:
@@ -42,7 +50,9 @@ def resize_channels(x: jax.Array, width: int) -> jax.Array:
   return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)])
 
 
-def pads(size: int, kernel_size: int, stride: int, padding: Padding):
+def pads(
+  size: int, kernel_size: int, stride: int, padding: Padding
+) -> tuple[int, int]:
   """Returns the pixels to add before and after one spatial axis."""
   if padding == 'symmetric':
     return kernel_size // 2, kernel_size // 2
@@ -52,23 +62,28 @@ def pads(size: int, kernel_size: int, stride: int, padding: Padding):
 
 
 def conv(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
-) -> jax.Array:
-  """Returns the convolution of x with a kernel, [k, k, in, out]."""
+  x: Float[Array, 'batch height width in'],
+  kernel: Float[AnyArray, 'size size in out'],
+  stride: int,
+  padding: Padding,
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the convolution of x with a kernel."""
   around = tuple(
     pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
   )
   return lax.conv_general_dilated(
     x,
-    kernel.astype(x.dtype),
+    jnp.asarray(kernel, x.dtype),
     (stride, stride),
     around,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 
 
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns the 1x1 convolution of x with a kernel, [in, out].
+def pointwise(
+  x: Float[Array, '*others in'], kernel: Float[AnyArray, 'in out']
+) -> Float[Array, '*others out']:
+  """Returns the 1x1 convolution of x with a kernel.
 
   It is a product of matrices, because XLA's CPU backend is four times slower if
   more than one axis is contracted, as in the kernel gradient of a convolution.
@@ -77,12 +92,16 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def dense(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+def dense(
+  x: Float[Array, 'batch in'], params: dict[str, Any]
+) -> Float[Array, 'batch out']:
   """Applies a dense layer with `kernel`, [in, out], and `bias`, [out]."""
   return pointwise(x, params['kernel']) + params['bias'].astype(x.dtype)
 
 
-def average_pool(x: jax.Array) -> jax.Array:
+def average_pool(
+  x: Images,
+) -> Float[Array, 'batch (height+1)//2 (width+1)//2 channels']:
   """Pools 2x2 averages with stride 2; odd edges average fewer pixels."""
   b, h, w, c = x.shape
   even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
@@ -92,23 +111,23 @@ def average_pool(x: jax.Array) -> jax.Array:
   return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
 
 
-def spatial_mean(x: jax.Array) -> jax.Array:
-  """Averages [batch, height, width, channels] to [batch, channels]."""
+def spatial_mean(x: Images) -> Float[Array, 'batch channels']:
+  """Averages each channel of each image."""
   return x.mean((1, 2))
 
 
 def squeeze_excite(
-  x: jax.Array,
-  mean: jax.Array,
+  x: Images,
+  mean: Float[Array, 'batch channels'],
   params: dict[str, Any],
   width: Width,
   activation: str,
   gate: str,
-) -> jax.Array:
+) -> Images:
   """Scales each channel by a gate that is computed from the channels' means.
 
   Args:
-    x: images, [batch, height, width, channels].
+    x: images.
     mean: `spatial_mean` of x.
     params: two dense layers, `reduce` [channels, squeeze] and `expand`
       [squeeze, channels], each with `kernel` and `bias`.
@@ -130,23 +149,27 @@ ACTIVATIONS = {
 }
 
 
-def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
+def dropout(
+  x: Float[Array, 'batch *others'], rate: float, keys: Key[Array, 'batch']
+) -> Float[Array, 'batch *others']:
   """Sets random entries to zero and rescales the rest.
 
   Each image has its own key, so that it loses the same entries on any number of
   devices.
 
   Args:
-    x: array, [batch, ...].
+    x: an entry, or several, for each image.
     rate: share of entries to drop, below 1.
-    keys: keys of the images, [batch].
+    keys: keys of the images.
   """
   keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
   return jnp.where(keep(keys), x / (1 - rate), jnp.zeros((), x.dtype))
 
 
-def resize(images: jax.Array, resolution: int) -> jax.Array:
-  """Resizes [batch, height, width, channels], bicubic and antialiased."""
+def resize(
+  images: Images, resolution: int
+) -> Float[Array, 'batch {resolution} {resolution} channels']:
+  """Resizes images, bicubic and antialiased."""
   if images.shape[1:3] == (resolution, resolution):
     return images
   shape = (images.shape[0], resolution, resolution, images.shape[3])
@@ -154,8 +177,10 @@ def resize(images: jax.Array, resolution: int) -> jax.Array:
 
 
 def normalise(
-  pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
-) -> jax.Array:
-  """Normalises uint8 [..., channels] to float32 of mean 0 and deviation 1."""
-  scaled = pixels.astype(jnp.float32) / 255
+  pixels: UInt8[AnyArray, '*others channels'],
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+) -> Float[Array, '*others channels']:
+  """Normalises pixels to float32 of mean 0 and deviation 1."""
+  scaled = jnp.asarray(pixels, jnp.float32) / 255
   return (scaled - jnp.asarray(mean)) / jnp.asarray(std)

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Int
 
 Tree = Any
-Index = Any  # int32 scalar, or None
+Index = Int[Array, ''] | int | None
 # Axes that are cut around their centre, by the array's place in a tree: nested
 # dicts of tuples such as (-4, -3). Arrays that are left out have none.
 Centred = Any
@@ -121,7 +122,7 @@ def _starts(
 
 
 def _starts_of_entry(
-  stack, small, centred: Centred, index: Any
-) -> list[jax.Array]:
+  stack, small, centred: Centred, index: Int[Array, ''] | int
+) -> list[Int[Array, '']]:
   starts = [index, *_starts(stack.shape[1:], small.shape, centred)]
   return [jnp.asarray(start, jnp.int32) for start in starts]

@@ -6,6 +6,7 @@ import math
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_programs
@@ -239,7 +240,7 @@ def test_a_step_of_random_children_that_teach_the_smallest():
     return net.apply({'params': params}, images, own)
 
   def total(params):
-    labels = batch['label']
+    labels = jnp.asarray(batch['label'])
     first, second, smallest = (logits(params, one.arch) for one in children)
     taught = jax.lax.stop_gradient(second)
     parts = [
@@ -259,9 +260,10 @@ def test_a_step_of_random_children_that_teach_the_smallest():
 def test_another_child_in_a_static_role_is_no_step():
   setup = setup_of(Rule(), ('biggest', 'smallest'), (8, 12))
   smallest = arch_lib.smallest(setup.model.space)
+  state = step_lib.described_state(setup)
   refused = pytest.raises(AssertionError, match='another child is biggest')
   with refused:
-    programs.step(setup, {}, None, {}, [Child('biggest', smallest)])
+    programs.step(setup, {}, state, {}, [Child('biggest', smallest)])
 
 
 def test_a_first_child_that_is_static_starts_the_sum_itself():

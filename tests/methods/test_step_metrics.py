@@ -5,6 +5,7 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_programs
@@ -200,8 +201,8 @@ def test_several_teachers_share_the_agreement():
         rule,
         role,
         2,
-        loss=np.float32(0),
-        square=np.float32(0.25),
+        loss=jnp.float32(0),
+        square=jnp.float32(0.25),
         logits=logits,
         labels=labels,
         teachers=outputs,

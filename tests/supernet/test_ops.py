@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax import lax
 
+from bignas_jax.methods import losses
 from bignas_jax.supernet import batch_norm as batch_norm_lib
 from bignas_jax.supernet import depthwise, ops, slicing
 from bignas_jax.system import mesh as mesh_lib
@@ -77,8 +79,8 @@ def test_a_size_chosen_as_it_runs_is_the_kernels_centre(stride, padding):
 
 
 def test_native_depthwise_by_hand():
-  x = normal(1, 5, 6, 2)
-  kernel = normal(3, 3, 1, 2, seed=1)
+  x = jnp.asarray(normal(1, 5, 6, 2))
+  kernel = jnp.asarray(normal(3, 3, 1, 2, seed=1))
   y = np.asarray(depthwise.native(x, kernel, stride=2, padding='symmetric'))
   # The second row and third column of the output see rows 1..3, columns 3..5.
   window = x[0, 1:4, 3:6]
@@ -131,8 +133,8 @@ def test_both_paddings_give_sizes_rounded_up(padding):
 @pytest.mark.parametrize('padding', PADDINGS)
 def test_a_centre_crop_sees_the_same_centre(padding):
   """A 5x5 kernel whose border is 0 is its 3x3 centre: at stride 2 as well."""
-  x, small = normal(2, 8, 8, 3), normal(3, 3, 1, 3, seed=1)
-  big = np.pad(small, [(1, 1), (1, 1), (0, 0), (0, 0)])
+  x, small = map(jnp.asarray, (normal(2, 8, 8, 3), normal(3, 3, 1, 3, seed=1)))
+  big = jnp.pad(small, [(1, 1), (1, 1), (0, 0), (0, 0)])
   for stride in (1, 2):
     how = {'stride': stride, 'padding': padding}
     assert_close(
@@ -144,7 +146,7 @@ def test_a_centre_crop_sees_the_same_centre(padding):
 @pytest.mark.parametrize('size', [(6, 6), (7, 5)])
 def test_convolution(size, padding):
   x, kernel = normal(2, *size, 3), normal(3, 3, 3, 4, seed=1)
-  y = ops.conv(x, kernel, 2, padding)
+  y = ops.conv(jnp.asarray(x), kernel, 2, padding)
   low = [ops.pads(n, 3, 2, padding)[0] for n in size]
   wide = np.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)])
   for i in range(y.shape[1]):
@@ -174,7 +176,7 @@ def test_average_pool(size):
 
 
 def test_resize():
-  images = normal(2, 12, 12, 3)
+  images = jnp.asarray(normal(2, 12, 12, 3))
   assert ops.resize(images, 12) is images
   flat = jnp.full((1, 12, 12, 3), 0.7)
   for resolution in (8, 12, 18):
@@ -185,8 +187,8 @@ def test_resize():
 
 def test_resize_is_antialiased():
   """A fine checkerboard becomes grey, not an aliased checkerboard."""
-  board = np.indices((32, 32)).sum(0) % 2
-  small = ops.resize(board.astype(np.float32)[None, :, :, None], 12)
+  board = jnp.asarray(np.indices((32, 32)).sum(0) % 2, jnp.float32)
+  small = ops.resize(board[None, :, :, None], 12)
   assert abs(np.asarray(small)[0, 2:-2, 2:-2] - 0.5).max() < 0.1
 
 
@@ -202,10 +204,10 @@ def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
     'expand': {'kernel': normal(6, 8, seed=3), 'bias': normal(8, seed=4)},
   }
   found = jax.jit(
-    lambda width: ops.squeeze_excite(
+    lambda x, width: ops.squeeze_excite(
       x, ops.spatial_mean(x), params, width, activation, gate
     )
-  )(width)
+  )(x, width)
   squeezed = x.mean((1, 2)) @ params['reduce']['kernel']
   squeezed = (squeezed + params['reduce']['bias'])[:, :width]
   if activation == 'swish':
@@ -222,7 +224,7 @@ def test_squeeze_excite_masks_its_hidden_units(activation, gate, width):
 
 
 def test_mask_and_resize_channels():
-  x = normal(2, 3, 6)
+  x = jnp.asarray(normal(2, 3, 6))
   for width in range(7):
     masked = np.asarray(jax.jit(ops.mask)(x, jnp.int32(width)))
     np.testing.assert_array_equal(masked[..., :width], x[..., :width])
@@ -347,13 +349,13 @@ def batch_norm(x, params, pooling=batch_norm_lib.Pooling(), stats=None):  # noqa
 def norm_case(batch=8):
   """Images that differ from one another in mean and in deviation."""
   x = normal(batch, 3, 2, 4) * (1 + np.arange(batch))[:, None, None, None]
-  x = (x + normal(batch, 1, 1, 4, seed=1)).astype(np.float32)
+  x = jnp.asarray(x + normal(batch, 1, 1, 4, seed=1), jnp.float32)
   params = {'scale': normal(4, seed=2), 'bias': normal(4, seed=3)}
-  return x, params, normal(*x.shape, seed=4)
+  return x, params, jnp.asarray(normal(*x.shape, seed=4))
 
 
 def plain_norm(x, params):
-  x = x.astype(np.float64)
+  x = np.asarray(x, np.float64)
   mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
   return (x - mean) / np.sqrt(var + EPSILON) * params['scale'] + params['bias']
 
@@ -485,7 +487,7 @@ def test_batch_norm_in_bfloat16_has_float32_statistics():
 
 
 def test_dropout_is_a_function_of_each_images_key():
-  x = np.abs(normal(6, 400)) + 0.1
+  x = jnp.abs(normal(6, 400)) + 0.1
   keys = jax.random.split(jax.random.key(0), 6)
   drop = jax.jit(lambda x, keys: ops.dropout(x, 0.25, keys))
   y = np.asarray(drop(x, keys))
@@ -507,3 +509,16 @@ def test_normalise():
   expected = [[-2, 8], [-1.2, 2]]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert found.dtype == jnp.float32
+
+
+# Shapes in signatures.
+
+
+def test_a_wrong_shape_is_refused():
+  """By what checks signatures while tests run."""
+  x, kernel = jnp.zeros((2, 4, 4, 3)), np.zeros((3, 5), np.float32)
+  assert ops.pointwise(x, kernel).shape == (2, 4, 4, 5)
+  with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'kernel'"):
+    ops.pointwise(x, kernel.T)
+  with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'labels'"):
+    losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(4, jnp.int32))
