@@ -44,9 +44,9 @@ def get_config():
   def noting_policy(config_):
     inner = policy(config_)
 
-    def call(space, seed, draw):
+    def call(space, seed, draw, score):
       draws.append(draw)
-      return inner(space, seed, draw)
+      return inner(space, seed, draw, score)
 
     return call
 

@@ -5,7 +5,8 @@ one for the biggest child and one for the smallest, both static; one for each
 resolution of random children, whose indices are arguments; one for the update.
 Only programs of the run's roles are made, and each is given only the logits
 that its child learns from. One more program starts the sum of gradients, unless
-the first child is static and the only one of its role.
+the first child is static and the only one of its role. Policies that compare
+children on the batch have one program a resolution that scores a child.
 """
 
 import functools
@@ -47,7 +48,7 @@ def key(one: Child) -> str:
 
 
 STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
-START, UPDATE = 'start', 'update'
+START, SCORE, UPDATE = 'start', 'score', 'update'
 
 
 def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
@@ -85,6 +86,11 @@ def all_programs(setup: Setup) -> list[Program]:
     function = step_lib.child(setup, role, resolution, arch)
     function = _jitted(name, function, 4, mesh)
     programs.append(Program(name, function, arguments))
+  if setup.scored:
+    for size in setup.model.space.train_resolution:
+      name, arguments = f'{SCORE}@{size}', (state.params, batch, indices)
+      function = _jitted(name, step_lib.score(setup, size), (), mesh)
+      programs.append(Program(name, function, arguments))
   places = mesh_lib.places(state), None
   last = _jitted(UPDATE, step_lib.update(setup), 0, mesh, places)
   return [*programs, Program(UPDATE, last, (state, gradients))]
@@ -164,6 +170,23 @@ def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
     p.name: functools.partial(p.function.lower, *p.arguments)
     for p in sorted(programs, key=lambda p: p.name in STATIC)
   }
+
+
+def scores(
+  setup: Setup,
+  compiled: dict[str, Callable],
+  state: State,
+  batch: Tree,
+  archs: list[Arch],
+) -> list[float]:
+  """Returns the losses of children on a step's batch (see `step`)."""
+  space, mesh = setup.model.space, setup.model.mesh
+  losses = []
+  for arch in archs:
+    indices = mesh_lib.put(mesh, arch_lib.encode(space, arch), REPLICATED)
+    program = compiled[f'{SCORE}@{arch.resolution}']
+    losses.append(program(state.params, batch, indices))
+  return [float(loss) for loss in jax.device_get(losses)]
 
 
 def step(

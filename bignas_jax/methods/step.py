@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from bignas_jax.methods import loss_graph, optim, step_metrics
+from bignas_jax.methods import loss_graph, losses, optim, step_metrics
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, network
 from bignas_jax.supernet.model import Model
@@ -44,6 +44,7 @@ class Setup:
     rate: function from a step to its learning rate.
     batch_size: images in a step, over all devices.
     roles: roles of the children of a step, in their order.
+    scored: whether children are scored on the batch before they are chosen.
     ema_decay: decay of the averaged parameters; 0: none are kept.
     seed: seed of initialisation and dropout.
     placement: sharding rules of the state (`mesh.Layout.rules`).
@@ -55,6 +56,7 @@ class Setup:
   rate: Callable
   batch_size: int
   roles: tuple[str, ...]
+  scored: bool = False
   ema_decay: float = 0.0
   seed: int = 0
   placement: tuple[tuple[str, str], ...] = ()
@@ -118,8 +120,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       # Blocks add no gradient of a penalty.
       mutable=[] if decay else [accumulator.COLLECTION],
     )
-    losses = loss_graph.loss(rule, role, logits, labels, teachers)
-    value = losses.sum() / setup.batch_size
+    of_images = loss_graph.loss(rule, role, logits, labels, teachers)
+    value = of_images.sum() / setup.batch_size
     penalty = decay * optim.half_square_norm(params) if decay else 0.0
     accumulators = updated.get(accumulator.COLLECTION, {})
     return (value + penalty, accumulators), (value, logits)
@@ -159,6 +161,29 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     model.mesh,
     (REPLICATED, REPLICATED, split, REPLICATED, split, split),
     (split, split, REPLICATED),
+  )(run)
+
+
+def score(setup: Setup, resolution: int) -> Callable:
+  """Returns the function that scores any child of a resolution on a batch.
+
+  It is a function of (params, batch, indices) that returns the child's
+  cross-entropy to the labels, with the batch's own statistics and without
+  dropout or smoothing, equal on all devices.
+  """
+  model, net = setup.model, setup.model.net()
+  split = mesh_lib.split(model.mesh)
+
+  @jax.named_scope('score')
+  def run(params, batch, indices):
+    images = model.images(batch['image'], resolution)
+    logits: Any = net.apply({'params': params}, images, indices)
+    of_images = losses.cross_entropy(logits, batch['label'])
+    whole = jax.lax.psum(of_images.sum(), model.mesh.axis_names)
+    return whole / setup.batch_size
+
+  return mesh_lib.per_device(
+    model.mesh, (REPLICATED, split, REPLICATED), REPLICATED
   )(run)
 
 

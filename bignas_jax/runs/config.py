@@ -69,8 +69,7 @@ class Config:
     arch: one network of the space, to be trained alone: what every `--arch`
       takes (`bignas_jax.presets`); '' for the whole space. A preset and a
       `child.json` determine their space.
-    init_from: a child package whose weights and architecture the run starts
-      with; '' to start from random weights.
+    init_from: child package that the run starts with; '' for random weights.
     init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).
     classes: classes of the network, whatever the space says; 0: the space's.
     image_size: pixels of the images in a batch, which each child's are resized
@@ -80,15 +79,13 @@ class Config:
     seed: seed of initialisation, children, data order, augmentation, dropout.
     steps: number of updates.
     batch_size: images in a step, over all devices.
-    policy: children that a step trains: `sandwich` (biggest, smallest, random),
-      `uniform` (random ones only) or `alone` (the biggest: the only network in
-      a space of one).
+    policy: children that a step trains (`methods.sampling`).
     random_children: number of random children in a step.
+    candidates: number of candidates of a `best_up` or `worst_up` child.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
-    dtype: dtype of activations; parameters, statistics and logits are always
-      float32.
+    dtype: dtype of activations; all else is float32.
     bn_group_size: images that share batch statistics; 0: the whole batch.
     recompute: whether blocks of the biggest and the smallest child are computed
       again in the backward pass, which takes less memory and more time; those
@@ -117,8 +114,9 @@ class Config:
   seed: schema.Seed = 0
   steps: schema.Natural
   batch_size: schema.Natural
-  policy: Literal['sandwich', 'uniform', 'alone'] = 'sandwich'
+  policy: sampling.Name = 'sandwich'
   random_children: schema.Few = 2
+  candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -215,10 +213,9 @@ def image_size(config: Config) -> int:
 
 def policy(config: Config) -> sampling.Policy:
   """Returns the policy that chooses the children of each step."""
-  if config.policy == 'alone':
-    return sampling.alone
-  make = {'sandwich': sampling.Sandwich, 'uniform': sampling.Uniform}
-  return make[config.policy](random_children=config.random_children)
+  return sampling.create(
+    config.policy, config.random_children, config.candidates
+  )
 
 
 def roles(config: Config) -> tuple[str, ...]:
@@ -276,6 +273,7 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     rate=learning_rate,
     batch_size=config.batch_size,
     roles=roles(config),
+    scored=sampling.asks_for_scores(policy(config)),
     ema_decay=config.ema_decay,
     seed=config.seed,
     placement=config.layout.rules,

@@ -5,6 +5,7 @@ step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from bignas_jax.data import identity as identity_lib
 from bignas_jax.data import loader, pipeline, sources
 from bignas_jax.methods import programs
 from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.sampling import Child
 from bignas_jax.methods.step import State
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics, run_card, warm_start
@@ -196,9 +198,8 @@ class _Run:
         last = done == config.steps
         with watch.step(done):
           draw, batch = watch.next(stream)
-          children = self.policy(self.setup.model.space, config.seed, draw)
-          assert tuple(one.role for one in children) == self.setup.roles
           batch = mesh_lib.put(mesh, batch, split)
+          children = self.children(draw, state, batch)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
           )
@@ -224,6 +225,18 @@ class _Run:
               checkpoints.save(done, state, lineage.notes())
             raise
     return state, values
+
+  def children(self, draw: int, state: State, batch: Tree) -> list[Child]:
+    """Returns the children of a step, on all hosts the same."""
+    compiled = self.compiled
+    assert compiled is not None
+    score = functools.partial(
+      programs.scores, self.setup, compiled, state, batch
+    )
+    space = self.setup.model.space
+    children = self.policy(space, self.config.seed, draw, score)
+    assert tuple(one.role for one in children) == self.setup.roles
+    return children
 
   def evaluate(
     self, state: State, stop: stopping.StopRequest
@@ -274,17 +287,12 @@ def evaluator(config, model, splits, split) -> evaluation.Evaluator:
   """Returns an evaluator of the split, calibrated on training images."""
 
   def make() -> evaluation.Evaluator:
-    batches = {'resolution': model.image_size}
+    size, settings = model.image_size, dataclasses.asdict(config.calibration)
     calibration = pipeline.calibration_batches(
-      splits.train,
-      config.data,
-      images=config.calibration.images,
-      batch_size=config.calibration.batch_size,
-      seed=config.calibration.seed,
-      **batches,
+      splits.train, config.data, resolution=size, **settings
     )
     evaluated = pipeline.eval_batches(
-      split, config.data, batch_size=config.eval_batch_size, **batches
+      split, config.data, batch_size=config.eval_batch_size, resolution=size
     )
     return evaluation.Evaluator(model, calibration, evaluated)
 

@@ -125,9 +125,9 @@ def _poisoned(monkeypatch, draws, poison):
   def noting(config_):
     inner = policy(config_)
 
-    def call(space, seed, draw):
+    def call(space, seed, draw, score):
       now[0] = draw
-      return inner(space, seed, draw)
+      return inner(space, seed, draw, score)
 
     return call
 

@@ -1,0 +1,27 @@
+"""AttentiveNAS (CVPR 2021): random children are chosen by their losses.
+
+  python -m bignas_jax.main --config=configs/attentive_nas.py --workdir=DIR \
+    --config.data.directory=IMAGENET
+
+arXiv:2011.09011: of three candidates of one cost, the one with the lowest loss
+on the batch is trained (BestUp-3); --config.policy=worst_up trains the one with
+the highest (WorstUp-3). Published top-1 on ImageNet: 77.3 % (A0) to 80.7 %
+(A6).
+
+  configs/attentive_nas.py:small   5,000 digits, in minutes on two CPU cores
+
+All else is as in configs/alphanet.py, but for the loss of the smaller children.
+Candidates are scored by their losses alone; the paper also uses a predictor.
+"""
+
+import dataclasses
+
+from bignas_jax.methods.loss_graph import Rule
+from bignas_jax.runs.config import Config
+from configs import alphanet
+
+
+def get_config(variant: str = '') -> Config:
+  config = alphanet.get_config(variant)
+  rule = dataclasses.replace(config.rule, edges=Rule().edges)
+  return dataclasses.replace(config, policy='best_up', rule=rule)
