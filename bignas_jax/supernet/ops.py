@@ -20,7 +20,6 @@ AnyArray = Array | np.ndarray
 Images = Float[Array, 'batch height width channels']
 Width = int | Int[Array, '']
 Padding = Literal['same', 'symmetric']
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def pick(table: list[int], index: Int[Array, '']) -> Width:
