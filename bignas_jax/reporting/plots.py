@@ -18,6 +18,7 @@ _COLOURS = {
   'biggest': '#1f4e9c',
   'random': '#8a8a8a',
   'smallest': '#d1600a',
+  'additive': '#2f7f86',
   'coarse_to_fine': '#5b8dd6',
   'evolution': '#4f9d69',
   'nsga2': '#c58b1b',

@@ -7,6 +7,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.limits import Limits
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import (
+  additive,
   coarse_to_fine,
   evolution,
   nsga2,
@@ -17,6 +18,7 @@ from bignas_jax.strategies.problem import Problem, Search
 from bignas_jax.values import errors
 
 STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
+  'additive': additive.search,
   'coarse_to_fine': coarse_to_fine.search,
   'evolution': evolution.search,
   'nsga2': nsga2.search,
