@@ -28,7 +28,7 @@ MOST_FILES = 16
 
 # Who alone imports a third-party package.
 OWNERS = {
-  'flax': {'supernet.network', 'deploy.package'},
+  'flax': {'supernet.network', 'supernet.ends', 'deploy.package'},
   'orbax': {'runs.checkpoints'},
   'array_record': {'data.array_records', 'data.shards'},
   'google': {'data.array_records'},

@@ -183,7 +183,7 @@ def logits(
 def stem(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
-  """Applies the stem, which is `network.Stem` for a single network."""
+  """Applies the stem, which is `ends.Stem` for a single network."""
   kernel, bias = params['conv']['kernel'], params['bn']['bias']
   x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
   return library.activate(x, 'swish')
@@ -192,7 +192,7 @@ def stem(
 def head(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
-  """Applies `network.Head` and `network.Classifier` for a single network."""
+  """Applies `ends.Head` and `ends.Classifier` for a single network."""
   own = params['head']
   x = _pointwise(library, x, own['conv'], own['bn'])
   x = library.mean(library.activate(x, 'swish'))

@@ -89,9 +89,7 @@ def _backward(how, saved, cotangent):
 _depthwise.defvjp(_save, _backward)
 
 
-def _centre(
-  kernel: Kernel, size: int
-) -> Float[Array, '{size} {size} 1 channels']:
+def _centre(kernel: Kernel, size: int):
   shape = (size, size, *kernel.shape[2:])
   like = jax.ShapeDtypeStruct(shape, kernel.dtype)
   return slicing.shrink(kernel, like, PIXELS)
@@ -100,9 +98,6 @@ def _centre(
 def _around(how: _How, shape, size: int):
   """Returns the pixels to add to both spatial axes for a kernel size."""
   return tuple(ops.pads(n, size, how.stride, how.padding) for n in shape[1:3])
-
-
-# Grouped convolutions.
 
 
 def _native_forward(how, x, kernel, index):
@@ -215,8 +210,7 @@ def _crop(padded, around, wanted):
 
 def _unpad(spread_out, spread, stride: int):
   """Returns the cotangent that was padded and spread out."""
-  own = _crop(spread_out, spread, ((0, 0), (0, 0)))
-  return own[:, ::stride, ::stride]
+  return _crop(spread_out, spread, ((0, 0), (0, 0)))[:, ::stride, ::stride]
 
 
 def _weighted_taps(x: Images, kernel: Kernel, stride: int) -> Convolved:

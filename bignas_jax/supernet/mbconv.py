@@ -6,12 +6,10 @@ chooses one); a variant switches between kernel sizes, and masks other widths.
 """
 
 import bisect
-import collections
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
-from bignas_jax.supernet import batch_norm, branches, ops
+from bignas_jax.supernet import batch_norm, branches, ops, sizes
 from bignas_jax.supernet.batch_norm import Pooling
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 
@@ -62,14 +60,14 @@ class Block:
     """Returns blocks with fewer hidden channels, and last the whole block."""
     return [
       dataclasses.replace(self, most_hidden=most)
-      for most in _few(tuple(self.hidden()))
+      for most in sizes.few(tuple(self.hidden()))
     ]
 
   def variant(self) -> list[int]:
     """Returns the smallest variant that holds each entry of `hidden`."""
     hidden = self.hidden()
-    sizes = _few(tuple(hidden))
-    return [bisect.bisect_left(sizes, one) for one in hidden]
+    few = sizes.few(tuple(hidden))
+    return [bisect.bisect_left(few, one) for one in hidden]
 
   def hidden(self) -> list[int]:
     """Returns hidden channels of each (input width, expand ratio)."""
@@ -93,45 +91,6 @@ class Block:
     """Returns the position in `hidden` of the active choices."""
     ratios = len(self.stage.expand_ratio)
     return active.input * ratios + active.expand_ratio
-
-
-_WASTE = 1.05  # most hidden channels computed for one that is needed
-
-
-@functools.cache
-def _few(hidden: tuple[int, ...]) -> tuple[int, ...]:
-  """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
-
-  Of choices that compute equally few channels, it takes the one whose first
-  size is the smallest, then whose second is, and so on.
-  """
-  uses = collections.Counter(hidden)
-  sizes = sorted(uses)
-  below = [0, *itertools.accumulate(uses[size] for size in sizes)]
-
-  def computed(first: int, size: int, rest: Sequence[float]) -> float:
-    """Returns computed channels, if `size` serves all from `first` on."""
-    return sizes[size] * (below[size + 1] - below[first]) + rest[size + 1]
-
-  # least[n][i]: fewest channels for sizes[i:], with n chosen, the largest too.
-  least = [[math.inf] * len(sizes) + [0]]
-  while least[-1][0] > _WASTE * sum(hidden):
-    rest = least[-1]
-    some = [
-      min(computed(i, j, rest) for j in range(i, len(sizes)))
-      for i in range(len(sizes))
-    ]
-    least.append([*some, math.inf])
-  chosen, first = [], 0
-  for best, rest in itertools.pairwise(reversed(least)):
-    size = next(
-      j
-      for j in range(first, len(sizes))
-      if computed(first, j, rest) == best[first]
-    )
-    chosen.append(sizes[size])
-    first = size + 1
-  return tuple(chosen)
 
 
 class Active(NamedTuple):

@@ -22,7 +22,14 @@ from jaxtyping import Array, Float, Int, Key
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, mbconv, mbconv_elastic, ops, slicing
+from bignas_jax.supernet import (
+  batch_norm,
+  ends,
+  mbconv,
+  mbconv_elastic,
+  ops,
+  slicing,
+)
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
 from bignas_jax.supernet.mbconv import Active, Block
 
@@ -71,7 +78,7 @@ class Supernet(nn.Module):
     indices = Indices(*map(jnp.asarray, indices))
     if probe is None:
       probe = jnp.zeros(())
-    x = Stem(space, self.pooling, name='stem')(
+    x = ends.Stem(space, self.pooling, name='stem')(
       jnp.asarray(images, self.dtype), indices.width[0]
     )
     for i in range(len(space.stages)):
@@ -85,64 +92,14 @@ class Supernet(nn.Module):
       )
       inside = jax.tree.map(lambda a, i=i: a[i], indices)
       x = stage(x, widths, inside, probe)
-    x = Head(space, self.pooling, name='head')(x, indices.width)
+    x = ends.Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
       assert dropout_keys is not None
       x = ops.dropout(x, dropout_rate, dropout_keys)
-    return Classifier(space, name='classifier')(x)
+    return ends.Classifier(space, name='classifier')(x)
 
 
-class _Module(nn.Module):
-  """A module that reads given statistics and stores moments."""
-
-  space: Space
-  pooling: batch_norm.Pooling
-
-  def stats(self, name: str) -> Any:
-    """Returns given statistics, or None where the batch's own are used."""
-    if self.has_variable('batch_stats', name):
-      return self.get_variable('batch_stats', name)
-    return None
-
-  def report(self, name: str, moments: Any) -> None:
-    if self.is_mutable_collection('moments'):
-      whole = functools.partial(batch_norm.whole_batch, pooling=self.pooling)
-      self.put_variable('moments', name, jax.tree.map(whole, moments))
-
-  def norm_and_swish(
-    self, x: ops.Images, name: str, width: ops.Width | None = None
-  ) -> ops.Images:
-    epsilon = self.space.bn_epsilon
-    params = self.param(name, lambda _: mbconv.init_norm(x.shape[-1], epsilon))
-    x, moments = batch_norm.batch_norm(
-      x,
-      params,
-      self.stats(name),
-      epsilon,
-      self.pooling,
-      swish=True,
-      width=width,
-    )
-    self.report(name, moments)
-    return x
-
-
-class Stem(_Module):
-  """A 3x3 convolution, batch norm and swish."""
-
-  @nn.compact
-  def __call__(
-    self, x: ops.Images, width: Int[Array, '']
-  ) -> Float[Array, 'batch rows columns out']:
-    space = self.space
-    width_out = max(space.stem_width)
-    shape = (3, 3, space.channels, width_out)
-    conv = self.param('conv', mbconv.he_normal, shape, 9 * width_out)
-    x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
-    return self.norm_and_swish(x, 'bn', ops.pick(list(space.stem_width), width))
-
-
-class Stage(_Module):
+class Stage(ends.NormModule):
   """A first block, and the others with stacked parameters in one loop."""
 
   number: int
@@ -235,50 +192,6 @@ def blocks(
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> mbconv.Params:
   keys = jax.random.split(key, n)
   return jax.vmap(lambda key: mbconv.init(key, block))(keys)
-
-
-class Head(_Module):
-  """The layers from the last stage's output to features."""
-
-  @nn.compact
-  def __call__(
-    self, x: ops.Images, widths: Int[Array, 'positions']
-  ) -> Float[Array, 'batch features']:
-    space = self.space
-    last, features = space.stages[-1].width, space.head_width
-    hidden = features
-    if space.head_expand is not None:
-      hidden = tuple(w * space.head_expand for w in last)
-    shape = (max(last), max(hidden))
-    conv = self.param('conv', mbconv.he_normal, shape, max(hidden))
-    x = ops.pointwise(x, conv['kernel'])
-    position = widths[-1] if space.head_expand is None else widths[-2]
-    width = ops.pick(list(hidden), position)
-    x = self.norm_and_swish(x, 'bn', width).mean((1, 2))
-    if space.head_expand is None:
-      return x
-    shape = (max(hidden), max(features))
-    last_conv = self.param('last_conv', mbconv.he_normal, shape, max(features))
-    x = jax.nn.swish(ops.pointwise(x, last_conv['kernel']))
-    return ops.mask(x, ops.pick(list(features), widths[-1]))
-
-
-class Classifier(nn.Module):
-  """A dense layer in float32, with small initial weights."""
-
-  space: Space
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, 'batch features']
-  ) -> Float[Array, 'batch classes']:
-    classes = self.space.classes
-    normal = nn.initializers.normal(0.01)
-    params = {
-      'kernel': self.param('kernel', normal, (x.shape[-1], classes)),
-      'bias': self.param('bias', nn.initializers.zeros, (classes,)),
-    }
-    return ops.dense(x.astype(jnp.promote_types(jnp.float32, x.dtype)), params)
 
 
 def images_like(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Stage
-from bignas_jax.supernet import mbconv
+from bignas_jax.supernet import mbconv, sizes
 from bignas_jax.supernet.batch_norm import Pooling
 
 
@@ -60,7 +60,7 @@ def test_sizes_of_bignas(stage, width_in, sizes):
 
 
 def _few_by_trying_all(hidden):
-  """What `mbconv._few` means, written out."""
+  """What `sizes.few` means, written out."""
   *smaller, most = sorted(set(hidden))
 
   def computed(sizes):
@@ -84,7 +84,7 @@ def _few_by_trying_all(hidden):
 )
 @settings(max_examples=300)
 def test_the_fewest_sizes_are_those_that_trying_all_finds(hidden):
-  assert mbconv._few(tuple(hidden)) == _few_by_trying_all(hidden)
+  assert sizes.few(tuple(hidden)) == _few_by_trying_all(hidden)
 
 
 def test_the_sizes_of_many_widths_are_found_at_once():
