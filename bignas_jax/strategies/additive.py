@@ -14,7 +14,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies.problem import Problem, Search
 
-_TRIES = 3000  # children that a proposal is chosen from
+_TRIES = 1500  # children that a proposal is chosen from
 _ROUND = 8  # children that are scored before shares are fitted again
 _PROMISING = 50  # of these, how many have children
 _MUTATIONS = (0.05, 0.1, 0.2)  # probabilities that a decision is redrawn
