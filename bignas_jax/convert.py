@@ -22,15 +22,18 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     config_file.parse,
   )
   return converted_run.convert(
-    given.config, given.weights, given.layout, given.workdir, given.license
+    given.config, given.checkpoint, given.layout, given.workdir, given.license
   )
 
 
 def _define(arguments: Sequence[str], values: flags.FlagValues) -> None:
   config_file.define(values, arguments)
-  cli.path(values, 'weights', 'the file that torch.save wrote', required=True)
+  cli.path(values, 'checkpoint', 'what torch.save wrote', required=True)
   cli.text(
-    values, 'layout', 'attentive_nas', "whose names it has: attentive_nas's"
+    values,
+    'layout',
+    'attentive_nas',
+    'attentive_nas or alphanet',
   )
   cli.path(values, 'workdir', 'the run goes here', required=True)
   cli.text(values, 'license', '', "the weights' licence, to be kept with them")

@@ -10,7 +10,7 @@ the highest (WorstUp-3). Published top-1 on ImageNet: 77.3 % (A0) to 80.7 %
 
   configs/attentive_nas.py:small   5,000 digits, in minutes on two CPU cores
 
-All else is as in configs/alphanet.py, but for the loss of the smaller children.
+All else is as in configs/alpha_net.py, but for the loss of smaller children.
 Candidates are scored by their losses alone; the paper also uses a predictor.
 """
 
@@ -18,10 +18,10 @@ import dataclasses
 
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.runs.config import Config
-from configs import alphanet
+from configs import alpha_net
 
 
 def get_config(variant: str = '') -> Config:
-  config = alphanet.get_config(variant)
+  config = alpha_net.get_config(variant)
   rule = dataclasses.replace(config.rule, edges=Rule().edges)
   return dataclasses.replace(config, policy='best_up', rule=rule)

@@ -21,9 +21,13 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.system import cluster, digests, files
 from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.training import recovery
 from bignas_jax.values import errors
 
-LAYOUTS = {'attentive_nas': attentive_nas.LAYOUT}
+LAYOUTS = {
+  'attentive_nas': attentive_nas.LAYOUT,
+  'alphanet': attentive_nas.LAYOUT,
+}
 # What an interrupted conversion leaves, until its checkpoint is complete.
 _BEGUN = {'.lock', 'config.json', 'checkpoints', directory.ORIGIN}
 # Where files keep the tensors, beside what they say of their training.
@@ -78,7 +82,9 @@ def convert(
     'unused': list(converted.unused),
   }
   workdir.mkdir(parents=True, exist_ok=True)
-  with directory.lock(workdir):
+  again = 'to convert anew'
+  full = recovery.no_room_in_one_line(workdir, again)
+  with full, directory.lock(workdir):
     directory.claim(workdir, config, splits)
     files.write_json(workdir / directory.ORIGIN, origin)
     _save(config, converted.params, workdir)

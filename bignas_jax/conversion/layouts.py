@@ -72,8 +72,8 @@ def convert(
     path: the file, for messages.
 
   Raises:
-    UserError: tensors are missing, are of other shapes, or are known to
-      nothing: the message lists them. Nothing is guessed.
+    UserError: tensors are missing, are not in the layout, have other shapes,
+      or are not finite: the message lists them. Nothing is guessed.
   """
   arrays = _renamed(layout, tensors, path)
   wanted = layout.tensors(space)
@@ -103,6 +103,8 @@ def convert(
     stack, network.shapes(space), wanted
   )
   _check(path, 'of another shape', wrong, f'the tensors of {space.name}:')
+  odd = [name for name in names if not np.isfinite(arrays[name]).all()]
+  _check(path, 'not finite', odd, 'finite numbers in')
   return Conversion(params, tuple(spare))
 
 

@@ -44,7 +44,7 @@ def search(problem: Problem, settings: Search) -> None:
     left = settings.evaluations - len(scored)
     best = _best(problem, shares, scored, rng)[: min(left, _ROUND)]
     if not best:
-      return  # all children that fit are known
+      return  # no other child that fits was met
     scored |= {arch: problem.score(arch) for arch in best}
 
 

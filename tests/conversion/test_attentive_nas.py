@@ -144,7 +144,7 @@ def arguments(tensors, tmp_path):
   )
   return [
     f'--config={config}',
-    f'--weights={tmp_path / "weights.pth"}',
+    f'--checkpoint={tmp_path / "weights.pth"}',
     f'--workdir={tmp_path / "run"}',
     '--license=CC-BY-NC 4.0',
   ]
@@ -169,6 +169,13 @@ def test_children_of_a_converted_run_are_extracted_and_evaluated(
   assert score['top1'] == info['accuracy']['top1']
   with pytest.raises(errors.UserError, match='an empty directory'):
     convert.main(arguments)
+
+
+def test_weights_that_are_not_finite_are_refused(tensors):
+  name = 'module.classifier.linear.linear.bias'
+  tensors[name] = np.full_like(tensors[name], np.nan)
+  with pytest.raises(errors.UserError, match='1 tensors not finite'):
+    layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
 
 
 def test_nothing_is_written_if_the_file_does_not_fit(arguments, tmp_path):

@@ -9,7 +9,6 @@ import test_programs
 import tiny
 
 from bignas_jax.methods import losses, programs, sampling
-from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import rollbacks
 from bignas_jax.spaces import arch as arch_lib
@@ -117,8 +116,6 @@ def test_a_run_by_scores_is_resumed_and_rolled_back(tmp_path, monkeypatch):
   assert tiny.numbers(again) == tiny.numbers(tmp_path / 'whole')
 
 
-def test_the_state_of_a_step_is_described_without_scores():
-  """A sandwich makes no program that scores."""
+def test_a_sandwich_makes_no_program_that_scores():
   setup = config_lib.setup(tiny.config(space=SPACE))
   assert not any('score' in p.name for p in programs.all_programs(setup))
-  assert not step_lib.described_state(setup).step.shape

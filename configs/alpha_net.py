@@ -1,13 +1,13 @@
 """AlphaNet (ICML 2021): AttentiveNAS's space, alpha-divergence distillation.
 
-  python -m bignas_jax.main --config=configs/alphanet.py --workdir=DIR \
+  python -m bignas_jax.main --config=configs/alpha_net.py --workdir=DIR \
     --config.data.directory=IMAGENET
 
 arXiv:2102.07954: the sandwich rule with uniform children, and an adaptive
 alpha-divergence in place of the KL divergence. Published top-1: 77.9 % (A0) to
 80.8 % (A6) on ImageNet.
 
-  configs/alphanet.py:small   5,000 digits, in minutes on two CPU cores
+  configs/alpha_net.py:small   5,000 digits, in minutes on two CPU cores
 
 As published: space, images of 224 pixels that children resize, optimiser,
 learning rate, warm-up, clipping, label smoothing, dropout, batch norm over 32
