@@ -10,7 +10,7 @@ import tiny
 
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, zoo
+from bignas_jax.spaces import counting, zoo, zoo_elastic
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
@@ -56,6 +56,87 @@ ATTENTIVE = dataclasses.replace(
 LITTLE = {space.name: space for space in (BIGNAS, ATTENTIVE)}
 for _space in LITTLE.values():
   assert {stage.stride for stage in _space.stages} == {1, 2}
+
+# Once-for-All: choices per block, kernels made of bigger ones, identity
+# shortcuts, two activations.
+OFA = dataclasses.replace(
+  zoo_elastic.OFA_MBV3,
+  name='little_ofa',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8,),
+  stages=(
+    dataclasses.replace(zoo_elastic.OFA_MBV3.stages[0], width=(8,)),
+    dataclasses.replace(
+      zoo_elastic.OFA_MBV3.stages[4],
+      width=(16,),
+      depth=(1, 2, 3),
+      kernel_size=(3, 5),
+      expand_ratio=(1, 2),
+    ),
+    dataclasses.replace(
+      zoo_elastic.OFA_MBV3.stages[1],
+      width=(16,),
+      depth=(1, 2),
+      kernel_size=(3, 5, 7),
+      expand_ratio=(2, 3),
+    ),
+  ),
+  head_width=(24,),
+  classes=7,
+)
+# One width multiplier for all layers, private batch norms, no head.
+MOBILE = dataclasses.replace(
+  zoo_elastic.MOBILENET_V1,
+  name='little_mobilenet_v1',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(16,),
+  stages=(
+    dataclasses.replace(zoo_elastic.MOBILENET_V1.stages[0], width=(24,)),
+    dataclasses.replace(zoo_elastic.MOBILENET_V1.stages[1], width=(32,)),
+  ),
+  multipliers=(0.25, 0.5, 1.0),
+  private_norms='width',
+  classes=7,
+)
+# Residual blocks, a big stem with pooling; of elastic depth and width.
+BASIC = dataclasses.replace(
+  zoo_elastic.RESNET18,
+  name='little_resnet18',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(16,),
+  stages=(
+    dataclasses.replace(
+      zoo_elastic.RESNET18.stages[0], width=(16,), depth=(1, 2, 3)
+    ),
+    dataclasses.replace(zoo_elastic.RESNET18.stages[1], width=(24,)),
+  ),
+  multipliers=(0.5, 1.0),
+  classes=7,
+)
+BOTTLENECK = dataclasses.replace(
+  zoo_elastic.RESNET50,
+  name='little_resnet50',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8, 16),
+  stages=(
+    dataclasses.replace(
+      zoo_elastic.RESNET50.stages[0],
+      width=(16, 32),
+      depth=(1, 2),
+      expand_ratio=(25, 50, 100),
+    ),
+    dataclasses.replace(
+      zoo_elastic.RESNET50.stages[1], width=(32, 48), depth=(1, 2)
+    ),
+  ),
+  multipliers=(),
+  classes=7,
+)
+LITTLE |= {s.name: s for s in (OFA, MOBILE, BASIC, BOTTLENECK)}
 BATCH = 2
 
 
@@ -69,6 +150,8 @@ def random_params(space, seed=0):
   def draw(path, shape):
     x = rng.normal(size=shape.shape)
     kind = path[-1].key
+    if kind in ('3', '5'):  # matrices that make kernels
+      return x / np.sqrt(shape.shape[-1])
     if kind == 'kernel':
       return x / np.sqrt(shape.shape[-2])
     return 0.3 * x + (kind == 'scale')

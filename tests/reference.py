@@ -41,14 +41,20 @@ def child(space, arch, params, images, stats=None):
     Logits, and E[x] and E[x^2] of what each batch norm was given.
   """
   stats, moments = stats or {}, {}
+  if space.private_norms == 'width':
+    params = own_norms(params, multiplier(space, arch))
 
-  width = arch.width[0]
+  activate = ACTIVATIONS[space.activation]
+  width, size = arch.width[0], space.stem_kernel
   kernel = params['stem']['conv']['kernel']
-  kernel = cut(kernel, 3, 3, space.channels, width)
+  kernel = cut(kernel, size, size, space.channels, width)
   x = convolve(images, kernel, space.stem_stride, space.padding)
   x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
-  x, moments['stem'] = swish(x), {'bn': seen}
+  x, moments['stem'] = activate(x), {'bn': seen}
+  if space.stem_pool:
+    x = max_pool(x)
 
+  block_number = 0
   for i, stage in enumerate(space.stages):
     name = f'stage{i + 1}'
     for j in range(arch.depth[i]):
@@ -58,6 +64,7 @@ def child(space, arch, params, images, stats=None):
       else:  # the others lie on top of each other
         both = own['rest'], given.get('rest')
         own, given = jax.tree.map(lambda a, j=j: a[j - 1], both)
+      place = block_number + j if space.per_block else i
       x, moments[f'{name}.{j}'] = block(
         space,
         stage,
@@ -65,18 +72,23 @@ def child(space, arch, params, images, stats=None):
         given,
         x,
         width_out=arch.width[i + 1],
-        kernel_size=arch.kernel_size[i],
-        expand_ratio=arch.expand_ratio[i],
+        kernel_size=arch.kernel_size[place],
+        expand_ratio=arch.expand_ratio[place],
         stride=stage.stride if j == 0 else 1,
       )
+    block_number += max(stage.depth)
 
-  head, width, features = params['head'], x.shape[-1], arch.width[-1]
-  hidden = features if space.head_expand is None else width * space.head_expand
-  x = convolve(x, cut(head['conv']['kernel'], width, hidden)[None, None])
-  x, seen = norm(space, x, head, stats.get('head'), 'bn')
-  x, moments['head'] = swish(x).mean((1, 2)), {'bn': seen}
+  width, features = x.shape[-1], arch.width[-1]
+  if space.head_width:
+    head, hidden = params['head'], features
+    if space.head_expand is not None:
+      hidden = width * space.head_expand
+    x = convolve(x, cut(head['conv']['kernel'], width, hidden)[None, None])
+    x, seen = norm(space, x, head, stats.get('head'), 'bn')
+    x, moments['head'] = activate(x), {'bn': seen}
+  x = x.mean((1, 2))
   if space.head_expand is not None:
-    x = swish(x @ cut(head['last_conv']['kernel'], hidden, features))
+    x = activate(x @ cut(head['last_conv']['kernel'], hidden, features))
   last = params['classifier']
   x = x @ cut(last['kernel'], features, space.classes) + last['bias']
   return x, moments
@@ -94,28 +106,36 @@ def block(
   expand_ratio,
   stride,
 ):
-  """A mobile inverted bottleneck with its shortcut."""
-  moments = {}
+  """A block with its shortcut."""
+  choices = width_out, kernel_size, expand_ratio, stride
+  if stage.block in ('basic', 'bottleneck'):
+    return residual(space, stage, params, stats, x, *choices)
+  moments, activate = {}, ACTIVATIONS[stage.activation]
   width_in = hidden = x.shape[-1]
   h = x
-  if max(stage.expand_ratio) > 1:
+  if max(stage.expand_ratio) > 1 and stage.block == 'mbconv':
     hidden = round_to_8(round(width_in * expand_ratio))
     kernel = cut(params['expand']['kernel'], width_in, hidden)
     h = convolve(h, kernel[None, None])
     h, moments['expand_bn'] = norm(space, h, params, stats, 'expand_bn')
-    h = swish(h)
-  kernel = params['depthwise']['kernel']
+    h = activate(h)
+  kernel = made_of_bigger(stage, params, kernel_size)
   edge = (kernel.shape[0] - kernel_size) // 2
   centre = kernel[edge:, edge:]
   kernel = cut(centre, kernel_size, kernel_size, 1, hidden)
   h = convolve(h, kernel, stride, space.padding, depthwise=True)
   h, moments['depthwise_bn'] = norm(space, h, params, stats, 'depthwise_bn')
-  h = swish(h)
+  h = activate(h)
   if stage.se is not None:
     h = h * gates(stage.se, params['se'], h, width_in)[:, None, None, :]
   kernel = cut(params['project']['kernel'], hidden, width_out)
   h = convolve(h, kernel[None, None])
   h, moments['project_bn'] = norm(space, h, params, stats, 'project_bn')
+  if stage.shortcut == 'none':  # MobileNetV1
+    return activate(h), moments
+  if stage.shortcut == 'identity':
+    same = stride == 1 and width_in == width_out
+    return (h + x if same else h), moments
 
   if stride == 2:
     x = pool(x)
@@ -123,6 +143,77 @@ def block(
     kernel = cut(params['shortcut']['kernel'], width_in, width_out)
     x = convolve(x, kernel[None, None])
   return h + x, moments
+
+
+def residual(
+  space, stage, params, stats, x, width_out, kernel_size, expand_ratio, stride
+):
+  """A residual block of ResNet, either of its two kinds."""
+  width_in, moments = x.shape[-1], {}
+  if stage.block == 'basic':
+    hidden = width_out
+    rows = (('conv1', 3, stride, hidden), ('conv2', 3, 1, width_out))
+  else:
+    hidden = round_to_8(round(width_out * expand_ratio / 100))
+    rows = (
+      ('conv1', 1, 1, hidden),
+      ('conv2', 3, stride, hidden),
+      ('conv3', 1, 1, width_out),
+    )
+  h = x
+  for name, size, step, width in rows:
+    kernel, before = params[name]['kernel'], h.shape[-1]
+    if size == 1:
+      kernel = cut(kernel, before, width)[None, None]
+    else:
+      assert kernel_size == 3
+      kernel = cut(kernel, 3, 3, before, width)
+    h = convolve(h, kernel, step, space.padding)
+    h, moments[f'{name}_bn'] = norm(space, h, params, stats, f'{name}_bn')
+    if name != rows[-1][0]:
+      h = relu(h)
+  if width_in != width_out or stride > 1:
+    kernel = cut(params['shortcut']['kernel'], width_in, width_out)
+    x = convolve(x, kernel[None, None], stride)
+    x, seen = norm(space, x, params, stats, 'shortcut_bn')
+    moments['shortcut_bn'] = seen
+  return relu(h + x), moments
+
+
+def made_of_bigger(stage, params, kernel_size):
+  """A depthwise kernel, made of bigger ones where the space says so."""
+  kernel = params['depthwise']['kernel']
+  if not stage.kernel_transform:
+    return kernel
+  size = kernel.shape[0]
+  while size > kernel_size:
+    size -= 2
+    edge = (kernel.shape[0] - size) // 2
+    centre = kernel[edge : edge + size, edge : edge + size, 0]
+    made = params['transform'][str(size)] @ centre.reshape(size * size, -1)
+    kernel = made.reshape(size, size, 1, -1)
+  return kernel
+
+
+def multiplier(space, arch):
+  """The number of a child's width multiplier."""
+  tied = arch.width[: len(space.stages) + 1]
+  widest = [space.stem_width[-1], *(s.width[-1] for s in space.stages)]
+  return next(
+    i
+    for i, m in enumerate(space.multipliers)
+    if all(round_to_8(w * m) == t for w, t in zip(widest, tied, strict=True))
+  )
+
+
+def own_norms(params, bank):
+  """The parameters with one bank of each batch norm's."""
+  if 'scale' in params:
+    return {name: array[bank] for name, array in params.items()}
+  return {
+    name: own_norms(inner, bank) if isinstance(inner, dict) else inner
+    for name, inner in params.items()
+  }
 
 
 def norm(space, x, params, stats, name):
@@ -213,3 +304,31 @@ def sigmoid(x):
 
 def relu(x):
   return x * (x > 0)
+
+
+def relu6(x):
+  return relu(x) - relu(x - 6)
+
+
+def hard_swish(x):
+  return x * relu6(x + 3) / 6
+
+
+ACTIVATIONS = {
+  'swish': swish,
+  'relu': relu,
+  'relu6': relu6,
+  'hard_swish': hard_swish,
+}
+
+
+def max_pool(x):
+  """Maxima of 3x3 pixels around every second one."""
+  x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')  # x is positive
+  height, width = (n // 2 for n in (x.shape[1] - 1, x.shape[2] - 1))
+  windows = [
+    x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
+    for i in range(3)
+    for j in range(3)
+  ]
+  return np.max(np.stack(windows), 0)

@@ -16,14 +16,14 @@ from bignas_jax.conversion.layouts import (
 )
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import batch_norm, network
-from bignas_jax.supernet.mbconv import Block
+from bignas_jax.supernet.blocks import Block
 
 
 def tensors(space: Space) -> dict[str, Any]:
   """Returns the tensors of a supernet's parameters, nested as they are."""
   stages, number = {}, 0
   for i, stage in enumerate(space.stages):
-    described = network.blocks(space, i, batch_norm.Pooling())
+    described = network.stage_blocks(space, i, batch_norm.Pooling())
     own = {'first': _block(described['first'], number)}
     if 'rest' in described:
       numbers = range(number + 1, number + max(stage.depth))

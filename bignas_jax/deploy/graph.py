@@ -14,6 +14,7 @@ import numpy as np
 
 from bignas_jax.deploy import folding, package
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.layers import layers
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import ops
@@ -55,6 +56,10 @@ class Library(Protocol):
 
   def average_pool(self, x: Array) -> Array:
     """Averages 2x2 pixels with stride 2, fewer at the edge of an odd side."""
+    ...
+
+  def max_pool(self, x: Array) -> Array:
+    """Takes maxima of 3x3 pixels with stride 2; edges see fewer pixels."""
     ...
 
   def mean(self, x: Array) -> Array:
@@ -176,7 +181,10 @@ def logits(
     if layer.is_block:
       stage, stride = layer.of(space), layer.stride(space)
       own = _own(params[f'stage{layer.stage}'], layer.block)
-      x = block(library, stage, own, x, stride, space.padding)
+      shortcut = layer.has_shortcut(space)
+      x = block(
+        library, stage, own, x, stride, space.padding, shortcut=shortcut
+      )
   return head(library, space, params, x)
 
 
@@ -186,19 +194,22 @@ def stem(
   """Applies the stem, which is `ends.Stem` for a single network."""
   kernel, bias = params['conv']['kernel'], params['bn']['bias']
   x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
-  return library.activate(x, 'swish')
+  x = library.activate(x, space.activation)
+  return library.max_pool(x) if space.stem_pool else x
 
 
 def head(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
   """Applies `ends.Head` and `ends.Classifier` for a single network."""
-  own = params['head']
-  x = _pointwise(library, x, own['conv'], own['bn'])
-  x = library.mean(library.activate(x, 'swish'))
+  if space.head_width:
+    own = params['head']
+    x = _pointwise(library, x, own['conv'], own['bn'])
+    x = library.activate(x, space.activation)
+  x = library.mean(x)
   if space.head_expand is not None:
-    x = library.dense(x, own['last_conv']['kernel'], None)
-    x = library.activate(x, 'swish')
+    x = library.dense(x, params['head']['last_conv']['kernel'], None)
+    x = library.activate(x, space.activation)
   return library.dense(x, **params['classifier'])
 
 
@@ -216,26 +227,46 @@ def block(
   x: Array,
   stride: int,
   padding: ops.Padding,
+  *,
+  shortcut: bool = True,
 ) -> Array:
-  """Applies a block, which is `mbconv.apply` for a single network."""
-  h = x
-  if 'expand' in params:
-    h = _pointwise(library, h, params['expand'], params['expand_bn'])
-    h = library.activate(h, 'swish')
-  kernel, bias = params['depthwise']['kernel'], params['depthwise_bn']['bias']
-  h = library.depthwise(h, kernel, bias, stride, padding)
-  h = library.activate(h, 'swish')
-  if stage.se is not None:
-    gates = library.dense(library.mean(h), **params['se']['reduce'])
-    gates = library.activate(gates, stage.se.activation)
-    gates = library.dense(gates, **params['se']['expand'])
-    h = library.scale(h, library.activate(gates, stage.se.gate))
-  h = _pointwise(library, h, params['project'], params['project_bn'])
-  if stride == 2:
-    x = library.average_pool(x)
-  if 'shortcut' in params:
-    x = _pointwise(library, x, params['shortcut'], {'bias': None})
-  return library.add(h, x)
+  """Applies a block, which is `blocks.apply` for a single network."""
+  convs, h = block_kinds.convs(stage), x
+  for conv in convs:
+    if conv is convs[-1] and stage.se is not None:
+      gates = library.dense(library.mean(h), **params['se']['reduce'])
+      gates = library.activate(gates, stage.se.activation)
+      gates = library.dense(gates, **params['se']['expand'])
+      h = library.scale(h, library.activate(gates, stage.se.gate))
+    kernel = params[conv.name]['kernel']
+    bias = params[f'{conv.name}_bn']['bias']
+    own = stride if conv.strided else 1
+    if conv.kind == 'depthwise':
+      h = library.depthwise(h, kernel, bias, own, padding)
+    elif conv.kind == 'dense':
+      h = library.conv(h, kernel, bias, own, padding)
+    else:
+      h = library.conv(h, kernel[None, None], bias, 1, 'same')
+    if conv.activated:
+      h = library.activate(h, stage.activation)
+  if shortcut:
+    h = library.add(h, _shortcut(library, stage, params, x, stride))
+  if stage.block in block_kinds.RESIDUAL:
+    h = library.activate(h, stage.activation)
+  return h
+
+
+def _shortcut(
+  library: Library, stage: Stage, params: dict[str, Any], x: Array, stride: int
+) -> Array:
+  """Returns what is added to a block's result."""
+  if stage.shortcut == 'pooled' and stride == 2:
+    x, stride = library.average_pool(x), 1
+  if 'shortcut' not in params:
+    return x
+  kernel = params['shortcut']['kernel'][None, None]
+  bias = params.get('shortcut_bn', {'bias': None})['bias']
+  return library.conv(x, kernel, bias, stride, 'same')
 
 
 def _pointwise(library: Library, x: Array, conv, norm) -> Array:

@@ -84,6 +84,10 @@ class _Onnx:
     )
     return _Images(name, -(-x.size // 2))
 
+  def max_pool(self, x):
+    how = {'kernel_shape': [3, 3], 'strides': [2, 2], 'pads': [1, 1, 1, 1]}
+    return _Images(self.node('MaxPool', x.name, **how), -(-x.size // 2))
+
   def mean(self, x):
     return self.node('Flatten', self.node('GlobalAveragePool', x.name))
 
@@ -108,10 +112,16 @@ class _Onnx:
   def _activate(self, x: str, name: str) -> str:
     if name == 'relu':
       return self.node('Relu', x)
-    if name == 'hard_sigmoid':
-      return self.node('HardSigmoid', x, alpha=1 / 6, beta=0.5)
-    gate = self.node('Sigmoid', x)
-    return gate if name == 'sigmoid' else self.node('Mul', x, gate)
+    if name == 'relu6':
+      zero, six = (
+        self.constant(np.array(bound, np.float32)) for bound in (0, 6)
+      )
+      return self.node('Clip', x, zero, six)
+    if name in ('hard_sigmoid', 'hard_swish'):
+      gate = self.node('HardSigmoid', x, alpha=1 / 6, beta=0.5)
+    else:
+      gate = self.node('Sigmoid', x)
+    return self.node('Mul', x, gate) if name.endswith('swish') else gate
 
   def normalise(self, pixels, factor, shift):
     floats = self.node('Cast', pixels.name, to=self._onnx.TensorProto.FLOAT)

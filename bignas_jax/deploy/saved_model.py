@@ -44,6 +44,10 @@ class _TensorFlow:
   def average_pool(self, x):
     return self._tf.nn.avg_pool2d(x, 2, 2, 'SAME')
 
+  def max_pool(self, x):
+    edges = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    return self._tf.nn.max_pool2d(x, 3, 2, edges)
+
   def mean(self, x):
     return self._tf.reduce_mean(x, [1, 2])
 
@@ -59,11 +63,13 @@ class _TensorFlow:
 
   def activate(self, x, name):
     tf = self._tf
-    if name == 'hard_sigmoid':
-      return tf.nn.relu6(x + 3) / 6
+    if name in ('hard_sigmoid', 'hard_swish'):
+      gate = tf.nn.relu6(x + 3) / 6
+      return x * gate if name == 'hard_swish' else gate
     if name == 'swish':
       return x * tf.sigmoid(x)
-    return {'relu': tf.nn.relu, 'sigmoid': tf.sigmoid}[name](x)
+    plain = {'relu': tf.nn.relu, 'relu6': tf.nn.relu6, 'sigmoid': tf.sigmoid}
+    return plain[name](x)
 
   def normalise(self, pixels, factor, shift):
     return self._tf.cast(pixels, self._tf.float32) * factor + shift

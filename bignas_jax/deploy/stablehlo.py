@@ -32,7 +32,7 @@ class Jax:
   """
 
   def conv(self, x, kernel, bias, stride, padding):
-    if kernel.shape[:2] == (1, 1):
+    if kernel.shape[:2] == (1, 1) and stride == 1:
       y = ops.pointwise(x, jnp.asarray(kernel[0, 0]))
     else:
       y = ops.conv(x, jnp.asarray(kernel), stride, padding)
@@ -43,6 +43,9 @@ class Jax:
 
   def average_pool(self, x):
     return ops.average_pool(x)
+
+  def max_pool(self, x):
+    return ops.max_pool(x)
 
   def mean(self, x):
     return x.mean((1, 2))

@@ -15,8 +15,9 @@ import optax
 from jaxtyping import Array, Int
 
 from bignas_jax.methods import loss_graph, losses, optim, step_metrics
+from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import accumulator, network
+from bignas_jax.supernet import accumulator, derived, network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -130,20 +131,27 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   def run(params, step, batch, indices, gradients, teachers):
     images = model.images(batch['image'], resolution)
     keys = model.image_keys(setup.seed, step, images.shape[0])
-    own = params
-    if arch is not None:
-      variables = network.slice_child(model.space, {'params': params}, arch)
-      own = variables['params']
     if gradients is None:
       gradients = jax.tree.map(jnp.zeros_like, params)
+    whole, sums, resolve_back = params, gradients, None
+    if not derived.is_plain(model.space):
+      chosen = indices if arch is None else arch_lib.encode(model.space, arch)
+      whole, resolve_back = jax.vjp(lambda p: model.resolve(p, chosen), params)
+      sums = jax.tree.map(jnp.zeros_like, whole)
+    own = whole
+    if arch is not None:
+      plain = derived.plain(model.space)
+      own = network.slice_child(plain, {'params': whole}, arch)['params']
 
     def of_own(params, probe):
       batched = images, batch['label'], keys, indices, teachers
       return loss(params, probe, *batched)
 
-    gradients, square, (value, logits) = accumulator.accumulate(
-      of_own, own, gradients, network.centred(model.space), factor
+    sums, square, (value, logits) = accumulator.accumulate(
+      of_own, own, sums, network.centred(model.space), factor
     )
+    if resolve_back is not None:
+      sums = jax.tree.map(jnp.add, gradients, *resolve_back(sums))
     metrics = step_metrics.of_child(
       rule,
       role,
@@ -155,7 +163,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       teachers=teachers,
       axes=axes,
     )
-    return gradients, logits if teaches else None, metrics
+    return sums, logits if teaches else None, metrics
 
   return mesh_lib.per_device(
     model.mesh,
@@ -177,6 +185,7 @@ def score(setup: Setup, resolution: int) -> Callable:
   @jax.named_scope('score')
   def run(params, batch, indices):
     images = model.images(batch['image'], resolution)
+    params = model.resolve(params, indices)
     logits: Any = net.apply({'params': params}, images, indices)
     of_images = losses.cross_entropy(logits, batch['label'])
     whole = jax.lax.psum(of_images.sum(), model.mesh.axis_names)

@@ -18,7 +18,7 @@ from bignas_jax.spaces import latency
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space, Stage
-from bignas_jax.supernet import mbconv
+from bignas_jax.supernet import blocks
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet.batch_norm import Pooling
 
@@ -89,7 +89,7 @@ def of_layer(space: Space, layer: Layer) -> Workload:
   shapes = network_lib.shapes(own)
   return Workload(
     lambda library, params, x: graph.head(library, own, params, x),
-    _weights({name: shapes[name] for name in ('head', 'classifier')}),
+    _weights({n: shapes[n] for n in ('head', 'classifier') if n in shapes}),
     shape,
     (space.classes,),
     whole=False,
@@ -102,18 +102,31 @@ def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
     stage,
     width=(layer.width_out,),
     depth=(1,),
+    kernel_transform=False,
     kernel_size=(layer.kernel_size,),
     expand_ratio=(layer.expand_ratio,),
     expand_conv=stage.has_expand,
   )
-  described = mbconv.Block(
-    own, (layer.width_in,), layer.block == 0, space.padding, None, Pooling()
+  described = blocks.Block(
+    own,
+    (layer.width_in,),
+    layer.block == 0,
+    layer.width_in != layer.width_out,
+    space.padding,
+    None,
+    Pooling(),
   )
   return Workload(
     lambda library, params, x: graph.block(
-      library, own, params, x, stride, space.padding
+      library,
+      own,
+      params,
+      x,
+      stride,
+      space.padding,
+      shortcut=layer.has_shortcut(space),
     ),
-    _weights(mbconv.shapes(described)),
+    _weights(blocks.shapes(described)),
     shape,
     _out(layer),
     whole=False,
@@ -135,7 +148,10 @@ def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
     stages=(
       Stage(width=(last,), depth=(1,), kernel_size=(3,), expand_ratio=(1,)),
     ),
-    head_width=(head,),
+    head_width=(head,) if space.head_width else (),
+    per_block=False,
+    multipliers=(),
+    private_norms='no',
     bn_epsilon=None,
   )
 

@@ -2,20 +2,23 @@
 
 People read and write `Arch`; compiled programs take `Indices`, small integer
 arrays, as an argument. Sampling, mutation, crossover, membership and counting
-all use `genes`: the flat list of decisions that make an architecture.
+all use the flat list of a space's decisions (`decisions.genes`).
 """
 
+import collections
 import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bignas_jax.spaces.space import Choices, Space
-from bignas_jax.values import errors
+from bignas_jax.spaces import decisions
+from bignas_jax.spaces.decisions import PER_BLOCK, entries, genes
+from bignas_jax.spaces.space import Choices, Space, multiplied
+from bignas_jax.values import errors, structs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
@@ -24,10 +27,12 @@ class Arch:
 
   Attributes:
     resolution: input size in pixels.
-    width: channels of the stem, of each stage, and of the head.
+    width: channels of the stem, of each stage, and of the head if there is one.
     depth: number of blocks of each stage.
-    kernel_size: kernel size of each stage's depthwise convolutions.
-    expand_ratio: expand ratio of each stage's blocks.
+    kernel_size: kernel size of each stage's convolutions that have one; in a
+      space with choices per block, of each block of each stage at its largest
+      depth. Blocks that the child has not have the smallest choice.
+    expand_ratio: expand ratio of each stage's blocks, or of each block.
   """
 
   resolution: int
@@ -40,49 +45,22 @@ class Arch:
 class Indices(NamedTuple):
   """An architecture as positions in the space's tuples; stackable.
 
-  The resolution is not included: it is the shape of the images.
+  The resolution is not included: it is the shape of the images. Entries of
+  `kernel_size` and `expand_ratio` are those of `Arch`. The bank is the number
+  of the batch norms' parameters, in a space with private ones.
   """
 
-  width: Any  # int32[..., stages + 2]
+  width: Any  # int32[..., stages + 2], or + 1 without a head
   depth: Any  # int32[..., stages]
-  kernel_size: Any  # int32[..., stages]
-  expand_ratio: Any  # int32[..., stages]
+  kernel_size: Any  # int32[..., stages or blocks]
+  expand_ratio: Any  # int32[..., stages or blocks]
+  bank: Any = None  # int32[...]
 
 
-class Gene(NamedTuple):
-  """One decision: its place in an Arch, and its choices."""
-
-  field: str
-  position: int | None
-  choices: Choices
-
-  @property
-  def name(self) -> str:
-    """Returns the decision's name, such as `width[1]`."""
-    if self.position is None:
-      return self.field
-    return f'{self.field}[{self.position}]'
+_LISTS = ('width', 'depth', *PER_BLOCK)
 
 
-PER_STAGE = ('depth', 'kernel_size', 'expand_ratio')
-
-
-def genes(space: Space) -> list[Gene]:
-  """Returns all decisions of a space, in the order of Arch's fields."""
-  widths = [space.stem_width, *(s.width for s in space.stages)]
-  widths.append(space.head_width)
-  entries = [Gene('resolution', None, space.resolution)]
-  entries += [Gene('width', i, choices) for i, choices in enumerate(widths)]
-  for field in PER_STAGE:
-    entries += [
-      Gene(field, i, getattr(stage, field))
-      for i, stage in enumerate(space.stages)
-    ]
-  return entries
-
-
-def read(arch: Arch) -> list[int]:
-  """Returns the architecture's values in the order of `genes`."""
+def _flat(arch: Arch) -> list[int]:
   return [
     arch.resolution,
     *arch.width,
@@ -92,15 +70,48 @@ def read(arch: Arch) -> list[int]:
   ]
 
 
-def write(space: Space, values: list[int]) -> Arch:
-  """Returns the architecture with these values: the inverse of `read`."""
+def read(space: Space, arch: Arch) -> list[int]:
+  """Returns the architecture's values in the order of `genes`.
+
+  The value of a multiplier is -1 if the widths are those of none.
+  """
+  values = _flat(arch)
+  if not space.multipliers:
+    return values
+  tied, rows = len(space.stages) + 1, multiplied(space)
+  widths = arch.width[:tied]
+  row = rows.index(widths) if widths in rows else -1
+  return [values[0], row, *values[1 + tied :]]
+
+
+def write(space: Space, values: Sequence[int]) -> Arch:
+  """Returns the architecture with these values: the inverse of `read`.
+
+  Values of blocks that the architecture has not are not used.
+  """
+  values = [int(value) for value in values]
+  if space.multipliers:
+    values[1:2] = multiplied(space)[values[1]]
   fields: dict[str, Any] = {}
-  for gene, value in zip(genes(space), values, strict=True):
-    if gene.position is None:
-      fields[gene.field] = int(value)
+  for entry, value in zip(entries(space), values, strict=True):
+    if entry.position is None:
+      fields[entry.field] = value
     else:
-      fields[gene.field] = (*fields.get(gene.field, ()), int(value))
-  return Arch(**fields)
+      fields.setdefault(entry.field, []).append(value)
+  fields = {k: tuple(v) if k != 'resolution' else v for k, v in fields.items()}
+  arch = Arch(**fields)
+  return canonical(space, arch) if space.per_block else arch
+
+
+def canonical(space: Space, arch: Arch) -> Arch:
+  """Returns the architecture with the smallest choices for absent blocks."""
+  fields = {field: [*getattr(arch, field)] for field in PER_BLOCK}
+  for i, stage in enumerate(space.stages):
+    places = decisions.of_stage(space, i)
+    for place in range(places.start + arch.depth[i], places.stop):
+      for field, values in fields.items():
+        values[place] = getattr(stage, field)[0]
+  return dataclasses.replace(arch, **{k: tuple(v) for k, v in fields.items()})
 
 
 def smallest(space: Space) -> Arch:
@@ -138,7 +149,7 @@ def mutate(
   """Redraws each decision with the given probability."""
   values = [
     int(rng.choice(gene.choices)) if rng.random() < probability else value
-    for gene, value in zip(genes(space), read(arch), strict=True)
+    for gene, value in zip(genes(space), read(space, arch), strict=True)
   ]
   return write(space, values)
 
@@ -147,19 +158,30 @@ def crossover(
   space: Space, mother: Arch, father: Arch, rng: np.random.Generator
 ) -> Arch:
   """Takes each decision from either parent with equal chance."""
-  pairs = zip(read(mother), read(father), strict=True)
+  pairs = zip(read(space, mother), read(space, father), strict=True)
   return write(space, [int(rng.choice(pair)) for pair in pairs])
 
 
 def count(space: Space) -> int:
   """Returns the number of architectures in the space."""
-  return math.prod(len(gene.choices) for gene in genes(space))
+  number = math.prod(
+    len(gene.choices)
+    for gene in genes(space)
+    if not (space.per_block and gene.field in ('depth', *PER_BLOCK))
+  )
+  if space.per_block:  # choices of absent blocks make no difference
+    for stage in space.stages:
+      of_block = len(stage.kernel_size) * len(stage.expand_ratio)
+      number *= sum(of_block**depth for depth in stage.depth)
+  return number
 
 
 def every(space: Space) -> Iterator[Arch]:
   """Yields all architectures of a small space, from smallest to biggest."""
   for values in itertools.product(*(gene.choices for gene in genes(space))):
-    yield write(space, list(values))
+    arch = write(space, values)
+    if not space.per_block or read(space, arch) == [*values]:
+      yield arch
 
 
 def is_one(space: Space) -> bool:
@@ -178,63 +200,123 @@ def contains(space: Space, arch: Arch) -> bool:
 
 def check(space: Space, arch: Arch) -> Arch:
   """Returns the architecture; UserError names its first wrong entry."""
-  lengths = {'width': len(space.stages) + 2} | dict.fromkeys(
-    PER_STAGE, len(space.stages)
-  )
-  for field, length in lengths.items():
-    if len(getattr(arch, field)) != length:
+  every = entries(space)
+  for field, length in collections.Counter(e.field for e in every).items():
+    given = getattr(arch, field)
+    if field != 'resolution' and len(given) != length:
+      raise errors.UserError(f'arch.{field}', given, f'{length} numbers')
+  for entry, value in zip(every, _flat(arch), strict=True):
+    if value not in entry.choices:
       raise errors.UserError(
-        f'arch.{field}', getattr(arch, field), f'{length} numbers'
-      )
-  for gene, value in zip(genes(space), read(arch), strict=True):
-    if value not in gene.choices:
-      raise errors.UserError(
-        f'arch.{gene.name}',
+        f'arch.{entry.name}',
         value,
-        f'one of {", ".join(map(str, gene.choices))} in space {space.name}',
+        f'one of {", ".join(map(str, entry.choices))} in space {space.name}',
       )
+  if space.multipliers and read(space, arch)[1] < 0:
+    allowed = 'the widths of one multiplier, such as '
+    allowed += f'{[*multiplied(space)[0]]} in space {space.name}'
+    raise errors.UserError('arch.width', arch.width, allowed)
+  if space.per_block and arch != canonical(space, arch):
+    wrong = structs.differences(to_dict(arch), to_dict(canonical(space, arch)))
+    allowed = 'the smallest choice where the child has no block'
+    raise errors.UserError('arch', wrong[0], allowed)
   return arch
 
 
 def encode(space: Space, arch: Arch) -> Indices:
   """Returns positions of the architecture's values in the space's tuples."""
   check(space, arch)
-  entries: dict[str, list[int]] = {field: [] for field in Indices._fields}
-  for gene, value in zip(genes(space), read(arch), strict=True):
-    if gene.position is not None:
-      entries[gene.field].append(gene.choices.index(value))
-  return Indices(**{k: np.array(v, np.int32) for k, v in entries.items()})
+  positions: dict[str, list[int]] = {field: [] for field in _LISTS}
+  for entry, value in zip(entries(space), _flat(arch), strict=True):
+    if entry.position is not None:
+      positions[entry.field].append(entry.choices.index(value))
+  arrays = {k: np.array(v, np.int32) for k, v in positions.items()}
+  if space.private_norms != 'no':
+    arrays['bank'] = np.array(_bank(space, arch), np.int32)
+  return Indices(**arrays)
+
+
+def banks(space: Space) -> int:
+  """Returns how many parameters of its own each batch norm has."""
+  private = {
+    'no': (0,),
+    'width': space.multipliers,
+    'resolution': space.train_resolution,
+  }
+  return len(private[space.private_norms])
+
+
+def _bank(space: Space, arch: Arch) -> int:
+  """Returns the bank of a child; of other resolutions, that of the nearest."""
+  if space.private_norms == 'width':
+    return read(space, arch)[1]
+  off = [abs(size - arch.resolution) for size in space.train_resolution]
+  return off.index(min(off))
 
 
 def decode(space: Space, indices: Indices, resolution: int) -> Arch:
   """Returns the architecture at these positions: the inverse of `encode`."""
-  values = [resolution] + [
-    gene.choices[int(getattr(indices, gene.field)[gene.position])]
-    for gene in genes(space)
-    if gene.position is not None
-  ]
-  return check(space, write(space, values))
+  fields: dict[str, list[int]] = {field: [] for field in _LISTS}
+  for entry in entries(space):
+    if entry.position is not None:
+      index = int(getattr(indices, entry.field)[entry.position])
+      fields[entry.field].append(entry.choices[index])
+  arch = Arch(resolution=resolution, **{k: tuple(v) for k, v in fields.items()})
+  return check(space, arch)
+
+
+def pinned_stages(space: Space, arch: Arch) -> list[tuple[int, int, int]]:
+  """Returns the stages of `pin`'s space as (stage, first block, blocks) here.
+
+  A stage whose blocks have the same choices stays a stage; of others, each
+  block becomes one, because their arrays have different shapes.
+  """
+  rows = []
+  for i, depth in enumerate(arch.depth):
+    choices = [of_block(space, arch, i, block) for block in range(depth)]
+    if all(choice == choices[0] for choice in choices):
+      rows.append((i, 0, depth))
+    else:
+      rows += [(i, block, 1) for block in range(depth)]
+  return rows
+
+
+def of_block(
+  space: Space, arch: Arch, number: int, block: int
+) -> dict[str, int]:
+  """Returns the `kernel_size` and `expand_ratio` of a block of a stage."""
+  place = decisions.place(space, number, block)
+  return {field: getattr(arch, field)[place] for field in PER_BLOCK}
 
 
 def pin(space: Space, arch: Arch) -> Space:
   """Returns the space of this architecture only: the child's own shape."""
   check(space, arch)
-  stages = [
-    dataclasses.replace(
-      stage,
-      width=(arch.width[i + 1],),
-      expand_conv=stage.has_expand,
-      **{field: (getattr(arch, field)[i],) for field in PER_STAGE},
+  stages = []
+  for number, block, blocks in pinned_stages(space, arch):
+    stage = space.stages[number]
+    choices = of_block(space, arch, number, block)
+    stages.append(
+      dataclasses.replace(
+        stage,
+        width=(arch.width[number + 1],),
+        depth=(blocks,),
+        stride=1 if block else stage.stride,
+        expand_conv=stage.has_expand,
+        kernel_transform=False,
+        **{field: (choice,) for field, choice in choices.items()},
+      )
     )
-    for i, stage in enumerate(space.stages)
-  ]
   return dataclasses.replace(
     space,
     resolution=(arch.resolution,),
     train_resolution=(arch.resolution,),
     stem_width=arch.width[:1],
     stages=tuple(stages),
-    head_width=arch.width[-1:],
+    head_width=arch.width[-1:] if space.head_width else (),
+    per_block=False,
+    multipliers=(),
+    private_norms='no',
   )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting
+from bignas_jax.spaces import counting, decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
@@ -25,7 +25,7 @@ class Bucket(NamedTuple):
 
   Attributes:
     share: share of uniform children.
-    shares: for each decision of `arch.genes`, shares of its choices.
+    shares: for each decision of `decisions.genes`, shares of its choices.
     child: one of the children.
   """
 
@@ -50,7 +50,7 @@ def build(space: Space, width: int, samples: int) -> Table:
     width: width of a bucket in MACs.
     samples: number of uniform children that distributions are taken from.
   """
-  rng, genes = arch_lib.generator(0), arch_lib.genes(space)
+  rng, genes = arch_lib.generator(0), decisions.genes(space)
   choices = [gene.choices for gene in genes]
   choices[0] = space.train_resolution  # the first gene is the resolution
   inside: dict[int, list[Arch]] = collections.defaultdict(list)
@@ -58,7 +58,7 @@ def build(space: Space, width: int, samples: int) -> Table:
     inside[counting.cost(space, arch).macs // width].append(arch)
 
   def bucket(archs: list[Arch]) -> Bucket:
-    values = np.array([arch_lib.read(arch) for arch in archs])
+    values = np.array([arch_lib.read(space, arch) for arch in archs])
     shares = [
       (values[:, i, None] == np.array(gene.choices)).mean(0)
       for i, gene in enumerate(genes)
@@ -87,7 +87,7 @@ def draw(
 
 def _child(space: Space, table: Table, number: int, rng: Any) -> Arch:
   bucket = table.buckets[number]
-  choices = [gene.choices for gene in arch_lib.genes(space)]
+  choices = [gene.choices for gene in decisions.genes(space)]
   for arch in _draw(space, rng, _MOST_TRIES, choices, bucket.shares):
     if counting.cost(space, arch).macs // table.width == number:
       return arch

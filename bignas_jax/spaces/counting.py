@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer, layers
-from bignas_jax.spaces.space import Space, Stage, hidden_width, squeeze_width
+from bignas_jax.spaces.layers import Layer, downsample, layers
+from bignas_jax.spaces.space import Space, squeeze_width
 
 
 class Cost(NamedTuple):
@@ -56,9 +56,10 @@ def rows(space: Space, arch: Arch) -> list[Row]:
 
 def _row(space: Space, layer: Layer) -> Row:
   if layer.is_block:
-    cost = _block(layer, layer.of(space))
+    cost = _block(space, layer)
   elif layer.stage == 0:
-    cost = _conv(layer.size_out, 3, layer.width_in, layer.width_out)
+    size = downsample(layer.size_in, space.stem_stride)
+    cost = _conv(size, space.stem_kernel, layer.width_in, layer.width_out)
     cost += _norm(layer.width_out)
   else:
     return Row(layer.name, 1, space.classes, _head(space, layer))
@@ -79,40 +80,45 @@ def peak_activations(space: Space, arch: Arch) -> int:
 def _alive(space: Space, layer: Layer) -> list[int]:
   """Returns the entries that are alive during each convolution of a layer."""
   given = layer.width_in * layer.size_in**2
-  made = layer.width_out * layer.size_out**2
-  if not layer.is_block and layer.stage == 0:
-    return [given + made]
-  if not layer.is_block:
-    expanded = layer.width_out
-    if space.head_expand is not None:
-      expanded = layer.width_in * space.head_expand
-    return [given + expanded * layer.size_in**2]
-  stage = layer.of(space)
-  hidden = hidden_width(stage, layer.width_in, layer.expand_ratio)
-  wide, narrow = hidden * layer.size_in**2, hidden * layer.size_out**2
-  expanding = [given + wide, given + wide + narrow]
-  first = expanding if stage.has_expand else [given + narrow]
-  return [*first, given + narrow + made]
+  if layer.is_block:
+    alive = []
+    for i, conv in enumerate(layer.convs(space)):
+      own = conv.width_in * conv.size_in**2
+      made = conv.width_out * conv.size_out**2
+      alive.append(own + made + (given if i else 0))
+    return alive
+  if layer.stage == 0:
+    size = downsample(layer.size_in, space.stem_stride)
+    return [given + layer.width_out * size**2]
+  expanded = layer.width_out
+  if space.head_expand is not None:
+    expanded = layer.width_in * space.head_expand
+  return [given + expanded * layer.size_in**2 if space.head_width else given]
 
 
-def _block(layer: Layer, stage: Stage) -> Cost:
-  width_in, width_out, small = layer.width_in, layer.width_out, layer.size_out
-  hidden = hidden_width(stage, width_in, layer.expand_ratio)
-  cost = _depthwise(small, layer.kernel_size, hidden) + _norm(hidden)
-  if stage.has_expand:
-    cost += _conv(layer.size_in, 1, width_in, hidden) + _norm(hidden)
+def _block(space: Space, layer: Layer) -> Cost:
+  cost, stage = Cost(0, 0, 0), layer.of(space)
+  convs = layer.convs(space)
+  for conv in convs:
+    width_in = 1 if conv.conv.kind == 'depthwise' else conv.width_in
+    cost += _conv(conv.size_out, conv.kernel_size, width_in, conv.width_out)
+    cost += _norm(conv.width_out)
   if stage.se is not None:
-    squeeze = squeeze_width(stage.se, width_in, hidden)
+    hidden = convs[-1].width_in
+    squeeze = squeeze_width(stage.se, layer.width_in, hidden)
     cost += _dense(hidden, squeeze) + _dense(squeeze, hidden)
-  cost += _conv(small, 1, hidden, width_out) + _norm(width_out)
-  if width_in != width_out:
-    cost += _conv(small, 1, width_in, width_out)
+  if layer.has_shortcut_conv(space):
+    cost += _conv(layer.size_out, 1, layer.width_in, layer.width_out)
+    if stage.shortcut == 'projected':
+      cost += _norm(layer.width_out)
   return cost
 
 
 def _head(space: Space, layer: Layer) -> Cost:
   width, features = layer.width_in, layer.width_out
   cost = _dense(features, space.classes)
+  if not space.head_width:
+    return cost
   if space.head_expand is None:
     return cost + _conv(layer.size_in, 1, width, features) + _norm(features)
   hidden = width * space.head_expand
@@ -123,11 +129,6 @@ def _head(space: Space, layer: Layer) -> Cost:
 def _conv(size: int, kernel_size: int, width_in: int, width_out: int) -> Cost:
   weights = kernel_size**2 * width_in * width_out
   return Cost(size**2 * weights, weights, size**2 * width_out)
-
-
-def _depthwise(size: int, kernel_size: int, width: int) -> Cost:
-  weights = kernel_size**2 * width
-  return Cost(size**2 * weights, weights, size**2 * width)
 
 
 def _dense(width_in: int, width_out: int) -> Cost:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer, downsample, layers
+from bignas_jax.spaces.layers import Layer, downsample, layers, stem_size
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors
 
@@ -60,7 +60,7 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
   """
   every: dict[Layer, None] = {}
   for resolution in resolutions:
-    size = downsample(resolution, space.stem_stride)
+    size = stem_size(space, resolution)
     for width in space.stem_width:
       every[Layer(0, 0, resolution, size, space.channels, width)] = None
     widths_in = space.stem_width
@@ -75,7 +75,8 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
       for sizes, choice in itertools.product(first + later, choices):
         every[Layer(i + 1, *sizes, *choice)] = None
       size, widths_in = small, stage.width
-    for pair in itertools.product(widths_in, space.head_width):
+    heads = [(w, f) for w in widths_in for f in space.head_width or [w]]
+    for pair in heads:
       every[Layer(len(space.stages) + 1, 0, size, 1, *pair)] = None
   return list(every)
 

@@ -6,6 +6,8 @@ here, so that they cannot disagree.
 
 from typing import NamedTuple
 
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space, Stage
 
@@ -18,11 +20,12 @@ class Layer(NamedTuple):
       than the last stage for the head.
     block: position of the block in its stage, from 0; 0 for stem and head.
     size_in: pixels of the input's height and width.
-    size_out: pixels of the output's height and width; 1 for the head.
+    size_out: pixels of the output's height and width, after the stem's pooling;
+      1 for the head.
     width_in: channels of the input; for the stem, those of an image.
     width_out: channels of the output; for the head, the classifier's input.
-    kernel_size: kernel size of a block's depthwise convolution; 0 for stem and
-      head.
+    kernel_size: kernel size of a block's depthwise and dense convolutions; 0
+      for stem and head.
     expand_ratio: expand ratio of a block; 0 for stem and head.
   """
 
@@ -55,23 +58,57 @@ class Layer(NamedTuple):
     """Returns the stride of a block."""
     return 1 if self.block else self.of(space).stride
 
+  def convs(self, space: Space) -> list[block_kinds.Sized]:
+    """Returns the convolutions of a block with their sizes."""
+    return block_kinds.sized(
+      self.of(space),
+      kernel_size=self.kernel_size,
+      expand_ratio=self.expand_ratio,
+      width_in=self.width_in,
+      width_out=self.width_out,
+      size_in=self.size_in,
+      size_out=self.size_out,
+      stride=self.stride(space),
+    )
+
+  def has_shortcut(self, space: Space) -> bool:
+    """Returns whether something is added to a block's result."""
+    rule = self.of(space).shortcut
+    if rule == 'identity':
+      same = self.width_in == self.width_out
+      return same and self.stride(space) == 1
+    return rule != 'none'
+
+  def has_shortcut_conv(self, space: Space) -> bool:
+    """Returns whether a block has a convolution in its shortcut."""
+    widths = self.width_in, self.width_out
+    return block_kinds.has_shortcut_conv(
+      self.of(space), *widths, self.stride(space)
+    )
+
 
 def downsample(size: int, stride: int) -> int:
   """Returns the pixels of a side after a stride."""
   return -(-size // stride)
 
 
+def stem_size(space: Space, resolution: int) -> int:
+  """Returns the pixels of a side of the stem's output."""
+  size = downsample(resolution, space.stem_stride)
+  return downsample(size, 2) if space.stem_pool else size
+
+
 def layers(space: Space, arch: Arch) -> list[Layer]:
   """Returns the layers of a child, which is not checked: searches ask often."""
-  size = downsample(arch.resolution, space.stem_stride)
-  width = arch.width[0]
+  size, width = stem_size(space, arch.resolution), arch.width[0]
   walk = [Layer(0, 0, arch.resolution, size, space.channels, width)]
   for i, stage in enumerate(space.stages):
-    choices = arch.kernel_size[i], arch.expand_ratio[i]
     for block in range(arch.depth[i]):
+      choices = arch_lib.of_block(space, arch, i, block)
       small = size if block else downsample(size, stage.stride)
       sizes = size, small, width, arch.width[i + 1]
-      walk.append(Layer(i + 1, block, *sizes, *choices))
+      walk.append(Layer(i + 1, block, *sizes, **choices))
       size, width = small, arch.width[i + 1]
   last = len(space.stages) + 1
-  return [*walk, Layer(last, 0, size, 1, width, arch.width[-1])]
+  features = arch.width[-1] if space.head_width else width
+  return [*walk, Layer(last, 0, size, 1, width, features)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors, schema
@@ -145,12 +146,12 @@ def _candidates(
   if arch_lib.count(space) <= _ENUMERATED:
     yield from arch_lib.every(space)
     return
-  genes = arch_lib.genes(space)
+  genes = decisions.genes(space)
   rng = arch_lib.generator(0)
   for end in (0, -1):
     yield _descend(space, [g.choices[end] for g in genes], excess)
   for _ in range(_STARTS):
-    start = arch_lib.read(arch_lib.sample(space, rng))
+    start = arch_lib.read(space, arch_lib.sample(space, rng))
     yield _descend(space, start, excess)
 
 
@@ -158,7 +159,7 @@ def _descend(
   space: Space, values: list[int], excess: Callable[[Arch], float]
 ) -> Arch:
   """Changes single entries for the better, until no change is better."""
-  genes = arch_lib.genes(space)
+  genes = decisions.genes(space)
   best = excess(arch_lib.write(space, values))
   better = True
   while better and best > 0:

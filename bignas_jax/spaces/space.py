@@ -11,6 +11,7 @@ from typing import Literal
 from bignas_jax.values import errors, schema
 
 Choices = tuple[int, ...]
+Activation = Literal['swish', 'relu', 'relu6', 'hard_swish']
 _CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
 
 
@@ -38,17 +39,31 @@ class SqueezeExcite:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-  """A stage of inverted bottlenecks, whose first may change width and stride.
+  """A stage of equal blocks, whose first may change width and stride.
 
   Attributes:
     width: allowed output channels.
     depth: allowed numbers of blocks.
-    kernel_size: allowed kernel sizes of the depthwise convolution, odd.
-    expand_ratio: allowed ratios of hidden to input channels.
+    kernel_size: allowed kernel sizes of depthwise and dense convolutions, odd.
+    expand_ratio: allowed ratios of hidden to input channels; of a `bottleneck`,
+      hidden channels in percent of the output's.
     stride: stride of the first block.
-    se: squeeze-excite on the hidden channels; None: there is none.
-    expand_conv: whether blocks begin with an expanding convolution; None: they
-      do unless the largest expand ratio is 1.
+    se: squeeze-excite on the hidden channels of an `mbconv`; None: there is
+      none.
+    expand_conv: whether an `mbconv` begins with an expanding convolution; None:
+      it does unless the largest expand ratio is 1.
+    block: kind of the blocks (`block_kinds.CONVS`): `mbconv`, the inverted
+      bottleneck of the mobile networks; `separable`, that of MobileNetV1; or
+      the residual blocks of ResNet, `basic` and `bottleneck`.
+    activation: activation after batch norms.
+    shortcut: what is added to a block's result. `pooled`: the input, after 2x2
+      average pooling if the stride is 2 and a 1x1 convolution if the width
+      changes (AttentiveNAS, BigNAS); `identity`: the input, if neither stride
+      nor width changes, else nothing (MobileNetV2); `projected`: the input, or
+      its strided 1x1 convolution and batch norm if stride or width change
+      (ResNet); `none`: nothing.
+    kernel_transform: whether smaller kernels are linear functions of bigger
+      ones, which are learnt (Once-for-All); else they are their centres.
   """
 
   width: Choices
@@ -58,10 +73,14 @@ class Stage:
   stride: int = 1
   se: SqueezeExcite | None = None
   expand_conv: bool | None = None
+  block: Literal['mbconv', 'separable', 'basic', 'bottleneck'] = 'mbconv'
+  activation: Activation = 'swish'
+  shortcut: Literal['pooled', 'identity', 'projected', 'none'] = 'pooled'
+  kernel_transform: bool = False
 
   @property
   def has_expand(self) -> bool:
-    """Returns whether blocks begin with an expanding convolution."""
+    """Returns whether an `mbconv` begins with an expanding convolution."""
     if self.expand_conv is None:
       return max(self.expand_ratio) > 1
     return self.expand_conv
@@ -76,15 +95,26 @@ class Space:
     resolution: input sizes that a child may have, pixels.
     train_resolution: input sizes that children are trained at, pixels; a subset
       of `resolution`, or all of it if empty.
-    stem_width: allowed channels of the first 3x3 convolution.
+    stem_width: allowed channels of the first convolution.
     stages: stages of blocks.
-    head_width: allowed numbers of channels that the classifier reads.
+    head_width: allowed numbers of channels that the classifier reads; empty:
+      there is no head, the classifier reads the last stage's pooled output.
     head_expand: None: the head is a 1x1 convolution to the head width, batch
       norm, activation and average pooling. A number: the head is a 1x1
       convolution to that multiple of the last stage's width, batch norm,
       activation, average pooling, and a 1x1 convolution to the head width
       without batch norm or bias.
     stem_stride: stride of the first convolution.
+    stem_kernel: kernel size of the first convolution, odd.
+    stem_pool: whether 3x3 maximum pooling with stride 2 follows the stem.
+    activation: activation in the stem and the head.
+    per_block: whether each block has a kernel size and an expand ratio of its
+      own; else all blocks of a stage have the same.
+    multipliers: width multipliers; if there are any, the widths of the stem and
+      of all stages are one decision, each its single width times the
+      multiplier, rounded to a multiple of 8.
+    private_norms: whether batch norms have a scale and a bias of their own for
+      each width multiplier or for each training resolution.
     padding: `same` pads as TensorFlow does, `symmetric` pads kernel // 2 pixels
       on both sides; they differ where the stride is 2.
     bn_epsilon: number added to each variance; None: the space is a single
@@ -101,6 +131,12 @@ class Space:
   train_resolution: Choices = ()
   head_expand: int | None = None
   stem_stride: int = 2
+  stem_kernel: int = 3
+  stem_pool: bool = False
+  activation: Activation = 'swish'
+  per_block: bool = False
+  multipliers: tuple[float, ...] = ()
+  private_norms: Literal['no', 'width', 'resolution'] = 'no'
   padding: Literal['same', 'symmetric'] = 'same'
   bn_epsilon: float | None = 1e-3
   channels: int = 3
@@ -110,6 +146,14 @@ class Space:
     if not self.train_resolution:
       object.__setattr__(self, 'train_resolution', self.resolution)
     _check(self)
+    if self.multipliers:
+      _multiply(self)
+
+  @property
+  def widths(self) -> tuple[Choices, ...]:
+    """Returns allowed channels of the stem, the stages and the head, if any."""
+    inner = (self.stem_width, *(stage.width for stage in self.stages))
+    return (*inner, self.head_width) if self.head_width else inner
 
 
 def round_to_8(value: float) -> int:
@@ -118,11 +162,37 @@ def round_to_8(value: float) -> int:
   return rounded + 8 if rounded < 0.9 * value else rounded
 
 
-def hidden_width(stage: Stage, width_in: int, expand_ratio: int) -> int:
-  """Returns the channels between the expanding and projecting convolutions."""
-  if not stage.has_expand:
+def hidden_width(
+  stage: Stage, width_in: int, width_out: int, expand_ratio: int
+) -> int:
+  """Returns the channels between a block's first and last convolution."""
+  if stage.block == 'basic':
+    return width_out
+  if stage.block == 'bottleneck':
+    return round_to_8(round(width_out * expand_ratio / 100))
+  if stage.block == 'separable' or not stage.has_expand:
     return width_in
   return round_to_8(round(width_in * expand_ratio))
+
+
+def multiplied(space: Space) -> list[Choices]:
+  """Returns the widths of stem and stages for each width multiplier."""
+  most = [max(space.stem_width), *(max(s.width) for s in space.stages)]
+  return [
+    tuple(round_to_8(width * multiplier) for width in most)
+    for multiplier in space.multipliers
+  ]
+
+
+def _multiply(space: Space) -> None:
+  """Sets the widths of stem and stages to those of all multipliers."""
+  columns = [tuple(sorted({*c})) for c in zip(*multiplied(space), strict=True)]
+  stages = [
+    dataclasses.replace(stage, width=column)
+    for stage, column in zip(space.stages, columns[1:], strict=True)
+  ]
+  object.__setattr__(space, 'stem_width', columns[0])
+  object.__setattr__(space, 'stages', tuple(stages))
 
 
 def squeeze_width(se: SqueezeExcite, width_in: int, hidden: int) -> int:
@@ -143,7 +213,8 @@ def _check(space: Space) -> None:
       f'a subset of space.resolution {space.resolution}',
     )
   _check_choices('space.stem_width', space.stem_width)
-  _check_choices('space.head_width', space.head_width)
+  if space.head_width != () or space.head_expand is not None:
+    _check_choices('space.head_width', space.head_width)
   if not isinstance(space.stages, tuple) or not space.stages:
     raise errors.UserError(
       'space.stages', space.stages, 'a tuple of at least one Stage'
@@ -151,6 +222,13 @@ def _check(space: Space) -> None:
   for i, stage in enumerate(space.stages):
     _check_stage(f'space.stages[{i}]', stage)
   _check_number('space.stem_stride', space.stem_stride, (1, 2))
+  if space.stem_kernel % 2 == 0 or space.stem_kernel < 1:
+    raise errors.UserError(
+      'space.stem_kernel', space.stem_kernel, 'an odd size'
+    )
+  _check_multipliers(space)
+  private = ('no', 'resolution', *(['width'] if space.multipliers else []))
+  _check_number('space.private_norms', space.private_norms, private)
   _check_number('space.padding', space.padding, ('same', 'symmetric'))
   for name, least in ('channels', 1), ('classes', 2):
     value = getattr(space, name)
@@ -162,12 +240,20 @@ def _check(space: Space) -> None:
   _check_epsilon(space)
 
 
+def _check_multipliers(space: Space) -> None:
+  given = space.multipliers
+  ascending = list(given) == sorted(set(given)) and all(m > 0 for m in given)
+  if not ascending or (given and given[-1] != 1):
+    allowed = 'increasing numbers > 0, the last of which is 1'
+    raise errors.UserError('space.multipliers', given, allowed)
+
+
 def _check_epsilon(space: Space) -> None:
   epsilon, allowed = space.bn_epsilon, 'a number > 0'
   right = isinstance(epsilon, float) and epsilon > 0
   if epsilon is None:
     allowed += ', or None for a single network'
-    choices = [space.resolution, space.stem_width, space.head_width]
+    choices = [space.resolution, *space.widths]
     for stage in space.stages:
       choices += [getattr(stage, name) for name in _CHOICES]
     right = all(len(values) == 1 for values in choices)

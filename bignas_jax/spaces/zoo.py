@@ -1,5 +1,6 @@
 """The search spaces of the papers, as their tables print them."""
 
+from bignas_jax.spaces import zoo_elastic
 from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
 from bignas_jax.values import errors
 
@@ -190,7 +191,10 @@ MNIST = Space(
   classes=10,
 )
 
-SPACES = {space.name: space for space in (BIGNAS, ATTENTIVE_NAS, MNIST)}
+SPACES = {
+  space.name: space
+  for space in (BIGNAS, ATTENTIVE_NAS, MNIST, *zoo_elastic.SPACES)
+}
 
 
 def get(space: str | Space, field: str = 'space') -> Space:

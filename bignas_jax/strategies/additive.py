@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies.problem import Problem, Search
@@ -50,13 +51,15 @@ def search(problem: Problem, settings: Search) -> None:
 
 def replacements(space: Space, base: Arch) -> list[Arch]:
   """Returns the children that differ from one child in one decision."""
-  values = arch_lib.read(base)
-  return [
+  values = arch_lib.read(space, base)
+  others = [
     arch_lib.write(space, [*values[:i], choice, *values[i + 1 :]])
-    for i, gene in enumerate(arch_lib.genes(space))
+    for i, gene in enumerate(decisions.genes(space))
     for choice in gene.choices
     if choice != values[i]
   ]
+  # Choices of blocks that the child has not make no difference.
+  return [arch for arch in dict.fromkeys(others) if arch != base]
 
 
 def fit(space: Space, scores: Mapping[Arch, float]) -> list[dict[int, float]]:
@@ -64,11 +67,11 @@ def fit(space: Space, scores: Mapping[Arch, float]) -> list[dict[int, float]]:
 
   They are those of least squares: exact where scores are additive.
   """
-  genes = arch_lib.genes(space)
+  genes = decisions.genes(space)
   columns = [(i, c) for i, gene in enumerate(genes) for c in gene.choices]
   if not scores:
     return [dict.fromkeys(gene.choices, 0.0) for gene in genes]
-  values = np.array([arch_lib.read(arch) for arch in scores])
+  values = np.array([arch_lib.read(space, arch) for arch in scores])
   one_hot = np.stack([values[:, i] == c for i, c in columns], 1).astype(float)
   target = np.array(list(scores.values()))
   target -= target.mean()
@@ -80,9 +83,9 @@ def fit(space: Space, scores: Mapping[Arch, float]) -> list[dict[int, float]]:
   return shares
 
 
-def predict(shares: list[dict[int, float]], arch: Arch) -> float:
+def predict(space: Space, shares: list[dict[int, float]], arch: Arch) -> float:
   """Returns the sum of a child's shares: its score, but for a constant."""
-  pairs = zip(shares, arch_lib.read(arch), strict=True)
+  pairs = zip(shares, arch_lib.read(space, arch), strict=True)
   return sum(of_gene[value] for of_gene, value in pairs)
 
 
@@ -95,7 +98,7 @@ def _best(
   place of the least promising one. None is evaluated.
   """
   space = problem.space
-  promising = {problem.start: predict(shares, problem.start)}
+  promising = {problem.start: predict(space, shares, problem.start)}
   fresh: dict[Arch, float] = {}
   for number in range(_TRIES):
     parents = list(promising)
@@ -106,11 +109,11 @@ def _best(
     arch = arch_lib.mutate(space, arch, rng, float(rng.choice(_MUTATIONS)))
     if arch in promising or not problem.fits(arch):
       continue
-    promising[arch] = predict(shares, arch)
+    promising[arch] = predict(space, shares, arch)
     if arch not in scored:
       fresh[arch] = promising[arch]
     if len(promising) > _PROMISING:
       del promising[min(promising, key=promising.__getitem__)]
   if problem.start not in scored:
-    fresh[problem.start] = predict(shares, problem.start)
+    fresh[problem.start] = predict(space, shares, problem.start)
   return sorted(fresh, key=lambda arch: -fresh[arch])

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Choices, Space
 from bignas_jax.strategies import problem as problem_lib
@@ -55,21 +56,23 @@ def grid(space: Space, settings: Search) -> list[Arch]:
   Source: the coarse grid of BigNAS, section 3.2.
   """
   skeletons = []
+  fields = [gene.field for gene in decisions.genes(space)]
+  per_kernel = fields.count('kernel_size')
   for size, depth, width, kernel in itertools.product(
     space.resolution,
     _fractions(settings.depth_presets),
     _fractions(settings.width_presets),
     range(settings.kernel_presets),
   ):
-    values = []
-    for gene in arch_lib.genes(space):
+    values, kernels = [], 0
+    for gene in decisions.genes(space):
       if gene.field == 'resolution':
         values.append(size)
       elif gene.field == 'depth':
         values.append(_at(gene.choices, depth))
       elif gene.field == 'kernel_size':
-        assert gene.position is not None
-        late = gene.position >= len(space.stages) / 2
+        late = kernels >= per_kernel / 2
+        kernels += 1
         values.append(gene.choices[-1 if _big(kernel, late) else 0])
       else:
         values.append(_at(gene.choices, width))

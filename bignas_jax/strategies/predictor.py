@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import problem as problem_lib
@@ -70,11 +71,11 @@ def _candidates(problem: Problem, scored, settings: Search, rng) -> list[Arch]:
 
 def features(space: Space, archs: Sequence[Arch]) -> np.ndarray:
   """Returns the index of each decision's choice, [children, decisions]."""
-  genes = arch_lib.genes(space)
+  genes = decisions.genes(space)
   return np.array(
     [
-      [g.choices.index(v) for g, v in zip(genes, arch_lib.read(a), strict=True)]
-      for a in archs
+      [gene.choices.index(v) for gene, v in zip(genes, values, strict=True)]
+      for values in (arch_lib.read(space, arch) for arch in archs)
     ],
     float,
   )

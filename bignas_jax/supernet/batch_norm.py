@@ -61,7 +61,7 @@ def batch_norm(
   epsilon: float | None,
   pooling: Pooling,
   *,
-  swish: bool = False,
+  activation: str | None = None,
   width: ops.Width | None = None,
   cached: Moments | None = None,
 ) -> tuple[Images, Moments]:
@@ -74,7 +74,7 @@ def batch_norm(
     epsilon: number added to the variance; None: everything but the bias is
       folded into the kernel before (`folding`).
     pooling: images that share the batch's statistics.
-    swish: whether to apply swish.
+    activation: one of `ops.ACTIVATIONS` that have a slope; None: none.
     width: number of active channels; the other channels become zeros. None: all
       channels are active.
     cached: moments of this batch, if it was normalised before.
@@ -88,9 +88,9 @@ def batch_norm(
   own = {name: jnp.asarray(values) for name, values in params.items()}
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
-    y = _activated(x.astype(_wide(x)) + own['bias'], swish).astype(x.dtype)
+    y = _activated(x.astype(_wide(x)) + own['bias'], activation).astype(x.dtype)
     return y, _no_moments(x)
-  how = _Norm(epsilon, pooling, swish)
+  how = _Norm(epsilon, pooling, activation)
   if width is not None:
     # A channel of scale and bias 0 is 0; cheaper than a mask of all of x.
     own = {name: ops.mask(values, width) for name, values in own.items()}
@@ -112,7 +112,7 @@ class _Norm(NamedTuple):
 
   epsilon: float
   pooling: Pooling
-  swish: bool
+  activation: str | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -132,11 +132,11 @@ def _affine(
   shift = params['bias'] - mean * factor
   wide = x.astype(_wide(x))
   y = wide * _per_image(factor, x) + _per_image(shift, x)
-  return _activated(y, how.swish).astype(x.dtype)
+  return _activated(y, how.activation).astype(x.dtype)
 
 
-def _activated(y, swish: bool):
-  return jax.nn.swish(y) if swish else y
+def _activated(y, activation: str | None):
+  return y if activation is None else ops.ACTIVATIONS[activation](y)
 
 
 def _variance(moments: Moments) -> Float[Array, 'groups channels']:
@@ -161,10 +161,9 @@ def _normalise_backward(how, saved, cotangent):
   wide = x.astype(_wide(x))
   unit = (wide - _per_image(moments['mean'], x)) * _per_image(inverse, x)
   dy = cotangent.astype(wide.dtype)
-  if how.swish:
+  if how.activation is not None:
     y = unit * params['scale'] + params['bias']
-    gate = jax.nn.sigmoid(y)
-    dy = dy * (gate + y * gate * (1 - gate))
+    dy = dy * ops.SLOPES[how.activation](y)
     dy = _once(dy.astype(x.dtype)).astype(wide.dtype)
   groups = inverse.shape[0]
   # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.

@@ -66,7 +66,7 @@ def switch(
 
 
 def chain(
-  chosen: Int[Array, ''] | int,
+  chosen: Int[Array, '*blocks'] | int,
   branches: Sequence[Branch],
   count: Int[Array, ''] | None,
   accumulator: Accumulator,
@@ -76,7 +76,7 @@ def chain(
   """Computes blocks one after the other, each by one branch.
 
   Args:
-    chosen: number of the branch.
+    chosen: number of the branch of all blocks, or of each.
     branches: branches whose output is as large as their input; what a branch
       remembers is a slice of what the last one does.
     count: how many blocks are computed; None: all.
@@ -172,24 +172,45 @@ def _chain_backward(branches, saved, cotangent):
   count = inputs.shape[0] if count is None else count
 
   def back(branch, index, carry):
-    index, (dy, sums) = count - 1 - index, carry
+    dy, sums = carry
     x = lax.dynamic_index_in_dim(inputs, index, keepdims=False)
     return _gradient(branch, index, params, x, constants, remembered, dy, sums)
 
-  dx, sums = _loops(back, branches, chosen, count, (dy, sums))
+  carry = dy, sums
+  dx, sums = _loops(back, branches, chosen, count, carry, backwards=True)
   return None, None, sums, dx, None
 
 
 _chain.defvjp(_chain_forward, _chain_backward)
 
 
-def _loops(body, branches, chosen, count, carry):
-  """Runs a loop for each branch, of which only the chosen one iterates."""
+def _loops(body, branches, chosen, count, carry, backwards=False):
+  """Runs a loop for each branch, of which only the chosen one iterates.
+
+  Where each block has chosen a branch, this happens in a loop over the blocks.
+  """
+
+  def of(branch):
+    if not backwards:
+      return functools.partial(body, branch)
+    return lambda index, carry: body(branch, count - 1 - index, carry)
+
   if len(branches) == 1:
-    return _loop(functools.partial(body, *branches), count, carry)
+    return _loop(of(*branches), count, carry)
+  if jnp.ndim(chosen) == 1:
+
+    def step(index, carry):
+      index = count - 1 - index if backwards else index
+
+      def one(branch, inner, carry):
+        return body(branch, _in_loop(inner, index), carry)
+
+      return _loops(one, branches, chosen[index], 1, carry)
+
+    return _loop(step, count, carry)
   for number, branch in enumerate(branches):
     own = jnp.where(chosen == number, count, 0)
-    carry = _loop(functools.partial(body, branch), own, carry)
+    carry = _loop(of(branch), own, carry)
   return carry
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, mbconv, ops
+from bignas_jax.supernet import batch_norm, blocks, ops
 
 
 class NormModule(nn.Module):
@@ -29,18 +29,18 @@ class NormModule(nn.Module):
       whole = functools.partial(batch_norm.whole_batch, pooling=self.pooling)
       self.put_variable('moments', name, jax.tree.map(whole, moments))
 
-  def norm_and_swish(
+  def norm_and_activate(
     self, x: ops.Images, name: str, width: ops.Width | None = None
   ) -> ops.Images:
     epsilon = self.space.bn_epsilon
-    params = self.param(name, lambda _: mbconv.init_norm(x.shape[-1], epsilon))
+    params = self.param(name, lambda _: blocks.init_norm(x.shape[-1], epsilon))
     x, moments = batch_norm.batch_norm(
       x,
       params,
       self.stats(name),
       epsilon,
       self.pooling,
-      swish=True,
+      activation=self.space.activation,
       width=width,
     )
     self.report(name, moments)
@@ -48,7 +48,7 @@ class NormModule(nn.Module):
 
 
 class Stem(NormModule):
-  """A 3x3 convolution, batch norm and swish."""
+  """A convolution, batch norm, activation, and pooling if there is some."""
 
   @nn.compact
   def __call__(
@@ -56,10 +56,13 @@ class Stem(NormModule):
   ) -> Float[Array, 'batch rows columns out']:
     space = self.space
     width_out = max(space.stem_width)
-    shape = (3, 3, space.channels, width_out)
-    conv = self.param('conv', mbconv.he_normal, shape, 9 * width_out)
+    size = space.stem_kernel
+    shape = (size, size, space.channels, width_out)
+    conv = self.param('conv', blocks.he_normal, shape, size**2 * width_out)
     x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
-    return self.norm_and_swish(x, 'bn', ops.pick(list(space.stem_width), width))
+    active = ops.pick(list(space.stem_width), width)
+    x = self.norm_and_activate(x, 'bn', active)
+    return ops.max_pool(x) if space.stem_pool else x
 
 
 class Head(NormModule):
@@ -70,21 +73,24 @@ class Head(NormModule):
     self, x: ops.Images, widths: Int[Array, 'positions']
   ) -> Float[Array, 'batch features']:
     space = self.space
+    if not space.head_width:
+      return x.mean((1, 2))
     last, features = space.stages[-1].width, space.head_width
     hidden = features
     if space.head_expand is not None:
       hidden = tuple(w * space.head_expand for w in last)
     shape = (max(last), max(hidden))
-    conv = self.param('conv', mbconv.he_normal, shape, max(hidden))
+    conv = self.param('conv', blocks.he_normal, shape, max(hidden))
     x = ops.pointwise(x, conv['kernel'])
     position = widths[-1] if space.head_expand is None else widths[-2]
     width = ops.pick(list(hidden), position)
-    x = self.norm_and_swish(x, 'bn', width).mean((1, 2))
+    x = self.norm_and_activate(x, 'bn', width).mean((1, 2))
     if space.head_expand is None:
       return x
     shape = (max(hidden), max(features))
-    last_conv = self.param('last_conv', mbconv.he_normal, shape, max(features))
-    x = jax.nn.swish(ops.pointwise(x, last_conv['kernel']))
+    last_conv = self.param('last_conv', blocks.he_normal, shape, max(features))
+    x = ops.pointwise(x, last_conv['kernel'])
+    x = ops.ACTIVATIONS[space.activation](x)
     return ops.mask(x, ops.pick(list(features), widths[-1]))
 
 

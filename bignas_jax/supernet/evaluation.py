@@ -155,6 +155,7 @@ class Evaluator:
 
   def _moments(self, resolution, params, batch, indices):
     images = self._model.images(batch['image'], resolution)
+    params = self._model.resolve(params, indices)
     _, out = self._net.apply(
       {'params': params}, images, indices, mutable=['moments']
     )
@@ -164,6 +165,7 @@ class Evaluator:
     self, resolution, params, stats, batch, indices
   ) -> Float[Array, 'batch classes']:
     images = self._model.images(batch['image'], resolution)
+    params = self._model.resolve(params, indices)
     variables = {'params': params, 'batch_stats': stats}
     logits: Any = self._net.apply(variables, images, indices)
     return logits

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, network, ops
+from bignas_jax.supernet import batch_norm, derived, network, ops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,16 @@ class Model:
 
   def net(self, arch: Arch | None = None) -> network.Supernet:
     """Returns the supernet, or a child of it as a network of its own."""
-    space = self.space if arch is None else arch_lib.pin(self.space, arch)
+    space = derived.plain(self.space)
+    if arch is not None:
+      space = arch_lib.pin(space, arch)
     pooling = batch_norm.Pooling(self.mesh.axis_names, self.bn_group_size)
     recompute = self.recompute or not arch_lib.is_one(space)
     return network.Supernet(space, self.dtype, pooling, recompute)
+
+  def resolve(self, params: Any, indices: Any) -> Any:
+    """Returns what `net()` is applied to for a child (`network.resolve`)."""
+    return network.resolve(self.space, params, indices)
 
   @jax.named_scope('images')
   def images(

@@ -11,6 +11,7 @@ receives each recomputed block's `accumulator.Accumulator`.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,18 +21,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch, Indices
-from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.space import Space, multiplied
 from bignas_jax.supernet import (
   batch_norm,
+  blocks,
+  derived,
+  elastic_blocks,
   ends,
-  mbconv,
-  mbconv_elastic,
   ops,
   slicing,
 )
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
-from bignas_jax.supernet.mbconv import Active, Block
+from bignas_jax.supernet.blocks import Active, Block
 
 Variables = dict[str, Any]
 
@@ -75,7 +78,7 @@ class Supernet(nn.Module):
     if indices is None:
       assert arch_lib.is_one(space), 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
-    indices = Indices(*map(jnp.asarray, indices))
+    indices = Indices(*map(jnp.asarray, indices[:4]))
     if probe is None:
       probe = jnp.zeros(())
     x = ends.Stem(space, self.pooling, name='stem')(
@@ -90,8 +93,7 @@ class Supernet(nn.Module):
         self.recompute,
         name=f'stage{i + 1}',
       )
-      inside = jax.tree.map(lambda a, i=i: a[i], indices)
-      x = stage(x, widths, inside, probe)
+      x = stage(x, widths, _of_stage(space, indices, i), probe)
     x = ends.Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
       assert dropout_keys is not None
@@ -124,20 +126,25 @@ class Stage(ends.NormModule):
     space = self.space
     stage = space.stages[self.number]
     inside = indices.kernel_size, indices.expand_ratio
-    described = blocks(space, self.number, self.pooling)
+    of_first_block = of_other_blocks = inside
+    if space.per_block:
+      of_first_block, of_other_blocks = zip(
+        *((positions[0], positions[1:]) for positions in inside), strict=True
+      )
+    described = stage_blocks(space, self.number, self.pooling)
     first, rest = described['first'], described.get('rest')
-    of_first, of_rest = self.param('first', mbconv.init, first), None
+    of_first, of_rest = self.param('first', blocks.init, first), None
     if rest is not None:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
     if self.is_initializing():  # only parameters are needed
       return ops.resize_channels(x, max(stage.width))
 
-    x, moments, accumulator = mbconv_elastic.switch(
+    x, moments, accumulator = elastic_blocks.switch(
       first,
       Accumulator(of_first, probe),
       self.stats('first'),
       x,
-      Active(*widths, *inside),
+      Active(*widths, *of_first_block),
       recompute=self.recompute,
     )
     self.report('first', moments)
@@ -145,12 +152,12 @@ class Stage(ends.NormModule):
     if rest is None:
       return x
 
-    x, moments, accumulator = mbconv_elastic.chain(
+    x, moments, accumulator = elastic_blocks.chain(
       rest,
       Accumulator(of_rest, probe),
       self.stats('rest'),
       x,
-      Active(widths[1], widths[1], *inside),
+      Active(widths[1], widths[1], *of_other_blocks),
       ops.pick([depth - 1 for depth in stage.depth], indices.depth),
       recompute=self.recompute,
     )
@@ -164,7 +171,17 @@ class Stage(ends.NormModule):
       self.put_variable(COLLECTION, name, accumulator)
 
 
-def blocks(
+def _of_stage(space: Space, indices: Indices, number: int) -> Indices:
+  """Returns a stage's entries, of all its blocks if each has its own."""
+  own = jax.tree.map(lambda a: a[number], indices)
+  if not space.per_block:
+    return own
+  places = decisions.of_stage(space, number)
+  several = {f: getattr(indices, f)[places] for f in decisions.PER_BLOCK}
+  return own._replace(**several)
+
+
+def stage_blocks(
   space: Space, number: int, pooling: batch_norm.Pooling
 ) -> dict[str, Block]:
   """Returns the `first` block of a stage, and what all others are: `rest`.
@@ -183,15 +200,19 @@ def blocks(
     bn_epsilon=space.bn_epsilon,
     pooling=pooling,
   )
-  described = {'first': describe(before, first=True)}
+  pairs = itertools.product(before, stage.width)
+  if space.multipliers:
+    pairs = [row[number : number + 2] for row in multiplied(space)]
+  changes = any(width_in != width_out for width_in, width_out in pairs)
+  described = {'first': describe(before, first=True, changes_width=changes)}
   if max(stage.depth) > 1:
-    described['rest'] = describe(stage.width, first=False)
+    described['rest'] = describe(stage.width, first=False, changes_width=False)
   return described
 
 
-def _init_stack(key: Key[Array, ''], block: Block, n: int) -> mbconv.Params:
+def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:
   keys = jax.random.split(key, n)
-  return jax.vmap(lambda key: mbconv.init(key, block))(keys)
+  return jax.vmap(lambda key: blocks.init(key, block))(keys)
 
 
 def images_like(
@@ -206,8 +227,8 @@ def init(space: Space, key: Key[Array, '']) -> Variables:
   """Returns the supernet's parameters; jit or eval_shape it."""
   images = jnp.zeros(images_like(space, space.train_resolution[0]).shape)
   indices = arch_lib.encode(space, arch_lib.biggest(space))
-  variables: Any = Supernet(space).init(key, images, indices)
-  return variables['params']
+  variables: Any = Supernet(derived.plain(space)).init(key, images, indices)
+  return derived.extend(space, variables['params'], norms(space))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -221,7 +242,7 @@ def _of_blocks(space: Space, of: Callable[[Block], Any]) -> dict[str, Any]:
   return {
     f'stage{i + 1}': {
       name: of(block)
-      for name, block in blocks(space, i, batch_norm.Pooling()).items()
+      for name, block in stage_blocks(space, i, batch_norm.Pooling()).items()
     }
     for i in range(len(space.stages))
   }
@@ -229,7 +250,7 @@ def _of_blocks(space: Space, of: Callable[[Block], Any]) -> dict[str, Any]:
 
 def centred(space: Space) -> slicing.Centred:
   """Returns axes of the parameters that a child takes the middle of."""
-  return _of_blocks(space, lambda block: mbconv.CENTRED)
+  return _of_blocks(space, lambda block: blocks.CENTRED)
 
 
 def norms(space: Space) -> dict[str, Any]:
@@ -239,18 +260,30 @@ def norms(space: Space) -> dict[str, Any]:
   """
   if space.bn_epsilon is None:
     return {}
-  ends = {'stem': {'bn': 'conv'}, 'head': {'bn': 'conv'}}
-  return ends | _of_blocks(space, mbconv.norms)
+  ends = {'stem': {'bn': 'conv'}}
+  if space.head_width:
+    ends['head'] = {'bn': 'conv'}
+  return ends | _of_blocks(space, blocks.norms)
 
 
 def stats_shapes(space: Space) -> Variables:
   """Returns shapes of `batch_stats`: `mean` and `var` of every batch norm."""
-  return batch_norm.stats_shapes(norms(space), shapes(space))
+  return batch_norm.stats_shapes(norms(space), shapes(derived.plain(space)))
 
 
 def variables_shapes(space: Space) -> Variables:
   """Returns shapes of a network's `params` and `batch_stats`."""
   return {'params': shapes(space), 'batch_stats': stats_shapes(space)}
+
+
+def resolve(space: Space, params: Variables, indices: Indices) -> Variables:
+  """Returns parameters of the plain space's supernet, for one child.
+
+  A module for a space is always that of its plain space (`derived`).
+  """
+  if derived.is_plain(space):
+    return params
+  return derived.resolve(space, params, norms(space), indices)
 
 
 def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
@@ -262,9 +295,28 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
       calibrated for this child.
     arch: the child.
   """
-  own, params = arch_lib.pin(space, arch), variables['params']
-  out = {'params': slicing.shrink(params, shapes(own), centred(space))}
+  own = arch_lib.pin(space, arch)
+  params = resolve(space, variables['params'], arch_lib.encode(space, arch))
+  params = _by_pinned_stage(space, arch, params)
+  out = {'params': slicing.shrink(params, shapes(own), centred(own))}
   if 'batch_stats' in variables:
-    stats = variables['batch_stats']
+    stats = _by_pinned_stage(space, arch, variables['batch_stats'])
     out['batch_stats'] = slicing.shrink(stats, stats_shapes(own))
+  return out
+
+
+def _by_pinned_stage(space: Space, arch: Arch, tree: Variables) -> Variables:
+  """Returns arrays of a supernet by the stages of a child's pinned space."""
+  rows = arch_lib.pinned_stages(space, arch)
+  out = {name: tree[name] for name in tree if not name.startswith('stage')}
+  for i, (number, block, depth) in enumerate(rows):
+    stage = tree[f'stage{number + 1}']
+    if depth == arch.depth[number]:
+      own = stage
+    elif block == 0:
+      own = {'first': stage['first']}
+    else:
+      entry = block - 1
+      own = {'first': jax.tree.map(lambda a, n=entry: a[n], stage['rest'])}
+    out[f'stage{i + 1}'] = own
   return out

@@ -22,7 +22,9 @@ Width = int | Int[Array, '']
 Padding = Literal['same', 'symmetric']
 
 
-def pick(table: list[int], index: Int[Array, '']) -> Width:
+def pick(
+  table: list[int], index: Int[Array, '*blocks']
+) -> int | Int[Array, '*blocks']:
   """Returns table[index], as a plain int if the entries are all equal."""
   if len(set(table)) == 1:
     return table[0]
@@ -110,6 +112,15 @@ def average_pool(
   return windows.sum((2, 4)) * shares[..., None].astype(x.dtype)
 
 
+def max_pool(
+  x: Images,
+) -> Float[Array, 'batch (height+1)//2 (width+1)//2 channels']:
+  """Pools 3x3 maxima with stride 2; edges see fewer pixels."""
+  edge = ((0, 0), (1, 1), (1, 1), (0, 0))
+  window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
+  return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, edge)
+
+
 def spatial_mean(x: Images) -> Float[Array, 'batch channels']:
   """Averages each channel of each image."""
   return x.mean((1, 2))
@@ -145,6 +156,24 @@ ACTIVATIONS = {
   'relu': jax.nn.relu,
   'sigmoid': jax.nn.sigmoid,
   'hard_sigmoid': lambda x: jax.nn.relu6(x + 3) / 6,
+  'relu6': jax.nn.relu6,
+  'hard_swish': jax.nn.hard_swish,
+}
+
+
+def _slope_of_swish(y):
+  gate = jax.nn.sigmoid(y)
+  return gate + y * gate * (1 - gate)
+
+
+# Derivatives of the activations that follow batch norms.
+SLOPES = {
+  'swish': _slope_of_swish,
+  'relu': lambda y: (y > 0).astype(y.dtype),
+  'relu6': lambda y: ((y > 0) & (y < 6)).astype(y.dtype),
+  'hard_swish': lambda y: jnp.where(
+    y < 3, jnp.where(y > -3, y / 3 + 0.5, 0), 1
+  ).astype(y.dtype),
 }
 
 

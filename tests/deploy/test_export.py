@@ -27,6 +27,7 @@ from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, zoo
+from bignas_jax.supernet import derived
 from bignas_jax.supernet import network as network_lib
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
@@ -66,9 +67,12 @@ def test_a_plain_network_is_the_child(name):
   images = networks.random_images(space, 18)[0]
   with jax.enable_x64(True):
     variables = networks.cast(variables, 'float64')
-    program = jax.jit(network_lib.Supernet(space, 'float64').apply)
+    net = network_lib.Supernet(derived.plain(space), 'float64')
     for arch in networks.archs_of(space, 2, seed=5):
-      expected = program(variables, images, arch_lib.encode(space, arch))
+      indices = arch_lib.encode(space, arch)
+      params = network_lib.resolve(space, variables['params'], indices)
+      own = variables | {'params': params}
+      expected = jax.jit(net.apply)(own, images, indices)
       own = network_lib.slice_child(space, variables, arch)
       folded, own = folding.fold(arch_lib.pin(space, arch), own)
       shape = images.shape[1:]

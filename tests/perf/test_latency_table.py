@@ -51,7 +51,8 @@ def blocks_of(child, arch):
     own.append(stage['first'])
     for j in range(depth - 1):
       own.append(jax.tree.map(lambda stacked, j=j: stacked[j], stage['rest']))
-  return [*own, {name: params[name] for name in ('head', 'classifier')}]
+  last = ('head', 'classifier')
+  return [*own, {name: params[name] for name in last if name in params}]
 
 
 @pytest.mark.parametrize('name', networks.LITTLE)

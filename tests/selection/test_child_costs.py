@@ -8,7 +8,7 @@ import tiny
 from bignas_jax.deploy import package
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, zoo
+from bignas_jax.spaces import counting, decisions, zoo
 from bignas_jax.supernet import network
 
 SPACES = tiny.SPACE, *zoo.SPACES.values()
@@ -57,8 +57,8 @@ def test_peak_activations_of_a_network_counted_by_hand():
 def test_costs_grow_with_every_decision(space):
   costs = child_costs.of(space)
   for arch in ends_and_some(space):
-    here, values = costs(arch), arch_lib.read(arch)
-    for i, gene in enumerate(arch_lib.genes(space)):
+    here, values = costs(arch), arch_lib.read(space, arch)
+    for i, gene in enumerate(decisions.genes(space)):
       at = gene.choices.index(values[i])
       if at + 1 < len(gene.choices):
         more = [*values[:i], gene.choices[at + 1], *values[i + 1 :]]

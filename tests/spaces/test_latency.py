@@ -13,7 +13,7 @@ from etils import epath
 from hypothesis import strategies as st
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, latency, latency_tables, zoo
+from bignas_jax.spaces import counting, decisions, latency, latency_tables, zoo
 from bignas_jax.spaces.layers import layers
 from bignas_jax.values import errors
 
@@ -29,7 +29,7 @@ FIT = latency.Fit(network_ms=0.25, part_ms=0.125, scale=0.5)
 
 
 def archs(space):
-  values = [st.sampled_from(gene.choices) for gene in arch_lib.genes(space)]
+  values = [st.sampled_from(gene.choices) for gene in decisions.genes(space)]
   return st.tuples(*values).map(lambda v: arch_lib.write(space, list(v)))
 
 
@@ -39,7 +39,7 @@ with_arch = st.sampled_from(SPACES).flatmap(
 
 
 def every_child(space):
-  choices = [gene.choices for gene in arch_lib.genes(space)]
+  choices = [gene.choices for gene in decisions.genes(space)]
   for values in itertools.product(*choices):
     yield arch_lib.write(space, list(values))
 
@@ -84,8 +84,9 @@ def test_layers_follow_each_other(space_and_arch):
     assert layer.size_out == math.ceil(layer.size_in / stride)
     i = layer.stage - 1
     assert layer.width_out == arch.width[i + 1]
+    place = decisions.place(space, i, layer.block)
     choices = layer.kernel_size, layer.expand_ratio
-    assert choices == (arch.kernel_size[i], arch.expand_ratio[i])
+    assert choices == (arch.kernel_size[place], arch.expand_ratio[place])
   assert walk[0].size_in == arch.resolution
   assert (walk[0].width_in, walk[-1].width_out) == (
     space.channels,

@@ -126,15 +126,15 @@ def test_round_to_8(value, expected):
 
 def test_hidden_width_follows_the_active_input_width():
   stage = zoo.ATTENTIVE_NAS.stages[1]
-  assert space_lib.hidden_width(stage, 16, 5) == 80
-  assert space_lib.hidden_width(stage, 24, 5) == 120
-  assert space_lib.hidden_width(stage, 12, 5) == 64  # 60, to a multiple of 8
+  assert space_lib.hidden_width(stage, 16, 8, 5) == 80
+  assert space_lib.hidden_width(stage, 24, 8, 5) == 120
+  assert space_lib.hidden_width(stage, 12, 8, 5) == 64  # 60, to a multiple of 8
   first = zoo.ATTENTIVE_NAS.stages[0]
   assert not first.has_expand
-  assert space_lib.hidden_width(first, 24, 1) == 24
+  assert space_lib.hidden_width(first, 24, 8, 1) == 24
   kept = dataclasses.replace(stage, expand_ratio=(1,), expand_conv=True)
   assert kept.has_expand
-  assert space_lib.hidden_width(kept, 24, 1) == 24
+  assert space_lib.hidden_width(kept, 24, 8, 1) == 24
 
 
 def test_squeeze_width_of_either_rule():
@@ -171,6 +171,8 @@ BAD_CHOICES = [
 @pytest.mark.parametrize('choices', BAD_CHOICES, ids=repr)
 @pytest.mark.parametrize('field', ['resolution', 'stem_width', 'head_width'])
 def test_malformed_choices_of_a_space(field, choices):
+  if field == 'head_width' and choices == ():
+    return  # there is no head
   with pytest.raises(errors.UserError) as caught:
     dataclasses.replace(SPACE, **{field: choices})
   assert_names(caught.value, f'space.{field}')

@@ -12,8 +12,8 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions, presets, zoo
 from bignas_jax.spaces import limits as limits_lib
-from bignas_jax.spaces import presets, zoo
 from bignas_jax.spaces.limits import Limits
 from bignas_jax.strategies import (
   additive,
@@ -38,16 +38,16 @@ def _macs(arch):
 
 def _smooth(arch):
   """Grows with cost, but not by cost alone."""
-  rng = np.random.default_rng(list(map(abs, arch_lib.read(arch))))
+  rng = np.random.default_rng(list(map(abs, arch_lib.read(SPACE, arch))))
   return (_macs(arch) ** 0.3 + arch.depth[1] + rng.normal(0, 0.3)) / 100
 
 
-_HIDDEN = arch_lib.read(arch_lib.sample(SPACE, np.random.default_rng(5)))
+_HIDDEN = arch_lib.read(SPACE, arch_lib.sample(SPACE, np.random.default_rng(5)))
 
 
 def _near(arch):
   """The share of decisions that are those of one hidden child."""
-  pairs = zip(arch_lib.read(arch), _HIDDEN, strict=True)
+  pairs = zip(arch_lib.read(SPACE, arch), _HIDDEN, strict=True)
   return float(np.mean([a == b for a, b in pairs]))
 
 
@@ -156,7 +156,7 @@ def test_strategies_beat_chance(strategy):
   assert min(best[strategy]) > max(best['random'])
 
 
-SINGLES = sum(len(gene.choices) - 1 for gene in arch_lib.genes(SPACE))
+SINGLES = sum(len(gene.choices) - 1 for gene in decisions.genes(SPACE))
 
 
 def test_additive_scores_are_solved_exactly():

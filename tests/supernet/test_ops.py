@@ -381,9 +381,9 @@ def test_groups_of_images_share_statistics(group):
   assert_close(moments['square'], (x * x).mean((0, 1, 2)))
 
 
-@pytest.mark.parametrize('swish', [False, True])
+@pytest.mark.parametrize('activation', [None, *ops.SLOPES])
 @pytest.mark.parametrize('group', [None, 2])
-def test_the_gradient_passes_through_the_statistics(swish, group):
+def test_the_gradient_passes_through_the_statistics(activation, group):
   """Against JAX's own of the formula; cached moments change nothing."""
   x, params, cotangent = norm_case()
   pooling, active = batch_norm_lib.Pooling(group_size=group), jnp.arange(4) < 3
@@ -395,7 +395,8 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
       parts.var(axes, keepdims=True) + EPSILON
     )
     y = unit.reshape(x.shape) * params['scale'] + params['bias']
-    return jnp.where(active, jax.nn.swish(y) if swish else y, 0)
+    activated = ops.ACTIVATIONS.get(activation, lambda y: y)(y)
+    return jnp.where(active, activated, 0)
 
   def ours(cached, x, params):
     return batch_norm_lib.batch_norm(
@@ -404,7 +405,7 @@ def test_the_gradient_passes_through_the_statistics(swish, group):
       None,
       EPSILON,
       pooling,
-      swish=swish,
+      activation=activation,
       width=jnp.int32(3),
       cached=cached,
     )

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Stage
-from bignas_jax.supernet import mbconv, sizes
+from bignas_jax.supernet import blocks, sizes
 from bignas_jax.supernet.batch_norm import Pooling
 
 
 def of(stage, width_in):
-  return mbconv.Block(stage, width_in, True, 'same', 1e-3, Pooling())
+  changes = len({*width_in, *stage.width}) > 1
+  return blocks.Block(stage, width_in, True, changes, 'same', 1e-3, Pooling())
 
 
 choices = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True).map(
@@ -42,7 +43,7 @@ def test_each_child_runs_the_first_variant_that_holds_it(widths, ratios):
   assert sum(computed) <= 1.05 * sum(needed)
   for variant, size in zip(variants, sizes, strict=True):
     assert max(variant.hidden()) == size
-    assert mbconv.shapes(variant)['project']['kernel'].shape[0] == size
+    assert blocks.shapes(variant)['project']['kernel'].shape[0] == size
 
 
 @pytest.mark.parametrize(

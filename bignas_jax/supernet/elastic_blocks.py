@@ -1,17 +1,18 @@
 """Blocks in the smallest of their variants that holds a child, and stages.
 
-`mbconv` computes a variant; `branches` chooses one while a program runs.
+`blocks` computes a variant; `branches` chooses one while a program runs.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.supernet import branches, mbconv, ops, slicing
+from bignas_jax.supernet import blocks, branches, ops, slicing
 from bignas_jax.supernet.accumulator import Accumulator
-from bignas_jax.supernet.mbconv import Active, Block, Params, apply, shapes
+from bignas_jax.supernet.blocks import Active, Block, Params, apply, shapes
 
 
 def switch(
@@ -50,7 +51,9 @@ def chain(
 ) -> tuple[ops.Images, Params, Accumulator]:
   """Computes the first `count` of equal blocks, whose parameters are stacked.
 
-  Arguments are those of `switch`. Without `recompute` all blocks are computed.
+  Arguments are those of `switch`; kernel size and expand ratio in `active` may
+  be arrays with an entry for each block. Without `recompute` all blocks are
+  computed.
   """
   if recompute:
     y, remembered, accumulator = branches.chain(
@@ -64,18 +67,28 @@ def chain(
     return y, remembered['moments'], accumulator
 
   def compute(x, one):
-    params, stats = one
-    x, remembered = apply(block, params, stats, x, active)
+    params, stats, index = one
+    own = _of_entry(active, index)
+    x, remembered = apply(block, params, stats, x, own)
     return x, remembered['moments']
 
   # Residuals stacked by a loop cost more to move than to compute.
-  stacks = accumulator.params, stats
+  blocks = jax.tree.leaves(accumulator.params)[0].shape[0]
+  stacks = accumulator.params, stats, jnp.arange(blocks)
   y, moments = jax.lax.scan(compute, x, stacks, unroll=True)
   return y, moments, accumulator
 
 
-def _chosen(block: Block, active: Active) -> Int[Array, '']:
+def _chosen(block: Block, active: Active) -> Int[Array, '*blocks']:
   return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
+
+
+def _of_entry(active: Active, index: Any) -> Active:
+  """Returns the choices of one block of a stack."""
+  inside = active.kernel_size, active.expand_ratio
+  if jnp.ndim(active.kernel_size) == 0:
+    return active
+  return Active(active.input, active.output, *(a[index] for a in inside))
 
 
 def _branches(block: Block) -> list[branches.Branch]:
@@ -87,6 +100,7 @@ def _branches(block: Block) -> list[branches.Branch]:
 
 def _compute(variant: Block, params, x, constants, cached, index):
   stats, active = constants
+  active = _of_entry(active, index)
   if stats is not None:
-    stats = slicing.shrink(stats, mbconv.stats_shapes(variant), index=index)
+    stats = slicing.shrink(stats, blocks.stats_shapes(variant), index=index)
   return apply(variant, params, stats, x, active, cached)

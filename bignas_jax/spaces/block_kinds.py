@@ -1,0 +1,120 @@
+"""The kinds of blocks as data: the convolutions that each is made of.
+
+A block is a row of convolutions, each followed by batch norm, and a shortcut
+that is added to their result. Costs, the elastic network, its parameters and
+the graph of a child alone all read these rows.
+"""
+
+from typing import Literal, NamedTuple
+
+from bignas_jax.spaces.space import Stage, hidden_width
+
+
+class Conv(NamedTuple):
+  """A convolution of a block, which batch norm follows.
+
+  Attributes:
+    name: name of its parameters; those of its batch norm end in `_bn`.
+    kind: `pointwise` (1x1), `depthwise` or `dense` (both of the block's kernel
+      size).
+    width: which width its output has: the block's `hidden` channels or its
+      `out` channels.
+    strided: whether the convolution has the block's stride.
+    activated: whether the stage's activation follows batch norm.
+  """
+
+  name: str
+  kind: Literal['pointwise', 'depthwise', 'dense']
+  width: Literal['hidden', 'out']
+  strided: bool = False
+  activated: bool = True
+
+
+_EXPAND = Conv('expand', 'pointwise', 'hidden')
+_DEPTHWISE = Conv('depthwise', 'depthwise', 'hidden', strided=True)
+_PROJECT = Conv('project', 'pointwise', 'out')
+
+# By `Stage.block`. The last convolution is activated in a separable block only;
+# the residual blocks of ResNet are activated after the sum.
+CONVS = {
+  'mbconv': (_EXPAND, _DEPTHWISE, _PROJECT._replace(activated=False)),
+  'separable': (_DEPTHWISE, _PROJECT),
+  'basic': (
+    Conv('conv1', 'dense', 'hidden', strided=True),
+    Conv('conv2', 'dense', 'out', activated=False),
+  ),
+  'bottleneck': (
+    Conv('conv1', 'pointwise', 'hidden'),
+    Conv('conv2', 'dense', 'hidden', strided=True),
+    Conv('conv3', 'pointwise', 'out', activated=False),
+  ),
+}
+RESIDUAL = ('basic', 'bottleneck')  # blocks that are activated after the sum
+
+
+def convs(stage: Stage) -> tuple[Conv, ...]:
+  """Returns the convolutions of a stage's blocks, in their order."""
+  every = CONVS[stage.block]
+  if stage.block == 'mbconv' and not stage.has_expand:
+    return every[1:]
+  return every
+
+
+class Sized(NamedTuple):
+  """A convolution of one child's block, with all its sizes.
+
+  Attributes:
+    conv: the convolution.
+    kernel_size: side of its kernel, pixels.
+    stride: its stride.
+    width_in: channels of its input.
+    width_out: channels of its output.
+    size_in: pixels of its input's height and width.
+    size_out: pixels of its output's height and width.
+  """
+
+  conv: Conv
+  kernel_size: int
+  stride: int
+  width_in: int
+  width_out: int
+  size_in: int
+  size_out: int
+
+
+def sized(
+  stage: Stage,
+  *,
+  kernel_size: int,
+  expand_ratio: int,
+  width_in: int,
+  width_out: int,
+  size_in: int,
+  size_out: int,
+  stride: int,
+) -> list[Sized]:
+  """Returns the convolutions of a child's block with their sizes."""
+  widths = {
+    'hidden': hidden_width(stage, width_in, width_out, expand_ratio),
+    'out': width_out,
+  }
+  walk, width, size = [], width_in, size_in
+  for conv in convs(stage):
+    after = size_out if conv.strided else size
+    side = 1 if conv.kind == 'pointwise' else kernel_size
+    sides = widths[conv.width], size, after
+    own = stride if conv.strided else 1
+    walk.append(Sized(conv, side, own, width, *sides))
+    width, size = widths[conv.width], after
+  return walk
+
+
+def has_shortcut_conv(
+  stage: Stage, width_in: int, width_out: int, stride: int
+) -> bool:
+  """Returns whether a child's block has a convolution in its shortcut."""
+  if stage.shortcut in ('identity', 'none'):
+    return False
+  if stage.shortcut == 'pooled':
+    return width_in != width_out
+  return width_in != width_out or stride > 1

@@ -1,0 +1,68 @@
+"""The decisions that a space leaves open, in the order of an Arch's fields."""
+
+from typing import NamedTuple
+
+from bignas_jax.spaces.space import Choices, Space
+
+
+class Gene(NamedTuple):
+  """One decision: its place in an Arch, and its choices.
+
+  The choices of a `multiplier` are positions in the space's multipliers.
+  """
+
+  field: str
+  position: int | None
+  choices: Choices
+
+  @property
+  def name(self) -> str:
+    """Returns the decision's name, such as `width[1]`."""
+    if self.position is None:
+      return self.field
+    return f'{self.field}[{self.position}]'
+
+
+PER_BLOCK = ('kernel_size', 'expand_ratio')  # or per stage, as the space says
+
+
+def of_stage(space: Space, number: int) -> slice:
+  """Returns the entries of `PER_BLOCK` fields that belong to a stage."""
+  if not space.per_block:
+    return slice(number, number + 1)
+  depths = [max(stage.depth) for stage in space.stages]
+  return slice(sum(depths[:number]), sum(depths[: number + 1]))
+
+
+def place(space: Space, number: int, block: int) -> int:
+  """Returns the entry of `PER_BLOCK` fields that belongs to a block."""
+  first = of_stage(space, number).start
+  return first + block if space.per_block else first
+
+
+def entries(space: Space) -> list[Gene]:
+  """Returns all entries of an Arch with their choices, in its fields' order."""
+  every = [Gene('resolution', None, space.resolution)]
+  every += [Gene('width', i, choices) for i, choices in enumerate(space.widths)]
+  every += [Gene('depth', i, s.depth) for i, s in enumerate(space.stages)]
+  for field in PER_BLOCK:
+    choices = [
+      getattr(stage, field)
+      for stage in space.stages
+      for _ in range(max(stage.depth) if space.per_block else 1)
+    ]
+    every += [Gene(field, i, some) for i, some in enumerate(choices)]
+  return every
+
+
+def genes(space: Space) -> list[Gene]:
+  """Returns all decisions of a space: its entries, those that are tied as one.
+
+  The first is the resolution.
+  """
+  every = entries(space)
+  if not space.multipliers:
+    return every
+  tied = len(space.stages) + 1
+  multiplier = Gene('multiplier', None, tuple(range(len(space.multipliers))))
+  return [every[0], multiplier, *every[1 + tied :]]

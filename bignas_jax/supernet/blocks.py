@@ -1,0 +1,335 @@
+"""A block of any kind, with widths that may be traced numbers.
+
+Pure functions: a block's description, its parameters, what it computes. Which
+convolutions it has is data (`spaces.block_kinds`). Its variants have fewer
+hidden channels, which are static shapes (`elastic_blocks` chooses one); a
+variant switches between kernel sizes, and masks other widths.
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from bignas_jax.spaces import block_kinds
+from bignas_jax.spaces.block_kinds import Conv
+from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
+from bignas_jax.supernet import batch_norm, branches, ops, sizes
+from bignas_jax.supernet.batch_norm import Pooling
+from bignas_jax.supernet.depthwise import PIXELS, depthwise
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One block of a stage, at its largest.
+
+  Attributes:
+    stage: stage with the allowed kernel sizes, expand ratios and output widths.
+    width_in: allowed input widths.
+    first: whether it is first in its stage; only the first changes the width.
+    changes_width: whether the first block of any child has another width than
+      its input.
+    padding: padding of the space's convolutions.
+    bn_epsilon: epsilon of the space's batch norms.
+    pooling: how batch statistics are pooled.
+    most_hidden: number of a variant's hidden channels; None: all.
+  """
+
+  stage: Stage
+  width_in: Choices
+  first: bool
+  changes_width: bool
+  padding: ops.Padding
+  bn_epsilon: float | None
+  pooling: Pooling
+  most_hidden: int | None = None
+
+  @property
+  def has_shortcut_conv(self) -> bool:
+    """Returns whether any child's block has a convolution in its shortcut."""
+    if self.stage.shortcut == 'pooled':
+      return self.changes_width
+    changes = self.changes_width or self.stride > 1
+    return self.stage.shortcut == 'projected' and changes
+
+  @property
+  def has_shortcut(self) -> bool:
+    """Returns whether every child's block has a shortcut."""
+    if self.stage.shortcut == 'identity':
+      return not self.changes_width and self.stride == 1
+    return self.stage.shortcut != 'none'
+
+  @property
+  def stride(self) -> int:
+    """Returns the block's stride."""
+    return self.stage.stride if self.first else 1
+
+  @property
+  def by_output(self) -> bool:
+    """Returns whether hidden channels follow from the output's width."""
+    return self.stage.block in block_kinds.RESIDUAL
+
+  def variants(self) -> list['Block']:
+    """Returns blocks with fewer hidden channels, and last the whole block."""
+    return [
+      dataclasses.replace(self, most_hidden=most)
+      for most in sizes.few(tuple(self.hidden()))
+    ]
+
+  def variant(self) -> list[int]:
+    """Returns the smallest variant that holds each entry of `hidden`."""
+    hidden = self.hidden()
+    few = sizes.few(tuple(hidden))
+    return [bisect.bisect_left(few, one) for one in hidden]
+
+  def hidden(self) -> list[int]:
+    """Returns hidden channels of each (width, expand ratio).
+
+    The width is that of the output in residual blocks, else the input's.
+    """
+    widths = self.stage.width if self.by_output else self.width_in
+    hidden = [
+      hidden_width(self.stage, width, width, ratio)
+      for width, ratio in itertools.product(widths, self.stage.expand_ratio)
+    ]
+    most = self.most_hidden or max(hidden)
+    return [min(h, most) for h in hidden]
+
+  def squeeze(self) -> list[int]:
+    """Returns squeeze channels of each (input width, expand ratio)."""
+    se = self.stage.se
+    assert se is not None and not self.by_output
+    pairs = itertools.product(self.width_in, self.stage.expand_ratio)
+    return [
+      squeeze_width(se, width, hidden)
+      for (width, _), hidden in zip(pairs, self.hidden(), strict=True)
+    ]
+
+  def pair(self, active: 'Active') -> Int[Array, '*blocks']:
+    """Returns the position in `hidden` of the active choices."""
+    ratios = len(self.stage.expand_ratio)
+    width = active.output if self.by_output else active.input
+    return width * ratios + active.expand_ratio
+
+
+class Active(NamedTuple):
+  """Positions of the active choices, in `width_in` and the stage's tuples.
+
+  Of a stack of blocks, kernel sizes and expand ratios may have an entry each.
+  """
+
+  input: Int[Array, '']
+  output: Int[Array, '']
+  kernel_size: Int[Array, '*blocks']
+  expand_ratio: Int[Array, '*blocks']
+
+
+def he_normal(
+  key: Key[Array, ''], shape: tuple[int, ...], fan_out: int
+) -> Params:
+  """Returns a kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
+  return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
+
+
+def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
+  """Returns a batch norm's parameters; for a folded one, only the bias."""
+  bias = {'bias': jnp.zeros(width)}
+  return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
+
+
+def init(key: Key[Array, ''], block: Block) -> Params:
+  """Returns parameters at the largest size; a block starts as its shortcut.
+
+  The last batch norm's scale is 0 (BigNAS, section 3, initialisation), unless
+  some child has no shortcut. A depthwise kernel's fan-out is its own k x k, not
+  the dense one's.
+  """
+  keys = jax.random.split(key, 6)
+  stage, convs = block.stage, block_kinds.convs(block.stage)
+  width_in, hidden = max(block.width_in), max(block.hidden())
+  widths = {'hidden': hidden, 'out': max(stage.width)}
+  params, width = {}, width_in
+  for conv in convs:
+    own = keys[block_kinds.CONVS[stage.block].index(conv)]
+    params[conv.name] = _init_conv(own, conv, stage, width, widths[conv.width])
+    zero = conv is convs[-1] and block.has_shortcut
+    norm = init_norm(widths[conv.width], block.bn_epsilon, 1 - zero)
+    params[f'{conv.name}_bn'] = norm
+    width = widths[conv.width]
+  if stage.se is not None:
+    squeeze = max(block.squeeze())
+    reduce = he_normal(keys[3], (hidden, squeeze), squeeze)
+    expand = he_normal(keys[4], (squeeze, hidden), hidden)
+    params['se'] = {
+      'reduce': reduce | {'bias': jnp.zeros(squeeze)},
+      'expand': expand | {'bias': jnp.zeros(hidden)},
+    }
+  if block.has_shortcut_conv:
+    shape = width_in, widths['out']
+    params['shortcut'] = he_normal(keys[5], shape, widths['out'])
+    if stage.shortcut == 'projected':
+      params['shortcut_bn'] = init_norm(widths['out'], block.bn_epsilon)
+  return params
+
+
+def _init_conv(
+  key: Key[Array, ''], conv: Conv, stage: Stage, width_in: int, width_out: int
+) -> Params:
+  size = max(stage.kernel_size)
+  if conv.kind == 'pointwise':
+    return he_normal(key, (width_in, width_out), width_out)
+  if conv.kind == 'depthwise':
+    return he_normal(key, (size, size, 1, width_out), size**2)
+  shape = (size, size, width_in, width_out)
+  return he_normal(key, shape, size**2 * width_out)
+
+
+@functools.cache
+def shapes(block: Block) -> Params:
+  """Returns shapes and dtypes of `init`'s result, without computing it."""
+  return jax.eval_shape(lambda: init(jax.random.key(0), block))
+
+
+# Axes of parameters that a child takes the middle of; of all others, it takes
+# the first entries.
+CENTRED = {'depthwise': {'kernel': PIXELS}}
+
+
+def norms(block: Block) -> dict[str, str]:
+  """Returns the convolution before each batch norm, by the names of both."""
+  if block.bn_epsilon is None:
+    return {}
+  names = [conv.name for conv in block_kinds.convs(block.stage)]
+  if block.has_shortcut_conv and block.stage.shortcut == 'projected':
+    names.append('shortcut')
+  return {f'{name}_bn': name for name in names}
+
+
+@functools.cache
+def stats_shapes(block: Block) -> Params:
+  """Returns shapes of the batch norms' statistics."""
+  return batch_norm.stats_shapes(norms(block), shapes(block))
+
+
+def apply(
+  block: Block,
+  params: Params,
+  stats: Params | None,
+  x: ops.Images,
+  active: Active,
+  cached: Params | None = None,
+) -> tuple[Float[Array, 'batch rows columns out'], Params]:
+  """Computes a block, or a variant that holds the active hidden channels.
+
+  Args:
+    block: the block or one of its variants.
+    params: parameters in the shapes of `shapes(block)`.
+    stats: batch norms' `mean` and `var`; None: the batch's own.
+    x: images, zero past the active width.
+    active: widths, kernel size and expand ratio.
+    cached: the remembered arrays of an earlier call, if there was one.
+
+  Returns:
+    The output, zero past the active width, and a dict to remember: `moments` of
+    each batch norm's input (`batch_norm.Moments`), and small arrays that cost a
+    pass over all hidden channels.
+  """
+  stage, convs = block.stage, block_kinds.convs(block.stage)
+  remembered: Params = {'moments': {}}
+  cached = cached or {'moments': {}}
+  widths = {
+    'hidden': ops.pick(block.hidden(), block.pair(active)),
+    'out': ops.pick(list(stage.width), active.output),
+  }
+
+  def norm(h, name, width, activation):
+    h, moments = batch_norm.batch_norm(
+      h,
+      params[name],
+      None if stats is None else stats[name],
+      block.bn_epsilon,
+      block.pooling,
+      activation=activation,
+      width=width,
+      cached=cached['moments'].get(name),
+    )
+    if block.bn_epsilon is not None:  # a folded one has none
+      remembered['moments'][name] = moments
+    return h
+
+  def remember(name, compute, *operands):
+    remembered[name] = branches.reuse(compute, cached.get(name), *operands)
+    return remembered[name]
+
+  def convolve(h, conv):
+    kernel = params[conv.name]['kernel']
+    stride = block.stride if conv.strided else 1
+    if conv.kind == 'depthwise':
+      h = ops.resize_channels(h, kernel.shape[-1])
+      sizes = stage.kernel_size, active.kernel_size
+      return depthwise(h, kernel, stride, block.padding, *sizes)
+    if conv.kind == 'dense':
+      return ops.conv(h, kernel, stride, block.padding)
+    if conv is convs[-1]:
+      return remember(conv.name, ops.pointwise, h, kernel)
+    return ops.pointwise(h, kernel)
+
+  h = x
+  for conv in convs:
+    if conv is convs[-1] and stage.se is not None:
+      mean = remember('squeeze', ops.spatial_mean, h)
+      squeeze = ops.pick(block.squeeze(), block.pair(active))
+      h = ops.squeeze_excite(
+        h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
+      )
+    activation = stage.activation if conv.activated else None
+    h = convolve(h, conv)
+    h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+  shortcut = _shortcut(block, params, x, active, norm)
+  if shortcut is not None:
+    h = h + shortcut
+  if stage.block in block_kinds.RESIDUAL:
+    h = ops.ACTIVATIONS[stage.activation](h)
+  return h, remembered
+
+
+def _shortcut(
+  block: Block, params: Params, x: ops.Images, active: Active, norm: Callable
+) -> Float[Array, 'batch rows columns out'] | None:
+  """Returns what is added to a block's result, by `Stage.shortcut`.
+
+  `norm` is a function of (images, name, width, activation).
+  """
+  rule, outputs = block.stage.shortcut, block.stage.width
+  if rule == 'none' or (rule == 'identity' and block.stride > 1):
+    return None
+  if rule == 'pooled' and block.stride == 2:
+    x = ops.average_pool(x)
+  if not block.changes_width and not block.has_shortcut_conv:
+    return x
+  width_in = ops.pick(list(block.width_in), active.input)
+  width = ops.pick(list(outputs), active.output)
+  changed: Any = 0
+  if block.has_shortcut_conv:
+    source = x
+    if rule == 'projected':
+      source = x[:, :: block.stride, :: block.stride]
+    changed = ops.pointwise(source, params['shortcut']['kernel'])
+    if rule == 'projected':
+      changed = norm(changed, 'shortcut_bn', width, None)
+    else:
+      changed = ops.mask(changed, width)
+  never_same = not {*block.width_in} & {*outputs}
+  if never_same or (rule == 'projected' and block.stride > 1):
+    return changed if block.has_shortcut_conv else None
+  same = jnp.asarray(width_in) == jnp.asarray(width)
+  return jnp.where(same, ops.resize_channels(x, max(outputs)), changed)
