@@ -1,9 +1,9 @@
 """A training rule as a loss graph: which child learns from which in a step.
 
-The loss graph's nodes are the roles of the sampled children; an edge says
-that a student learns from the label or from another child, whose logits are
-constants for it (stop-gradient). One update follows from the sum or the mean
-over all children of the step.
+The loss graph's nodes are the roles of a policy's children; an edge says that a
+student learns from the label or from another child, whose logits are constants
+for it (stop-gradient). One update follows from the sum or the mean over all
+children of the step.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import losses
-from bignas_jax.methods.sampling import ROLES
 from bignas_jax.values import errors, schema
 
 LABEL = 'label'
@@ -93,22 +92,23 @@ def among(rule: Rule, roles: Collection[str]) -> Rule:
 def check(rule: Rule, roles: Sequence[str]) -> None:
   """Checks a rule against a step's children; `programs` can run what passes.
 
+  Edges to students of the default rule are left aside by policies that have no
+  such child; all other names must be roles.
+
   Args:
     rule: the loss graph and the regularisation.
-    roles: roles of the children, in their order.
+    roles: roles of the policy's children, in their order.
 
   Raises:
     UserError: a name is no role; a child has no teacher, or one that does not
       run before it; an edge is repeated, or its weight is no positive number;
       or no child has the regularised role.
   """
+  known = {edge.student for edge in Rule().edges} | set(roles)
   for edge in rule.edges:
-    for name, teachable in (
-      (edge.student, ROLES),
-      (edge.teacher, (LABEL, *ROLES)),
-    ):
-      if name not in teachable:
-        allowed = errors.one_of(teachable, name)
+    for name, names in (edge.student, known), (edge.teacher, {LABEL, *known}):
+      if name not in names:
+        allowed = errors.one_of(names, name)
         raise errors.UserError('rule.edges', name, allowed)
     if not (math.isfinite(edge.weight) and edge.weight > 0):
       raise errors.UserError(

@@ -1,16 +1,16 @@
 """The compiled programs of a training step.
 
 A step runs as a chain of programs, because each resolution is a static shape:
-one for the biggest child and one for the smallest, both static; one for each
-resolution of random children, whose indices are arguments; one for the update.
-Only programs of the run's roles are made, and each is given only the logits
-that its child learns from. One more program starts the sum of gradients, unless
-the first child is static and the only one of its role. Policies that compare
-children on the batch have one program a resolution that scores a child.
+one for each static child of the policy; for every other role, one for each
+resolution, which takes the child's indices as an argument; one for the update.
+Each is given only the logits that its child learns from. One more program
+starts the sum of gradients, unless the first child is static and the only one
+of its role. Policies that compare children on the batch have one program a
+resolution that scores a child.
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +19,10 @@ from jaxtyping import Array, Shaped
 
 from bignas_jax.methods import loss_graph
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.methods.step import Setup, State, Tree
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
@@ -33,32 +32,29 @@ Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '']]
 
 
 class Program(NamedTuple):
-  """A jitted function, and the shapes to compile it for ahead of time."""
+  """A jitted function, and the shapes to compile it for ahead of time.
+
+  Attributes:
+    name: name of the program, unique in a run.
+    function: the jitted function.
+    arguments: shapes and shardings of its arguments.
+    static: whether it trains a static child.
+  """
 
   name: str
   function: Callable
   arguments: tuple
+  static: bool = False
 
 
-def key(one: Child) -> str:
+def key(policy: Policy, one: Child) -> str:
   """Returns the name of the program that trains this child."""
-  if one.role in STATIC:
+  if one.role in policy.static:
     return one.role
   return f'{one.role}@{one.arch.resolution}'
 
 
-STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
 START, SCORE, UPDATE = 'start', 'score', 'update'
-
-
-def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Returns makers of the static children among these roles, by role."""
-  return {role: make for role, make in STATIC.items() if role in roles}
-
-
-def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Returns makers of the static children; of both if `roles` has neither."""
-  return static(roles) or STATIC
 
 
 def all_programs(setup: Setup) -> list[Program]:
@@ -85,8 +81,8 @@ def all_programs(setup: Setup) -> list[Program]:
     )
     function = step_lib.child(setup, role, resolution, arch)
     function = _jitted(name, function, 4, mesh)
-    programs.append(Program(name, function, arguments))
-  if setup.scored:
+    programs.append(Program(name, function, arguments, arch is not None))
+  if setup.policy.scored:
     for size in setup.model.space.train_resolution:
       name, arguments = f'{SCORE}@{size}', (state.params, batch, indices)
       function = _jitted(name, step_lib.score(setup, size), (), mesh)
@@ -101,19 +97,18 @@ def _starts(setup: Setup) -> bool:
 
   The first child's program starts it if it is static and runs once a step.
   """
-  first = setup.roles[0]
-  return first not in STATIC or setup.roles.count(first) > 1
+  roles, static = setup.policy.roles, setup.policy.static
+  return roles[0] not in static or roles.count(roles[0]) > 1
 
 
 def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
   """Returns (name, role, resolution, static child) of all, teachers first."""
-  space, rows = setup.model.space, []
-  for role in dict.fromkeys(setup.roles):
-    if role in STATIC:
-      arch = STATIC[role](space)
+  sizes, rows = setup.model.space.train_resolution, []
+  for role in dict.fromkeys(setup.policy.roles):
+    arch = setup.policy.static.get(role)
+    if arch is not None:
       rows.append((role, role, arch.resolution, arch))
     else:
-      sizes = space.train_resolution
       rows += [(f'{role}@{size}', role, size, None) for size in sizes]
   return rows
 
@@ -168,7 +163,7 @@ def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
   """Returns functions that lower programs, those with most branches first."""
   return {
     p.name: functools.partial(p.function.lower, *p.arguments)
-    for p in sorted(programs, key=lambda p: p.name in STATIC)
+    for p in sorted(programs, key=lambda p: p.static)
   }
 
 
@@ -210,18 +205,18 @@ def step(
     The state after the step, and the metrics of each child and, last, of the
     update.
   """
-  space, mesh = setup.model.space, setup.model.mesh
+  space, mesh, policy = setup.model.space, setup.model.mesh, setup.policy
   gradients = compiled[START]() if START in compiled else None
   outputs, metrics = {}, []
   for one in children:
     indices = None
-    if one.role in STATIC:
-      assert one.arch == STATIC[one.role](space), f'another child is {one.role}'
-    else:
+    static = policy.static.get(one.role)
+    assert static in (None, one.arch), f'another child is {one.role}'
+    if static is None:
       indices = arch_lib.encode(space, one.arch)
       indices = mesh_lib.put(mesh, indices, REPLICATED)
     teachers = loss_graph.teachers_of(setup.rule, one.role)
-    gradients, logits, measured = compiled[key(one)](
+    gradients, logits, measured = compiled[key(policy, one)](
       state.params,
       state.step,
       batch,

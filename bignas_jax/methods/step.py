@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Int
 
 from bignas_jax.methods import loss_graph, losses, optim, step_metrics
+from bignas_jax.methods.policies import Policy
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, network
 from bignas_jax.supernet.model import Model
@@ -43,8 +44,7 @@ class Setup:
     optimizer: transformation of the aggregated gradient into an update.
     rate: function from a step to its learning rate.
     batch_size: images in a step, over all devices.
-    roles: roles of the children of a step, in their order.
-    scored: whether children are scored on the batch before they are chosen.
+    policy: policy that chooses the children of a step.
     ema_decay: decay of the averaged parameters; 0: none are kept.
     seed: seed of initialisation and dropout.
     placement: sharding rules of the state (`mesh.Layout.rules`).
@@ -55,8 +55,7 @@ class Setup:
   optimizer: optax.GradientTransformation
   rate: Callable
   batch_size: int
-  roles: tuple[str, ...]
-  scored: bool = False
+  policy: Policy
   ema_decay: float = 0.0
   seed: int = 0
   placement: tuple[tuple[str, str], ...] = ()
@@ -103,7 +102,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   net, devices = model.net(arch), model.mesh.size
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   teaches = role in loss_graph.teachers(rule)
-  factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
+  factor = 1 / len(setup.policy.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
   # Each device adds its share, so that their sum holds the term once.

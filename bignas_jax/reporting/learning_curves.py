@@ -46,7 +46,8 @@ def drawn(
 def teachers(config: Config) -> dict[str, list[str]]:
   """Returns who learns from each source of targets."""
   by_source: dict[str, dict[str, None]] = {}
-  for edge in loss_graph.among(config.rule, config_lib.roles(config)).edges:
+  roles = config_lib.policy(config).roles
+  for edge in loss_graph.among(config.rule, roles).edges:
     source = 'label' if edge.teacher == 'label' else f'{edge.teacher} child'
     by_source.setdefault(source, {})[edge.student] = None
   return {source: list(students) for source, students in by_source.items()}

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from bignas_jax.data import sources
 from bignas_jax.methods import loss_graph, optim, sampling, schedules, step
+from bignas_jax.methods.policies import Policy
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
@@ -164,7 +165,7 @@ def check(config: Config) -> Config:
       raise errors.UserError(field, structs.get(config, field), allowed)
   mesh_lib.check(config.layout)
   mesh_lib.check_batches(batches(config), devices=1)
-  loss_graph.check(config.rule, roles(config))
+  loss_graph.check(config.rule, policy(config).roles)
   return config
 
 
@@ -211,16 +212,14 @@ def image_size(config: Config) -> int:
   return config.image_size or max(space(config).train_resolution)
 
 
-def policy(config: Config) -> sampling.Policy:
-  """Returns the policy that chooses the children of each step."""
+def policy(config: Config) -> Policy:
+  """Returns the policy that the_policy the children of each step."""
   return sampling.create(
-    config.policy, config.random_children, config.candidates
+    space(config),
+    config.policy,
+    random_children=config.random_children,
+    candidates=config.candidates,
   )
-
-
-def roles(config: Config) -> tuple[str, ...]:
-  """Returns the roles of a step's children, in their order."""
-  return sampling.roles(policy(config), space(config))
 
 
 def batches(config: Config) -> list[mesh_lib.Batch]:
@@ -266,14 +265,14 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     mesh = mesh_lib.create(layout=config.layout)
   mesh_lib.check_batches(batches(config), mesh.size)
   learning_rate = schedules.create(config.schedule, config.steps)
+  the_policy = policy(config)
   return step.Setup(
     model=model(config, mesh),
-    rule=loss_graph.among(config.rule, roles(config)),
+    rule=loss_graph.among(config.rule, the_policy.roles),
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,
     batch_size=config.batch_size,
-    roles=roles(config),
-    scored=sampling.asks_for_scores(policy(config)),
+    policy=the_policy,
     ema_decay=config.ema_decay,
     seed=config.seed,
     placement=config.layout.rules,

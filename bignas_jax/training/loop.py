@@ -16,9 +16,9 @@ from etils import epath
 
 from bignas_jax.data import identity as identity_lib
 from bignas_jax.data import loader, pipeline, sources
-from bignas_jax.methods import programs
+from bignas_jax.methods import policies, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.policies import Child
 from bignas_jax.methods.step import State
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics, run_card, warm_start
@@ -113,7 +113,6 @@ class _Run:
       rows=mesh_lib.rows(setup.model.mesh, config.batch_size),
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
-    self.policy = config_lib.policy(config)
     self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
     console.say(monitor.overview(config))
@@ -233,9 +232,9 @@ class _Run:
     score = functools.partial(
       programs.scores, self.setup, compiled, state, batch
     )
-    space = self.setup.model.space
-    children = self.policy(space, self.config.seed, draw, score)
-    assert tuple(one.role for one in children) == self.setup.roles
+    policy = self.setup.policy
+    children = policy.sample({}, self.config.seed, draw, score)
+    assert policies.is_of(policy, children), children
     return children
 
   def evaluate(
@@ -248,13 +247,13 @@ class _Run:
     """
     params = state.params if state.ema is None else state.ema
     params = mesh_lib.whole(self.setup.model.mesh, params)
-    space, values = self.setup.model.space, {}
-    fixed = programs.evaluated(self.setup.roles)
+    fixed = policies.evaluated(self.setup.policy, self.setup.model.space)
+    values = {}
     with stop.raising() as check:
-      self.evaluator.compile(make(space).resolution for make in fixed.values())
-      for role, make in fixed.items():
+      self.evaluator.compile(arch.resolution for arch in fixed.values())
+      for role, arch in fixed.items():
         check()
-        score = self.evaluator.score(params, make(space))
+        score = self.evaluator.score(params, arch)
         values[f'eval/{role}/top1'] = score.top1
         values[f'eval/{role}/top5'] = score.top5
     return values

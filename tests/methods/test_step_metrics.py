@@ -14,7 +14,6 @@ import tiny
 from bignas_jax.methods import (
   loss_graph,
   programs,
-  sampling,
   step,
   step_metrics,
 )
@@ -38,7 +37,7 @@ def ran(request):
   params = jax.device_get(state.params)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
-  children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
+  children = config_lib.policy(config).sample({}, 0, 0, None)  # they all differ
   gradients, outputs, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
@@ -110,7 +109,8 @@ def _params():
 
 
 _BY_THE_LABEL = tuple(
-  loss_graph.Edge(student=role, teacher='label') for role in sampling.ROLES
+  loss_graph.Edge(student=role, teacher='label')
+  for role in ('biggest', 'random', 'smallest')
 )
 
 

@@ -210,8 +210,8 @@ def test_a_tiny_run_on_v3(tmp_path):
   assert status == 0 and result['fits'] and result['devices'] == 8
   expected = [p['name'] for p in result['programs']]
   space = tiny.SPACE
-  names = [*programs.STATIC, *(f'random@{r}' for r in space.train_resolution)]
-  assert expected == [*names, 'update']
+  random = [f'random@{size}' for size in space.train_resolution]
+  assert expected == ['biggest', 'smallest', *random, 'update']
   for program in result['programs']:
     assert 0 < program['peak_bytes'] < program['hbm_bytes'] == 16 * 2**30
     assert program['estimated_s'] > 0

@@ -88,7 +88,7 @@ def test_only_the_networks_programs_are_made():
   names = [p.name for p in programs.all_programs(setup)]
   assert names == ['biggest', 'update']
   assert loss_graph.teachers(setup.rule) == set()
-  (child,) = config_lib.policy(config)(setup.model.space, 0, 3)
+  (child,) = setup.policy.sample({}, 0, 3, None)
   assert child == ('biggest', arch_lib.smallest(tiny.QUICK))
   # Of a sandwich without random children, no programs for random ones either.
   setup = config_lib.setup(tiny.config(random_children=0))
@@ -136,7 +136,7 @@ def test_a_step_is_that_of_a_plain_network():
   )
   batch = {'image': images, 'label': labels}
   batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
-  children = config_lib.policy(config)(setup.model.space, 0, 0)
+  children = setup.policy.sample({}, 0, 0, None)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   after, measured = programs.step(setup, compiled, state, batch, children)
   of_child, of_update = measured

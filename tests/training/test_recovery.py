@@ -125,11 +125,11 @@ def _poisoned(monkeypatch, draws, poison):
   def noting(config_):
     inner = policy(config_)
 
-    def call(space, seed, draw, score):
+    def sample(state, seed, draw, score):
       now[0] = draw
-      return inner(space, seed, draw, score)
+      return inner.sample(state, seed, draw, score)
 
-    return call
+    return inner._replace(sample=sample)
 
   def poisoned(setup, compiled, state, batch, children):
     if now[0] in draws:
