@@ -29,6 +29,9 @@ class Child(NamedTuple):
   arch: Arch
 
 
+ALLOWED = f'letters, digits and _, but for {", ".join(RESERVED)}'
+
+
 # Children -> their losses on the step's batch, equal on all hosts.
 Score = Callable[[list[Arch]], list[float]]
 # Arrays by name; they lie in the checkpoint. Empty: the policy has no state.

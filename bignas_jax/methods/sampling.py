@@ -1,17 +1,24 @@
 """The policies by their names in configs."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from bignas_jax.methods.attentive import attentive
+from bignas_jax.methods.fixed import NamedArch, fixed
 from bignas_jax.methods.policies import Policy
 from bignas_jax.methods.sandwich import alone, sandwich, uniform
 from bignas_jax.spaces.space import Space
 
-Name = Literal['sandwich', 'best_up', 'worst_up', 'uniform', 'alone']
+Name = Literal['sandwich', 'best_up', 'worst_up', 'uniform', 'fixed', 'alone']
 
 
 def create(
-  space: Space, name: Name, *, random_children: int = 2, candidates: int = 3
+  space: Space,
+  name: Name,
+  *,
+  random_children: int = 2,
+  candidates: int = 3,
+  children: Sequence[NamedArch] = (),
 ) -> Policy:
   """Returns a policy for a space by its name in configs.
 
@@ -19,10 +26,15 @@ def create(
     space: space that children are drawn from.
     name: `sandwich` (the biggest, the smallest and random children); `best_up`
       or `worst_up` (a sandwich whose random children have the lowest or the
-      highest loss of their candidates); `uniform` (random children only); or
-      `alone` (the biggest, which is all of a space of one network).
+      highest loss of their candidates); `uniform` (random children only);
+      `fixed` (`children`); or `alone` (the biggest, which is all of a space of
+      one network).
     random_children: number of random children in a step.
     candidates: number of candidates for each of them.
+    children: all children of a `fixed` policy.
+
+  Raises:
+    UserError: the policy cannot be one of this space.
   """
   if name == 'alone':
     return alone(space)
@@ -30,5 +42,7 @@ def create(
     return sandwich(space, random_children)
   if name == 'uniform':
     return uniform(space, random_children)
+  if name == 'fixed':
+    return fixed(space, children)
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(space, choice, candidates, random_children)

@@ -14,9 +14,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bignas_jax.data import sources
-from bignas_jax.methods import loss_graph, optim, sampling, schedules, step
+from bignas_jax.methods import (
+  fixed,
+  loss_graph,
+  optim,
+  sampling,
+  schedules,
+  step,
+)
 from bignas_jax.methods.policies import Policy
 from bignas_jax.methods.schedules import Schedule
+from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Space
@@ -28,36 +36,6 @@ from bignas_jax.values import errors, schema, structs
 
 # One annotation: ml_collections takes no bare union.
 SpaceOrName = Annotated[str | Space, 'a name, or a literal']
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Recovery:
-  """The recovery of a run that diverges.
-
-  Attributes:
-    tries: rollbacks to one checkpoint before the run gives up; 0: none.
-    window: steps that the biggest child's training top-1 is averaged over; in
-      a policy without one, the first child's.
-    remains: a collapse is when less than this fraction of the child's best lead
-      over chance remains; 0: collapses are not detected.
-  """
-
-  tries: schema.Whole = 3
-  window: schema.Natural = 30
-  remains: schema.Share = 0.2
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Profile:
-  """The steps that are profiled; results do not depend on them.
-
-  Attributes:
-    at: steps that a capture begins with, such as (100,).
-    steps: number of steps in a capture.
-  """
-
-  at: tuple[schema.Natural, ...] = ()
-  steps: schema.Natural = 3
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -83,6 +61,7 @@ class Config:
     policy: children that a step trains (`methods.sampling`).
     random_children: number of random children in a step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
+    children: the children of policy `fixed`, teachers first.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -118,6 +97,7 @@ class Config:
   policy: sampling.Name = 'sandwich'
   random_children: schema.Few = 2
   candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
+  children: tuple[fixed.NamedArch, ...] = ()
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -219,6 +199,7 @@ def policy(config: Config) -> Policy:
     config.policy,
     random_children=config.random_children,
     candidates=config.candidates,
+    children=config.children,
   )
 
 

@@ -14,6 +14,7 @@ from etils import epath
 from bignas_jax.data import identity, sources
 from bignas_jax.deploy import package
 from bignas_jax.deploy.package import Child
+from bignas_jax.methods import fixed
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.config import Config
@@ -58,7 +59,8 @@ class _ChildInfo:
 def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """Returns the config with the `space` and `init_sha256` that follow from it.
 
-  The path of the data becomes absolute, for commands that run elsewhere.
+  The path of the data becomes absolute, for commands that run elsewhere, and
+  the architectures of listed children become JSON.
 
   Args:
     config: config of a run; not changed.
@@ -72,7 +74,7 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   config = schema.check(config)
   config = dataclasses.replace(config, data=sources.placed(config.data))
   if not config.arch and not config.init_from:
-    return config
+    return _listed(config) if config.policy == 'fixed' else config
   network = _before(config, workdir) or _read(config)
   space = zoo.get(config.space) if config.space else network.space
   return dataclasses.replace(
@@ -81,6 +83,13 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
     image_size=config.image_size or network.image_size,
     init_sha256=network.sha256,
   )
+
+
+def _listed(config: Config) -> Config:
+  """Returns the config with the architectures of its children as JSON."""
+  space = config_lib.space(config)
+  children = fixed.resolved(space, config.children)
+  return dataclasses.replace(config, children=children)
 
 
 def _before(config: Config, workdir: epath.Path | None) -> _Network | None:
