@@ -62,6 +62,7 @@ class Policy(NamedTuple):
       its own. Children of other roles may be any of the space.
     sample: a function of (state, seed, step, score) that returns the children
       of a step. Without a score, it may return any children of its roles.
+    varies: whether a step may have fewer children: the first of `roles`.
     scored: whether `sample` scores children on the step's batch.
     init: a function from the seed to the state before the first step.
     update: a function of (state, children, measured) that returns the state
@@ -73,6 +74,7 @@ class Policy(NamedTuple):
   roles: tuple[str, ...]
   static: dict[str, Arch]
   sample: Callable[[State, int, int, Score | None], list[Child]]
+  varies: bool = False
   scored: bool = False
   init: Callable[[int], State] = stateless
   update: Callable[[State, list[Child], Measured], State] = unchanged
@@ -105,7 +107,9 @@ def evaluated(policy: Policy, space: Space) -> dict[str, Arch]:
 def is_of(policy: Policy, children: Sequence[Child]) -> bool:
   """Returns whether a step of a policy may consist of these children."""
   roles = tuple(child.role for child in children)
-  return roles == policy.roles and all(
+  fewest = 1 if policy.varies else len(policy.roles)
+  right = len(roles) >= fewest and roles == policy.roles[: len(roles)]
+  return right and all(
     child.arch == policy.static.get(child.role, child.arch)
     for child in children
   )

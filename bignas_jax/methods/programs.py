@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Shaped
 
@@ -89,7 +90,15 @@ def all_programs(setup: Setup) -> list[Program]:
       programs.append(Program(name, function, arguments))
   places = mesh_lib.places(state), None
   last = _jitted(UPDATE, step_lib.update(setup), 0, mesh, places)
-  return [*programs, Program(UPDATE, last, (state, gradients))]
+  scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
+  return [*programs, Program(UPDATE, last, (state, gradients, *scale))]
+
+
+def _scale(setup: Setup, children: int) -> tuple[np.float32, ...]:
+  """Returns the factor that makes a mean over so many children, if needed."""
+  if not step_lib.is_scaled(setup):
+    return ()
+  return (np.float32(len(setup.policy.roles) / children),)
 
 
 def _starts(setup: Setup) -> bool:
@@ -227,5 +236,6 @@ def step(
     if logits is not None:
       outputs[one.role] = logits
     metrics.append(measured)
-  state, last = compiled[UPDATE](state, gradients)
+  scale = mesh_lib.put(mesh, _scale(setup, len(children)), REPLICATED)
+  state, last = compiled[UPDATE](state, gradients, *scale)
   return state, [*metrics, last]

@@ -6,10 +6,19 @@ from typing import Literal
 from bignas_jax.methods.attentive import attentive
 from bignas_jax.methods.fixed import NamedArch, fixed
 from bignas_jax.methods.policies import Policy
+from bignas_jax.methods.progressive import Phase, progressive
 from bignas_jax.methods.sandwich import alone, sandwich, uniform
 from bignas_jax.spaces.space import Space
 
-Name = Literal['sandwich', 'best_up', 'worst_up', 'uniform', 'fixed', 'alone']
+Name = Literal[
+  'sandwich',
+  'best_up',
+  'worst_up',
+  'uniform',
+  'progressive',
+  'fixed',
+  'alone',
+]
 
 
 def create(
@@ -19,6 +28,7 @@ def create(
   random_children: int = 2,
   candidates: int = 3,
   children: Sequence[NamedArch] = (),
+  phases: Sequence[Phase] = (),
 ) -> Policy:
   """Returns a policy for a space by its name in configs.
 
@@ -27,11 +37,13 @@ def create(
     name: `sandwich` (the biggest, the smallest and random children); `best_up`
       or `worst_up` (a sandwich whose random children have the lowest or the
       highest loss of their candidates); `uniform` (random children only);
-      `fixed` (`children`); or `alone` (the biggest, which is all of a space of
+      `progressive` (random children of the choices of a phase); `fixed` (all of
+      `children`); or `alone` (the biggest, which is all of a space of
       one network).
     random_children: number of random children in a step.
     candidates: number of candidates for each of them.
-    children: all children of a `fixed` policy.
+    children: the children of a `fixed` policy.
+    phases: the phases of a `progressive` policy.
 
   Raises:
     UserError: the policy cannot be one of this space.
@@ -44,5 +56,7 @@ def create(
     return uniform(space, random_children)
   if name == 'fixed':
     return fixed(space, children)
+  if name == 'progressive':
+    return progressive(space, phases)
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(space, choice, candidates, random_children)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import loss_graph, losses, optim, step_metrics
 from bignas_jax.methods.policies import Policy
@@ -195,13 +195,28 @@ def start(gradients: Tree) -> Callable:
   return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
 
 
-def update(setup: Setup) -> Callable:
-  """Returns the update: a function (state, gradients) -> (state, metrics)."""
+def is_scaled(setup: Setup) -> bool:
+  """Returns whether the update scales the sum of gradients.
 
-  def run(state: State, gradients: Tree):
+  Each child's gradient is divided by the number of the policy's roles, which
+  gives no mean in a step of fewer children.
+  """
+  return setup.policy.varies and setup.rule.aggregate == 'mean'
+
+
+def update(setup: Setup) -> Callable:
+  """Returns the update.
+
+  It is a function of (state, gradients) that returns (state, metrics). If
+  `is_scaled`, its third argument is the factor of the gradients.
+  """
+
+  def run(state: State, gradients: Tree, scale: Float[Array, ''] | None = None):
     grads = jax.tree.map(
       lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
     )
+    if scale is not None:
+      grads = jax.tree.map(lambda g: scale * g, grads)
     updates, opt_state = setup.optimizer.update(
       grads, state.opt_state, state.params
     )

@@ -129,7 +129,7 @@ def _bystanders(listed: list[programs.Program]) -> dict[str, int]:
   copy of the state: the state of the step before may still be on its way to the
   disk.
   """
-  state, _ = listed[-1].arguments
+  state, *_ = listed[-1].arguments
   given = {programs.START: (), programs.UPDATE: state}
   of_child = state.params, state.step
   return {

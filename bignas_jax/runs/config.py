@@ -18,6 +18,7 @@ from bignas_jax.methods import (
   fixed,
   loss_graph,
   optim,
+  progressive,
   sampling,
   schedules,
   step,
@@ -62,6 +63,7 @@ class Config:
     random_children: number of random children in a step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
     children: the children of policy `fixed`, teachers first.
+    phases: the phases of policy `progressive`.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -98,6 +100,7 @@ class Config:
   random_children: schema.Few = 2
   candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
   children: tuple[fixed.NamedArch, ...] = ()
+  phases: tuple[progressive.Phase, ...] = ()
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -200,6 +203,7 @@ def policy(config: Config) -> Policy:
     random_children=config.random_children,
     candidates=config.candidates,
     children=config.children,
+    phases=config.phases,
   )
 
 
