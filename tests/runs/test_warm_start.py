@@ -24,7 +24,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import stopping
-from bignas_jax.training import loop
+from bignas_jax.training import loop, states
 from bignas_jax.values import errors, structs
 
 ARCH = arch_lib.biggest(tiny.QUICK)
@@ -192,7 +192,7 @@ def _state(workdir, config):
   setup = config_lib.setup(warm_start.resolve(config, workdir))
   checkpoints = checkpoints_lib.Checkpoints(workdir)
   try:
-    return jax.device_get(loop.restore_or_init(setup, checkpoints))
+    return jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   finally:
     checkpoints.close()
 
@@ -257,9 +257,11 @@ def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
   setup = config_lib.setup(tuned)
   checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   start = jax.device_get(
-    loop.restore_or_init(setup, checkpoints, lambda: warm_start.weights(tuned))
+    states.restore_or_init(
+      setup, checkpoints, lambda: warm_start.weights(tuned)
+    )[0]
   )
-  fresh = jax.device_get(loop.restore_or_init(setup, checkpoints))
+  fresh = jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   checkpoints.close()
   params = package_lib.load(package).variables['params']
   chex.assert_trees_all_equal(start.params, params)
