@@ -19,7 +19,7 @@ from bignas_jax.spaces.space import Space
 
 _ROLE = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 # Nodes of the loss graph that are no children, and programs that train none.
-RESERVED = ('label', 'start', 'score', 'update')
+RESERVED = ('label', 'ema', 'start', 'score', 'update')
 
 
 class Child(NamedTuple):

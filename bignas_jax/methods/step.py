@@ -6,7 +6,7 @@ reduces it once. `programs` compiles and runs them.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.methods import loss_graph, losses, optim, step_metrics
+from bignas_jax.methods import (
+  loss_graph,
+  losses,
+  optim,
+  step_metrics,
+)
+from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.methods.policies import Policy
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, network
@@ -45,6 +51,7 @@ class Setup:
     rate: function from a step to its learning rate.
     batch_size: images in a step, over all devices.
     policy: policy that chooses the children of a step.
+    packages: fixed networks that teach, by name.
     ema_decay: decay of the averaged parameters; 0: none are kept.
     seed: seed of initialisation and dropout.
     placement: sharding rules of the state (`mesh.Layout.rules`).
@@ -56,9 +63,18 @@ class Setup:
   rate: Callable
   batch_size: int
   policy: Policy
+  packages: Mapping[str, teachers_lib.Network] = dataclasses.field(
+    default_factory=dict
+  )
   ema_decay: float = 0.0
   seed: int = 0
   placement: tuple[tuple[str, str], ...] = ()
+
+  @property
+  def factor(self) -> float:
+    """Returns the factor of each child's gradient in a step's sum."""
+    mean = self.rule.aggregate == 'mean'
+    return 1 / len(self.policy.roles) if mean else 1.0
 
 
 def init_state(setup: Setup) -> Callable[..., State]:
@@ -69,7 +85,7 @@ def init_state(setup: Setup) -> Callable[..., State]:
 
   def init(given: Tree | None = None) -> State:
     params = network.init(setup.model.space, jax.random.key(setup.seed))
-    params |= given or {}
+    params |= (given or {}) | teachers_lib.init(setup.rule)
     ema = params if setup.ema_decay > 0 else None
     return State(jnp.int32(0), params, setup.optimizer.init(params), ema)
 
@@ -102,7 +118,6 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   net, devices = model.net(arch), model.mesh.size
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   teaches = role in loss_graph.teachers(rule)
-  factor = 1 / len(setup.policy.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
   # Each device adds its share, so that their sum holds the term once.
@@ -141,7 +156,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       return loss(params, probe, *batched)
 
     gradients, square, (value, logits) = accumulator.accumulate(
-      of_own, own, gradients, network.centred(model.space), factor
+      of_own, own, gradients, network.centred(model.space), setup.factor
     )
     metrics = step_metrics.of_child(
       rule,

@@ -48,7 +48,8 @@ def teachers(config: Config) -> dict[str, list[str]]:
   by_source: dict[str, dict[str, None]] = {}
   roles = config_lib.policy(config).roles
   for edge in loss_graph.among(config.rule, roles).edges:
-    source = 'label' if edge.teacher == 'label' else f'{edge.teacher} child'
+    child = ' child' if edge.teacher in roles else ''
+    source = f'{edge.teacher}{child}'
     by_source.setdefault(source, {})[edge.student] = None
   return {source: list(students) for source, students in by_source.items()}
 

@@ -25,6 +25,7 @@ from bignas_jax.methods import (
 )
 from bignas_jax.methods.policies import Policy
 from bignas_jax.methods.schedules import Schedule
+from bignas_jax.runs import external
 from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
@@ -154,6 +155,7 @@ def check(config: Config) -> Config:
 
 def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   """Yields (field, whether it is right, what is allowed) of related fields."""
+  named = loss_graph.teachers(config.rule)
   right = space(config).bn_epsilon is not None
   yield 'space.bn_epsilon', right, 'a number > 0'
   right = config.policy == 'alone' or not arch_lib.is_one(space(config))
@@ -162,6 +164,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   yield 'random_children', right, 'a whole number >= 1, for uniform'
   right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
   yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
+  right = config.ema_decay > 0 or loss_graph.EMA not in named
+  yield 'ema_decay', right, f'a number > 0, for edges from {loss_graph.EMA}'
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
@@ -244,20 +248,24 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     mesh: mesh of devices; None: one of all devices.
 
   Raises:
-    UserError: the devices cannot share one of the run's batches.
+    UserError: the devices cannot share one of the run's batches, or a package
+      that teaches is not there.
   """
   if mesh is None:
     mesh = mesh_lib.create(layout=config.layout)
   mesh_lib.check_batches(batches(config), mesh.size)
   learning_rate = schedules.create(config.schedule, config.steps)
   the_policy = policy(config)
+  rule = loss_graph.among(config.rule, the_policy.roles)
+  network = model(config, mesh)
   return step.Setup(
-    model=model(config, mesh),
-    rule=loss_graph.among(config.rule, the_policy.roles),
+    model=network,
+    rule=rule,
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,
     batch_size=config.batch_size,
     policy=the_policy,
+    packages=external.load(rule, network),
     ema_decay=config.ema_decay,
     seed=config.seed,
     placement=config.layout.rules,

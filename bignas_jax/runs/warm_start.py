@@ -17,6 +17,7 @@ from bignas_jax.deploy.package import Child
 from bignas_jax.methods import fixed
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs import external
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import presets, zoo
@@ -60,7 +61,8 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """Returns the config with the `space` and `init_sha256` that follow from it.
 
   The path of the data becomes absolute, for commands that run elsewhere, and
-  the architectures of listed children become JSON.
+  the architectures of listed children become JSON; packages that teach get
+  their digests.
 
   Args:
     config: config of a run; not changed.
@@ -72,7 +74,11 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
       other or the space; or a field has another type or is out of its range.
   """
   config = schema.check(config)
-  config = dataclasses.replace(config, data=sources.placed(config.data))
+  config = dataclasses.replace(
+    config,
+    data=sources.placed(config.data),
+    rule=external.digested(config.rule),
+  )
   if not config.arch and not config.init_from:
     return _listed(config) if config.policy == 'fixed' else config
   network = _before(config, workdir) or _read(config)

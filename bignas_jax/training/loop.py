@@ -16,7 +16,7 @@ from etils import epath
 
 from bignas_jax.data import identity as identity_lib
 from bignas_jax.data import loader, pipeline, sources
-from bignas_jax.methods import policies, programs
+from bignas_jax.methods import policies, programs, teachers, teaching
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.policies import Child
 from bignas_jax.methods.step import State
@@ -101,7 +101,8 @@ class _Run:
   """One process's share of a training run."""
 
   def __init__(self, config, setup, splits, workdir, card):
-    self.config, self.setup, self.workdir = config, setup, workdir
+    self.config, self.workdir = config, workdir
+    self.setup = teaching.placed(setup)
     self.classes = splits.train.classes
     self.card = card
     self.batches = pipeline.train_batches(
@@ -262,6 +263,7 @@ class _Run:
       Stopped: a signal came; the resumed run evaluates first.
     """
     params = state.params if state.ema is None else state.ema
+    params = teachers.of_network(params)
     params = mesh_lib.whole(self.setup.model.mesh, params)
     fixed = policies.evaluated(self.setup.policy, self.setup.model.space)
     values = {}

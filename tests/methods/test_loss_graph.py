@@ -14,9 +14,9 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_jax.methods import loss_graph, losses, policies, programs
+from bignas_jax.methods import jitted, loss_graph, losses, policies, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
+from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Rule
 from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
@@ -75,12 +75,21 @@ def runs(rule, roles):
     return False
   known = {*USUAL, *roles}
   pairs = [(edge.student, edge.teacher) for edge in rule.edges]
+  earlier = {LABEL, EMA, *(one.name for one in rule.means)}
+  for one in rule.means:
+    taught_by = [teacher for student, teacher in pairs if student == one.name]
+    if taught_by != [LABEL] * one.learnt:
+      return False
+    if not one.learnt and one.name not in {teacher for _, teacher in pairs}:
+      return False
+    if not one.of or any([*roles, *one.of].count(r) != 2 for r in one.of):
+      return False
+    known |= {one.name}
   for edge in rule.edges:
-    if edge.student not in known or edge.teacher not in {LABEL, *known}:
+    if edge.student not in known or edge.teacher not in earlier | known:
       return False
     if not edge.weight > 0 or math.isinf(edge.weight):
       return False
-  earlier = {LABEL}
   for role in roles:
     taught_by = [teacher for student, teacher in pairs if student == role]
     if not taught_by or len(set(taught_by)) < len(taught_by):
@@ -98,9 +107,17 @@ _ONE = st.just(1.0)
 def graphs(draw, names=(*ROLES, LABEL), weights=_ONE):
   """(rule, roles): often one that runs, often nearly so."""
   roles = draw(st.lists(st.sampled_from(ROLES), min_size=1, max_size=4))
-  edges = []
+  mean = Mean(
+    name='both',
+    of=tuple(draw(st.lists(st.sampled_from(roles), max_size=2))),
+    learnt=draw(st.booleans()),
+  )
+  means = (mean,) if draw(st.booleans()) else ()
+  edges, others = [], [EMA, *(one.name for one in means)]
+  if means and mean.learnt:
+    edges += [Edge(student='both', teacher=LABEL)]
   for number, role in enumerate(dict.fromkeys(roles)):
-    before = [LABEL, *dict.fromkeys(roles)][: number + 1]
+    before = [LABEL, *dict.fromkeys(roles)][: number + 1] + others
     teachers = draw(
       st.lists(st.sampled_from(before), min_size=1, max_size=3, unique=True)
     )
@@ -114,13 +131,18 @@ def graphs(draw, names=(*ROLES, LABEL), weights=_ONE):
   edges = draw(st.permutations(edges))
   regularised = draw(st.sampled_from([*roles, *roles, *ROLES]))
   aggregate = draw(st.sampled_from(['sum', 'mean']))
-  rule = Rule(edges=tuple(edges), regularised=regularised, aggregate=aggregate)
+  rule = Rule(
+    edges=tuple(edges),
+    means=means,
+    regularised=regularised,
+    aggregate=aggregate,
+  )
   return rule, tuple(roles)
 
 
 @given(
   graphs(
-    names=(*ROLES, LABEL, 'other'),
+    names=(*ROLES, LABEL, EMA, 'both', 'other'),
     weights=st.sampled_from(
       [1.0, 1.0, 1.0, 0.5, 0.0, -1.0, math.nan, math.inf]
     ),
@@ -148,7 +170,7 @@ def setup_of(rule, roles, resolutions):
   setup = _setup(resolutions)
   policy = policy_of(setup.model.space, roles)
   rule = loss_graph.among(rule, roles)
-  return dataclasses.replace(setup, rule=rule, policy=policy)
+  return dataclasses.replace(setup, rule=rule, policy=policy, ema_decay=0.5)
 
 
 _shapes = {}
@@ -197,12 +219,19 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
     return call
 
   compiled = {program.name: standing_in(program) for program in listed}
-  state, batch = listed[-1].arguments[0], programs._described_batch(setup)
+  state, batch = listed[-1].arguments[0], jitted.batch(setup)
   children = setup.policy.sample({}, 0, 0)
   after, measured = programs.step(setup, compiled, state, batch, children)
   assert shapes(after) == shapes(state)
   assert len(measured) == len(roles) + 1
   known = {programs.key(setup.policy, child) for child in children}
+  known |= {
+    f'forward:{programs.key(setup.policy, one)}'
+    for one in children
+    if one.role in loss_graph.members(rule)
+  }
+  known |= {f'mean:{one.name}' for one in rule.means}
+  known |= {EMA} & loss_graph.teachers(rule)
   known |= {'start', 'update'}
   assert used <= known and used >= known - {'start'}
   for child, numbers in zip(children, measured, strict=False):
