@@ -30,7 +30,7 @@ class Program(NamedTuple):
   static: bool = False
 
 
-def jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
+def jit(name: str, function: Callable, donated, mesh: Mesh, out=None):
   """Jits a function under this name, which profiles show."""
   function.__name__ = name.replace('@', '_').replace(':', '_')
   return jax.jit(

@@ -21,7 +21,6 @@ from jaxtyping import Array, Shaped
 from bignas_jax.methods import jitted, loss_graph, teachers, teaching
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.jitted import Program
-from bignas_jax.methods.jitted import jitted as jit
 from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.methods.step import Setup, State, Tree
 from bignas_jax.spaces import arch as arch_lib
@@ -54,7 +53,9 @@ def all_programs(setup: Setup) -> list[Program]:
   if _starts(setup):
     places = mesh_lib.places(gradients)
     start = step_lib.start(gradients)
-    programs.append(Program(START, jit(START, start, (), mesh, places), ()))
+    programs.append(
+      Program(START, jitted.jit(START, start, (), mesh, places), ())
+    )
   for name, role, resolution, arch in jitted.variants(setup):
     arguments = (
       params,
@@ -65,15 +66,15 @@ def all_programs(setup: Setup) -> list[Program]:
       dict.fromkeys(loss_graph.teachers_of(setup.rule, role), logits),
     )
     function = step_lib.child(setup, role, resolution, arch)
-    function = jit(name, function, 4, mesh)
+    function = jitted.jit(name, function, 4, mesh)
     programs.append(Program(name, function, arguments, arch is not None))
   if setup.policy.scored:
     for size in setup.model.space.train_resolution:
       name, arguments = f'{SCORE}@{size}', (params, batch, indices)
-      function = jit(name, step_lib.score(setup, size), (), mesh)
+      function = jitted.jit(name, step_lib.score(setup, size), (), mesh)
       programs.append(Program(name, function, arguments))
   places = mesh_lib.places(state), None
-  last = jit(UPDATE, step_lib.update(setup), 0, mesh, places)
+  last = jitted.jit(UPDATE, step_lib.update(setup), 0, mesh, places)
   scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
   whole = state, jitted.gradients(setup, state.params), *scale
   of_teachers = teaching.all_programs(setup, state)

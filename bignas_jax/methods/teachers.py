@@ -53,7 +53,7 @@ def init(rule: Rule) -> dict[str, dict[str, Float[Array, 'members']]]:
 
 def of_network(params: Tree) -> Tree:
   """Returns the parameters of the network alone."""
-  return {name: part for name, part in params.items() if name != WEIGHTS}
+  return {name: tree for name, tree in params.items() if name != WEIGHTS}
 
 
 def forward(model: Model, resolution: int, arch: Arch | None) -> Callable:

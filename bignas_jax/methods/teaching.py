@@ -16,6 +16,12 @@ from bignas_jax.system import mesh as mesh_lib
 EMA, PACKAGE, FORWARD, MEAN = loss_graph.EMA, 'package:', 'forward:', 'mean:'
 
 
+def is_static(name: str) -> bool:
+  """Returns whether a name is that of a teacher's program without branches."""
+  ours = name == EMA or name.startswith((PACKAGE, FORWARD, MEAN))
+  return ours and '@' not in name
+
+
 class Outputs(NamedTuple):
   """What the teachers of a step hand on.
 
@@ -42,7 +48,7 @@ def all_programs(setup: Setup, state: Tree) -> list[Program]:
   indices, logits, programs = jitted.indices(setup), jitted.logits(setup), []
 
   def add(name: str, function: Callable, *arguments: Any) -> None:
-    function = jitted.jitted(name, function, (), mesh)
+    function = jitted.jit(name, function, (), mesh)
     programs.append(Program(name, function, arguments))
 
   if EMA in loss_graph.teachers(rule):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bignas_jax.methods import programs
+from bignas_jax.methods import programs, teaching
 from bignas_jax.perf import chips
 from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
@@ -37,6 +37,7 @@ ASSUMPTIONS = (
   f'over {_SAMPLES} samples, and a third more if they alone recompute',
   'peak bytes: the program, what it is not given of the state, and a copy of '
   'the state, which is being saved',
+  'forward passes of random children that a mean is taken of: not counted',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
 )
 
@@ -69,8 +70,8 @@ def seconds(
   random_unit = unit if config.recompute else _AGAIN * unit
   times = {
     name: of_program(reports[name], chip)
-    for name in (programs.START, programs.UPDATE)
-    if name in reports
+    for name in reports
+    if name in (programs.START, programs.UPDATE) or teaching.is_static(name)
   }
   for role, arch in fixed.items():
     times[role] = unit * _activations(space, arch)
@@ -117,6 +118,7 @@ def step_seconds(config: Config, seconds: dict[str, float]) -> float | None:
     return None
   sizes = config_lib.space(config).train_resolution
   total = seconds[programs.UPDATE] + seconds.get(programs.START, 0)
+  total += sum(s for name, s in seconds.items() if teaching.is_static(name))
   for role in config_lib.policy(config).roles:
     names = [f'{role}@{size}' for size in sizes]
     took = [seconds[n] for n in ([role] if role in seconds else names)]

@@ -200,7 +200,7 @@ def image_size(config: Config) -> int:
 
 
 def policy(config: Config) -> Policy:
-  """Returns the policy that the_policy the children of each step."""
+  """Returns the policy that chooses the children of each step."""
   return sampling.create(
     space(config),
     config.policy,

@@ -33,7 +33,7 @@ def load(rule: Rule, model: Model) -> dict[str, Network]:
     UserError: a package is missing or damaged, or is not the one that the run
       was started with; or its classes or its normalisation are not the run's.
   """
-  found = {}
+  networks = {}
   for one in rule.packages:
     child, sha256 = _load(one)
     images = child.info['input']
@@ -46,8 +46,8 @@ def load(rule: Rule, model: Model) -> dict[str, Network]:
       if theirs != ours:
         allowed = f'a child package with {what} {ours}, not {theirs}'
         raise errors.UserError(_field(one), one.path, allowed)
-    found[one.name] = Network(child.space, child.variables)
-  return found
+    networks[one.name] = Network(child.space, child.variables)
+  return networks
 
 
 def _field(one: Package) -> str:

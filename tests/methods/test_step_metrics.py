@@ -41,10 +41,10 @@ def ran(request):
   gradients, outputs, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
-    if child.role not in programs.STATIC:
+    if child.role not in setup.policy.static:
       indices = arch_lib.encode(SPACE, child.arch)
       indices = mesh_lib.put(mesh, indices, mesh_lib.REPLICATED)
-    gradients, logits, measured = compiled[programs.key(child)](
+    gradients, logits, measured = compiled[programs.key(setup.policy, child)](
       state.params, state.step, batch, indices, gradients, dict(outputs)
     )
     if logits is not None:
@@ -91,7 +91,7 @@ def _own_gradient(role: str, **changes):
   setup = dataclasses.replace(
     setup, rule=dataclasses.replace(setup.rule, edges=_BY_THE_LABEL)
   )
-  arch = programs.STATIC[role](tiny.QUICK) if role in programs.STATIC else None
+  arch = setup.policy.static.get(role)
   run = step.child(setup, role, 8, arch)
   batch = test_programs._batch(0)
   batch['image'] = batch['image'][:, 2:-2, 2:-2]
