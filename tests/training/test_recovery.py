@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 
 from bignas_jax.methods import programs
 from bignas_jax.runs import checkpoints as checkpoints_lib
-from bignas_jax.runs import config, rollbacks
+from bignas_jax.runs import config, restore, rollbacks
 from bignas_jax.runs.rollbacks import Rollback
 from bignas_jax.system import stopping
 from bignas_jax.training import loop, recovery, states
@@ -268,6 +269,8 @@ def test_a_policys_state_is_saved_resumed_and_rolled_back(
     learnt['loss'].dtype == np.float64 and np.isfinite(learnt['loss']).all()
   )
   assert isinstance(learnt['seen'], np.ndarray)
+  # Other commands read the network of such a run as of any.
+  assert restore.load(epath.Path(told)).step == 8
 
 
 def test_a_policy_without_a_state_adds_nothing_to_a_checkpoint():
