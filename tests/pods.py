@@ -17,7 +17,7 @@ import tiny
 
 from bignas_jax.data import sources
 from bignas_jax.methods import programs
-from bignas_jax.training import loop
+from bignas_jax.training import states
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 8
@@ -100,7 +100,7 @@ def failing_config():
     def fails(*_):
       raise OSError('the disk of process 1 is gone')
 
-    loop.restore_or_init = fails
+    states.restore_or_init = fails
     sources.load = _load  # `missing_config` may have come before
   return plain_config()
 

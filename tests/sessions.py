@@ -44,11 +44,11 @@ def get_config():
   def noting_policy(config_):
     inner = policy(config_)
 
-    def call(space, seed, draw, score):
+    def sample(state, seed, draw, score):
       draws.append(draw)
-      return inner(space, seed, draw, score)
+      return inner.sample(state, seed, draw, score)
 
-    return call
+    return inner._replace(sample=sample)
 
   def poisoned_step(setup, compiled, state, batch, children):
     if draws[-1] in POISON:

@@ -1,29 +1,30 @@
 """The compiled programs of a training step.
 
 A step runs as a chain of programs, because each resolution is a static shape:
-one for the biggest child and one for the smallest, both static; one for each
-resolution of random children, whose indices are arguments; one for the update.
-Only programs of the run's roles are made, and each is given only the logits
-that its child learns from. One more program starts the sum of gradients, unless
-the first child is static and the only one of its role. Policies that compare
-children on the batch have one program a resolution that scores a child.
+one for each static child of the policy; for every other role, one for each
+resolution, which takes the child's indices as an argument; one for the update.
+Each is given only the logits that its child learns from. One more program
+starts the sum of gradients, unless the first child is static and the only one
+of its role. Policies that compare children on the batch have one program a
+resolution that scores a child. Teachers that are no children have programs of
+their own, before all others (`teaching`).
 """
 
 import functools
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
 from jaxtyping import Array, Shaped
 
-from bignas_jax.methods import loss_graph
+from bignas_jax.methods import jitted, loss_graph, teachers, teaching
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.jitted import Program
+from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.methods.step import Setup, State, Tree
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
@@ -32,51 +33,32 @@ from bignas_jax.system.mesh import REPLICATED
 Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '']]
 
 
-class Program(NamedTuple):
-  """A jitted function, and the shapes to compile it for ahead of time."""
-
-  name: str
-  function: Callable
-  arguments: tuple
-
-
-def key(one: Child) -> str:
+def key(policy: Policy, one: Child) -> str:
   """Returns the name of the program that trains this child."""
-  if one.role in STATIC:
+  if one.role in policy.static:
     return one.role
   return f'{one.role}@{one.arch.resolution}'
 
 
-STATIC = {'biggest': arch_lib.biggest, 'smallest': arch_lib.smallest}
 START, SCORE, UPDATE = 'start', 'score', 'update'
-
-
-def static(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Returns makers of the static children among these roles, by role."""
-  return {role: make for role, make in STATIC.items() if role in roles}
-
-
-def evaluated(roles: Collection[str]) -> dict[str, Callable[[Space], Arch]]:
-  """Returns makers of the static children; of both if `roles` has neither."""
-  return static(roles) or STATIC
 
 
 def all_programs(setup: Setup) -> list[Program]:
   """Returns all programs that a step of the run can need, the update last."""
-  mesh = setup.model.mesh
-  state, batch = step_lib.described_state(setup), _described_batch(setup)
-  gradients = _described_gradients(setup, state)
-  one = arch_lib.encode(setup.model.space, arch_lib.biggest(setup.model.space))
-  indices = mesh_lib.described(mesh, one, REPLICATED)
-  logits = _described_logits(setup)
+  mesh, state = setup.model.mesh, step_lib.described_state(setup)
+  batch, indices = jitted.batch(setup), jitted.indices(setup)
+  params, logits = teachers.of_network(state.params), jitted.logits(setup)
+  gradients = jitted.gradients(setup, params)
   programs = []
   if _starts(setup):
     places = mesh_lib.places(gradients)
     start = step_lib.start(gradients)
-    programs.append(Program(START, _jitted(START, start, (), mesh, places), ()))
-  for name, role, resolution, arch in _in_order(setup):
+    programs.append(
+      Program(START, jitted.jit(START, start, (), mesh, places), ())
+    )
+  for name, role, resolution, arch in jitted.variants(setup):
     arguments = (
-      state.params,
+      params,
       state.step,
       batch,
       indices if arch is None else None,
@@ -84,16 +66,26 @@ def all_programs(setup: Setup) -> list[Program]:
       dict.fromkeys(loss_graph.teachers_of(setup.rule, role), logits),
     )
     function = step_lib.child(setup, role, resolution, arch)
-    function = _jitted(name, function, 4, mesh)
-    programs.append(Program(name, function, arguments))
-  if setup.scored:
+    function = jitted.jit(name, function, 4, mesh)
+    programs.append(Program(name, function, arguments, arch is not None))
+  if setup.policy.scored:
     for size in setup.model.space.train_resolution:
-      name, arguments = f'{SCORE}@{size}', (state.params, batch, indices)
-      function = _jitted(name, step_lib.score(setup, size), (), mesh)
+      name, arguments = f'{SCORE}@{size}', (params, batch, indices)
+      function = jitted.jit(name, step_lib.score(setup, size), (), mesh)
       programs.append(Program(name, function, arguments))
   places = mesh_lib.places(state), None
-  last = _jitted(UPDATE, step_lib.update(setup), 0, mesh, places)
-  return [*programs, Program(UPDATE, last, (state, gradients))]
+  last = jitted.jit(UPDATE, step_lib.update(setup), 0, mesh, places)
+  scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
+  whole = state, jitted.gradients(setup, state.params), *scale
+  of_teachers = teaching.all_programs(setup, state)
+  return [*of_teachers, *programs, Program(UPDATE, last, whole)]
+
+
+def _scale(setup: Setup, children: int) -> tuple[np.float32, ...]:
+  """Returns the factor that makes a mean over so many children, if needed."""
+  if not step_lib.is_scaled(setup):
+    return ()
+  return (np.float32(len(setup.policy.roles) / children),)
 
 
 def _starts(setup: Setup) -> bool:
@@ -101,62 +93,8 @@ def _starts(setup: Setup) -> bool:
 
   The first child's program starts it if it is static and runs once a step.
   """
-  first = setup.roles[0]
-  return first not in STATIC or setup.roles.count(first) > 1
-
-
-def _in_order(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
-  """Returns (name, role, resolution, static child) of all, teachers first."""
-  space, rows = setup.model.space, []
-  for role in dict.fromkeys(setup.roles):
-    if role in STATIC:
-      arch = STATIC[role](space)
-      rows.append((role, role, arch.resolution, arch))
-    else:
-      sizes = space.train_resolution
-      rows += [(f'{role}@{size}', role, size, None) for size in sizes]
-  return rows
-
-
-def _described_batch(setup: Setup) -> Tree:
-  model, batch = setup.model, setup.batch_size
-  size, channels = model.image_size, model.space.channels
-  images = jax.ShapeDtypeStruct((batch, size, size, channels), 'uint8')
-  labels = jax.ShapeDtypeStruct((batch,), 'int32')
-  tree = {'image': images, 'label': labels}
-  return mesh_lib.described(model.mesh, tree, mesh_lib.split(model.mesh))
-
-
-def _described_gradients(setup: Setup, state: State) -> Tree:
-  """Returns shapes of gradients, stacked over devices along the first axis."""
-  mesh = setup.model.mesh
-  return mesh_lib.described(
-    mesh,
-    jax.tree.map(
-      lambda p: jax.ShapeDtypeStruct(
-        (mesh.size * p.shape[0], *p.shape[1:]), p.dtype
-      ),
-      state.params,
-    ),
-    mesh_lib.split(mesh),
-  )
-
-
-def _described_logits(setup: Setup) -> Tree:
-  mesh, classes = setup.model.mesh, setup.model.space.classes
-  logits = jax.ShapeDtypeStruct((setup.batch_size, classes), 'float32')
-  return mesh_lib.described(mesh, logits, mesh_lib.split(mesh))
-
-
-def _jitted(name: str, function: Callable, donated, mesh: Mesh, out=None):
-  """Jits a function under this name, which profiles show."""
-  function.__name__ = name.replace('@', '_')
-  return jax.jit(
-    function,
-    donate_argnums=donated,
-    out_shardings=out,
-    compiler_options=xla.compiler_options(mesh_lib.platform(mesh)),
-  )
+  roles, static = setup.policy.roles, setup.policy.static
+  return roles[0] not in static or roles.count(roles[0]) > 1
 
 
 def compile_all(programs: list[Program]) -> dict[str, Callable]:
@@ -168,7 +106,7 @@ def lowering(programs: list[Program]) -> dict[str, Callable[[], Any]]:
   """Returns functions that lower programs, those with most branches first."""
   return {
     p.name: functools.partial(p.function.lower, *p.arguments)
-    for p in sorted(programs, key=lambda p: p.name in STATIC)
+    for p in sorted(programs, key=lambda p: p.static)
   }
 
 
@@ -181,11 +119,11 @@ def scores(
 ) -> list[float]:
   """Returns the losses of children on a step's batch (see `step`)."""
   space, mesh = setup.model.space, setup.model.mesh
-  losses = []
+  params, losses = teachers.of_network(state.params), []
   for arch in archs:
     indices = mesh_lib.put(mesh, arch_lib.encode(space, arch), REPLICATED)
     program = compiled[f'{SCORE}@{arch.resolution}']
-    losses.append(program(state.params, batch, indices))
+    losses.append(program(params, batch, indices))
   return [float(loss) for loss in jax.device_get(losses)]
 
 
@@ -210,27 +148,36 @@ def step(
     The state after the step, and the metrics of each child and, last, of the
     update.
   """
-  space, mesh = setup.model.space, setup.model.mesh
-  gradients = compiled[START]() if START in compiled else None
-  outputs, metrics = {}, []
-  for one in children:
-    indices = None
-    if one.role in STATIC:
-      assert one.arch == STATIC[one.role](space), f'another child is {one.role}'
-    else:
-      indices = arch_lib.encode(space, one.arch)
-      indices = mesh_lib.put(mesh, indices, REPLICATED)
-    teachers = loss_graph.teachers_of(setup.rule, one.role)
-    gradients, logits, measured = compiled[key(one)](
-      state.params,
+  mesh, rule = setup.model.mesh, setup.rule
+  params = teachers.of_network(state.params)
+  called = [(key(setup.policy, one), _indices(setup, one)) for one in children]
+  by_role = dict(zip([one.role for one in children], called, strict=True))
+  of_teachers = teaching.run(setup, compiled, state, batch, by_role)
+  gradients: Any = compiled[START]() if START in compiled else None
+  outputs, metrics = dict(of_teachers.logits), []
+  for one, (name, indices) in zip(children, called, strict=True):
+    gradients, logits, measured = compiled[name](
+      params,
       state.step,
       batch,
       indices,
       gradients,
-      {teacher: outputs[teacher] for teacher in teachers},
+      {t: outputs[t] for t in loss_graph.teachers_of(rule, one.role)},
     )
     if logits is not None:
       outputs[one.role] = logits
     metrics.append(measured)
-  state, last = compiled[UPDATE](state, gradients)
-  return state, [*metrics, last]
+  scale = mesh_lib.put(mesh, _scale(setup, len(children)), REPLICATED)
+  gradients = {**gradients, **of_teachers.gradients}
+  state, last = compiled[UPDATE](state, gradients, *scale)
+  return state, [*metrics, last | of_teachers.metrics]
+
+
+def _indices(setup: Setup, one: Child) -> Indices | None:
+  """Returns a child's indices on the devices; None: it is static."""
+  static = setup.policy.static.get(one.role)
+  assert static in (None, one.arch), f'another child is {one.role}'
+  if static is not None:
+    return None
+  indices = arch_lib.encode(setup.model.space, one.arch)
+  return mesh_lib.put(setup.model.mesh, indices, REPLICATED)

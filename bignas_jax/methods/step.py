@@ -6,15 +6,17 @@ reduces it once. `programs` compiles and runs them.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import loss_graph, losses, optim, step_metrics
+from bignas_jax.methods import teachers as teachers_lib
+from bignas_jax.methods.policies import Policy
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, derived, network
@@ -44,8 +46,8 @@ class Setup:
     optimizer: transformation of the aggregated gradient into an update.
     rate: function from a step to its learning rate.
     batch_size: images in a step, over all devices.
-    roles: roles of the children of a step, in their order.
-    scored: whether children are scored on the batch before they are chosen.
+    policy: policy that chooses the children of a step.
+    packages: fixed networks that teach, by name.
     ema_decay: decay of the averaged parameters; 0: none are kept.
     seed: seed of initialisation and dropout.
     placement: sharding rules of the state (`mesh.Layout.rules`).
@@ -56,11 +58,19 @@ class Setup:
   optimizer: optax.GradientTransformation
   rate: Callable
   batch_size: int
-  roles: tuple[str, ...]
-  scored: bool = False
+  policy: Policy
+  packages: Mapping[str, teachers_lib.Network] = dataclasses.field(
+    default_factory=dict
+  )
   ema_decay: float = 0.0
   seed: int = 0
   placement: tuple[tuple[str, str], ...] = ()
+
+  @property
+  def factor(self) -> float:
+    """Returns the factor of each child's gradient in a step's sum."""
+    mean = self.rule.aggregate == 'mean'
+    return 1 / len(self.policy.roles) if mean else 1.0
 
 
 def init_state(setup: Setup) -> Callable[..., State]:
@@ -71,7 +81,7 @@ def init_state(setup: Setup) -> Callable[..., State]:
 
   def init(given: Tree | None = None) -> State:
     params = network.init(setup.model.space, jax.random.key(setup.seed))
-    params |= given or {}
+    params |= (given or {}) | teachers_lib.init(setup.rule)
     ema = params if setup.ema_decay > 0 else None
     return State(jnp.int32(0), params, setup.optimizer.init(params), ema)
 
@@ -104,7 +114,6 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   net, devices = model.net(arch), model.mesh.size
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   teaches = role in loss_graph.teachers(rule)
-  factor = 1 / len(setup.roles) if rule.aggregate == 'mean' else 1.0
   regularised = role == rule.regularised
 
   # Each device adds its share, so that their sum holds the term once.
@@ -148,7 +157,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       return loss(params, probe, *batched)
 
     sums, square, (value, logits) = accumulator.accumulate(
-      of_own, own, sums, network.centred(model.space), factor
+      of_own, own, sums, network.centred(model.space), setup.factor
     )
     if resolve_back is not None:
       sums = jax.tree.map(jnp.add, gradients, *resolve_back(sums))
@@ -205,13 +214,28 @@ def start(gradients: Tree) -> Callable:
   return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
 
 
-def update(setup: Setup) -> Callable:
-  """Returns the update: a function (state, gradients) -> (state, metrics)."""
+def is_scaled(setup: Setup) -> bool:
+  """Returns whether the update scales the sum of gradients.
 
-  def run(state: State, gradients: Tree):
+  Each child's gradient is divided by the number of the policy's roles, which
+  gives no mean in a step of fewer children.
+  """
+  return setup.policy.varies and setup.rule.aggregate == 'mean'
+
+
+def update(setup: Setup) -> Callable:
+  """Returns the update.
+
+  It is a function of (state, gradients) that returns (state, metrics). If
+  `is_scaled`, its third argument is the factor of the gradients.
+  """
+
+  def run(state: State, gradients: Tree, scale: Float[Array, ''] | None = None):
     grads = jax.tree.map(
       lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
     )
+    if scale is not None:
+      grads = jax.tree.map(lambda g: scale * g, grads)
     updates, opt_state = setup.optimizer.update(
       grads, state.opt_state, state.params
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bignas_jax.methods import programs
+from bignas_jax.methods import programs, teaching
 from bignas_jax.perf import chips
 from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
@@ -37,6 +37,7 @@ ASSUMPTIONS = (
   f'over {_SAMPLES} samples, and a third more if they alone recompute',
   'peak bytes: the program, what it is not given of the state, and a copy of '
   'the state, which is being saved',
+  'forward passes of random children that a mean is taken of: not counted',
   'input, logging, checkpoints and evaluation: hidden behind the steps',
 )
 
@@ -55,33 +56,34 @@ def seconds(
     Seconds by name of the program; empty if the step has no static child, since
     the compiler's time is valid only for one.
   """
-  space, roles = config_lib.space(config), config_lib.roles(config)
-  fixed = programs.static(roles)
+  space, policy = config_lib.space(config), config_lib.policy(config)
+  fixed = policy.static
   if not fixed:
     return {}
-  reference, make = next(iter(fixed.items()))
+  reference, arch = next(iter(fixed.items()))
   counted = sum(
     row.cost.activations
-    for row in counting.rows(space, make(space))
+    for row in counting.rows(space, arch)
     if not (config.recompute and _is_repeated(row.name))
   )
   unit = of_program(reports[reference], chip) / counted
   random_unit = unit if config.recompute else _AGAIN * unit
   times = {
     name: of_program(reports[name], chip)
-    for name in (programs.START, programs.UPDATE)
-    if name in reports
+    for name in reports
+    if name in (programs.START, programs.UPDATE) or teaching.is_static(name)
   }
-  for role, make in fixed.items():
-    times[role] = unit * _activations(space, make(space))
-  if 'random' not in roles:
+  for role, arch in fixed.items():
+    times[role] = unit * _activations(space, arch)
+  elastic = [role for role in policy.roles if role not in fixed]
+  if not elastic:
     return times
   rng = arch_lib.generator(config.seed)
   sampled = [
     arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
   ]
   for resolution in space.train_resolution:
-    times[f'random@{resolution}'] = random_unit * float(
+    mean = random_unit * float(
       np.mean(
         [
           _activations(space, dataclasses.replace(arch, resolution=resolution))
@@ -89,6 +91,7 @@ def seconds(
         ]
       )
     )
+    times |= {f'{role}@{resolution}': mean for role in elastic}
   return times
 
 
@@ -115,7 +118,8 @@ def step_seconds(config: Config, seconds: dict[str, float]) -> float | None:
     return None
   sizes = config_lib.space(config).train_resolution
   total = seconds[programs.UPDATE] + seconds.get(programs.START, 0)
-  for role in config_lib.roles(config):
+  total += sum(s for name, s in seconds.items() if teaching.is_static(name))
+  for role in config_lib.policy(config).roles:
     names = [f'{role}@{size}' for size in sizes]
     took = [seconds[n] for n in ([role] if role in seconds else names)]
     total += float(np.mean(took))

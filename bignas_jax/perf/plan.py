@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from bignas_jax.methods import programs
+from bignas_jax.methods.teaching import PACKAGE
 from bignas_jax.perf import chips, compiler_reports, estimates
 from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
@@ -125,17 +126,18 @@ def _compile(config: Config, mesh: Mesh, only: str = '') -> dict[str, Report]:
 def _bystanders(listed: list[programs.Program]) -> dict[str, int]:
   """Returns the bytes that lie in a device's memory beside each program.
 
-  These are the part of the state that the program is not given, and a whole
-  copy of the state: the state of the step before may still be on its way to the
-  disk.
+  These are the part of the state and of teaching packages that the program is
+  not given, and a whole copy of the state: the state of the step before may
+  still be on its way to the disk.
   """
-  state, _ = listed[-1].arguments
-  given = {programs.START: (), programs.UPDATE: state}
-  of_child = state.params, state.step
-  return {
-    p.name: 2 * _bytes(state) - _bytes(given.get(p.name, of_child))
-    for p in listed
-  }
+  state, *_ = listed[-1].arguments
+  teach = [p.arguments[0] for p in listed if p.name.startswith(PACKAGE)]
+  beside = {}
+  for program in listed:
+    given = {id(leaf) for leaf in jax.tree.leaves(program.arguments)}
+    rest = [x for x in jax.tree.leaves((state, teach)) if id(x) not in given]
+    beside[program.name] = _bytes(rest) + _bytes(state)
+  return beside
 
 
 def _bytes(described: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from bignas_jax.methods import programs, sampling, step
+from bignas_jax.methods import programs, step
 from bignas_jax.perf import step_time
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, xla
@@ -71,7 +71,7 @@ def _measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
   state = step_time.first_state(setup)
   seconds = []
   for number in range(rounds + 1):
-    children = sampling.Sandwich()(setup.model.space, 0, number)
+    children = setup.policy.sample({}, 0, number, None)
     began = time.perf_counter()
     state, measured = programs.step(setup, compiled, state, images, children)
     jax.block_until_ready((state, measured))

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bignas_jax.methods import loss_graph, optim, programs, sampling
+from bignas_jax.methods import loss_graph, optim, programs, sandwich
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.policies import Child
 from bignas_jax.spaces import arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
@@ -57,7 +57,7 @@ def step(
     space, resolution=(resolution,), train_resolution=(resolution,)
   )
   setup = describe(space, batch, dtype, jax.devices()[:1])
-  children = sampling.Sandwich()(space, seed, 0)
+  children = setup.policy.sample({}, seed, 0, None)
   images = random_batch(setup)
   compiled = programs.compile_all(programs.all_programs(setup))
   state = first_state(setup)
@@ -81,7 +81,7 @@ def step(
   seconds = _interleaved(variants, rounds)
   with xla.traces() as traces:
     for one in range(1, 21):
-      train(sampling.Sandwich()(space, seed, one))()
+      train(setup.policy.sample({}, seed, one, None))()
   static = [
     min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
     for i in range(len(children))
@@ -123,7 +123,7 @@ def describe(
     optimizer=optim.create(optim.Optimizer(), rate),
     rate=rate,
     batch_size=batch,
-    roles=sampling.roles(sampling.Sandwich(), space),
+    policy=sandwich.sandwich(space),
   )
 
 

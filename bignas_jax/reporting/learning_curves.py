@@ -46,8 +46,10 @@ def drawn(
 def teachers(config: Config) -> dict[str, list[str]]:
   """Returns who learns from each source of targets."""
   by_source: dict[str, dict[str, None]] = {}
-  for edge in loss_graph.among(config.rule, config_lib.roles(config)).edges:
-    source = 'label' if edge.teacher == 'label' else f'{edge.teacher} child'
+  roles = config_lib.policy(config).roles
+  for edge in loss_graph.among(config.rule, roles).edges:
+    child = ' child' if edge.teacher in roles else ''
+    source = f'{edge.teacher}{child}'
     by_source.setdefault(source, {})[edge.student] = None
   return {source: list(students) for source, students in by_source.items()}
 

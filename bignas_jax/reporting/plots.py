@@ -115,12 +115,12 @@ def curves(
 ) -> str:
   """Draws values over steps, a line a name; long lines are averaged."""
   figure, axes = _figure('step', ylabel, size)
-  for name, points in lines.items():
+  for i, (name, points) in enumerate(lines.items()):
     marker = 'o' if len(points) <= _MARKERS_UP_TO else ''
     axes.plot(
       *_xy(_averaged(points)),
       label=name,
-      color=_COLOURS.get(name, '#1f4e9c'),
+      color=_COLOURS.get(name, f'C{i}' if i else '#1f4e9c'),
       marker=marker,
       markersize=2.5,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from bignas_jax.methods import programs
+from bignas_jax.methods import policies
 from bignas_jax.reporting import (
   children,
   formats,
@@ -89,16 +89,17 @@ def _test_top1(run: Run, arch: Arch | None) -> float | None:
 
 def _shown(run: Run) -> dict[str, Any]:
   """Returns what the page's templates show, but for the results."""
-  evaluated = programs.evaluated(config_lib.roles(run.config))
+  policy = config_lib.policy(run.config)
+  evaluated = policies.evaluated(policy, run.space)
   compared = run.calibration and search_results.compared(run.calibration)
   return {
     'run': run,
     'today': datetime.date.today().isoformat(),
     'networks': f'{arch_lib.count(run.space):,}',
     'costs': {
-      role: counting.cost(run.space, make(run.space))
-      for role, make in evaluated.items()
+      role: counting.cost(run.space, arch) for role, arch in evaluated.items()
     },
+    'roles': policy.roles,
     'pictures': learning_curves.pictures(run)
     | ({} if run.is_one else search_results.pictures(run))
     | children.pictures(run),

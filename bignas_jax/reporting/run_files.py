@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from bignas_jax.methods import sampling
+from bignas_jax.methods import policies
 from bignas_jax.reporting import contents, formats, plots
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics
@@ -76,8 +76,11 @@ class Run(NamedTuple):
 
   def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
     """Returns curves that have points by role, whose place is `{}`."""
+    policy = config_lib.policy(self.config)
+    roles = {*policies.evaluated(policy, self.space), *policy.roles}
+    roles |= {one.name for one in self.config.rule.means}
     curves = {
-      role: self.curve(metric.format(role), scale) for role in sampling.ROLES
+      role: self.curve(metric.format(role), scale) for role in sorted(roles)
     }
     return {role: points for role, points in curves.items() if points}
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -83,7 +82,7 @@ class Checkpoints:
 
     Args:
       step: step without a checkpoint.
-      state: finite training state.
+      state: finite training state, of arrays on devices or on the host.
       notes: plain JSON values, which `notes` returns.
 
     Raises:
@@ -94,7 +93,7 @@ class Checkpoints:
       self._saving = step, notes or {}
       # A copy: the next step reuses the buffers that it is given (donation),
       # while Orbax still writes in the background.
-      state = jax.tree.map(jnp.copy, state)
+      state = jax.tree.map(lambda leaf: leaf.copy(), state)
       self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def check(self) -> None:

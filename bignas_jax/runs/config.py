@@ -14,8 +14,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bignas_jax.data import sources
-from bignas_jax.methods import loss_graph, optim, sampling, schedules, step
+from bignas_jax.methods import (
+  fixed,
+  loss_graph,
+  optim,
+  progressive,
+  sampling,
+  schedules,
+  step,
+)
+from bignas_jax.methods.policies import Policy
 from bignas_jax.methods.schedules import Schedule
+from bignas_jax.runs import external
+from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Space
@@ -27,36 +38,6 @@ from bignas_jax.values import errors, schema, structs
 
 # One annotation: ml_collections takes no bare union.
 SpaceOrName = Annotated[str | Space, 'a name, or a literal']
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Recovery:
-  """The recovery of a run that diverges.
-
-  Attributes:
-    tries: rollbacks to one checkpoint before the run gives up; 0: none.
-    window: steps that the biggest child's training top-1 is averaged over; in
-      a policy without one, the first child's.
-    remains: a collapse is when less than this fraction of the child's best lead
-      over chance remains; 0: collapses are not detected.
-  """
-
-  tries: schema.Whole = 3
-  window: schema.Natural = 30
-  remains: schema.Share = 0.2
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Profile:
-  """The steps that are profiled; results do not depend on them.
-
-  Attributes:
-    at: steps that a capture begins with, such as (100,).
-    steps: number of steps in a capture.
-  """
-
-  at: tuple[schema.Natural, ...] = ()
-  steps: schema.Natural = 3
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -82,6 +63,8 @@ class Config:
     policy: children that a step trains (`methods.sampling`).
     random_children: number of random children in a step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
+    children: the children of policy `fixed`, teachers first.
+    phases: the phases of policy `progressive`.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -117,6 +100,8 @@ class Config:
   policy: sampling.Name = 'sandwich'
   random_children: schema.Few = 2
   candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
+  children: tuple[fixed.NamedArch, ...] = ()
+  phases: tuple[progressive.Phase, ...] = ()
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -164,12 +149,13 @@ def check(config: Config) -> Config:
       raise errors.UserError(field, structs.get(config, field), allowed)
   mesh_lib.check(config.layout)
   mesh_lib.check_batches(batches(config), devices=1)
-  loss_graph.check(config.rule, roles(config))
+  loss_graph.check(config.rule, policy(config).roles)
   return config
 
 
 def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   """Yields (field, whether it is right, what is allowed) of related fields."""
+  named = loss_graph.teachers(config.rule)
   right = space(config).bn_epsilon is not None
   yield 'space.bn_epsilon', right, 'a number > 0'
   right = config.policy == 'alone' or not arch_lib.is_one(space(config))
@@ -178,6 +164,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   yield 'random_children', right, 'a whole number >= 1, for uniform'
   right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
   yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
+  right = config.ema_decay > 0 or loss_graph.EMA not in named
+  yield 'ema_decay', right, f'a number > 0, for edges from {loss_graph.EMA}'
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
@@ -211,16 +199,16 @@ def image_size(config: Config) -> int:
   return config.image_size or max(space(config).train_resolution)
 
 
-def policy(config: Config) -> sampling.Policy:
+def policy(config: Config) -> Policy:
   """Returns the policy that chooses the children of each step."""
   return sampling.create(
-    config.policy, config.random_children, config.candidates
+    space(config),
+    config.policy,
+    random_children=config.random_children,
+    candidates=config.candidates,
+    children=config.children,
+    phases=config.phases,
   )
-
-
-def roles(config: Config) -> tuple[str, ...]:
-  """Returns the roles of a step's children, in their order."""
-  return sampling.roles(policy(config), space(config))
 
 
 def batches(config: Config) -> list[mesh_lib.Batch]:
@@ -260,20 +248,24 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     mesh: mesh of devices; None: one of all devices.
 
   Raises:
-    UserError: the devices cannot share one of the run's batches.
+    UserError: the devices cannot share one of the run's batches, or a package
+      that teaches is not there.
   """
   if mesh is None:
     mesh = mesh_lib.create(layout=config.layout)
   mesh_lib.check_batches(batches(config), mesh.size)
   learning_rate = schedules.create(config.schedule, config.steps)
+  the_policy = policy(config)
+  rule = loss_graph.among(config.rule, the_policy.roles)
+  network = model(config, mesh)
   return step.Setup(
-    model=model(config, mesh),
-    rule=loss_graph.among(config.rule, roles(config)),
+    model=network,
+    rule=rule,
     optimizer=optim.create(config.optimizer, learning_rate),
     rate=learning_rate,
     batch_size=config.batch_size,
-    roles=roles(config),
-    scored=sampling.asks_for_scores(policy(config)),
+    policy=the_policy,
+    packages=external.load(rule, network),
     ema_decay=config.ema_decay,
     seed=config.seed,
     placement=config.layout.rules,

@@ -14,8 +14,10 @@ from etils import epath
 from bignas_jax.data import identity, sources
 from bignas_jax.deploy import package
 from bignas_jax.deploy.package import Child
+from bignas_jax.methods import fixed
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
+from bignas_jax.runs import external
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import presets, zoo
@@ -58,7 +60,9 @@ class _ChildInfo:
 def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """Returns the config with the `space` and `init_sha256` that follow from it.
 
-  The path of the data becomes absolute, for commands that run elsewhere.
+  The path of the data becomes absolute, for commands that run elsewhere, and
+  the architectures of listed children become JSON; packages that teach get
+  their digests.
 
   Args:
     config: config of a run; not changed.
@@ -70,9 +74,13 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
       other or the space; or a field has another type or is out of its range.
   """
   config = schema.check(config)
-  config = dataclasses.replace(config, data=sources.placed(config.data))
+  config = dataclasses.replace(
+    config,
+    data=sources.placed(config.data),
+    rule=external.digested(config.rule),
+  )
   if not config.arch and not config.init_from:
-    return config
+    return _listed(config) if config.policy == 'fixed' else config
   network = _before(config, workdir) or _read(config)
   space = zoo.get(config.space) if config.space else network.space
   return dataclasses.replace(
@@ -81,6 +89,13 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
     image_size=config.image_size or network.image_size,
     init_sha256=network.sha256,
   )
+
+
+def _listed(config: Config) -> Config:
+  """Returns the config with the architectures of its children as JSON."""
+  space = config_lib.space(config)
+  children = fixed.resolved(space, config.children)
+  return dataclasses.replace(config, children=children)
 
 
 def _before(config: Config, workdir: epath.Path | None) -> _Network | None:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -16,9 +16,9 @@ from etils import epath
 
 from bignas_jax.data import identity as identity_lib
 from bignas_jax.data import loader, pipeline, sources
-from bignas_jax.methods import programs
+from bignas_jax.methods import policies, programs, teachers, teaching
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods.policies import Child
 from bignas_jax.methods.step import State
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics, run_card, warm_start
@@ -27,7 +27,7 @@ from bignas_jax.runs.config import Config
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import cluster, console, process, stopping, xla
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import monitor, recovery
+from bignas_jax.training import monitor, recovery, states
 from bignas_jax.training.divergence import Diverged
 from bignas_jax.values import errors
 
@@ -101,7 +101,8 @@ class _Run:
   """One process's share of a training run."""
 
   def __init__(self, config, setup, splits, workdir, card):
-    self.config, self.setup, self.workdir = config, setup, workdir
+    self.config, self.workdir = config, workdir
+    self.setup = teaching.placed(setup)
     self.classes = splits.train.classes
     self.card = card
     self.batches = pipeline.train_batches(
@@ -113,9 +114,9 @@ class _Run:
       rows=mesh_lib.rows(setup.model.mesh, config.batch_size),
     )
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
-    self.policy = config_lib.policy(config)
     self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
+    self.of_policy: policies.State = {}
     console.say(monitor.overview(config))
 
   def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
@@ -138,7 +139,9 @@ class _Run:
     with contextlib.closing(checkpoints):
       with stop.promptly(self.leave):
         weights = functools.partial(warm_start.weights, config, self.classes)
-        state = restore_or_init(self.setup, checkpoints, weights)
+        state, self.of_policy = states.restore_or_init(
+          self.setup, checkpoints, weights
+        )
         start = int(state.step)
         if start < config.steps and self.compiled is None:
           self.compiled = self.compile()
@@ -204,6 +207,7 @@ class _Run:
             self.setup, compiled, state, batch, children
           )
         watch.handed_over(done, measured)
+        self.learn(children, measured)
         ending = stop.due() and not last
         lineage.look(done, children, measured)
         checkpoints.check()
@@ -212,7 +216,7 @@ class _Run:
         if last or done % config.checkpoint_every == 0 or ending:
           lineage.settle()
           with watch.doing('saving'):
-            checkpoints.save(done, state, lineage.notes())
+            self.save(checkpoints, done, state)
           saved = done
         if ending:
           raise errors.Preempted(f'saved step {done} of {config.steps}')
@@ -222,7 +226,7 @@ class _Run:
           except stopping.Stopped:
             if saved != done:
               lineage.settle()
-              checkpoints.save(done, state, lineage.notes())
+              self.save(checkpoints, done, state)
             raise
     return state, values
 
@@ -233,10 +237,22 @@ class _Run:
     score = functools.partial(
       programs.scores, self.setup, compiled, state, batch
     )
-    space = self.setup.model.space
-    children = self.policy(space, self.config.seed, draw, score)
-    assert tuple(one.role for one in children) == self.setup.roles
+    policy = self.setup.policy
+    children = policy.sample(self.of_policy, self.config.seed, draw, score)
+    assert policies.is_of(policy, children), children
     return children
+
+  def learn(self, children: list[Child], measured: list[Any]) -> None:
+    """Updates the policy's state, if it has one, when the step has ended."""
+    if self.of_policy:
+      *of_children, _ = jax.device_get(measured)
+      update = self.setup.policy.update
+      self.of_policy = update(self.of_policy, children, of_children)
+
+  def save(self, checkpoints: Checkpoints, step: int, state: State) -> None:
+    """Starts to save the states after a step that `settle` has checked."""
+    held = states.joined(state, self.of_policy)
+    checkpoints.save(step, held, self.lineage.notes())
 
   def evaluate(
     self, state: State, stop: stopping.StopRequest
@@ -247,40 +263,18 @@ class _Run:
       Stopped: a signal came; the resumed run evaluates first.
     """
     params = state.params if state.ema is None else state.ema
+    params = teachers.of_network(params)
     params = mesh_lib.whole(self.setup.model.mesh, params)
-    space, values = self.setup.model.space, {}
-    fixed = programs.evaluated(self.setup.roles)
+    fixed = policies.evaluated(self.setup.policy, self.setup.model.space)
+    values = {}
     with stop.raising() as check:
-      self.evaluator.compile(make(space).resolution for make in fixed.values())
-      for role, make in fixed.items():
+      self.evaluator.compile(arch.resolution for arch in fixed.values())
+      for role, arch in fixed.items():
         check()
-        score = self.evaluator.score(params, make(space))
+        score = self.evaluator.score(params, arch)
         values[f'eval/{role}/top1'] = score.top1
         values[f'eval/{role}/top5'] = score.top5
     return values
-
-
-def restore_or_init(
-  setup: step_lib.Setup,
-  checkpoints: Checkpoints,
-  weights: Callable[[], Tree] = dict,
-) -> State:
-  """Returns the newest checkpoint's state, or else that of step 0.
-
-  Args:
-    setup: setup of the run.
-    checkpoints: checkpoints of the run.
-    weights: makes the parameters that step 0 has instead of random ones.
-  """
-  like = step_lib.described_state(setup)
-  step = checkpoints.latest()
-  if step is not None:
-    console.say(f'resuming from step {step}')
-    return checkpoints.restore(step, like)
-  init = step_lib.init_state(setup)
-  given = cluster.each(weights)
-  given = mesh_lib.put(setup.model.mesh, given, mesh_lib.REPLICATED)
-  return jax.jit(init, out_shardings=mesh_lib.places(like))(given)
 
 
 def evaluator(config, model, splits, split) -> evaluation.Evaluator:

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from bignas_jax.methods import programs
-from bignas_jax.methods.sampling import Child
+from bignas_jax.methods import policies
+from bignas_jax.methods.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.runs.run_card import Card
@@ -30,8 +30,8 @@ def overview(config: Config) -> str:
   lines = [f'space {space.name}: {arch_lib.count(space):,} children']
   if arch_lib.is_one(space):
     lines = [f'one network of space {space.name}, called biggest']
-  for role, make in programs.evaluated(config_lib.roles(config)).items():
-    arch = make(space)
+  fixed = policies.evaluated(config_lib.policy(config), space)
+  for role, arch in fixed.items():
     cost = counting.cost(space, arch)
     lines.append(
       f'  {role:8} {arch.resolution:4} px {cost.macs / 1e6:10.2f} M MACs '
@@ -140,7 +140,7 @@ class Watch:
 
 
 def summary(children: list[Child], measured: Any) -> dict[str, float]:
-  """Returns a step's metrics: means over random children, others by role."""
+  """Returns a step's metrics: means over the children of each role."""
   *of_children, of_update = measured
   values: dict[str, list[float]] = {}
   for child, numbers in zip(children, of_children, strict=True):

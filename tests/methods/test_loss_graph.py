@@ -14,10 +14,10 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_jax.methods import loss_graph, losses, programs
+from bignas_jax.methods import jitted, loss_graph, losses, policies, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
-from bignas_jax.methods.sampling import ROLES, Child
+from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Rule
+from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
 from bignas_jax.spaces import arch as arch_lib
@@ -32,20 +32,35 @@ BASE = dataclasses.replace(
 )
 
 
+# Those of the default rule, and free names: one of a static child.
+USUAL = ('biggest', 'random', 'smallest')
+ROLES = (*USUAL, 'narrow', 'any2')
+
+
+def policy_of(space, roles):
+  """A policy of these roles, in this order."""
+  static = policies.ends(space) | {'narrow': arch_lib.smallest(space)}
+  static = {role: arch for role, arch in static.items() if role in roles}
+
+  def sample(state, seed, step, score=None):
+    return children_of(space, roles, static)
+
+  return Policy(tuple(roles), static, sample)
+
+
 def space_of(resolutions):
   return dataclasses.replace(
     BASE, resolution=resolutions, train_resolution=resolutions
   )
 
 
-def children_of(space, roles):
+def children_of(space, roles, static):
   """One of each role, in this order; random ones at every resolution."""
   rng = np.random.default_rng(0)
   made = []
   for role in roles:
-    if role in programs.STATIC:
-      arch = programs.STATIC[role](space)
-    else:
+    arch = static.get(role)
+    if arch is None:
       sizes = space.train_resolution
       arch = arch_lib.sample(space, rng, training=True)
       size = sizes[len(made) % len(sizes)]
@@ -58,12 +73,23 @@ def runs(rule, roles):
   """What a step does, written out: True, if nothing is in its way."""
   if rule.regularised not in roles:
     return False
+  known = {*USUAL, *roles}
   pairs = [(edge.student, edge.teacher) for edge in rule.edges]
-  for edge in rule.edges:
-    known = edge.student in ROLES and edge.teacher in (LABEL, *ROLES)
-    if not known or not edge.weight > 0 or math.isinf(edge.weight):
+  earlier = {LABEL, EMA, *(one.name for one in rule.means)}
+  for one in rule.means:
+    taught_by = [teacher for student, teacher in pairs if student == one.name]
+    if taught_by != [LABEL] * one.learnt:
       return False
-  earlier = {LABEL}
+    if not one.learnt and one.name not in {teacher for _, teacher in pairs}:
+      return False
+    if not one.of or any([*roles, *one.of].count(r) != 2 for r in one.of):
+      return False
+    known |= {one.name}
+  for edge in rule.edges:
+    if edge.student not in known or edge.teacher not in earlier | known:
+      return False
+    if not edge.weight > 0 or math.isinf(edge.weight):
+      return False
   for role in roles:
     taught_by = [teacher for student, teacher in pairs if student == role]
     if not taught_by or len(set(taught_by)) < len(taught_by):
@@ -78,12 +104,20 @@ _ONE = st.just(1.0)
 
 
 @st.composite
-def policies(draw, names=(*ROLES, LABEL), weights=_ONE):
+def graphs(draw, names=(*ROLES, LABEL), weights=_ONE):
   """(rule, roles): often one that runs, often nearly so."""
   roles = draw(st.lists(st.sampled_from(ROLES), min_size=1, max_size=4))
-  edges = []
+  mean = Mean(
+    name='both',
+    of=tuple(draw(st.lists(st.sampled_from(roles), max_size=2))),
+    learnt=draw(st.booleans()),
+  )
+  means = (mean,) if draw(st.booleans()) else ()
+  edges, others = [], [EMA, *(one.name for one in means)]
+  if means and mean.learnt:
+    edges += [Edge(student='both', teacher=LABEL)]
   for number, role in enumerate(dict.fromkeys(roles)):
-    before = [LABEL, *dict.fromkeys(roles)][: number + 1]
+    before = [LABEL, *dict.fromkeys(roles)][: number + 1] + others
     teachers = draw(
       st.lists(st.sampled_from(before), min_size=1, max_size=3, unique=True)
     )
@@ -97,13 +131,18 @@ def policies(draw, names=(*ROLES, LABEL), weights=_ONE):
   edges = draw(st.permutations(edges))
   regularised = draw(st.sampled_from([*roles, *roles, *ROLES]))
   aggregate = draw(st.sampled_from(['sum', 'mean']))
-  rule = Rule(edges=tuple(edges), regularised=regularised, aggregate=aggregate)
+  rule = Rule(
+    edges=tuple(edges),
+    means=means,
+    regularised=regularised,
+    aggregate=aggregate,
+  )
   return rule, tuple(roles)
 
 
 @given(
-  policies(
-    names=(*ROLES, LABEL, 'other'),
+  graphs(
+    names=(*ROLES, LABEL, EMA, 'both', 'other'),
     weights=st.sampled_from(
       [1.0, 1.0, 1.0, 0.5, 0.0, -1.0, math.nan, math.inf]
     ),
@@ -128,9 +167,10 @@ def _setup(resolutions):
 
 
 def setup_of(rule, roles, resolutions):
-  return dataclasses.replace(
-    _setup(resolutions), rule=loss_graph.among(rule, roles), roles=roles
-  )
+  setup = _setup(resolutions)
+  policy = policy_of(setup.model.space, roles)
+  rule = loss_graph.among(rule, roles)
+  return dataclasses.replace(setup, rule=rule, policy=policy, ema_decay=0.5)
 
 
 _shapes = {}
@@ -158,7 +198,7 @@ def shapes(tree):
   return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
 
 
-@given(policies(), st.sampled_from([(8,), (8, 12)]))
+@given(graphs(), st.sampled_from([(8,), (8, 12)]))
 @settings(max_examples=25)
 def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
   """A step, with shapes in place of arrays: each program gets what it takes."""
@@ -179,12 +219,20 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
     return call
 
   compiled = {program.name: standing_in(program) for program in listed}
-  state, batch = listed[-1].arguments[0], programs._described_batch(setup)
-  children = children_of(setup.model.space, roles)
+  state, batch = listed[-1].arguments[0], jitted.batch(setup)
+  children = setup.policy.sample({}, 0, 0)
   after, measured = programs.step(setup, compiled, state, batch, children)
   assert shapes(after) == shapes(state)
   assert len(measured) == len(roles) + 1
-  known = {programs.key(child) for child in children} | {'start', 'update'}
+  known = {programs.key(setup.policy, child) for child in children}
+  known |= {
+    f'forward:{programs.key(setup.policy, one)}'
+    for one in children
+    if one.role in loss_graph.members(rule)
+  }
+  known |= {f'mean:{one.name}' for one in rule.means}
+  known |= {EMA} & loss_graph.teachers(rule)
+  known |= {'start', 'update'}
   assert used <= known and used >= known - {'start'}
   for child, numbers in zip(children, measured, strict=False):
     teachers = set(loss_graph.teachers_of(rule, child.role))
@@ -228,7 +276,7 @@ def test_a_step_of_random_children_that_teach_the_smallest():
   loss_graph.check(rule, roles)
   setup = setup_of(rule, roles, (8, 12))
   space = setup.model.space
-  children = children_of(space, roles)
+  children = setup.policy.sample({}, 0, 0)
   assert [one.arch.resolution for one in children[:2]] == [8, 12]
   params, batch, gradient, measured = _ran(setup, children)
 
@@ -268,7 +316,7 @@ def test_another_child_in_a_static_role_is_no_step():
 
 def test_a_first_child_that_is_static_starts_the_sum_itself():
   """And one that comes again does not: it is one program for both."""
-  listed = programs.all_programs(setup_of(Rule(), ROLES[:1], (8,)))
+  listed = programs.all_programs(setup_of(Rule(), ('biggest',), (8,)))
   assert [program.name for program in listed] == ['biggest', 'update']
   listed = programs.all_programs(setup_of(Rule(), ('biggest',) * 2, (8,)))
   names = [program.name for program in listed]

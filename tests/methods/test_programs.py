@@ -11,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from bignas_jax.methods import loss_graph, optim, programs
+from bignas_jax.methods import loss_graph, optim, programs, sandwich
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
@@ -67,7 +67,7 @@ def _train(devices, steps, group=0, layout='row', space=SPACE):
   for step in range(steps):
     batch = _batch(step, pixels=max(space.train_resolution))
     batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
-    children = policy(space, config.seed, step)
+    children = policy.sample({}, config.seed, step, None)
     state, _ = programs.step(setup, compiled, state, batch, children)
   assert mesh_lib.places(state) == mesh_lib.places(like)
   return jax.device_get(state)
@@ -110,7 +110,7 @@ def test_step_is_one_update_from_the_defined_gradient():
   config, setup, compiled = _compiled(1)
   state = _perturbed(setup)
   before = jax.device_get(state)
-  children = config_lib.policy(config)(SPACE, 0, 0)
+  children = config_lib.policy(config).sample({}, 0, 0, None)
   key = jax.random.fold_in(jax.random.key(0), 0)
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(16))
   wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
@@ -119,9 +119,9 @@ def test_step_is_one_update_from_the_defined_gradient():
   mesh = setup.model.mesh
   batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
   for child in children:
-    static = child.role in programs.STATIC
+    static = child.role in setup.policy.static
     indices = None if static else arch_lib.encode(SPACE, child.arch)
-    gradients, logits, _ = compiled[programs.key(child)](
+    gradients, logits, _ = compiled[programs.key(setup.policy, child)](
       state.params, state.step, batch, indices, gradients, dict(outputs)
     )
     if logits is not None:
@@ -139,9 +139,9 @@ def test_children_with_the_same_arch_share_a_program():
   config, _, compiled = _compiled(1)
   policy = config_lib.policy(config)
   used = {
-    programs.key(child)
+    programs.key(policy, child)
     for step in range(200)
-    for child in policy(SPACE, 0, step)
+    for child in policy.sample({}, 0, step, None)
   }
   assert used | {'update'} == set(compiled)
   assert len(compiled) <= len(SPACE.train_resolution) + 3
@@ -156,7 +156,7 @@ def test_random_children_compile_nothing_and_move_nothing():
   policy = config_lib.policy(config)
 
   def step(number, state):
-    children = policy(SPACE, 7, number)
+    children = policy.sample({}, 7, number, None)
     return programs.step(setup, compiled, state, batch, children)[0], children
 
   state, _ = step(0, state)
@@ -179,7 +179,8 @@ def test_random_children_compile_nothing_and_move_nothing():
 
 def test_roles_are_kept_when_a_random_child_is_the_biggest():
   child = programs.Child('random', arch_lib.biggest(SPACE))
-  assert programs.key(child) == 'random@12'
+  policy = sandwich.sandwich(SPACE)
+  assert programs.key(policy, child) == 'random@12'
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import test_programs
 import tiny
 
-from bignas_jax.methods import losses, programs, sampling
+from bignas_jax.methods import losses, policies, programs, sampling
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import rollbacks
 from bignas_jax.spaces import arch as arch_lib
@@ -46,17 +46,17 @@ def test_buckets_are_drawn_as_often_as_uniform_children_fall_into_them():
   ('name', 'best'), [('best_up', min), ('worst_up', max)]
 )
 def test_the_candidate_of_the_best_or_the_worst_loss_is_trained(name, best):
-  policy = sampling.create(name, random_children=2, candidates=4)
+  policy = sampling.create(zoo.MNIST, name, random_children=2, candidates=4)
   asked = []
 
   def score(archs):
     asked.append(archs)
     return [-float(macs(zoo.MNIST, arch)) for arch in archs]
 
-  children = policy(zoo.MNIST, 0, 7, score)
-  assert sampling.roles(policy, zoo.MNIST) == tuple(c.role for c in children)
-  assert children == policy(zoo.MNIST, 0, 7, score)
-  assert children != policy(zoo.MNIST, 0, 8, score)
+  children = policy.sample({}, 0, 7, score)
+  assert policy.scored and policies.is_of(policy, children)
+  assert children == policy.sample({}, 0, 7, score)
+  assert children != policy.sample({}, 0, 8, score)
   slots = asked[0][:4], asked[0][4:]
   for child, slot in zip(children[2:], slots, strict=True):
     assert child.arch in slot

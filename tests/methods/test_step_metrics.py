@@ -14,7 +14,6 @@ import tiny
 from bignas_jax.methods import (
   loss_graph,
   programs,
-  sampling,
   step,
   step_metrics,
 )
@@ -38,14 +37,14 @@ def ran(request):
   params = jax.device_get(state.params)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
-  children = config_lib.policy(config)(SPACE, 0, 0)  # they all differ
+  children = config_lib.policy(config).sample({}, 0, 0, None)  # they all differ
   gradients, outputs, sums, of_children = None, {}, [], []
   for child in children:
     indices = None
-    if child.role not in programs.STATIC:
+    if child.role not in setup.policy.static:
       indices = arch_lib.encode(SPACE, child.arch)
       indices = mesh_lib.put(mesh, indices, mesh_lib.REPLICATED)
-    gradients, logits, measured = compiled[programs.key(child)](
+    gradients, logits, measured = compiled[programs.key(setup.policy, child)](
       state.params, state.step, batch, indices, gradients, dict(outputs)
     )
     if logits is not None:
@@ -92,7 +91,7 @@ def _own_gradient(role: str, **changes):
   setup = dataclasses.replace(
     setup, rule=dataclasses.replace(setup.rule, edges=_BY_THE_LABEL)
   )
-  arch = programs.STATIC[role](tiny.QUICK) if role in programs.STATIC else None
+  arch = setup.policy.static.get(role)
   run = step.child(setup, role, 8, arch)
   batch = test_programs._batch(0)
   batch['image'] = batch['image'][:, 2:-2, 2:-2]
@@ -110,7 +109,8 @@ def _params():
 
 
 _BY_THE_LABEL = tuple(
-  loss_graph.Edge(student=role, teacher='label') for role in sampling.ROLES
+  loss_graph.Edge(student=role, teacher='label')
+  for role in ('biggest', 'random', 'smallest')
 )
 
 

@@ -11,7 +11,7 @@ import tiny
 from etils import epath
 
 from bignas_jax import cli, compile
-from bignas_jax.methods import programs
+from bignas_jax.methods import loss_graph, programs
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch, counting, zoo
@@ -73,6 +73,19 @@ def test_a_network_alone_takes_its_own_time():
   seconds = estimates.seconds(two, V3, took)
   assert set(seconds) == {'biggest', 'smallest', 'update'}
   assert estimates.step_seconds(two, seconds) == sum(seconds.values())
+
+
+def test_teachers_that_are_no_children_take_their_time():
+  edges = loss_graph.Rule().edges
+  both = loss_graph.Mean(name='both', of=('biggest', 'smallest'))
+  edges += (loss_graph.Edge(student='smallest', teacher='both'),)
+  rule = loss_graph.Rule(edges=edges, means=(both,))
+  config = tiny.config(random_children=0, rule=rule)
+  forward = {'forward:biggest': found(1.0), 'forward:smallest': found(0.5)}
+  took = {'biggest': found(3.0), 'update': found(0.25), **forward}
+  seconds = estimates.seconds(config, V3, took | {'mean:both': found(0.125)})
+  assert set(seconds) == {*took, 'smallest', 'mean:both'}
+  assert estimates.step_seconds(config, seconds) == sum(seconds.values())
 
 
 def test_random_children_alone_compute_twice():
@@ -210,8 +223,8 @@ def test_a_tiny_run_on_v3(tmp_path):
   assert status == 0 and result['fits'] and result['devices'] == 8
   expected = [p['name'] for p in result['programs']]
   space = tiny.SPACE
-  names = [*programs.STATIC, *(f'random@{r}' for r in space.train_resolution)]
-  assert expected == [*names, 'update']
+  random = [f'random@{size}' for size in space.train_resolution]
+  assert expected == ['biggest', 'smallest', *random, 'update']
   for program in result['programs']:
     assert 0 < program['peak_bytes'] < program['hbm_bytes'] == 16 * 2**30
     assert program['estimated_s'] > 0

@@ -25,7 +25,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _tree(step):
-  return {'params': {'weight': step + jnp.arange(3000.0)}, 'step': step}
+  weight = step + jnp.arange(3000.0)
+  return {'params': {'weight': weight}, 'step': jnp.int32(step)}
 
 
 @pytest.fixture(scope='module')

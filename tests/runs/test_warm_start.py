@@ -24,7 +24,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import stopping
-from bignas_jax.training import loop
+from bignas_jax.training import loop, states
 from bignas_jax.values import errors, structs
 
 ARCH = arch_lib.biggest(tiny.QUICK)
@@ -88,7 +88,7 @@ def test_only_the_networks_programs_are_made():
   names = [p.name for p in programs.all_programs(setup)]
   assert names == ['biggest', 'update']
   assert loss_graph.teachers(setup.rule) == set()
-  (child,) = config_lib.policy(config)(setup.model.space, 0, 3)
+  (child,) = setup.policy.sample({}, 0, 3, None)
   assert child == ('biggest', arch_lib.smallest(tiny.QUICK))
   # Of a sandwich without random children, no programs for random ones either.
   setup = config_lib.setup(tiny.config(random_children=0))
@@ -136,7 +136,7 @@ def test_a_step_is_that_of_a_plain_network():
   )
   batch = {'image': images, 'label': labels}
   batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
-  children = config_lib.policy(config)(setup.model.space, 0, 0)
+  children = setup.policy.sample({}, 0, 0, None)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
   after, measured = programs.step(setup, compiled, state, batch, children)
   of_child, of_update = measured
@@ -192,7 +192,7 @@ def _state(workdir, config):
   setup = config_lib.setup(warm_start.resolve(config, workdir))
   checkpoints = checkpoints_lib.Checkpoints(workdir)
   try:
-    return jax.device_get(loop.restore_or_init(setup, checkpoints))
+    return jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   finally:
     checkpoints.close()
 
@@ -257,9 +257,11 @@ def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
   setup = config_lib.setup(tuned)
   checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   start = jax.device_get(
-    loop.restore_or_init(setup, checkpoints, lambda: warm_start.weights(tuned))
+    states.restore_or_init(
+      setup, checkpoints, lambda: warm_start.weights(tuned)
+    )[0]
   )
-  fresh = jax.device_get(loop.restore_or_init(setup, checkpoints))
+  fresh = jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   checkpoints.close()
   params = package_lib.load(package).variables['params']
   chex.assert_trees_all_equal(start.params, params)

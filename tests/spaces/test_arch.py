@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from hypothesis import strategies as st
 
-from bignas_jax.methods import sampling
+from bignas_jax.methods import sandwich
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, presets, zoo
 from bignas_jax.spaces.arch import Arch
@@ -344,18 +344,20 @@ def test_an_architecture_of_one_space_is_foreign_to_another(case):
 @by_space
 @hypothesis.given(seed=st.integers(0, 2**31 - 1), step=st.integers(0, 10**6))
 def test_the_sandwich_is_a_function_of_seed_and_step(space, seed, step):
-  children = sampling.Sandwich(random_children=3)(space, seed, step)
+  policy = sandwich.sandwich(space, random_children=3)
+  children = policy.sample({}, seed, step, None)
   assert [c.role for c in children] == ['biggest', 'smallest', *['random'] * 3]
   assert children[0].arch == arch_lib.biggest(space)
   assert children[1].arch == arch_lib.smallest(space)
   for child in children:
     assert arch_lib.contains(space, child.arch)
     assert child.arch.resolution in space.train_resolution
-  assert sampling.Sandwich(random_children=3)(space, seed, step) == children
+  assert policy.sample({}, seed, step, None) == children
 
 
 def test_other_seeds_and_steps_give_other_children():
+  policy = sandwich.sandwich(zoo.BIGNAS)
   paths = itertools.product(range(8), range(8))
-  drawn = [sampling.Sandwich()(zoo.BIGNAS, *path)[2:] for path in paths]
+  drawn = [policy.sample({}, *path, None)[2:] for path in paths]
   every = [child.arch for children in drawn for child in children]
   assert len(set(every)) == len(every) == 128

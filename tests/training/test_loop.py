@@ -14,7 +14,7 @@ from bignas_jax.runs import metrics
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import stopping
-from bignas_jax.training import loop
+from bignas_jax.training import loop, states
 from bignas_jax.values import errors
 
 pytestmark = pytest.mark.usefixtures('compiled_once')
@@ -28,7 +28,7 @@ def _state(workdir, config):
   checkpoints = checkpoints_lib.Checkpoints(workdir)
   setup = config_lib.setup(config)
   try:
-    return jax.device_get(loop.restore_or_init(setup, checkpoints))
+    return jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   finally:
     checkpoints.close()
 

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 
 from bignas_jax.methods import programs
 from bignas_jax.runs import checkpoints as checkpoints_lib
-from bignas_jax.runs import config, rollbacks
+from bignas_jax.runs import config, restore, rollbacks
 from bignas_jax.runs.rollbacks import Rollback
 from bignas_jax.system import stopping
-from bignas_jax.training import loop, recovery
+from bignas_jax.training import loop, recovery, states
 from bignas_jax.training.divergence import Diverged, Watch
 from bignas_jax.values import errors
 
@@ -125,11 +126,11 @@ def _poisoned(monkeypatch, draws, poison):
   def noting(config_):
     inner = policy(config_)
 
-    def call(space, seed, draw, score):
+    def sample(state, seed, draw, score):
       now[0] = draw
-      return inner(space, seed, draw, score)
+      return inner.sample(state, seed, draw, score)
 
-    return call
+    return inner._replace(sample=sample)
 
   def poisoned(setup, compiled, state, batch, children):
     if now[0] in draws:
@@ -159,7 +160,7 @@ def _end(config_, workdir):
     config.setup(config_),
     checkpoints_lib.Checkpoints(workdir),
   )
-  state = jax.device_get(loop.restore_or_init(setup, checkpoints))
+  state = jax.device_get(states.restore_or_init(setup, checkpoints)[0])
   checkpoints.close()
   return state, tiny.numbers(workdir)
 
@@ -197,6 +198,86 @@ def test_a_run_goes_round_what_made_it_diverge(tmp_path, monkeypatch):
   told.mkdir()
   rollbacks.write(told, went)
   chex.assert_trees_all_equal(_end(_config(), told), unbroken)
+
+
+def _learning(monkeypatch):
+  """Gives the policy a state: how often its children were trained, and lost."""
+  policy = config.policy
+
+  def init(seed):
+    return {'seen': np.zeros(2, np.int64), 'loss': np.full(1, seed / 3)}
+
+  def learning(config_):
+    inner = policy(config_)
+
+    def sample(state, seed, draw, score):
+      # What was measured decides what is drawn.
+      lost = int(state['loss'][0] * 2**40) % 1000
+      return inner.sample({}, seed + int(state['seen'].sum()), lost, score)
+
+    def update(state, children, measured):
+      sizes = [child.arch.resolution for child in children]
+      wide = sum(child.arch.width[1] > 8 for child in children)
+      loss = sum(float(numbers['loss']) for numbers in measured)
+      assert len(measured) == len(sizes)
+      seen = state['seen'] + [wide, len(sizes) - wide]
+      return {'seen': seen, 'loss': state['loss'] / 2 + loss}
+
+    return inner._replace(init=init, sample=sample, update=update)
+
+  monkeypatch.setattr(config, 'policy', learning)
+
+
+def _learnt(workdir):
+  setup = config.setup(CONFIG)
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
+  _, of_policy = states.restore_or_init(setup, checkpoints)
+  checkpoints.close()
+  return of_policy
+
+
+def test_a_policys_state_is_saved_resumed_and_rolled_back(
+  tmp_path, monkeypatch
+):
+  """With trouble in the middle; unbroken, stopped, or told beforehand."""
+  _learning(monkeypatch)
+  policy = config.policy
+  with monkeypatch.context() as patch:
+    # Draws are noted by the outermost policy.
+    _poisoned(patch, (3,), _nan)
+    unbroken = _end(CONFIG, tmp_path / 'unbroken')
+    learnt = _learnt(tmp_path / 'unbroken')
+    (went,) = rollbacks.read(tmp_path / 'unbroken')
+    assert (went.at, went.to, went.draw) == (4, 2, 4)
+    for after in 2, 5:
+      workdir = tmp_path / f'stopped{after}'
+      with patch.context() as stops:
+        stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
+        with pytest.raises(errors.Preempted):
+          loop.train(CONFIG, workdir)
+      chex.assert_trees_all_equal(_end(CONFIG, workdir), unbroken)
+      chex.assert_trees_all_equal(_learnt(workdir), learnt)
+  assert config.policy is policy
+  told = tmp_path / 'told'
+  told.mkdir()
+  rollbacks.write(told, [went])
+  chex.assert_trees_all_equal(_end(CONFIG, told), unbroken)
+  chex.assert_trees_all_equal(_learnt(told), learnt)
+  # Of eight steps of four children, without those of the skipped draws.
+  assert learnt['seen'].sum() == 32 and learnt['seen'].dtype == np.int64
+  assert (
+    learnt['loss'].dtype == np.float64 and np.isfinite(learnt['loss']).all()
+  )
+  assert isinstance(learnt['seen'], np.ndarray)
+  # Other commands read the network of such a run as of any.
+  assert restore.load(epath.Path(told)).step == 8
+
+
+def test_a_policy_without_a_state_adds_nothing_to_a_checkpoint():
+  setup = config.setup(CONFIG)
+  assert setup.policy.init(0) == {}
+  state = jax.eval_shape(lambda: 0)
+  assert states.joined(state, {}) is state
 
 
 def test_a_collapsed_run_goes_back(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,115 @@
+"""A sampling policy: which children a step trains.
+
+A policy is a pair of functions over a small state, as in optax: `sample`
+chooses the children of a step, `update` learns from what was measured of them.
+A policy may ask for scores of children on the step's batch, which follow from
+the training state. So every host computes the same children, and so does a
+resumed run.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+
+_ROLE = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+# Nodes of the loss graph that are no children, and programs that train none.
+RESERVED = ('label', 'ema', 'start', 'score', 'update')
+
+
+class Child(NamedTuple):
+  """A child in a step, and its role there."""
+
+  role: str
+  arch: Arch
+
+
+ALLOWED = f'letters, digits and _, but for {", ".join(RESERVED)}'
+
+
+# Children -> their losses on the step's batch, equal on all hosts.
+Score = Callable[[list[Arch]], list[float]]
+# Arrays by name; they lie in the checkpoint. Empty: the policy has no state.
+State = dict[str, np.ndarray]
+# Of each child, its `step_metrics.of_child`.
+Measured = Sequence[dict[str, Any]]
+
+
+def stateless(seed: int) -> State:
+  """Returns the state of a policy that has none."""
+  del seed
+  return {}
+
+
+def unchanged(state: State, children: list[Child], measured: Measured) -> State:
+  """Returns the state as it is: the update of a policy that learns nothing."""
+  del children, measured
+  return state
+
+
+class Policy(NamedTuple):
+  """A policy for one space.
+
+  Attributes:
+    roles: roles of the children of a step, in their order, teachers first. A
+      role is a free name, and may occur several times.
+    static: the only child of a role, by role; it is compiled as a network of
+      its own. Children of other roles may be any of the space.
+    sample: a function of (state, seed, step, score) that returns the children
+      of a step. Without a score, it may return any children of its roles.
+    varies: whether a step may have fewer children: the first of `roles`.
+    scored: whether `sample` scores children on the step's batch.
+    init: a function from the seed to the state before the first step.
+    update: a function of (state, children, measured) that returns the state
+      after a step. It is called before the next step's children are sampled,
+      so it makes each step wait for its metrics; if the state is empty, it is
+      not called. The metrics may not be finite: such a step is rolled back.
+  """
+
+  roles: tuple[str, ...]
+  static: dict[str, Arch]
+  sample: Callable[[State, int, int, Score | None], list[Child]]
+  varies: bool = False
+  scored: bool = False
+  init: Callable[[int], State] = stateless
+  update: Callable[[State, list[Child], Measured], State] = unchanged
+
+
+def is_role(name: str) -> bool:
+  """Returns whether a name may be that of a role.
+
+  Roles stand in names of programs and of metrics.
+  """
+  return bool(_ROLE.fullmatch(name)) and name not in RESERVED
+
+
+def ends(space: Space) -> dict[str, Arch]:
+  """Returns the biggest and the smallest child by their usual roles."""
+  return {
+    'biggest': arch_lib.biggest(space),
+    'smallest': arch_lib.smallest(space),
+  }
+
+
+def evaluated(policy: Policy, space: Space) -> dict[str, Arch]:
+  """Returns the children that a run evaluates, by role.
+
+  They are the static ones; if a policy has none, the biggest and the smallest.
+  """
+  return policy.static or ends(space)
+
+
+def is_of(policy: Policy, children: Sequence[Child]) -> bool:
+  """Returns whether a step of a policy may consist of these children."""
+  roles = tuple(child.role for child in children)
+  fewest = 1 if policy.varies else len(policy.roles)
+  right = len(roles) >= fewest and roles == policy.roles[: len(roles)]
+  return right and all(
+    child.arch == policy.static.get(child.role, child.arch)
+    for child in children
+  )

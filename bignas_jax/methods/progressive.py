@@ -1,0 +1,79 @@
+"""The policy of random children whose choices grow from phase to phase."""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from bignas_jax.methods.policies import Child, Policy, Score, State
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import decisions
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.values import errors, schema
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+  """A phase of progressive training, in a config.
+
+  Attributes:
+    steps: number of steps; the last phase lasts to the end of the run.
+    random_children: number of children in a step.
+    kernel_size: how many of the largest choices of each decision on a kernel
+      size children may take; 0: all.
+    depth: the same for depths.
+    expand_ratio: the same for expand ratios.
+    width: the same for widths.
+  """
+
+  steps: schema.Natural
+  random_children: schema.Natural = 1
+  kernel_size: schema.Whole = 0
+  depth: schema.Whole = 0
+  expand_ratio: schema.Whole = 0
+  width: schema.Whole = 0
+
+
+def progressive(space: Space, phases: Sequence[Phase]) -> Policy:
+  """Returns the policy of Once-for-All (ICLR 2020, section 3.3).
+
+  Children are drawn uniformly from the choices of the phase. All of a step have
+  one resolution, as in the authors' code. Skipped draws of a rollback count as
+  steps of a phase.
+
+  Raises:
+    UserError: there is no phase.
+  """
+  if not phases:
+    allowed = 'at least one, for policy progressive'
+    raise errors.UserError('phases', (), allowed)
+  ends = list(itertools.accumulate(phase.steps for phase in phases[:-1]))
+  numbers = [phase.random_children for phase in phases]
+
+  def sample(
+    state: State, seed: int, step: int, score: Score | None = None
+  ) -> list[Child]:
+    del state, score
+    phase = phases[bisect.bisect_right(ends, step)]
+    rng = arch_lib.generator(seed, step)
+    size = int(rng.choice(space.train_resolution))
+    archs = [_drawn(space, phase, rng) for _ in range(phase.random_children)]
+    return [
+      Child('random', dataclasses.replace(arch, resolution=size))
+      for arch in archs
+    ]
+
+  roles = ('random',) * max(numbers)
+  return Policy(roles, {}, sample, varies=min(numbers) < max(numbers))
+
+
+def _drawn(space: Space, phase: Phase, rng: np.random.Generator) -> Arch:
+  """Returns a child of a phase's choices, drawn uniformly."""
+  values = []
+  for gene in decisions.genes(space):
+    number = getattr(phase, gene.field, 0)
+    values.append(int(rng.choice(gene.choices[-number:])))  # [-0:] is all
+  return arch_lib.write(space, values)

@@ -1,0 +1,56 @@
+"""What a checkpoint holds: the training state, and the policy's if it has one.
+
+A policy without a state adds nothing to a checkpoint.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bignas_jax.methods import policies
+from bignas_jax.methods import step as step_lib
+from bignas_jax.methods.step import State
+from bignas_jax.runs.checkpoints import Checkpoints
+from bignas_jax.system import cluster, console
+from bignas_jax.system import mesh as mesh_lib
+
+Tree = Any
+
+_POLICY = 'policy'
+
+
+def joined(state: State, of_policy: policies.State) -> Tree:
+  """Returns the tree that a checkpoint holds."""
+  if not of_policy:
+    return state
+  return {**state._asdict(), _POLICY: of_policy}
+
+
+def restore_or_init(
+  setup: step_lib.Setup,
+  checkpoints: Checkpoints,
+  weights: Callable[[], Tree] = dict,
+) -> tuple[State, policies.State]:
+  """Returns the newest checkpoint's states, or else those of step 0.
+
+  Args:
+    setup: setup of the run.
+    checkpoints: checkpoints of the run.
+    weights: makes the parameters that step 0 has instead of random ones.
+  """
+  like = step_lib.described_state(setup)
+  first = setup.policy.init(setup.seed)
+  step = checkpoints.latest()
+  if step is not None:
+    console.say(f'resuming from step {step}')
+    restored = checkpoints.restore(step, joined(like, first))
+    if not first:
+      return restored, {}
+    of_policy = restored.pop(_POLICY)
+    return State(**restored), of_policy
+  init = step_lib.init_state(setup)
+  given = cluster.each(weights)
+  given = mesh_lib.put(setup.model.mesh, given, mesh_lib.REPLICATED)
+  state = jax.jit(init, out_shardings=mesh_lib.places(like))(given)
+  return state, first
