@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -35,7 +36,7 @@ ALLOWED = f'letters, digits and _, but for {", ".join(RESERVED)}'
 # Children -> their losses on the step's batch, equal on all hosts.
 Score = Callable[[list[Arch]], list[float]]
 # Arrays by name; they lie in the checkpoint. Empty: the policy has no state.
-State = dict[str, np.ndarray]
+State = dict[str, Shaped[np.ndarray, '...']]
 # Of each child, its `step_metrics.of_child`.
 Measured = Sequence[dict[str, Any]]
 
