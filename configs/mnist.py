@@ -16,20 +16,32 @@ trains it, searches it, extracts a child and writes a report. Variants:
 with --config.space=NAME, anything that --arch takes.
 """
 
+import dataclasses
+from typing import Any
+
 from bignas_jax.data.sources import Data
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.methods.optim import Optimizer
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
+from bignas_jax.spaces.space import Space
 
 
 def get_config(variant: str = '') -> Config:
   variant = config_lib.variant(variant, 'quick', 'alone')
+  config = digits('' if variant == 'alone' else 'mnist')
+  if variant == 'alone':
+    return dataclasses.replace(config, policy='alone')
+  steps = 90 if variant == 'quick' else 900
+  return dataclasses.replace(config, steps=steps)
+
+
+def digits(space: str | Space, **changes: Any) -> Config:
+  """Returns a config of 5,000 digits for any space, as all `:small` are."""
   batch_size, train_images = 64, 3500
   steps_per_epoch = train_images / batch_size
-  return Config(
-    space='' if variant == 'alone' else 'mnist',
-    policy='alone' if variant == 'alone' else 'sandwich',
+  config = Config(
+    space=space,
     data=Data(
       name='mnist5k',
       held_out=500,
@@ -37,7 +49,7 @@ def get_config(variant: str = '') -> Config:
       mean=(0.13,),
       std=(0.31,),
     ),
-    steps=90 if variant == 'quick' else 900,
+    steps=900,
     batch_size=batch_size,
     rule=Rule(dropout=0.0),
     # The paper's epsilon, 1e-3, belongs to its batch of 4096: it damps small
@@ -54,3 +66,4 @@ def get_config(variant: str = '') -> Config:
     calibration=Calibration(images=256, batch_size=256),
     search=Search(mutants=32, evaluations=64),
   )
+  return dataclasses.replace(config, **changes)

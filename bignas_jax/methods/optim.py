@@ -1,6 +1,7 @@
 """Optimisers of optax, in the forms that the papers used."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,6 +23,8 @@ class Optimizer:
     decay: rmsprop's decay of the mean square.
     epsilon: rmsprop's epsilon inside the root, above 0.
     clip_value: bound on each gradient entry's magnitude; 0: no clipping.
+    weight_decay: factor of all kernels in their gradient, once a step; that of
+      `Rule` is in the loss of one child.
   """
 
   name: Literal['rmsprop', 'sgd'] = 'rmsprop'
@@ -30,6 +33,7 @@ class Optimizer:
   decay: schema.Share = 0.9
   epsilon: schema.AtLeastZero = 1e-3
   clip_value: schema.AtLeastZero = 0.0
+  weight_decay: schema.AtLeastZero = 0.0
 
 
 def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
@@ -38,9 +42,13 @@ def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:
     update = _tf_rmsprop(config, rate)
   else:
     update = optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov)
+  before = []
   if config.clip_value > 0:
-    return optax.chain(optax.clip(config.clip_value), update)
-  return update
+    before.append(optax.clip(config.clip_value))
+  if config.weight_decay > 0:
+    kernels = functools.partial(jax.tree_util.tree_map_with_path, is_kernel)
+    before.append(optax.add_decayed_weights(config.weight_decay, kernels))
+  return optax.chain(*before, update) if before else update
 
 
 def _tf_rmsprop(config: Optimizer, rate: Callable):

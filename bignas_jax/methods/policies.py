@@ -20,7 +20,7 @@ from bignas_jax.spaces.space import Space
 
 _ROLE = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 # Nodes of the loss graph that are no children, and programs that train none.
-RESERVED = ('label', 'ema', 'start', 'score', 'update')
+RESERVED = ('label', 'ema', 'start', 'score', 'resort', 'update')
 
 
 class Child(NamedTuple):
@@ -65,6 +65,8 @@ class Policy(NamedTuple):
       of a step. Without a score, it may return any children of its roles.
     varies: whether a step may have fewer children: the first of `roles`.
     scored: whether `sample` scores children on the step's batch.
+    resorts: numbers of updates after which hidden channels are sorted by
+      importance (`channel_order`).
     init: a function from the seed to the state before the first step.
     update: a function of (state, children, measured) that returns the state
       after a step. It is called before the next step's children are sampled,
@@ -77,6 +79,7 @@ class Policy(NamedTuple):
   sample: Callable[[State, int, int, Score | None], list[Child]]
   varies: bool = False
   scored: bool = False
+  resorts: frozenset[int] = frozenset()
   init: Callable[[int], State] = stateless
   update: Callable[[State, list[Child], Measured], State] = unchanged
 

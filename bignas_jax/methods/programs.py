@@ -40,7 +40,7 @@ def key(policy: Policy, one: Child) -> str:
   return f'{one.role}@{one.arch.resolution}'
 
 
-START, SCORE, UPDATE = 'start', 'score', 'update'
+START, SCORE, RESORT, UPDATE = 'start', 'score', 'resort', 'update'
 
 
 def all_programs(setup: Setup) -> list[Program]:
@@ -73,6 +73,10 @@ def all_programs(setup: Setup) -> list[Program]:
       name, arguments = f'{SCORE}@{size}', (params, batch, indices)
       function = jitted.jit(name, step_lib.score(setup, size), (), mesh)
       programs.append(Program(name, function, arguments))
+  if setup.policy.resorts:
+    function, places = step_lib.resort(setup), mesh_lib.places(state)
+    function = jitted.jit(RESORT, function, 0, mesh, places)
+    programs.append(Program(RESORT, function, (state,)))
   places = mesh_lib.places(state), None
   last = jitted.jit(UPDATE, step_lib.update(setup), 0, mesh, places)
   scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
@@ -125,6 +129,20 @@ def scores(
     program = compiled[f'{SCORE}@{arch.resolution}']
     losses.append(program(params, batch, indices))
   return [float(loss) for loss in jax.device_get(losses)]
+
+
+def before_step(
+  setup: Setup, compiled: dict[str, Callable], state: State, done: int
+) -> State:
+  """Returns the state that a step begins with, its channels perhaps sorted.
+
+  Args:
+    setup: setup of the run.
+    compiled: compiled programs of the run by name.
+    state: state after `done` updates; donated if it changes.
+    done: number of updates.
+  """
+  return compiled[RESORT](state) if done in setup.policy.resorts else state
 
 
 def step(

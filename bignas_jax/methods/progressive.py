@@ -27,6 +27,7 @@ class Phase:
     depth: the same for depths.
     expand_ratio: the same for expand ratios.
     width: the same for widths.
+    resort: whether hidden channels are sorted by importance when it begins.
   """
 
   steps: schema.Natural
@@ -35,6 +36,7 @@ class Phase:
   depth: schema.Whole = 0
   expand_ratio: schema.Whole = 0
   width: schema.Whole = 0
+  resort: bool = False
 
 
 def progressive(space: Space, phases: Sequence[Phase]) -> Policy:
@@ -67,7 +69,14 @@ def progressive(space: Space, phases: Sequence[Phase]) -> Policy:
     ]
 
   roles = ('random',) * max(numbers)
-  return Policy(roles, {}, sample, varies=min(numbers) < max(numbers))
+  starts = zip([0, *ends], phases, strict=True)
+  return Policy(
+    roles,
+    {},
+    sample,
+    varies=min(numbers) < max(numbers),
+    resorts=frozenset(start for start, phase in starts if phase.resort),
+  )
 
 
 def _drawn(space: Space, phase: Phase, rng: np.random.Generator) -> Arch:

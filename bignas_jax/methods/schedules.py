@@ -15,7 +15,7 @@ class Schedule:
   """The learning rate's schedule, in steps; config files count in epochs.
 
   Attributes:
-    name: `exponential` (with a floor) or `cosine`.
+    name: `exponential` (with a floor), `cosine` or `linear`.
     peak: learning rate that warm-up rises to.
     warmup_steps: number of steps of linear rise.
     decay_rate: factor of the exponential for each `decay_steps`.
@@ -24,7 +24,7 @@ class Schedule:
     staircase: whether the rate drops at once every `decay_steps`.
   """
 
-  name: Literal['exponential', 'cosine'] = 'exponential'
+  name: Literal['exponential', 'cosine', 'linear'] = 'exponential'
   peak: schema.AtLeastZero
   warmup_steps: schema.Whole
   decay_rate: schema.PositiveShare = 0.97
@@ -42,10 +42,12 @@ def create(config: Schedule, steps: int) -> optax.Schedule:
 
   Args:
     config: schedule of the run.
-    steps: number of steps of the run, at whose end the cosine is 0.
+    steps: number of steps of the run, at whose end cosine and linear are 0.
   """
   if config.name == 'cosine':
     decay = optax.cosine_decay_schedule(config.peak, steps)
+  elif config.name == 'linear':
+    decay = optax.linear_schedule(config.peak, 0.0, steps)
   else:
     decay = optax.exponential_decay(
       config.peak,

@@ -19,7 +19,7 @@ from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.methods.policies import Policy
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import accumulator, derived, network
+from bignas_jax.supernet import accumulator, channel_order, derived, network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -212,6 +212,21 @@ def start(gradients: Tree) -> Callable:
     gradients: shapes and dtypes of the gradients.
   """
   return lambda: jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gradients)
+
+
+def resort(setup: Setup) -> Callable:
+  """Returns the function that sorts a state's hidden channels by importance.
+
+  The optimiser's averages and the averaged parameters are sorted alike.
+  """
+
+  def run(state: State) -> State:
+    space = setup.model.space
+    orders = channel_order.orders(space, state.params)
+    trees = state.params, state.opt_state, state.ema
+    return State(state.step, *channel_order.sort_all(orders, trees))
+
+  return run
 
 
 def is_scaled(setup: Setup) -> bool:

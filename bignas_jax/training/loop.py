@@ -200,6 +200,7 @@ class _Run:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
         with watch.step(done):
+          state = programs.before_step(self.setup, compiled, state, done - 1)
           draw, batch = watch.next(stream)
           batch = mesh_lib.put(mesh, batch, split)
           children = self.children(draw, state, batch)

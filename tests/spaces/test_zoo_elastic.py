@@ -1,0 +1,71 @@
+"""The spaces of elastic networks before BigNAS, against published numbers."""
+
+import math
+
+import jax
+import pytest
+from test_counting import multiply_adds
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import counting, decisions, zoo
+from bignas_jax.supernet import network
+
+
+@pytest.mark.parametrize(
+  ('name', 'macs', 'params'),
+  [
+    # MobileNet, table 1; MobileNetV2, table 4; torchvision's ResNets;
+    # EfficientNet-Lite0's model card.
+    ('mobilenet_v1', 569e6, 4.2e6),
+    ('mobilenet_v2', 300e6, 3.5e6),
+    ('resnet18', 1.81e9, 11.69e6),
+    ('resnet50', 4.09e9, 25.56e6),
+    ('efficientnet_lite0', 385e6, 4.65e6),
+  ],
+)
+def test_costs_are_the_published_ones(name, macs, params):
+  space = zoo.get(name)
+  cost = counting.cost(space, arch_lib.biggest(space))
+  assert cost.macs == pytest.approx(macs, rel=0.005)
+  assert cost.params == pytest.approx(params, rel=0.01)
+
+
+@pytest.mark.parametrize('make', [arch_lib.smallest, arch_lib.biggest])
+@pytest.mark.parametrize('name', ['ofa_mbv3', 'mobilenet_v2', 'resnet50'])
+def test_costs_are_those_of_the_program(name, make):
+  """An independent count: the products of the traced child."""
+  space = zoo.get(name)
+  arch = make(space)
+  own = arch_lib.pin(space, arch)
+  variables = network.variables_shapes(own)
+  images = network.images_like(own, arch.resolution)
+  program = jax.make_jaxpr(network.Supernet(own).apply)(variables, images)
+  cost = counting.cost(space, arch)
+  assert cost.macs == multiply_adds(program.jaxpr)
+  leaves = jax.tree.leaves(variables['params'])
+  assert cost.params == sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def test_widths_of_one_multiplier_move_together():
+  """MobileNet 0.5 has half of each width."""
+  space = zoo.get('mobilenet_v1')
+  half = next(
+    arch for arch in arch_lib.every(space) if arch.width[-1] == 1024 // 2
+  )
+  assert half.width == (16, 32, 64, 128, 256, 512)
+  assert arch_lib.count(space) == 31 * 4
+
+
+def test_choices_of_absent_blocks_are_the_smallest():
+  space = zoo.get('ofa_mbv3')
+  small = arch_lib.smallest(space)
+  values = arch_lib.read(space, arch_lib.biggest(space))
+  names = [gene.name for gene in decisions.genes(space)]
+  for number in range(1, 6):  # all but two blocks of each stage are absent
+    values[names.index(f'depth[{number}]')] = 2
+  arch = arch_lib.write(space, values)
+  assert arch.depth == (1, 2, 2, 2, 2, 2)
+  assert arch.kernel_size[1:5] == (7, 7, 3, 3)
+  assert small.kernel_size == (3,) * 21
+  # 10^19 networks, as the paper says.
+  assert arch_lib.count(space) // len(space.resolution) > 1e19

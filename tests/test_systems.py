@@ -1,0 +1,88 @@
+"""Every system is a config: what each says, and what one says of another."""
+
+import dataclasses
+import importlib
+
+import pytest
+
+from bignas_jax.runs import config as config_lib
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import zoo
+from configs import mutual_net, once_for_all, rs_net, slimmable, us_net
+
+SYSTEMS = (
+  'slimmable',
+  'us_net',
+  'auto_slim',
+  'mutual_net',
+  'rs_net',
+  'once_for_all',
+  'attentive_nas',
+  'alpha_net',
+)
+
+
+@pytest.mark.parametrize('variant', ['', 'small'])
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_every_config_is_right(name, variant):
+  config = importlib.import_module(f'configs.{name}').get_config(variant)
+  assert config_lib.check(config) == config
+  roles = config_lib.policy(config).roles
+  assert config.rule.regularised in roles
+
+
+def test_mutual_net_at_one_resolution_is_us_net():
+  """So all of their steps are the same, bit for bit."""
+  config = mutual_net.get_config('small')
+  space = dataclasses.replace(config.space, train_resolution=(28,))
+  assert dataclasses.replace(config, space=space) == us_net.get_config('small')
+
+
+def test_slimmable_trains_the_four_published_widths():
+  policy = config_lib.policy(slimmable.get_config())
+  assert policy.roles == ('w100', 'w075', 'w050', 'w025')
+  widths = [policy.static[role].width[-1] for role in policy.roles]
+  assert widths == [1024, 768, 512, 256]
+
+
+def test_rs_net_says_the_papers_loss():
+  rule = rs_net.rule(['r3', 'r2', 'r1'])
+  edges = {(e.teacher, e.student): (e.loss, e.weight) for e in rule.edges}
+  assert len(edges) == len(rule.edges) == 4 + 3 + 3
+  label = {edge: how for edge, how in edges.items() if edge[0] == 'label'}
+  assert {student for _, student in label} == {'r3', 'r2', 'r1', 'mean'}
+  others = edges.keys() - label.keys()
+  assert all(edges[edge] == ('kl', 2 / 4) for edge in others)
+  # Only bigger images teach, and the mean teaches all.
+  assert others == {
+    *(('mean', role) for role in ('r3', 'r2', 'r1')),
+    *(('r3', 'r2'), ('r3', 'r1'), ('r2', 'r1')),
+  }
+
+
+def test_phases_of_once_for_all_grow():
+  """Kernel sizes, then depths, then expand ratios; all children at the end."""
+  config = once_for_all.get_config()
+  policy, space = config_lib.policy(config), zoo.get('ofa_mbv3')
+  starts, first = [], 0
+  for phase in config.phases:
+    starts.append(first)
+    first += phase.steps
+  assert policy.resorts == {starts[3], starts[4]}
+
+  def met(field, start):
+    archs = [
+      child.arch
+      for step in range(start, start + 40)
+      for child in policy.sample({}, 0, step, None)
+    ]
+    return {value for arch in archs for value in getattr(arch, field)[1:]}
+
+  assert met('depth', starts[0]) == {4}
+  assert met('depth', starts[1]) == {3, 4}
+  assert met('depth', starts[2]) == {2, 3, 4}
+  assert met('expand_ratio', starts[0]) == {6}
+  assert met('expand_ratio', starts[3]) - {3} == {4, 6}  # 3: of no block
+  assert met('kernel_size', starts[0]) == {3, 5, 7}
+  (*_, last) = policy.sample({}, 0, starts[4], None)
+  assert arch_lib.contains(space, last.arch)
