@@ -10,11 +10,11 @@ ImageNet: 72.4 % at 569 M MACs, 70.9 % at 418 M, 67.7 % at 215 M and 60.3 % at
 
   configs/mutual_net.py:small   5,000 digits, in minutes on two CPU cores
 
-As published: resolutions, losses, epochs, batch, cosine. Otherwise: the
-narrowest network is trained at the smallest resolution, not at a drawn one;
-images are resized bicubically; widths are in steps of 0.025, and 10,000
-training images are held out for selection. With images of one resolution, the
-steps are those of configs/us_net.py.
+As published: resolutions, bilinear resizing, losses, epochs, batch, cosine.
+Otherwise: the narrowest network is trained at the smallest resolution, not at a
+drawn one; widths are in steps of 0.025, and 10,000 training images are held out
+for selection. With images of one resolution, the steps are those of
+configs/us_net.py.
 """
 
 import dataclasses
@@ -34,6 +34,8 @@ def get_config(variant: str = '') -> Config:
   config, space = us_net.get_config(), zoo.get('mobilenet_v1')
   return dataclasses.replace(
     config,
-    space=dataclasses.replace(space, train_resolution=space.resolution),
+    space=dataclasses.replace(
+      space, train_resolution=space.resolution, resize='bilinear'
+    ),
     schedule=Schedule(name='cosine', peak=0.5, warmup_steps=0),
   )

@@ -11,8 +11,8 @@ the mean of all, whose weights are learnt. Published top-1 of ResNet-18 at 224,
   configs/rs_net.py:small   5,000 digits, in minutes on two CPU cores
 
 As published: the loss, private batch norms, epochs, batch, learning rate.
-Otherwise: images are resized bicubically, batch norms are calibrated before an
-evaluation, and 10,000 training images are held out.
+Otherwise: batch norms are calibrated before an evaluation, and 10,000 training
+images are held out.
 """
 
 import dataclasses

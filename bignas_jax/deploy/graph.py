@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bignas_jax.deploy import folding, package
@@ -133,7 +132,9 @@ class Network:
       x = library.normalise(x, 1 / (255 * std), -mean / std)
       (resolution,) = self.space.resolution
       if resolution != self.shape[0]:
-        x = library.resize(x, bicubic(self.shape[0], resolution))
+        how = self.space.resize
+        matrix = ops.resize_matrix(self.shape[0], resolution, how)
+        x = library.resize(x, matrix)
     return logits(library, self.space, self.params, x)
 
 
@@ -155,14 +156,6 @@ def network(child: package.Child, *, preprocess: bool = False) -> Network:
     mean=tuple(given['mean']),
     std=tuple(given['std']),
   )
-
-
-def bicubic(size: int, resolution: int) -> np.ndarray:
-  """Returns a matrix [resolution, size] that resizes as `ops.resize` does."""
-  shape = (resolution, size)
-  with jax.ensure_compile_time_eval():  # concrete, even while JAX is tracing
-    ones = jnp.eye(size, dtype=jnp.float32)
-    return np.asarray(jax.image.resize(ones, shape, 'bicubic'))
 
 
 def logits(

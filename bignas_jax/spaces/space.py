@@ -117,6 +117,7 @@ class Space:
       each width multiplier or for each training resolution.
     padding: `same` pads as TensorFlow does, `symmetric` pads kernel // 2 pixels
       on both sides; they differ where the stride is 2.
+    resize: how images are resized to a child's resolution (`ops.resize`).
     bn_epsilon: number added to each variance; None: the space is a single
       network whose batch norms are folded into its kernels (`folding`).
     channels: channels of an input image.
@@ -138,6 +139,7 @@ class Space:
   multipliers: tuple[float, ...] = ()
   private_norms: Literal['no', 'width', 'resolution'] = 'no'
   padding: Literal['same', 'symmetric'] = 'same'
+  resize: Literal['antialiased', 'pytorch', 'bilinear'] = 'antialiased'
   bn_epsilon: float | None = 1e-3
   channels: int = 3
   classes: int = 1000

@@ -67,7 +67,8 @@ class Model:
     resolution: int,
   ) -> Float[Array, 'batch {resolution} {resolution} channels']:
     """Normalises pixels, and resizes them."""
-    return ops.resize(ops.normalise(pixels, self.mean, self.std), resolution)
+    normalised = ops.normalise(pixels, self.mean, self.std)
+    return ops.resize(normalised, resolution, self.space.resize)
 
   def image_keys(
     self, seed: int, step: Int[Array, ''], local: int

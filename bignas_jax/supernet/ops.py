@@ -20,6 +20,7 @@ AnyArray = Array | np.ndarray
 Images = Float[Array, 'batch height width channels']
 Width = int | Int[Array, '']
 Padding = Literal['same', 'symmetric']
+Resize = Literal['antialiased', 'pytorch', 'bilinear']
 
 
 def pick(
@@ -195,13 +196,59 @@ def dropout(
 
 
 def resize(
-  images: Images, resolution: int
+  images: Images, resolution: int, how: Resize = 'antialiased'
 ) -> Float[Array, 'batch {resolution} {resolution} channels']:
-  """Resizes images, bicubic and antialiased."""
+  """Resizes images.
+
+  Args:
+    images: images of any size.
+    resolution: side of the result, pixels.
+    how: `antialiased`: bicubic with a = -1/2, averaging where images shrink;
+      `pytorch`: bicubic with a = -3/4 as PyTorch's, which averages nothing;
+      `bilinear`: bilinear as PyTorch's.
+  """
   if images.shape[1:3] == (resolution, resolution):
     return images
-  shape = (images.shape[0], resolution, resolution, images.shape[3])
-  return jax.image.resize(images, shape, 'bicubic')
+  if how == 'antialiased':
+    shape = (images.shape[0], resolution, resolution, images.shape[3])
+    return jax.image.resize(images, shape, 'bicubic')
+  rows, columns = (
+    jnp.asarray(resize_matrix(n, resolution, how), images.dtype)
+    for n in images.shape[1:3]
+  )
+  highest = lax.Precision.HIGHEST
+  return jnp.einsum(
+    'bhwc,yh,xw->byxc', images, rows, columns, precision=highest
+  )
+
+
+def resize_matrix(
+  size: int, resolution: int, how: Resize
+) -> Float[np.ndarray, '{resolution} {size}']:
+  """Returns the matrix that resizes one axis as `resize` does."""
+  if how == 'antialiased':
+    with jax.ensure_compile_time_eval():  # concrete, even while JAX is tracing
+      ones = jnp.eye(size, dtype=jnp.float32)
+      shape = (resolution, size)
+      return np.asarray(jax.image.resize(ones, shape, 'bicubic'))
+  places = (np.arange(resolution) + 0.5) * size / resolution - 0.5
+  first = np.floor(places).astype(int)
+  matrix = np.zeros((resolution, size))
+  for tap in (-1, 0, 1, 2):
+    distance = np.abs(places - first - tap)
+    near = np.clip(first + tap, 0, size - 1)  # the edge is repeated
+    linear = np.maximum(1 - distance, 0)
+    weights = _cubic(distance) if how == 'pytorch' else linear
+    np.add.at(matrix, (np.arange(resolution), near), weights)
+  return matrix.astype(np.float32)
+
+
+def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+  """Returns the weights of bicubic interpolation (Keys 1981, equation 4)."""
+  d = distance
+  inner = (a + 2) * d**3 - (a + 3) * d**2 + 1
+  outer = a * (d**3 - 5 * d**2 + 8 * d - 4)
+  return np.where(d <= 1, inner, np.where(d < 2, outer, 0))
 
 
 def normalise(

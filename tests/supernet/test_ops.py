@@ -523,3 +523,28 @@ def test_a_wrong_shape_is_refused():
     ops.pointwise(x, kernel.T)
   with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'labels'"):
     losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(4, jnp.int32))
+
+
+@pytest.mark.parametrize('how', ['antialiased', 'pytorch', 'bilinear'])
+@pytest.mark.parametrize('resolution', [9, 24, 31])
+def test_resizing_is_a_matrix_along_each_axis(how, resolution):
+  images = jnp.asarray(normal(2, 24, 24, 3))
+  matrix = ops.resize_matrix(24, resolution, how)
+  np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
+  expected = np.einsum('bhwc,yh,xw->byxc', images, matrix, matrix)
+  assert_close(ops.resize(images, resolution, how), expected)
+
+
+PYTORCH_ROWS = {
+  'pytorch': [0.13725, 3.457002, 12.125, 26.360985, 45.892754],
+  'bilinear': [0.3, 3.7, 12.5, 26.1, 45.1],
+}
+
+
+def test_resizing_as_pytorch():
+  """Numbers of torch.nn.functional.interpolate, of size 5 from 8."""
+  ramp = jnp.arange(8.0) ** 2
+  image = jnp.broadcast_to(ramp[None, None, :, None], (1, 8, 8, 1))
+  for how, row in PYTORCH_ROWS.items():
+    found = ops.resize(image, 5, how)[0, 2, :, 0]
+    np.testing.assert_allclose(found, row, rtol=1e-5)
