@@ -21,6 +21,7 @@ _COLOURS = {
   'additive': '#2f7f86',
   'coarse_to_fine': '#5b8dd6',
   'evolution': '#4f9d69',
+  'greedy': '#a0522d',
   'nsga2': '#c58b1b',
   'predictor': '#8b4fb3',
 }

