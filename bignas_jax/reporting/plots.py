@@ -23,6 +23,7 @@ _COLOURS = {
   'evolution': '#4f9d69',
   'greedy': '#a0522d',
   'nsga2': '#c58b1b',
+  'pareto_bins': '#c2457c',
   'predictor': '#8b4fb3',
 }
 _STARS = ('#e0482e', '#f2b134', '#6d3a9c', '#2a9d8f', '#c2457c', '#6b6b6b')

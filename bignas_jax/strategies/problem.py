@@ -38,10 +38,13 @@ class Search:
     kernel_presets: number of kernel-size presets that `coarse_to_fine` tries,
       of four: small, big, big in the later stages, big in the earlier stages.
     mutants: number of mutants to evaluate after the grid.
-    population: number of random children that `evolution`, `nsga2` and
-      `predictor` begin with, and size of a generation of `nsga2`.
+    population: number of random children that `evolution`, `nsga2`,
+      `pareto_bins` and `predictor` begin with, and size of a generation of
+      `nsga2` and `pareto_bins`.
     bins: number of bins of cost, whose best children are parents in
       `evolution`.
+    front_bins: number of bins of cost that span the first children of
+      `pareto_bins`; children of other costs are in further bins.
     objectives: costs that `nsga2` lowers while it raises accuracy.
     candidates: number of children that `predictor` predicts for each one that
       it evaluates.
@@ -56,6 +59,7 @@ class Search:
   mutants: schema.Whole = 64
   population: schema.AtLeastTwo = 16
   bins: schema.Natural = 4
+  front_bins: schema.Natural = 16
   objectives: tuple[str, ...] = ('macs',)
   candidates: schema.AtLeastTwo = 64
 

@@ -12,6 +12,7 @@ from bignas_jax.strategies import (
   evolution,
   greedy,
   nsga2,
+  pareto_bins,
   predictor,
   problem,
 )
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
   'evolution': evolution.search,
   'greedy': greedy.search,
   'nsga2': nsga2.search,
+  'pareto_bins': pareto_bins.search,
   'predictor': predictor.search,
   'random': problem.random,
 }
