@@ -154,7 +154,9 @@ def search(
     def write() -> None:
       files.write_json(directory / _CALIBRATION, worth)
       if strategy == 'predictor':
-        quality = predictor.quality(task.space, scorer.scores(archive.entries))
+        quality = predictor.quality(
+          task.space, scorer.scores(archive.entries), settings.predictor
+        )
         if quality is not None:
           files.write_json(directory / _PREDICTOR, quality)
       picture = picture_of(archive.entries, {'best': [best]})

@@ -8,7 +8,7 @@ interrupted search is repeated with the known scores looked up.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -46,8 +46,17 @@ class Search:
     front_bins: number of bins of cost that span the first children of
       `pareto_bins`; children of other costs are in further bins.
     objectives: costs that `nsga2` lowers while it raises accuracy.
-    candidates: number of children that `predictor` predicts for each one that
-      it evaluates.
+    predictor: what `predictor` predicts with: gradient-boosted `trees`, or
+      `mlp`, the network of Once-for-All.
+    proposals: children that `predictor` predicts: `draws`, of which half are
+      mutants of the best and half are random, or an `evolution` of predictions.
+    candidates: number of draws for each child that `predictor` evaluates.
+    predicted_population: size of a generation of the proposals' evolution.
+    generations: number of generations of the proposals' evolution.
+    parent_share: parents in the proposals' evolution, as a share of a
+      generation.
+    mutant_share: mutants in the proposals' evolution, as a share of a
+      generation; the others are crossovers.
   """
 
   evaluations: schema.Natural = 128
@@ -61,7 +70,13 @@ class Search:
   bins: schema.Natural = 4
   front_bins: schema.Natural = 16
   objectives: tuple[str, ...] = ('macs',)
+  predictor: Literal['trees', 'mlp'] = 'trees'
+  proposals: Literal['draws', 'evolution'] = 'draws'
   candidates: schema.AtLeastTwo = 64
+  predicted_population: schema.AtLeastTwo = 100
+  generations: schema.Whole = 500
+  parent_share: schema.PositiveShare = 0.25
+  mutant_share: schema.PositiveShare = 0.5
 
 
 class Problem(NamedTuple):
