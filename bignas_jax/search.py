@@ -12,7 +12,7 @@ from bignas_jax.spaces import latency_tables, limits
 from bignas_jax.strategies import table as table_lib
 from bignas_jax.values import schema
 
-_CHANGES = 'evaluations', 'seed'
+_CHANGES = 'evaluations', 'seed', 'predictor', 'proposals'
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 
 
@@ -60,6 +60,10 @@ def _define(values: flags.FlagValues) -> None:
   cli.number(values, schema.Seed, 'seed', None, instead)
   text = 'costs that nsga2 lowers, such as macs,params'
   cli.text(values, 'objectives', None, text)
+  text = 'what predictor predicts with, trees or mlp'
+  cli.text(values, 'predictor', None, text)
+  text = 'children that predictor predicts, draws or evolution'
+  cli.text(values, 'proposals', None, text)
   text = 'a file of benchmark table: what latencies are predicted with'
   cli.path(values, 'latency_table', text)
   cli.data(values)

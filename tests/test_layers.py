@@ -50,6 +50,7 @@ OWNERS = {
   },
   'safetensors': {'deploy.package'},
   'sklearn': {'strategies.predictor'},
+  'threadpoolctl': {'strategies.predictor'},
   'tensorboardX': {'runs.metrics'},
   'msgspec': {'values.annotations', 'values.schema'},
   'fcntl': {'system.locks'},

@@ -103,6 +103,7 @@ class Calibration:
 class Predictor:
   """Holds `search/predictor.json`."""
 
+  predictor: Text = None  # None: trees
   children: Number = None
   folds: Number = None
   rank_correlation: Number = None

@@ -21,7 +21,9 @@ _COLOURS = {
   'additive': '#2f7f86',
   'coarse_to_fine': '#5b8dd6',
   'evolution': '#4f9d69',
+  'greedy': '#a0522d',
   'nsga2': '#c58b1b',
+  'pareto_bins': '#c2457c',
   'predictor': '#8b4fb3',
 }
 _STARS = ('#e0482e', '#f2b134', '#6d3a9c', '#2a9d8f', '#c2457c', '#6b6b6b')

@@ -87,9 +87,13 @@ class Scorer:
     """Returns the top-1 of entries that were scored on the same basis."""
     return {e.arch: e.top1 for e in entries if self._basis.holds(e)}
 
-  def best(self) -> Entry:
-    """Returns the most accurate child, with the fewest MACs if several tie."""
-    return max(self.visited, key=lambda entry: (entry.top1, -entry.macs))
+  def best(self, fits: Callable[[Arch], bool]) -> Entry:
+    """Returns the most accurate child that fits; of several, the cheapest.
+
+    Some strategies also ask for children that break the limits.
+    """
+    fitting = [entry for entry in self.visited if fits(entry.arch)]
+    return max(fitting, key=lambda entry: (entry.top1, -entry.macs))
 
   def _new_entry(self, arch: Arch) -> Entry:
     self._pause()

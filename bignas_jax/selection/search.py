@@ -148,16 +148,18 @@ def search(
     evaluate = functools.partial(evaluator.score, run.params)
     basis = Basis(run.step, config.calibration.images)
     scorer = find(task, archive, before, evaluate, basis, pause)
-    result = answer(task, scorer, asked)
-    worth = calibration.compare(run, evaluator, scorer.best().arch, pause)
+    result, best = answer(task, scorer, asked), scorer.best(task.fits)
+    worth = calibration.compare(run, evaluator, best.arch, pause)
 
     def write() -> None:
       files.write_json(directory / _CALIBRATION, worth)
       if strategy == 'predictor':
-        quality = predictor.quality(task.space, scorer.scores(archive.entries))
+        quality = predictor.quality(
+          task.space, scorer.scores(archive.entries), settings.predictor
+        )
         if quality is not None:
           files.write_json(directory / _PREDICTOR, quality)
-      picture = picture_of(archive.entries, {'best': [scorer.best()]})
+      picture = picture_of(archive.entries, {'best': [best]})
       files.write_text(directory / _PICTURE, picture)
       questions.finish(directory, asked, result)
 
@@ -223,7 +225,7 @@ def find(
 
 def answer(task: Task, scorer: Scorer, asked: Question) -> dict[str, Any]:
   """Returns the best child and what is known of it, as plain values."""
-  best = scorer.best()
+  best = scorer.best(task.fits)
   result = best._asdict() | asked
   result |= {
     'arch': arch_lib.to_dict(best.arch),

@@ -1,14 +1,14 @@
 """What search strategies share: settings, the problem, and random draws.
 
 A strategy is a function of (problem, settings). It asks for scores until it has
-enough, and the children that it asked for are its result. It never sees the
-model. It is deterministic in its seed: an interrupted search is repeated with
-the known scores looked up.
+enough, and of the children that it asked for, those that keep the limits are
+its result. It never sees the model. It is deterministic in its seed: an
+interrupted search is repeated with the known scores looked up.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,9 @@ class Search:
   """Settings of a search.
 
   Attributes:
-    evaluations: number of children that a strategy evaluates; `coarse_to_fine`
-      instead evaluates the skeletons that keep the limits, and the mutants.
+    evaluations: number of children that a strategy evaluates, at most in
+      `greedy`; `coarse_to_fine` instead evaluates the skeletons that keep the
+      limits, and the mutants.
     seed: seed of all random draws.
     mutation: probability that an entry of a mutant is redrawn.
     depth_presets: number of grid points between the smallest and the biggest
@@ -37,13 +38,25 @@ class Search:
     kernel_presets: number of kernel-size presets that `coarse_to_fine` tries,
       of four: small, big, big in the later stages, big in the earlier stages.
     mutants: number of mutants to evaluate after the grid.
-    population: number of random children that `evolution`, `nsga2` and
-      `predictor` begin with, and size of a generation of `nsga2`.
+    population: number of random children that `evolution`, `nsga2`,
+      `pareto_bins` and `predictor` begin with, and size of a generation of
+      `nsga2` and `pareto_bins`.
     bins: number of bins of cost, whose best children are parents in
       `evolution`.
+    front_bins: number of bins of cost that span the first children of
+      `pareto_bins`; children of other costs are in further bins.
     objectives: costs that `nsga2` lowers while it raises accuracy.
-    candidates: number of children that `predictor` predicts for each one that
-      it evaluates.
+    predictor: what `predictor` predicts with: gradient-boosted `trees`, or
+      `mlp`, the network of Once-for-All.
+    proposals: children that `predictor` predicts: `draws`, of which half are
+      mutants of the best and half are random, or an `evolution` of predictions.
+    candidates: number of draws for each child that `predictor` evaluates.
+    predicted_population: size of a generation of the proposals' evolution.
+    generations: number of generations of the proposals' evolution.
+    parent_share: parents in the proposals' evolution, as a share of a
+      generation.
+    mutant_share: mutants in the proposals' evolution, as a share of a
+      generation; the others are crossovers.
   """
 
   evaluations: schema.Natural = 128
@@ -55,8 +68,15 @@ class Search:
   mutants: schema.Whole = 64
   population: schema.AtLeastTwo = 16
   bins: schema.Natural = 4
+  front_bins: schema.Natural = 16
   objectives: tuple[str, ...] = ('macs',)
+  predictor: Literal['trees', 'mlp'] = 'trees'
+  proposals: Literal['draws', 'evolution'] = 'draws'
   candidates: schema.AtLeastTwo = 64
+  predicted_population: schema.AtLeastTwo = 100
+  generations: schema.Whole = 500
+  parent_share: schema.PositiveShare = 0.25
+  mutant_share: schema.PositiveShare = 0.5
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,9 @@ from bignas_jax.strategies import (
   additive,
   coarse_to_fine,
   evolution,
+  greedy,
   nsga2,
+  pareto_bins,
   predictor,
   problem,
 )
@@ -21,7 +23,9 @@ STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
   'additive': additive.search,
   'coarse_to_fine': coarse_to_fine.search,
   'evolution': evolution.search,
+  'greedy': greedy.search,
   'nsga2': nsga2.search,
+  'pareto_bins': pareto_bins.search,
   'predictor': predictor.search,
   'random': problem.random,
 }

@@ -27,9 +27,11 @@ SPACE = zoo.MNIST
 BASIS = Basis(step=9, calibration_images=64)
 
 
-def task(strategy, table=None, **settings):
-  free = Limits()
-  return search_lib.checked(SPACE, strategy, Search(**settings), free, table)
+FREE = Limits()
+
+
+def task(strategy, table=None, limits=FREE, **settings):
+  return search_lib.checked(SPACE, strategy, Search(**settings), limits, table)
 
 
 quick_task = functools.cache(task)  # the same costs for all examples
@@ -154,6 +156,25 @@ def test_a_search_that_is_killed_anywhere_ends_as_if_it_had_not(
 
 def archived(directory):
   return Archive(epath.Path(directory) / 'archive.csv', SPACE).entries
+
+
+def test_a_trajectory_is_continued_and_answers_keep_the_limits(tmp_path):
+  """A better child that breaks the limits is evaluated, but no answer."""
+  before = 0
+  for macs in (1.6e6, 1.4e6, 1.6e6):
+    what = task('greedy', limits=Limits(most={'macs': macs}))
+    found = search(tmp_path, what)
+    entries = archived(tmp_path)
+    fitting = [entry for entry in entries if entry.macs <= macs]
+    assert found['macs'] <= macs
+    if macs == 1.6e6 and not before:
+      assert found['top1'] == max(entry.top1 for entry in fitting)
+      assert len(fitting) < len(entries)
+      first = found
+    new = len(entries) - before
+    assert found['evaluated'] - found['looked_up'] == new
+    before = len(entries)
+  assert new == 0 and found['arch'] == first['arch']
 
 
 def test_children_of_unknown_latency_are_no_parents(tmp_path, table):

@@ -124,9 +124,9 @@ def learnt(monkeypatch):
   """How many children predictors learnt from."""
   counts, fit = [], predictor.fit
 
-  def noting(space, scores, seed):
+  def noting(space, scores, *others):
     counts.append(len(scores))
-    return fit(space, scores, seed)
+    return fit(space, scores, *others)
 
   monkeypatch.setattr(predictor, 'fit', noting)
   return counts
