@@ -38,7 +38,7 @@ SMALL = dataclasses.replace(
     dataclasses.replace(_V1.stages[1], width=(64,)),
     dataclasses.replace(_V1.stages[2], width=(128,)),
   ),
-  multipliers=(0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
+  multipliers=(0.25, 0.5, 0.75, 1.0),
   channels=1,
   classes=10,
 )

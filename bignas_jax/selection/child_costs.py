@@ -1,5 +1,6 @@
 """All costs of a child by name, which limits can be set on."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.limits import Cost
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import network
+from bignas_jax.supernet import derived, network
 
 # Each cost and its unit.
 NAMES = {
@@ -24,14 +25,16 @@ def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
   """Returns a function that returns all costs of a child of the space, by name.
 
   `file_bytes` is an upper bound on the size of the file: parameters,
-  statistics, and a header as long as that of the whole supernet.
+  statistics, and a header as long as that of the whole supernet, whose blocks
+  are arrays of their own if choices are made for each.
 
   Args:
     space: space of the children.
     latency_ms: function that predicts a child's latency; None: there is no such
       cost.
   """
-  header = package.header_bytes(network.variables_shapes(space))
+  largest = _of_single_blocks(space) if space.per_block else space
+  header = package.header_bytes(network.variables_shapes(largest))
 
   @functools.cache
   def costs(arch: Arch) -> dict[str, float]:
@@ -47,3 +50,13 @@ def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
     return values
 
   return costs
+
+
+def _of_single_blocks(space: Space) -> Space:
+  """Returns the space with a stage for each block at its largest depth."""
+  stages = [
+    dataclasses.replace(stage, depth=(1,), stride=1 if block else stage.stride)
+    for stage in derived.plain(space).stages
+    for block in range(max(stage.depth))
+  ]
+  return dataclasses.replace(space, stages=tuple(stages), per_block=False)

@@ -7,12 +7,14 @@ import math
 from collections.abc import Sequence
 
 _WASTE = 1.05  # most hidden channels computed for one that is needed
+_MOST = 4  # sizes, even if more is wasted: each is compiled
 
 
 @functools.cache
 def few(hidden: tuple[int, ...]) -> tuple[int, ...]:
   """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
 
+  They are at most `_MOST`, which only spaces of many widths need more than.
   Of choices that compute equally few channels, it takes the one whose first
   size is the smallest, then whose second is, and so on.
   """
@@ -26,7 +28,7 @@ def few(hidden: tuple[int, ...]) -> tuple[int, ...]:
 
   # least[n][i]: fewest channels for sizes[i:], with n chosen, the largest too.
   least = [[math.inf] * len(sizes) + [0]]
-  while least[-1][0] > _WASTE * sum(hidden):
+  while least[-1][0] > _WASTE * sum(hidden) and len(least) <= _MOST:
     rest = least[-1]
     some = [
       min(computed(i, j, rest) for j in range(i, len(sizes)))
