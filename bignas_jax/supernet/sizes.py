@@ -14,7 +14,7 @@ _MOST = 4  # sizes, even if more is wasted: each is compiled
 def few(hidden: tuple[int, ...]) -> tuple[int, ...]:
   """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
 
-  They are at most `_MOST`, which only spaces of many widths need more than.
+  There are at most `_MOST`, even if a space of many widths then wastes more.
   Of choices that compute equally few channels, it takes the one whose first
   size is the smallest, then whose second is, and so on.
   """
