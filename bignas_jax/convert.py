@@ -33,7 +33,7 @@ def _define(arguments: Sequence[str], values: flags.FlagValues) -> None:
     values,
     'layout',
     'attentive_nas',
-    'attentive_nas or alphanet',
+    f'one of {", ".join(converted_run.LAYOUTS)}',
   )
   cli.path(values, 'workdir', 'the run goes here', required=True)
   cli.text(values, 'license', '', "the weights' licence, to be kept with them")

@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from etils import epath
 
 import bignas_jax
-from bignas_jax.conversion import attentive_nas, layouts, torch_files
+from bignas_jax.conversion import (
+  attentive_nas,
+  layouts,
+  once_for_all,
+  torch_files,
+)
 from bignas_jax.data import sources
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints, directory
@@ -27,6 +32,8 @@ from bignas_jax.values import errors
 LAYOUTS = {
   'attentive_nas': attentive_nas.LAYOUT,
   'alphanet': attentive_nas.LAYOUT,
+  'ofa_mbv3': once_for_all.MBV3,
+  'ofa_proxyless': once_for_all.PROXYLESS,
 }
 # What an interrupted conversion leaves, until its checkpoint is complete.
 _BEGUN = {'.lock', 'config.json', 'checkpoints', directory.ORIGIN}
@@ -87,7 +94,7 @@ def convert(
   with full, directory.lock(workdir):
     directory.claim(workdir, config, splits)
     files.write_json(workdir / directory.ORIGIN, origin)
-    _save(config, converted.params, workdir)
+    _save(config, converted.variables['params'], workdir)
   return {'workdir': str(workdir), 'step': config.steps} | origin
 
 
