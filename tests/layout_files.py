@@ -20,9 +20,10 @@ def tensors(layout, space, variables):
       one, array = [one], [array]
     for each, own in zip(one, array, strict=True):
       if each.order == layouts.POINTWISE:
-        out[each.name] = own.T[:, :, None, None]
+        own = own.T[:, :, None, None]
       else:
-        out[each.name] = own.transpose(np.argsort(each.order))
+        own = own.transpose(np.argsort(each.order))
+      out[each.name] = np.array(own, order='C')
 
   leaf = lambda node: isinstance(node, list | layouts.Tensor)  # noqa: E731
   jax.tree.map(write, named, variables, is_leaf=leaf)
@@ -30,9 +31,8 @@ def tensors(layout, space, variables):
 
 
 def empty(shapes):
-  """Arrays of zeros that take no memory."""
-  zero = np.zeros((), np.float32)
-  return jax.tree.map(lambda s: np.broadcast_to(zero, s.shape), shapes)
+  """Arrays of zeros."""
+  return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 
 def with_averages(tensors):

@@ -9,7 +9,7 @@ import networks
 import numpy as np
 import pytest
 
-from bignas_jax.conversion import converted_run, layouts, once_for_all
+from bignas_jax.conversion import layouts, once_for_all, published_files
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo, zoo_elastic
 from bignas_jax.supernet import network
@@ -30,7 +30,7 @@ NAMINGS = NEWER | {
 @pytest.fixture(params=LITTLE)
 def file(request):
   """A layout, its space, random parameters, and these as its tensors."""
-  layout, space = converted_run.LAYOUTS[request.param], LITTLE[request.param]
+  layout, space = published_files.LAYOUTS[request.param], LITTLE[request.param]
   params = jax.device_get(
     networks.cast(networks.random_params(space), 'float32')
   )
@@ -85,7 +85,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_names_and_shapes_are_those_of_the_published_file(name):
-  layout, space = converted_run.LAYOUTS[name], zoo.get(name)
+  layout, space = published_files.LAYOUTS[name], zoo.get(name)
   params = layout_files.empty(network.shapes(space))
   tensors = layout_files.with_averages(
     layout_files.tensors(layout, space, {'params': params})
