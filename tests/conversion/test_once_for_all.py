@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 
 import jax
 import layout_files
 import networks
 import numpy as np
 import pytest
+import torch_writer
 
+from bignas_jax import convert, extract
 from bignas_jax.conversion import layouts, once_for_all, published_files
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo, zoo_elastic
@@ -106,3 +109,33 @@ def test_wider_files_are_of_the_wider_space():
   layouts.convert(once_for_all.MBV3, wide, tensors, 'FILE')
   with pytest.raises(errors.UserError, match='tensors of ofa_mbv3:'):
     layouts.convert(once_for_all.MBV3, zoo.get('ofa_mbv3'), tensors, 'FILE')
+
+
+@pytest.mark.slow
+def test_children_of_a_converted_run_are_named_as_there(tmp_path):
+  space = dataclasses.replace(networks.OFA, classes=10, channels=1)
+  params = networks.cast(networks.random_params(space), 'float32')
+  named = layout_files.tensors(once_for_all.MBV3, space, {'params': params})
+  value = {
+    'state_dict': {
+      layout_files.once_for_all(name): torch_writer.view(array)
+      for name, array in layout_files.with_averages(named).items()
+    }
+  }
+  (tmp_path / 'weights.pth').write_bytes(torch_writer.archive(value))
+  config = tmp_path / 'config.py'
+  config.write_text(
+    'import dataclasses, networks, tiny\n'
+    'def get_config():\n'
+    '  space = dataclasses.replace(networks.OFA, classes=10, channels=1)\n'
+    '  return tiny.config(space=space)\n'
+  )
+  run = f'--workdir={tmp_path / "run"}'
+  file = f'--checkpoint={tmp_path / "weights.pth"}'
+  convert.main([f'--config={config}', '--layout=ofa_mbv3', file, run])
+  arch = {'ks': [5, 3, 0, 7, 3], 'e': [1, 2, 0, 3, 2], 'd': [2, 2], 'r': 18}
+  info = extract.main(
+    [run, f'--arch={json.dumps(arch)}', f'--out={tmp_path / "child"}']
+  )
+  assert info['arch']['kernel_size'] == [3, 5, 3, 3, 7, 3]
+  assert info['arch']['expand_ratio'] == [1, 1, 2, 1, 3, 2]
