@@ -5,6 +5,7 @@ calibrated, and there is no supernet to compare it with.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 from etils import epath
@@ -18,10 +19,25 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.selection import extraction
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import evaluation
+from bignas_jax.supernet.model import Model
 from bignas_jax.system import cluster, console, xla
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
+
+_BATCH = 256  # images, whatever batches the config's own devices would hold
+# What `extract` writes of a supernet, a calibration and a run.
+_NOT_MADE_HERE = {
+  'batch_norm': 'kept',
+  'calibration': None,
+  'parity': None,
+  'source': {
+    'step': None,
+    'config_sha256': None,
+    'version': bignas_jax.__version__,
+  },
+}
 
 
 def convert(
@@ -58,35 +74,38 @@ def convert(
   splits = sources.load(config.data, space.channels)
   sources.check_classes(splits, space.classes)
   arch = arch_lib.biggest(space)
-  model = dataclasses.replace(
-    config_lib.model(config, mesh_lib.create(jax.devices()[:1])),
+  model = Model(
     space=arch_lib.pin(space, arch),
+    mesh=mesh_lib.create(jax.devices()[:1]),
+    mean=single.mean,
+    std=single.std,
+    image_size=config_lib.image_size(config),
   )
-  batches = pipeline.eval_batches(
-    splits.test,
-    config.data,
-    batch_size=config.eval_batch_size,
-    resolution=model.image_size,
-  )
-  with xla.exact_products():
-    score = evaluation.Evaluator(model, [], batches).evaluate(
-      variables['params'], variables['batch_stats'], arch
-    )
+  score = _evaluate(model, variables, arch, config.data, splits.test)
   info = extraction.describe(config, model, arch) | {
-    'batch_norm': 'kept',
     'accuracy': score._asdict() | {'split': 'test'},
-    'calibration': None,
-    'parity': None,
-    'source': {
-      'step': None,
-      'config_sha256': None,
-      'version': bignas_jax.__version__,
-    },
     'class_names': list(splits.train.classes),
     'data_identity': identity.describe(splits),
     'origin': origin,
   }
-  child = Child(arch, model.space, variables, info)
+  child = Child(arch, model.space, variables, info | _NOT_MADE_HERE)
   package.save(out, child)
   console.say(f'wrote {out}: top-1 {score.top1:.4f} on {score.images} images')
   return child
+
+
+def _evaluate(
+  model: Model,
+  variables: dict[str, Any],
+  arch: Arch,
+  data: sources.Data,
+  split: sources.Source,
+) -> evaluation.Score:
+  """Returns the network's accuracy on a split, as `evaluate` measures it."""
+  batches = pipeline.eval_batches(
+    split, data, batch_size=_BATCH, resolution=model.image_size
+  )
+  with xla.exact_products():
+    return evaluation.Evaluator(model, [], batches).evaluate(
+      variables['params'], variables['batch_stats'], arch
+    )
