@@ -80,7 +80,7 @@ class Run:
       allowed = f'an Arch, its JSON form as a dict, best, {presets.WORDS}'
       raise errors.UserError('arch', which, allowed)
     fields = schema.plain(which)
-    return arch_lib.from_dict(self.space, fields.get('arch', fields))
+    return presets.of_fields(self.space, fields)
 
   def sample(self, n: int, seed: int = 0) -> list[Arch]:
     """Returns n uniformly drawn children, which may repeat."""

@@ -1,4 +1,4 @@
-"""python -m bignas_jax.convert: makes a run of another code base's supernet."""
+"""python -m bignas_jax.convert: makes weights of another code base ours."""
 
 import functools
 from collections.abc import Sequence
@@ -7,7 +7,11 @@ from typing import Any
 from absl import flags
 
 from bignas_jax import cli
-from bignas_jax.conversion import converted_run
+from bignas_jax.conversion import (
+  converted_child,
+  converted_run,
+  published_files,
+)
 from bignas_jax.runs import config_file
 
 
@@ -16,14 +20,17 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   given = cli.parse(
     'convert',
     'Makes a work directory, as that of a run that has ended, from a supernet '
-    'that PyTorch code saved. Nothing in the file is executed.',
+    'that PyTorch code saved, or a child package from a single network. '
+    'Nothing in the file is executed.',
     functools.partial(_define, arguments),
     arguments,
     config_file.parse,
   )
-  return converted_run.convert(
-    given.config, given.checkpoint, given.layout, given.workdir, given.license
-  )
+  file = given.config, given.checkpoint, given.layout
+  if given.out is None:
+    return converted_run.convert(*file, given.workdir, given.license)
+  child = converted_child.convert(*file, given.out, given.license)
+  return {'out': str(given.out)} | child.info
 
 
 def _define(arguments: Sequence[str], values: flags.FlagValues) -> None:
@@ -33,9 +40,11 @@ def _define(arguments: Sequence[str], values: flags.FlagValues) -> None:
     values,
     'layout',
     'attentive_nas',
-    'attentive_nas or alphanet',
+    f'one of {", ".join(published_files.LAYOUTS)}',
   )
-  cli.path(values, 'workdir', 'the run goes here', required=True)
+  cli.path(values, 'workdir', "a supernet's run goes here")
+  cli.path(values, 'out', "a single network's package goes here")
+  cli.one_of(values, 'workdir', 'out', required=True)
   cli.text(values, 'license', '', "the weights' licence, to be kept with them")
 
 

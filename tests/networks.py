@@ -137,6 +137,20 @@ BOTTLENECK = dataclasses.replace(
   classes=7,
 )
 LITTLE |= {s.name: s for s in (OFA, MOBILE, BASIC, BOTTLENECK)}
+# A single network, for `convert` only.
+LITE = dataclasses.replace(
+  zoo_elastic.EFFICIENTNET_LITE0,
+  name='little_lite',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8,),
+  stages=tuple(
+    dataclasses.replace(stage, width=(8 * (i + 1),), depth=(i + 1,))
+    for i, stage in enumerate(zoo_elastic.EFFICIENTNET_LITE0.stages[:3])
+  ),
+  head_width=(24,),
+  classes=2,
+)
 BATCH = 2
 
 

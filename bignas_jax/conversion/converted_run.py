@@ -12,26 +12,19 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-import bignas_jax
-from bignas_jax.conversion import attentive_nas, layouts, torch_files
+from bignas_jax.conversion import published_files
 from bignas_jax.data import sources
 from bignas_jax.methods import step as step_lib
-from bignas_jax.runs import checkpoints, directory
+from bignas_jax.runs import checkpoints, directory, warm_start
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
-from bignas_jax.system import cluster, digests, files
+from bignas_jax.system import cluster, files
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import recovery
 from bignas_jax.values import errors
 
-LAYOUTS = {
-  'attentive_nas': attentive_nas.LAYOUT,
-  'alphanet': attentive_nas.LAYOUT,
-}
 # What an interrupted conversion leaves, until its checkpoint is complete.
 _BEGUN = {'.lock', 'config.json', 'checkpoints', directory.ORIGIN}
-# Where files keep the tensors, beside what they say of their training.
-_INSIDE = ('state_dict', 'model_state_dict', 'model')
 
 
 def convert(
@@ -46,7 +39,7 @@ def convert(
   Args:
     config: space of the file, images of its children's calibration, search.
     weights: file that `torch.save` wrote.
-    layout: one of LAYOUTS.
+    layout: name of a supernet's layout (`published_files.LAYOUTS`).
     workdir: the directory, missing or empty.
     license_: the weights' licence, which is kept with them.
 
@@ -58,36 +51,21 @@ def convert(
       empty; nothing was written then.
   """
   cluster.refuse('convert')
-  if layout not in LAYOUTS:
-    allowed = errors.one_of(LAYOUTS, layout)
-    raise errors.UserError('--layout', layout, allowed)
+  published_files.layout(layout, single=False)
   directory.check_place(workdir)
   _check_empty(workdir)
-  config = config_lib.check(config)
+  config = config_lib.check(warm_start.resolve(config))
   space = config_lib.space(config)
-  file = torch_files.read(weights)
-  arrays = {
-    name: tensor.array() for name, tensor in tensors(file, str(weights)).items()
-  }
-  converted = layouts.convert(LAYOUTS[layout], space, arrays, str(weights))
+  variables, origin = published_files.read(weights, layout, space, license_)
   splits = sources.load(config.data, space.channels)
   sources.check_classes(splits, space.classes)
-  origin = {
-    'file': weights.name,
-    'sha256': digests.digest(weights),
-    'layout': layout,
-    'license': license_,
-    'version': bignas_jax.__version__,
-    'not_called': list(file.unknown),
-    'unused': list(converted.unused),
-  }
   workdir.mkdir(parents=True, exist_ok=True)
   again = 'to convert anew'
   full = recovery.no_room_in_one_line(workdir, again)
   with full, directory.lock(workdir):
     directory.claim(workdir, config, splits)
     files.write_json(workdir / directory.ORIGIN, origin)
-    _save(config, converted.params, workdir)
+    _save(config, variables['params'], workdir)
   return {'workdir': str(workdir), 'step': config.steps} | origin
 
 
@@ -100,29 +78,6 @@ def _check_empty(workdir: epath.Path) -> None:
   names = {path.name for path in workdir.iterdir()} if workdir.exists() else {}
   if not set(names) <= _BEGUN or checkpoints.steps(workdir):
     raise errors.UserError('--workdir', str(workdir), 'an empty directory')
-
-
-def tensors(file: torch_files.File, path: str) -> dict[str, torch_files.Tensor]:
-  """Returns the tensors of a file by name.
-
-  Raises:
-    UserError: there is no dict of tensors in it.
-  """
-  value = file.value
-  for name in _INSIDE:
-    if isinstance(value, dict) and isinstance(value.get(name), dict):
-      value = value[name]
-  if isinstance(value, dict):
-    inside = {
-      name: one
-      for name, one in value.items()
-      if isinstance(name, str) and isinstance(one, torch_files.Tensor)
-    }
-    if inside:
-      return inside
-  kind = f'a {type(value).__name__} without tensors'
-  allowed = 'a state_dict, or a dict with one as ' + ' or '.join(_INSIDE)
-  raise errors.UserError(path, kind, allowed)
 
 
 def _save(config: Config, params: Any, workdir: epath.Path) -> None:

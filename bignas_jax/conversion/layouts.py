@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import network
+from bignas_jax.supernet import batch_norm, network
+from bignas_jax.supernet.blocks import Block
 from bignas_jax.values import errors
 
 Tree = Any
@@ -24,6 +26,12 @@ CONVOLUTION: tuple[int, ...] = (2, 3, 1, 0)
 POINTWISE = 'pointwise'  # [out, in, 1, 1] there, [in, out] here
 DENSE: tuple[int, ...] = (1, 0)
 VECTOR: tuple[int, ...] = (0,)
+MATRIX: tuple[int, ...] = (0, 1)  # the matrix of a linear function of columns
+_ORDERS = {
+  'pointwise': POINTWISE,
+  'depthwise': CONVOLUTION,
+  'dense': CONVOLUTION,
+}
 
 
 class Tensor(NamedTuple):
@@ -39,35 +47,115 @@ class Tensor(NamedTuple):
   order: tuple[int, ...] | str
 
 
+class Normalisation(NamedTuple):
+  """What a network's pixels in 0..1 are normalised by, for each channel."""
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
 class Layout(NamedTuple):
   """How a code base names and arranges its parameters.
 
   Attributes:
     tensors: function from a space to the tensors of its parameters.
     renamed: patterns of names, and what replaces them, one after the other.
-    unused: pattern of names that mean nothing here, such as running averages.
+    unused: pattern of names that mean nothing here, such as running averages of
+      a supernet.
+    single: the normalisation of a single network, whose running averages are
+      its statistics; None: the files hold supernets.
   """
 
   tensors: Callable[[Space], Tree]
   renamed: tuple[tuple[str, str], ...]
   unused: str
+  single: Normalisation | None = None
 
 
 class Conversion(NamedTuple):
-  """Parameters in this layout, and names of tensors that mean nothing here."""
+  """What `convert` returns.
 
-  params: Tree
+  Attributes:
+    variables: `params` in this layout, and `batch_stats` of a single network.
+    unused: names of tensors that mean nothing here.
+  """
+
+  variables: Tree
   unused: tuple[str, ...]
+
+
+# Descriptions that layouts share.
+
+
+def by_block(space: Space, of: Callable[[Block, int], Tree]) -> Tree:
+  """Returns the tensors of all stages, nested as the parameters are.
+
+  Args:
+    space: space of the network.
+    of: returns the tensors of a block, which it is given with its number among
+      all blocks at their largest depths.
+  """
+  stages, number = {}, 0
+  for i, stage in enumerate(space.stages):
+    described = network.stage_blocks(space, i, batch_norm.Pooling())
+    own = {'first': of(described['first'], number)}
+    if 'rest' in described:
+      numbers = range(number + 1, number + max(stage.depth))
+      own['rest'] = _stacked([of(described['rest'], n) for n in numbers])
+    stages[f'stage{i + 1}'] = own
+    number += max(stage.depth)
+  return stages
+
+
+def convs(
+  block: Block, root: str, names: Mapping[str, tuple[str, str]]
+) -> Tree:
+  """Returns the tensors of a block's convolutions and of their batch norms.
+
+  Args:
+    block: the block.
+    root: beginning of the names of the block's tensors.
+    names: of each convolution, its name there and that of its batch norm.
+  """
+  tensors = {}
+  for conv in block_kinds.convs(block.stage):
+    kernel, scale = (f'{root}.{name}' for name in names[conv.name])
+    tensors[conv.name] = weight(kernel, _ORDERS[conv.kind])
+    tensors[f'{conv.name}_bn'] = norm(scale)
+  return tensors
+
+
+def weight(root: str, order: tuple[int, ...] | str) -> Tree:
+  """Returns the tensor of a kernel without a bias."""
+  return {'kernel': Tensor(f'{root}.weight', order)}
+
+
+def with_bias(root: str, order: tuple[int, ...] | str) -> Tree:
+  """Returns the tensors of a kernel and its bias."""
+  return weight(root, order) | {'bias': Tensor(f'{root}.bias', VECTOR)}
+
+
+def norm(root: str) -> Tree:
+  """Returns the tensors of a batch norm's parameters."""
+  scale, bias = (Tensor(f'{root}.{n}', VECTOR) for n in ('weight', 'bias'))
+  return {'scale': scale, 'bias': bias}
+
+
+def _stacked(blocks: list[Tree]) -> Tree:
+  """Returns equal trees of tensors as one tree of lists."""
+  if isinstance(blocks[0], Tensor):
+    return blocks
+  return {key: _stacked([one[key] for one in blocks]) for key in blocks[0]}
 
 
 def convert(
   layout: Layout, space: Space, tensors: Mapping[str, np.ndarray], path: str
 ) -> Conversion:
-  """Returns parameters of a supernet from the tensors of a file.
+  """Returns the variables of a network from the tensors of a file.
 
   Args:
     layout: how they are named and arranged there.
-    space: space of the supernet.
+    space: space of the supernet, or of the single network.
     tensors: all tensors of the file, by name.
     path: the file, for messages.
 
@@ -76,8 +164,8 @@ def convert(
       or are not finite: the message lists them. Nothing is guessed.
   """
   arrays = _renamed(layout, tensors, path)
-  wanted = layout.tensors(space)
-  names = [one.name for one in jax.tree.leaves(wanted, is_leaf=_is_tensor)]
+  shapes, named = variables_of(layout, space)
+  names = [one.name for one in jax.tree.leaves(named, is_leaf=_is_tensor)]
   _check(path, 'missing', [n for n in names if n not in arrays], 'a file with')
   spare = [name for name in arrays if name not in set(names)]
   foreign = [name for name in spare if not re.fullmatch(layout.unused, name)]
@@ -99,13 +187,36 @@ def convert(
       array = take(place, like.shape, one)
     return array.astype(like.dtype)
 
-  params = jax.tree_util.tree_map_with_path(
-    stack, network.shapes(space), wanted
-  )
+  variables = jax.tree_util.tree_map_with_path(stack, shapes, named)
   _check(path, 'of another shape', wrong, f'the tensors of {space.name}:')
   odd = [name for name in names if not np.isfinite(arrays[name]).all()]
   _check(path, 'not finite', odd, 'finite numbers in')
-  return Conversion(params, tuple(spare))
+  return Conversion(variables, tuple(spare))
+
+
+def variables_of(layout: Layout, space: Space) -> tuple[Tree, Tree]:
+  """Returns the shapes of a network's variables, and their tensors."""
+  shapes = network.variables_shapes(space)
+  tensors = {'params': layout.tensors(space)}
+  if layout.single is None:
+    return {'params': shapes['params']}, tensors
+  averages = _averages(shapes['batch_stats'], tensors['params'])
+  return shapes, tensors | {'batch_stats': averages}
+
+
+def _averages(stats: Tree, tensors: Tree) -> Tree:
+  """Returns the tensors of running averages, which are named as scales are."""
+  if 'mean' not in stats:
+    return {name: _averages(stats[name], tensors[name]) for name in stats}
+
+  def beside(ending: str) -> Tree:
+    return jax.tree.map(
+      lambda one: one._replace(name=one.name.removesuffix('.weight') + ending),
+      tensors['scale'],
+      is_leaf=_is_tensor,
+    )
+
+  return {'mean': beside('.running_mean'), 'var': beside('.running_var')}
 
 
 def _is_tensor(node: Any) -> bool:

@@ -107,7 +107,10 @@ def save(directory: epath.Path, child: Child) -> None:
   Raises:
     UserError: `check_place` refuses the directory.
   """
-  flat = {k: np.asarray(v) for k, v in _flatten(child.variables).items()}
+  # safetensors writes an array's memory, whatever its strides say.
+  flat = {
+    k: np.asarray(v, order='C') for k, v in _flatten(child.variables).items()
+  }
   fields = {'format': FORMAT, **child.info}
   fields['network'] = dataclasses.asdict(child.space)
   contents = {
@@ -202,6 +205,7 @@ def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
 def check_complete(directory: epath.Path, child: Child) -> None:
   """Checks that `child.json` says what is needed to evaluate the child.
 
+  The calibration may be null: statistics that a published network came with.
   The child's data are checked later, where they are opened.
 
   Raises:
@@ -209,9 +213,10 @@ def check_complete(directory: epath.Path, child: Child) -> None:
   """
   for path in ('input.channels', 'input.resolution', 'calibration'):
     value: Any = child.info
-    for name in path.split('.'):
-      value = value.get(name)
-    if value is None:
+    *parents, last = path.split('.')
+    for name in parents:
+      value = value[name]
+    if last not in value or (parents and value[last] is None):
       place = f'{directory / _INFO}: {path}'
       raise errors.UserError(place, 'nothing', 'what `extract` writes')
 

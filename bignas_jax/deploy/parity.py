@@ -15,6 +15,7 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 
 _BATCH = 100  # images
+_IMAGES = 1000  # to quantise a child by that was not calibrated here
 
 
 class Samples(NamedTuple):
@@ -67,7 +68,8 @@ def calibration(
   They are processed as in evaluation, except for what the artifact does itself
   if `preprocess` is True.
   """
-  model, count = _model(child), child.info['calibration']['images']
+  model = _model(child)
+  count = (child.info['calibration'] or {'images': _IMAGES})['images']
   batches = (pixels for pixels, _ in _pixels(child, opened, 'train', count))
   if preprocess:
     return list(batches)

@@ -136,7 +136,7 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
       'version': bignas_jax.__version__,
     },
   }
-  info = _info(config, model, arch) | measured
+  info = describe(config, model, arch) | measured
   info['class_names'] = list(run.splits.train.classes)
   info['data_identity'] = run.data_identity
   return Child(arch, network, sliced, info)
@@ -157,7 +157,7 @@ def _as_trained(run: restore.Run, ours: Any, arch: Arch) -> dict[str, Any]:
   return {config.dtype: off.to_dict()}
 
 
-def _info(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
+def describe(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
   """Returns what `child.json` says of a child before the child is measured."""
   cost = counting.cost(model.space, arch)
   return {

@@ -10,7 +10,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import zoo
+from bignas_jax.spaces import once_for_all_json, zoo
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Choices, Space
 from bignas_jax.system import files
@@ -177,7 +177,19 @@ def parse(space: Space, text: str) -> Arch:
       allowed += f' (a preset of space {PRESETS[text].space})'
     raise errors.UserError('arch', text, allowed)
   with _place(text):  # search/best.json and child.json have it inside
-    return arch_lib.from_dict(space, fields.get('arch', fields))
+    return of_fields(space, fields)
+
+
+def of_fields(space: Space, fields: dict[str, Any]) -> Arch:
+  """Returns the architecture of a JSON object, which may have it inside.
+
+  Raises:
+    UserError: an entry is missing, unknown or not of the space.
+  """
+  inner = fields.get('arch', fields)
+  if once_for_all_json.is_form(space, inner):
+    return once_for_all_json.read(space, inner)
+  return arch_lib.from_dict(space, inner)
 
 
 def space_of(text: str) -> Space:

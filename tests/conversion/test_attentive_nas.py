@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jax
+import layout_files
 import networks
 import numpy as np
 import pytest
@@ -22,34 +23,18 @@ SPACE = dataclasses.replace(networks.ATTENTIVE, classes=10, channels=1)
 
 def published(space, params):
   """Tensors as the published files have them: with more than is of use."""
-  tensors = collections.OrderedDict()
-
-  def add(name, array):
-    tensors[f'module.{name}'] = np.asarray(array, np.float32)
-
-  def arranged_back(array, one):
-    if one.order == layouts.POINTWISE:
-      return array.T[:, :, None, None]
-    return array.transpose(np.argsort(one.order))
-
-  def write(one, array):
-    for entry, own in (
-      zip(one, array, strict=True) if isinstance(one, list) else [(one, array)]
-    ):
-      name = entry.name.replace('.conv.', '.mobile_inverted_conv.', 1)
-      if not name.startswith('blocks'):
-        name = entry.name
-      add(name, arranged_back(own, entry))
-
-  jax.tree.map(
-    write,
-    attentive_nas.tensors(space),
-    params,
-    is_leaf=lambda node: isinstance(node, list | layouts.Tensor),
+  named = layout_files.tensors(
+    attentive_nas.LAYOUT, space, {'params': params}
+  ) | {
+    'first_conv.bn.running_mean': np.ones(16),
+    'blocks.1.shortcut.conv.weight': np.ones((16, 16, 1, 1)),
+  }
+  tensors = collections.OrderedDict(
+    (layout_files.attentive_nas(name), np.asarray(array, np.float32))
+    for name, array in named.items()
   )
-  add('first_conv.bn.bn.running_mean', np.ones(16))
-  add('first_conv.bn.bn_tracking.0.num_batches_tracked', 3)
-  add('blocks.1.shortcut.conv.conv.weight', np.ones((16, 16, 1, 1)))
+  count = 'module.first_conv.bn.bn_tracking.0.num_batches_tracked'
+  tensors[count] = np.asarray(3, np.float32)
   return tensors
 
 
@@ -65,30 +50,27 @@ def tensors(params):
 
 def test_parameters_are_the_files(params, tensors):
   converted = layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
-  jax.tree.map(np.testing.assert_array_equal, converted.params, params)
+  jax.tree.map(
+    np.testing.assert_array_equal, converted.variables['params'], params
+  )
   assert len(converted.unused) == 3
 
 
 def test_the_names_are_those_of_the_published_file():
   """Names and shapes of a few tensors; `docs/convert.md` compares all."""
-  tensors = attentive_nas.tensors(zoo.ATTENTIVE_NAS)
-  shapes = network.shapes(zoo.ATTENTIVE_NAS)
-  named = {}
-  leaves = zip(
-    jax.tree.leaves(tensors, is_leaf=lambda t: isinstance(t, layouts.Tensor)),
-    [
-      leaf.shape[1:] if 'rest' in str(path) else leaf.shape
-      for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-      for _ in range(leaf.shape[0] if 'rest' in str(path) else 1)
-    ],
-    strict=True,
+  space = zoo.ATTENTIVE_NAS
+  params = layout_files.empty(network.shapes(space))
+  tensors = layout_files.tensors(
+    attentive_nas.LAYOUT, space, {'params': params}
   )
-  for one, shape in leaves:
-    named[one.name] = shape
+  named = {layout_files.attentive_nas(k): v.shape for k, v in tensors.items()}
   assert len(named) == 1468 - 1029
-  assert named['blocks.7.conv.depth_conv.se.fc.reduce.weight'] == (192, 48)
-  assert named['blocks.36.conv.point_linear.conv.conv.weight'] == (1344, 224)
-  assert named['last_conv.feature_mix_layer.conv.conv.weight'] == (1344, 1984)
+  root = 'module.blocks.7.mobile_inverted_conv.depth_conv'
+  assert named[f'{root}.se.fc.reduce.weight'] == (48, 192, 1, 1)
+  root = 'module.blocks.36.mobile_inverted_conv.point_linear'
+  assert named[f'{root}.conv.conv.weight'] == (224, 1344, 1, 1)
+  root = 'module.last_conv.feature_mix_layer'
+  assert named[f'{root}.conv.conv.weight'] == (1984, 1344, 1, 1)
 
 
 @pytest.mark.parametrize(
