@@ -1,5 +1,6 @@
 """Trouble is gone round, and resuming does not change how."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -20,6 +21,7 @@ from bignas_jax.system import stopping
 from bignas_jax.training import loop, recovery, states
 from bignas_jax.training.divergence import Diverged, Watch
 from bignas_jax.values import errors
+from configs import alpha_net
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -228,8 +230,15 @@ def _learning(monkeypatch):
   monkeypatch.setattr(config, 'policy', learning)
 
 
+ATTENTIVE = _config(
+  policy='best_up',
+  candidates=2,
+  rule=dataclasses.replace(CONFIG.rule, edges=alpha_net.EDGES),
+)
+
+
 def _learnt(workdir):
-  setup = config.setup(CONFIG)
+  setup = config.setup(ATTENTIVE)
   checkpoints = checkpoints_lib.Checkpoints(workdir)
   _, of_policy = states.restore_or_init(setup, checkpoints)
   checkpoints.close()
@@ -239,13 +248,16 @@ def _learnt(workdir):
 def test_a_policys_state_is_saved_resumed_and_rolled_back(
   tmp_path, monkeypatch
 ):
-  """With trouble in the middle; unbroken, stopped, or told beforehand."""
+  """With trouble in the middle; unbroken, stopped, or told beforehand.
+
+  The recipe is AttentiveNAS's choice of children with AlphaNet's loss.
+  """
   _learning(monkeypatch)
   policy = config.policy
   with monkeypatch.context() as patch:
     # Draws are noted by the outermost policy.
     _poisoned(patch, (3,), _nan)
-    unbroken = _end(CONFIG, tmp_path / 'unbroken')
+    unbroken = _end(ATTENTIVE, tmp_path / 'unbroken')
     learnt = _learnt(tmp_path / 'unbroken')
     (went,) = rollbacks.read(tmp_path / 'unbroken')
     assert (went.at, went.to, went.draw) == (4, 2, 4)
@@ -254,14 +266,14 @@ def test_a_policys_state_is_saved_resumed_and_rolled_back(
       with patch.context() as stops:
         stops.setattr(stopping, 'StopRequest', lambda n=after: _StopsAfter(n))
         with pytest.raises(errors.Preempted):
-          loop.train(CONFIG, workdir)
-      chex.assert_trees_all_equal(_end(CONFIG, workdir), unbroken)
+          loop.train(ATTENTIVE, workdir)
+      chex.assert_trees_all_equal(_end(ATTENTIVE, workdir), unbroken)
       chex.assert_trees_all_equal(_learnt(workdir), learnt)
   assert config.policy is policy
   told = tmp_path / 'told'
   told.mkdir()
   rollbacks.write(told, [went])
-  chex.assert_trees_all_equal(_end(CONFIG, told), unbroken)
+  chex.assert_trees_all_equal(_end(ATTENTIVE, told), unbroken)
   chex.assert_trees_all_equal(_learnt(told), learnt)
   # Of eight steps of four children, without those of the skipped draws.
   assert learnt['seen'].sum() == 32 and learnt['seen'].dtype == np.int64
