@@ -24,6 +24,7 @@ from bignas_jax.methods import programs, step
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import mesh as mesh_lib
 
@@ -60,7 +61,7 @@ def _evaluation(config: Config, setup: step.Setup) -> dict:
   labels = np.zeros(len(images), np.int32)
   batch = {'image': images, 'label': labels, 'mask': labels == 0}
   found = {}
-  own = arch_lib.pin(setup.model.space, child)
+  own = pinning.pin(setup.model.space, child)
   alone = dataclasses.replace(setup.model, space=own)
   for whose, model in ('elastic', setup.model), ('child', alone):
     evaluator = evaluation.Evaluator(model, [batch], [batch])

@@ -10,7 +10,7 @@ import tiny
 
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, zoo, zoo_elastic
+from bignas_jax.spaces import counting, pinning, zoo, zoo_elastic
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
@@ -232,7 +232,7 @@ def random_child(space, seed=0):
   cost = counting.cost(space, arch)
   return package.Child(
     arch,
-    arch_lib.pin(space, arch),
+    pinning.pin(space, arch),
     jax.tree.map(lambda a: np.asarray(a, np.float32), own),
     {
       'space': space.name,

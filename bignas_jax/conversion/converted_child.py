@@ -19,6 +19,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.selection import extraction
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import evaluation
 from bignas_jax.supernet.model import Model
@@ -75,7 +76,7 @@ def convert(
   sources.check_classes(splits, space.classes)
   arch = arch_lib.biggest(space)
   model = Model(
-    space=arch_lib.pin(space, arch),
+    space=pinning.pin(space, arch),
     mesh=mesh_lib.create(jax.devices()[:1]),
     mean=single.mean,
     std=single.std,

@@ -18,6 +18,7 @@ from etils import epath
 from flax import traverse_util
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network as network_lib
@@ -76,7 +77,7 @@ class Child:
   """A network with its weights.
 
   Attributes:
-    arch: architecture of the network.
+    arch: architecture of the network in the space of its supernet.
     space: space that holds this architecture only.
     variables: `params`, and `batch_stats`, which are empty if batch norms are
       folded.
@@ -87,6 +88,14 @@ class Child:
   space: Space
   variables: Variables
   info: dict[str, Any]
+
+  @property
+  def own_arch(self) -> Arch:
+    """Returns the architecture in the child's own space.
+
+    It is another one if the supernet chose for each block (`pinning.pin`).
+    """
+    return arch_lib.biggest(self.space)
 
 
 def check_place(directory: epath.Path, field: str = '--out') -> None:
@@ -187,7 +196,7 @@ def _described(path: str, info: dict[str, Any]) -> tuple[Space, Arch]:
   network, version = info.get('network'), stored.version_of(info)
   space = stored.convert(Space, network, f'{path}: network', version)
   with errors.within(path):
-    arch = arch_lib.from_dict(space, info.get('arch'))
+    arch = pinning.described(space, info.get('arch'))
   fields = schema.convert(_Info, files.finite(info), f'{path}:', others=True)
   for field, value, right in (
     ('classes', fields.classes, space.classes),

@@ -43,7 +43,7 @@ def samples(
     count: number of images; if the split has fewer, all are used.
   """
   model = _model(child)
-  net = model.net(child.arch)
+  net = model.net(child.own_arch)
   options = xla.compiler_options(mesh_lib.platform(model.mesh))
 
   def evaluate(variables, pixels):

@@ -18,7 +18,7 @@ import optax
 from bignas_jax.methods import loss_graph, optim, programs, sandwich
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.policies import Child
-from bignas_jax.spaces import arch
+from bignas_jax.spaces import arch, pinning
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
 from bignas_jax.supernet.model import Model
@@ -152,7 +152,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
   Returns:
     A function that runs the compiled forward and backward pass.
   """
-  space = arch.pin(setup.model.space, child.arch)
+  space = pinning.pin(setup.model.space, child.arch)
   net = network.Supernet(space, setup.model.dtype, recompute=recompute)
   own = network.slice_child(setup.model.space, {'params': params}, child.arch)[
     'params'

@@ -13,8 +13,7 @@ import numpy as np
 
 from bignas_jax.deploy import graph
 from bignas_jax.deploy.graph import Network
-from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency
+from bignas_jax.spaces import latency, pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space, Stage
@@ -61,7 +60,7 @@ def of_network(network: Network) -> Workload:
 
 def of_child(space: Space, arch: Arch) -> Workload:
   """Returns the workload of a child with random weights, batch norms folded."""
-  own = dataclasses.replace(arch_lib.pin(space, arch), bn_epsilon=None)
+  own = dataclasses.replace(pinning.pin(space, arch), bn_epsilon=None)
   return Workload(
     lambda library, params, x: graph.logits(library, own, params, x),
     _weights(network_lib.shapes(own)),

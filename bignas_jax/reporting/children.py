@@ -2,6 +2,7 @@
 
 from bignas_jax.reporting import plots
 from bignas_jax.reporting.run_files import ChildFile, Run
+from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.layers import layers
 
 
@@ -13,7 +14,7 @@ def pictures(run: Run) -> dict[str, str]:
 def _drawn(child: ChildFile) -> str:
   """Draws a child from the image to the classes."""
   bars = []
-  for layer in layers(child.space, child.arch):
+  for layer in layers(child.space, arch_lib.biggest(child.space)):
     if layer.is_block:
       name, kind = f'x{layer.expand_ratio}', f'kernel {layer.kernel_size}'
       bars.append((name, layer.width_out, layer.size_out, kind))

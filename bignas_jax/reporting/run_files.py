@@ -13,7 +13,7 @@ from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, latency, latency_tables
+from bignas_jax.spaces import counting, latency, latency_tables, pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors, schema, structs
@@ -27,14 +27,14 @@ class ChildFile(NamedTuple):
   name: str
   info: contents.Child
   arch: Arch
-  space: Space  # pinned to the arch
+  space: Space  # of this child only
   exports: contents.Exports  # export.json
   measured: contents.Measured  # latency.json, of `benchmark child`
 
   @property
   def rows(self) -> list[counting.Row]:
     """Returns its stem, its blocks and its head with their costs."""
-    return counting.rows(self.space, self.arch)
+    return counting.rows(self.space, arch_lib.biggest(self.space))
 
 
 class Run(NamedTuple):
@@ -172,7 +172,7 @@ def _child(path: epath.Path) -> ChildFile:
   plain = contents.plain(path) or {}
   with errors.within(path):
     space = schema.convert(Space, plain.get('network'), 'network')
-    arch = arch_lib.from_dict(space, plain.get('arch'))
+    arch = pinning.described(space, plain.get('arch'))
   exports = path.parent / 'export' / 'export.json'
   measured = path.parent / latency.MEASURED
   return ChildFile(

@@ -20,7 +20,7 @@ from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import external
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import presets, zoo
+from bignas_jax.spaces import pinning, presets, zoo
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, storage
@@ -85,7 +85,7 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   space = zoo.get(config.space) if config.space else network.space
   return dataclasses.replace(
     config,
-    space=arch_lib.pin(space, network.arch),
+    space=pinning.pin(space, network.arch),
     image_size=config.image_size or network.image_size,
     init_sha256=network.sha256,
   )
@@ -118,20 +118,24 @@ def _read(config: Config) -> _Network:
     child_info = schema.convert(_ChildInfo, info or {}, 'arch', others=True)
     return _Network(space, arch, child_info.input.image_size, '')
   child, sha256 = _load(config)
-  space = space or child.space
+  if space is None:
+    space, arch = child.space, child.own_arch
+  else:
+    arch = child.arch
   _check_fits(config, child, space)
-  return _Network(space, child.arch, child.info['input']['image_size'], sha256)
+  return _Network(space, arch, child.info['input']['image_size'], sha256)
 
 
 def _check_fits(config: Config, child: Child, space: Space) -> None:
   """Raises UserError unless the child is the network that the config means."""
   allowed = f'a child of space {space.name}'
-  wanted = presets.parse(space, config.arch) if config.arch else child.arch
-  if wanted != child.arch:
+  own = child.own_arch if space == child.space else child.arch
+  wanted = presets.parse(space, config.arch) if config.arch else own
+  if wanted != own:
     allowed += f', of the architecture {arch_lib.to_json(wanted)}'
     raise errors.UserError('init_from', config.init_from, allowed)
   try:
-    ours = arch_lib.pin(space, child.arch)
+    ours = pinning.pin(space, own)
   except errors.UserError as error:
     allowed += f' ({error})'
     raise errors.UserError('init_from', config.init_from, allowed) from None

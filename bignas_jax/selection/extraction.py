@@ -16,7 +16,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, restore
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, presets
+from bignas_jax.spaces import counting, pinning, presets
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import evaluation
@@ -106,7 +106,7 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
       model.space, {'params': run.params, 'batch_stats': stats}, arch
     )
   )
-  network = arch_lib.pin(model.space, arch)
+  network = pinning.pin(model.space, arch)
   batches = _batches(config, model, run.splits, 'test')
   own = dataclasses.replace(model, space=network)
   alone = evaluation.Evaluator(own, [], batches)

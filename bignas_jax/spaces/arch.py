@@ -1,8 +1,7 @@
 """An architecture as data, and all that is derived from its space's choices.
 
-People read and write `Arch`; compiled programs take `Indices`, small integer
-arrays, as an argument. Sampling, mutation, crossover, membership and counting
-all use the flat list of a space's decisions (`decisions.genes`).
+People read and write `Arch`; compiled programs take `Indices`, small arrays.
+All else follows from the flat list of a space's decisions (`decisions.genes`).
 """
 
 import collections
@@ -45,9 +44,8 @@ class Arch:
 class Indices(NamedTuple):
   """An architecture as positions in the space's tuples; stackable.
 
-  The resolution is not included: it is the shape of the images. Entries of
-  `kernel_size` and `expand_ratio` are those of `Arch`. The bank is the number
-  of the batch norms' parameters, in a space with private ones.
+  The resolution is not included: it is the shape of the images. In a space with
+  private batch norms, the bank is the number of their parameters.
   """
 
   width: Any  # int32[..., stages + 2], or + 1 without a head
@@ -192,10 +190,9 @@ def is_one(space: Space) -> bool:
 def contains(space: Space, arch: Arch) -> bool:
   """Returns whether the architecture is one of the space's."""
   try:
-    check(space, arch)
+    return check(space, arch) is arch
   except errors.UserError:
     return False
-  return True
 
 
 def check(space: Space, arch: Arch) -> Arch:
@@ -236,16 +233,6 @@ def encode(space: Space, arch: Arch) -> Indices:
   return Indices(**arrays)
 
 
-def banks(space: Space) -> int:
-  """Returns how many parameters of its own each batch norm has."""
-  private = {
-    'no': (0,),
-    'width': space.multipliers,
-    'resolution': space.train_resolution,
-  }
-  return len(private[space.private_norms])
-
-
 def _bank(space: Space, arch: Arch) -> int:
   """Returns the bank of a child; of other resolutions, that of the nearest."""
   if space.private_norms == 'width':
@@ -265,59 +252,12 @@ def decode(space: Space, indices: Indices, resolution: int) -> Arch:
   return check(space, arch)
 
 
-def pinned_stages(space: Space, arch: Arch) -> list[tuple[int, int, int]]:
-  """Returns the stages of `pin`'s space as (stage, first block, blocks) here.
-
-  A stage whose blocks have the same choices stays a stage; of others, each
-  block becomes one, because their arrays have different shapes.
-  """
-  rows = []
-  for i, depth in enumerate(arch.depth):
-    choices = [of_block(space, arch, i, block) for block in range(depth)]
-    if all(choice == choices[0] for choice in choices):
-      rows.append((i, 0, depth))
-    else:
-      rows += [(i, block, 1) for block in range(depth)]
-  return rows
-
-
 def of_block(
   space: Space, arch: Arch, number: int, block: int
 ) -> dict[str, int]:
   """Returns the `kernel_size` and `expand_ratio` of a block of a stage."""
   place = decisions.place(space, number, block)
   return {field: getattr(arch, field)[place] for field in PER_BLOCK}
-
-
-def pin(space: Space, arch: Arch) -> Space:
-  """Returns the space of this architecture only: the child's own shape."""
-  check(space, arch)
-  stages = []
-  for number, block, blocks in pinned_stages(space, arch):
-    stage = space.stages[number]
-    choices = of_block(space, arch, number, block)
-    stages.append(
-      dataclasses.replace(
-        stage,
-        width=(arch.width[number + 1],),
-        depth=(blocks,),
-        stride=1 if block else stage.stride,
-        expand_conv=stage.has_expand,
-        kernel_transform=False,
-        **{field: (choice,) for field, choice in choices.items()},
-      )
-    )
-  return dataclasses.replace(
-    space,
-    resolution=(arch.resolution,),
-    train_resolution=(arch.resolution,),
-    stem_width=arch.width[:1],
-    stages=tuple(stages),
-    head_width=arch.width[-1:] if space.head_width else (),
-    per_block=False,
-    multipliers=(),
-    private_norms='no',
-  )
 
 
 def to_dict(arch: Arch) -> dict[str, Any]:
@@ -333,21 +273,26 @@ def to_json(arch: Arch) -> str:
 
 def from_dict(space: Space, fields: Any) -> Arch:
   """Reads the JSON form; UserError names a missing, unknown or wrong entry."""
+  return check(space, parse(fields))
+
+
+def parse(fields: Any) -> Arch:
+  """Reads the JSON form of an architecture of any space."""
   names = [field.name for field in dataclasses.fields(Arch)]
-  if not isinstance(fields, dict) or set(fields) != set(names):
+  if not isinstance(fields, dict) or {*fields} != {*names}:
     raise errors.UserError(
       'arch', fields, 'a JSON object with the keys ' + ', '.join(names)
     )
   for name, value in fields.items():
     entries = [value] if name == 'resolution' else value
-    whole = isinstance(entries, list | tuple)
-    if not whole or any(type(entry) is not int for entry in entries):
+    listed = isinstance(entries, list | tuple)
+    if not listed or any(type(entry) is not int for entry in entries):
       kind = 'a whole number' if name == 'resolution' else 'whole numbers'
       raise errors.UserError(f'arch.{name}', value, kind)
   values: dict[str, Any] = {
     k: v if k == 'resolution' else tuple(v) for k, v in fields.items()
   }
-  return check(space, Arch(**values))
+  return Arch(**values)
 
 
 def generator(*path: int) -> np.random.Generator:

@@ -66,3 +66,13 @@ def genes(space: Space) -> list[Gene]:
   tied = len(space.stages) + 1
   multiplier = Gene('multiplier', None, tuple(range(len(space.multipliers))))
   return [every[0], multiplier, *every[1 + tied :]]
+
+
+def banks(space: Space) -> int:
+  """Returns how many parameters of its own each batch norm has."""
+  private = {
+    'no': (0,),
+    'width': space.multipliers,
+    'resolution': space.train_resolution,
+  }
+  return len(private[space.private_norms])

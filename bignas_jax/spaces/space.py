@@ -2,7 +2,7 @@
 
 A `Space` describes every network that one supernet contains. It is a literal of
 tuples of allowed values per stage, with nothing computed. A space in which
-every tuple has one value describes a single network; `arch.pin` makes one.
+every tuple has one value describes a single network; `pinning.pin` makes one.
 """
 
 import dataclasses

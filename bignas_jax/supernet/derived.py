@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.spaces.arch import Indices, banks
-from bignas_jax.spaces.decisions import of_stage
+from bignas_jax.spaces.arch import Indices
+from bignas_jax.spaces.decisions import banks, of_stage
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import slicing
 from bignas_jax.supernet.depthwise import PIXELS

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, derived, network, ops
@@ -51,7 +52,7 @@ class Model:
     """Returns the supernet, or a child of it as a network of its own."""
     space = derived.plain(self.space)
     if arch is not None:
-      space = arch_lib.pin(space, arch)
+      space = pinning.pin(space, arch)
     pooling = batch_norm.Pooling(self.mesh.axis_names, self.bn_group_size)
     recompute = self.recompute or not arch_lib.is_one(space)
     return network.Supernet(space, self.dtype, pooling, recompute)

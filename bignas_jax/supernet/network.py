@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import decisions
+from bignas_jax.spaces import decisions, pinning
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.space import Space, multiplied
 from bignas_jax.supernet import (
@@ -287,7 +287,7 @@ def resolve(space: Space, params: Variables, indices: Indices) -> Variables:
 
 
 def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
-  """Returns the child's own variables, for `Supernet(arch.pin(space, arch))`.
+  """Returns the child's own variables, for `Supernet(pin(space, arch))`.
 
   Args:
     space: space of the supernet.
@@ -295,7 +295,7 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
       calibrated for this child.
     arch: the child.
   """
-  own = arch_lib.pin(space, arch)
+  own = pinning.pin(space, arch)
   params = resolve(space, variables['params'], arch_lib.encode(space, arch))
   params = _by_pinned_stage(space, arch, params)
   out = {'params': slicing.shrink(params, shapes(own), centred(own))}
@@ -307,7 +307,7 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
 
 def _by_pinned_stage(space: Space, arch: Arch, tree: Variables) -> Variables:
   """Returns arrays of a supernet by the stages of a child's pinned space."""
-  rows = arch_lib.pinned_stages(space, arch)
+  rows = pinning.pinned_stages(space, arch)
   out = {name: tree[name] for name in tree if not name.startswith('stage')}
   for i, (number, block, depth) in enumerate(rows):
     stage = tree[f'stage{number + 1}']

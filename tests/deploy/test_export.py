@@ -26,7 +26,7 @@ from bignas_jax.deploy import folding, graph, parity, stablehlo
 from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, zoo
+from bignas_jax.spaces import counting, pinning, zoo
 from bignas_jax.supernet import derived
 from bignas_jax.supernet import network as network_lib
 
@@ -74,7 +74,7 @@ def test_a_plain_network_is_the_child(name):
       own = variables | {'params': params}
       expected = jax.jit(net.apply)(own, images, indices)
       own = network_lib.slice_child(space, variables, arch)
-      folded, own = folding.fold(arch_lib.pin(space, arch), own)
+      folded, own = folding.fold(pinning.pin(space, arch), own)
       shape = images.shape[1:]
       network = graph.Network(folded, own['params'], shape, 'float32', (), ())
       found = jax.jit(stablehlo.function(network))(images)
@@ -574,15 +574,15 @@ def test_weights_of_another_type(package, tmp_path, capsys):
 def test_a_child_of_the_big_space_is_as_big_as_its_parameters(tmp_path):
   """Within a tenth; statistics, or biases for them, and the header included."""
   arch = arch_lib.smallest(zoo.BIGNAS)
-  shapes = network_lib.shapes(arch_lib.pin(zoo.BIGNAS, arch))
+  shapes = network_lib.shapes(pinning.pin(zoo.BIGNAS, arch))
   variables = {
     'params': jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes),
     'batch_stats': jax.tree.map(
       lambda s: np.ones(s.shape, np.float32),
-      network_lib.stats_shapes(arch_lib.pin(zoo.BIGNAS, arch)),
+      network_lib.stats_shapes(pinning.pin(zoo.BIGNAS, arch)),
     ),
   }
-  space = arch_lib.pin(zoo.BIGNAS, arch)
+  space = pinning.pin(zoo.BIGNAS, arch)
   params = counting.cost(space, arch).params
   for fold in (False, True):
     where = epath.Path(tmp_path) / str(fold)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bignas_jax.deploy import folding
-from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
 from bignas_jax.values import errors, schema
 
@@ -21,7 +21,7 @@ def child(space, arch, dtype):
     'batch_stats': networks.random_stats(space),
   }
   own = network.slice_child(space, variables, arch)
-  return arch_lib.pin(space, arch), networks.cast(own, dtype)
+  return pinning.pin(space, arch), networks.cast(own, dtype)
 
 
 def logits(space, variables, images, dtype):
@@ -63,7 +63,7 @@ def test_only_a_single_network_can_be_folded():
 def test_a_folded_space_goes_through_json():
   (arch,) = networks.archs_of(networks.BIGNAS, 1)
   space = dataclasses.replace(
-    arch_lib.pin(networks.BIGNAS, arch), bn_epsilon=None
+    pinning.pin(networks.BIGNAS, arch), bn_epsilon=None
   )
   fields = json.loads(json.dumps(dataclasses.asdict(space)))
   assert schema.convert(type(space), fields) == space

@@ -16,6 +16,7 @@ from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, warm_start
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
@@ -101,7 +102,7 @@ def test_a_step_is_the_sum_over_widths_that_learn_from_the_label():
     terms = []
     for arch in WIDE, NARROW:
       own = network.slice_child(SPACE, {'params': params}, arch)
-      net = network.Supernet(arch_lib.pin(SPACE, arch))
+      net = network.Supernet(pinning.pin(SPACE, arch))
       images = setup.model.images(batch['image'], arch.resolution)
       labels = jnp.asarray(batch['label'])
       terms.append(losses.cross_entropy(net.apply(own, images), labels).mean())

@@ -15,6 +15,7 @@ from bignas_jax.methods import loss_graph, optim, programs, sandwich
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
@@ -81,7 +82,7 @@ def _defined_gradient(config, params, batch, children, keys):
     images = jax.image.resize(
       pixels, (16, arch.resolution, arch.resolution, 1), 'bicubic'
     )
-    net = network.Supernet(arch_lib.pin(SPACE, arch))
+    net = network.Supernet(pinning.pin(SPACE, arch))
     own = network.slice_child(SPACE, {'params': params}, arch)
     return net.apply(own, images, **dropout)
 

@@ -12,7 +12,7 @@ from bignas_jax.methods import losses, policies, programs, sampling
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import rollbacks
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import cost_buckets, counting, zoo
+from bignas_jax.spaces import cost_buckets, counting, pinning, zoo
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
@@ -84,7 +84,7 @@ def test_a_score_is_the_loss_on_the_whole_batch():
   for arch, loss in zip(archs, ours, strict=True):
     images = setup.model.images(whole['image'], arch.resolution)
     own = network.slice_child(SPACE, {'params': params}, arch)
-    net = network.Supernet(arch_lib.pin(SPACE, arch))
+    net = network.Supernet(pinning.pin(SPACE, arch))
     logits = jax.jit(net.apply)(own, images)
     expected = losses.cross_entropy(logits, jax.numpy.asarray(whole['label']))
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-4)

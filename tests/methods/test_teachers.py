@@ -21,6 +21,7 @@ from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Package, Rule
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, restore, warm_start
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
@@ -106,7 +107,7 @@ def ran(setup, alpha=None, ema=None):
 def logits_of(setup, params, arch, batch):
   own = network.slice_child(SPACE, {'params': params}, arch)
   images = setup.model.images(batch['image'], arch.resolution)
-  return network.Supernet(arch_lib.pin(SPACE, arch)).apply(own, images)
+  return network.Supernet(pinning.pin(SPACE, arch)).apply(own, images)
 
 
 def test_rs_nets_ensemble_learns_its_weights_and_teaches():

@@ -23,7 +23,7 @@ from bignas_jax.perf import (
 )
 from bignas_jax.perf.latency_table import Wanted
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables
+from bignas_jax.spaces import latency, latency_tables, pinning
 from bignas_jax.system import process
 from bignas_jax.values import errors
 
@@ -233,7 +233,7 @@ def test_programs_take_turns():
 def a_child(path):
   arch = arch_lib.smallest(SPACE)
   piece = workloads.of_child(SPACE, arch)
-  space = dataclasses.replace(arch_lib.pin(SPACE, arch), bn_epsilon=None)
+  space = dataclasses.replace(pinning.pin(SPACE, arch), bn_epsilon=None)
   info = {
     'arch': arch_lib.to_dict(arch),
     'input': {

@@ -14,7 +14,7 @@ from bignas_jax import cli, compile
 from bignas_jax.methods import loss_graph, programs
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.runs import config as config_lib
-from bignas_jax.spaces import arch, counting, zoo
+from bignas_jax.spaces import arch, counting, pinning, zoo
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 
@@ -62,7 +62,7 @@ def test_children_take_the_biggests_time_by_their_activations():
 
 
 def test_a_network_alone_takes_its_own_time():
-  space = arch.pin(tiny.SPACE, arch.smallest(tiny.SPACE))
+  space = pinning.pin(tiny.SPACE, arch.smallest(tiny.SPACE))
   config = tiny.config(space=space, policy='alone')
   took = {'biggest': found(3.0), 'update': found(0.25)}
   seconds = estimates.seconds(config, V3, took)

@@ -28,7 +28,13 @@ from bignas_jax.runs import config_file
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, latency, latency_tables, presets
+from bignas_jax.spaces import (
+  counting,
+  latency,
+  latency_tables,
+  pinning,
+  presets,
+)
 from bignas_jax.system import files
 from bignas_jax.values import errors
 
@@ -218,7 +224,7 @@ def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
       'config_sha256': config_lib.sha256(_CONFIG),
       'version': '0.1.0',
     },
-    'network': dataclasses.asdict(arch_lib.pin(_SPACE, arch)),
+    'network': dataclasses.asdict(pinning.pin(_SPACE, arch)),
   } | more
   directory = workdir / 'children' / name
   directory.mkdir(parents=True)
@@ -577,7 +583,7 @@ def _alone(init_from: str = ''):
   arch = arch_lib.mutate(_SPACE, _BIGGEST, np.random.default_rng(0), 0.5)
   return dataclasses.replace(
     _CONFIG,
-    space=arch_lib.pin(_SPACE, arch),
+    space=pinning.pin(_SPACE, arch),
     policy='alone',
     init_from=init_from,
   ), arch

@@ -21,6 +21,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import stopping
@@ -40,7 +41,7 @@ def _alone(**changes):
 def package(tmp_path_factory):
   """The directory of a child whose images are shrunk, from 12 pixels to 8."""
   directory = tmp_path_factory.mktemp('package') / 'child'
-  space = arch_lib.pin(tiny.QUICK, ARCH)
+  space = pinning.pin(tiny.QUICK, ARCH)
   params = jax.jit(functools.partial(network.init, space))(jax.random.key(5))
   norms = network.stats_shapes(space)
   variables = {

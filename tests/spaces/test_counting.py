@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.spaces import counting, pinning, presets, zoo
 from bignas_jax.supernet import derived, network
 
 BIGNAS, ATTENTIVE = zoo.BIGNAS, zoo.ATTENTIVE_NAS
@@ -81,7 +81,7 @@ BUILT = [
 )
 def test_the_built_child_has_these_costs(space, arch):
   """Its arrays' sizes, and the products in the program that runs it."""
-  pinned = arch_lib.pin(space, arch)
+  pinned = pinning.pin(space, arch)
   params = network.shapes(pinned)
   sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
   cost = counting.cost(space, arch)
@@ -154,7 +154,7 @@ def test_the_supernet_is_its_biggest_child_and_no_more(space):
   """But for shortcuts that only narrower children use."""
   space = derived.plain(space)
   params = network.shapes(space)
-  child = network.shapes(arch_lib.pin(space, arch_lib.biggest(space)))
+  child = network.shapes(pinning.pin(space, arch_lib.biggest(space)))
   sizes = {path: leaf.shape for path, leaf in flat(params)}
   largest = {path: leaf.shape for path, leaf in flat(child)}
   assert largest.items() <= sizes.items()

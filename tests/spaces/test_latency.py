@@ -17,7 +17,8 @@ from bignas_jax.spaces import counting, decisions, latency, latency_tables, zoo
 from bignas_jax.spaces.layers import layers
 from bignas_jax.values import errors
 
-SPACES = list(zoo.SPACES.values())
+_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v2')
+SPACES = [zoo.get(name) for name in _NAMES]
 ABOUT = {
   'runtime': 'jax',
   'batch': 1,

@@ -15,7 +15,8 @@ from bignas_jax.spaces import decisions, limits, zoo
 from bignas_jax.spaces.limits import Limits
 from bignas_jax.values import errors
 
-SPACES = {s.name: s for s in (tiny.SPACE, *zoo.SPACES.values())}
+_NAMES = ('bignas', 'attentive_nas', 'mnist', 'mobilenet_v1')
+SPACES = {s.name: s for s in (tiny.SPACE, *map(zoo.get, _NAMES))}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import pytest
 from bignas_jax import cli, cost
 from bignas_jax import list as list_command
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.spaces import counting, pinning, presets, zoo
 from bignas_jax.values import errors
 
 MNIST = zoo.MNIST
@@ -36,12 +36,12 @@ def test_a_preset_is_read_by_name_in_its_space_alone(name):
   # Other classes make no other architecture; nor does being alone.
   few = dataclasses.replace(space, classes=10)
   assert presets.parse(few, name) == preset.arch
-  assert presets.parse(arch_lib.pin(space, preset.arch), name) == preset.arch
+  assert presets.parse(pinning.pin(space, preset.arch), name) == preset.arch
   for other in zoo.SPACES.values():
     if other is not space:
       with pytest.raises(errors.UserError, match=f'of space {space.name}'):
         presets.parse(other, name)
-  alone = arch_lib.pin(space, arch_lib.biggest(space))
+  alone = pinning.pin(space, arch_lib.biggest(space))
   with pytest.raises(errors.UserError, match=r'arch\.'):
     presets.parse(alone, name)
 
@@ -125,7 +125,7 @@ def test_parse_reads_names_and_files(tmp_path):
 
 
 def test_a_child_brings_its_space_along(tmp_path):
-  alone = arch_lib.pin(MNIST, arch_lib.smallest(MNIST))
+  alone = pinning.pin(MNIST, arch_lib.smallest(MNIST))
   path = tmp_path / 'child.json'
   path.write_text(json.dumps({'network': dataclasses.asdict(alone)}))
   assert presets.space_of(str(path)) == alone

@@ -7,7 +7,7 @@ import pytest
 from test_counting import multiply_adds
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, decisions, zoo
+from bignas_jax.spaces import counting, decisions, pinning, zoo
 from bignas_jax.supernet import network
 
 
@@ -36,7 +36,7 @@ def test_costs_are_those_of_the_program(name, make):
   """An independent count: the products of the traced child."""
   space = zoo.get(name)
   arch = make(space)
-  own = arch_lib.pin(space, arch)
+  own = pinning.pin(space, arch)
   variables = network.variables_shapes(own)
   images = network.images_like(own, arch.resolution)
   program = jax.make_jaxpr(network.Supernet(own).apply)(variables, images)

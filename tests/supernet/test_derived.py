@@ -5,6 +5,7 @@ import networks
 import numpy as np
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import channel_order, derived, network
 
 
@@ -29,7 +30,7 @@ def test_identity_matrices_give_the_centre_of_the_biggest_kernel():
 def test_a_pinned_child_has_nothing_of_the_supernet():
   for space in (networks.OFA, networks.MOBILE):
     (arch,) = networks.archs_of(space, 1)
-    pinned = arch_lib.pin(space, arch)
+    pinned = pinning.pin(space, arch)
     assert derived.is_plain(pinned) and not derived.is_plain(space)
     params = networks.random_params(space)
     own = network.slice_child(space, {'params': params}, arch)['params']
@@ -61,7 +62,7 @@ def test_sorted_channels_leave_the_biggest_child_as_it_was():
   """Once-for-All: the sum over hidden channels has another order only."""
   space, big = networks.OFA, arch_lib.biggest(networks.OFA)
   images = networks.random_images(space, 18)[0]
-  net = network.Supernet(arch_lib.pin(space, big), 'float64')
+  net = network.Supernet(pinning.pin(space, big), 'float64')
   with jax.enable_x64(True):
     params = networks.cast(networks.random_params(space), 'float64')
     orders = channel_order.orders(space, params)

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from bignas_jax.runs import config
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.supernet import evaluation, network
 from bignas_jax.system import mesh as mesh_lib
 
@@ -92,7 +93,7 @@ def test_a_child_alone_has_its_part_of_the_statistics(arch):
   stats = in_supernet.calibrate(params(), arch)
   variables = {'params': params(), 'batch_stats': stats}
   own = network.slice_child(SPACE, variables, arch)
-  own_model = dataclasses.replace(model(), space=arch_lib.pin(SPACE, arch))
+  own_model = dataclasses.replace(model(), space=pinning.pin(SPACE, arch))
   alone = evaluation.Evaluator(own_model, batches, [images(9)])
   close(alone.calibrate(own['params'], arch), own['batch_stats'])
   assert alone.score(own['params'], arch) == in_supernet.score(params(), arch)

@@ -18,7 +18,7 @@ import pytest
 import reference
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, zoo
+from bignas_jax.spaces import counting, pinning, zoo
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, blocks, derived, network, slicing
 from bignas_jax.system import mesh as mesh_lib
@@ -52,7 +52,7 @@ def differentiated(space, dtype):
 
 def sliced(space, arch, dtype):
   """The same of a child on its own, by the supernet's parameters."""
-  net = network.Supernet(arch_lib.pin(space, arch), dtype)
+  net = network.Supernet(pinning.pin(space, arch), dtype)
 
   def loss(params, images, weights):
     own = network.slice_child(space, {'params': params}, arch)
@@ -191,7 +191,7 @@ def check_sliced(case, arch):
   networks.assert_close(alone_grads, grads, case.tolerance)
   if not derived.is_plain(case.space):
     return
-  shapes = network.shapes(arch_lib.pin(case.space, arch))
+  shapes = network.shapes(pinning.pin(case.space, arch))
   ones = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes)
   centred = network.centred(case.space)
   inside = leaves(slicing.grow(ones, case.params, centred))
@@ -300,7 +300,7 @@ def test_given_statistics(little):
       space, arch, little.params, little.images, variables['batch_stats']
     )
     networks.assert_close(found, expected, little.tolerance)
-  child = network.Supernet(arch_lib.pin(space, arch), 'float64')
+  child = network.Supernet(pinning.pin(space, arch), 'float64')
   own = network.slice_child(space, little.cast(variables), arch)
   alone = jax.jit(child.apply)(own, images)
   networks.assert_close(alone, expected, little.tolerance)
@@ -463,7 +463,7 @@ def test_bfloat16(forward):
 def test_dropout():
   """Before the classifier; the same key loses the same features."""
   (arch,) = networks.archs_of(networks.BIGNAS, 1, 9)
-  pinned = arch_lib.pin(networks.BIGNAS, arch)
+  pinned = pinning.pin(networks.BIGNAS, arch)
   net = network.Supernet(pinned)
   params = networks.cast(networks.random_params(networks.BIGNAS), 'float32')
   variables = network.slice_child(networks.BIGNAS, {'params': params}, arch)
@@ -503,7 +503,7 @@ def test_a_child_has_nothing_of_the_supernet_left():
     'batch_stats': networks.random_stats(MNIST),
   }
   own = network.slice_child(MNIST, variables, arch)
-  pinned = arch_lib.pin(MNIST, arch)
+  pinned = pinning.pin(MNIST, arch)
   chex.assert_trees_all_equal_shapes(own, network.variables_shapes(pinned))
   assert 'rest' not in own['params']['stage1']
 

@@ -1,0 +1,77 @@
+"""The space of a single child: its own shape, with no choice left."""
+
+import dataclasses
+from typing import Any
+
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+
+
+def pinned_stages(space: Space, arch: Arch) -> list[tuple[int, int, int]]:
+  """Returns the stages of `pin`'s space as (stage, first block, blocks) here.
+
+  A stage whose blocks have the same choices stays a stage; of others, each
+  block becomes one, because their arrays have different shapes.
+  """
+  rows = []
+  for i, depth in enumerate(arch.depth):
+    choices = [
+      arch_lib.of_block(space, arch, i, block) for block in range(depth)
+    ]
+    if all(choice == choices[0] for choice in choices):
+      rows.append((i, 0, depth))
+    else:
+      rows += [(i, block, 1) for block in range(depth)]
+  return rows
+
+
+def pin(space: Space, arch: Arch) -> Space:
+  """Returns the space of this architecture only: the child's own shape."""
+  arch_lib.check(space, arch)
+  stages = []
+  for number, block, blocks in pinned_stages(space, arch):
+    stage = space.stages[number]
+    choices = arch_lib.of_block(space, arch, number, block)
+    stages.append(
+      dataclasses.replace(
+        stage,
+        width=(arch.width[number + 1],),
+        depth=(blocks,),
+        stride=1 if block else stage.stride,
+        expand_conv=stage.has_expand,
+        kernel_transform=False,
+        **{field: (choice,) for field, choice in choices.items()},
+      )
+    )
+  return dataclasses.replace(
+    space,
+    resolution=(arch.resolution,),
+    train_resolution=(arch.resolution,),
+    stem_width=arch.width[:1],
+    stages=tuple(stages),
+    head_width=arch.width[-1:] if space.head_width else (),
+    per_block=False,
+    multipliers=(),
+    private_norms='no',
+  )
+
+
+def described(pinned: Space, fields: Any) -> Arch:
+  """Reads the JSON form of the architecture that a space is pinned to.
+
+  Raises:
+    UserError: it is another one; names a missing, unknown or wrong entry.
+  """
+  arch = arch_lib.parse(fields)
+  return arch if describes(arch, pinned) else arch_lib.check(pinned, arch)
+
+
+def describes(arch: Arch, pinned: Space) -> bool:
+  """Returns whether an architecture can be that of a pinned space.
+
+  In a space with choices per block, its stages may be the pinned one's blocks.
+  """
+  own = arch_lib.biggest(pinned)
+  ends = [(a.resolution, a.width[0], a.width[-1]) for a in (arch, own)]
+  return ends[0] == ends[1] and sum(arch.depth) == sum(own.depth)
