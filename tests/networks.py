@@ -72,12 +72,12 @@ OFA = dataclasses.replace(
       width=(16,),
       depth=(1, 2, 3),
       kernel_size=(3, 5),
-      expand_ratio=(1, 2),
+      expand_ratio=(1, 3),
     ),
     dataclasses.replace(
       zoo_elastic.OFA_MBV3.stages[1],
       width=(16,),
-      depth=(1, 2),
+      depth=(1,),
       kernel_size=(3, 5, 7),
       expand_ratio=(2, 3),
     ),
@@ -100,25 +100,10 @@ MOBILE = dataclasses.replace(
   private_norms='width',
   classes=7,
 )
-# Residual blocks, a big stem with pooling; of elastic depth and width.
-BASIC = dataclasses.replace(
-  zoo_elastic.RESNET18,
-  name='little_resnet18',
-  resolution=(18,),
-  train_resolution=(18,),
-  stem_width=(16,),
-  stages=(
-    dataclasses.replace(
-      zoo_elastic.RESNET18.stages[0], width=(16,), depth=(1, 2, 3)
-    ),
-    dataclasses.replace(zoo_elastic.RESNET18.stages[1], width=(24,)),
-  ),
-  multipliers=(0.5, 1.0),
-  classes=7,
-)
-BOTTLENECK = dataclasses.replace(
+# Residual blocks of both kinds, a big stem with pooling.
+RESIDUAL = dataclasses.replace(
   zoo_elastic.RESNET50,
-  name='little_resnet50',
+  name='little_resnet',
   resolution=(18,),
   train_resolution=(18,),
   stem_width=(8, 16),
@@ -130,13 +115,13 @@ BOTTLENECK = dataclasses.replace(
       expand_ratio=(25, 50, 100),
     ),
     dataclasses.replace(
-      zoo_elastic.RESNET50.stages[1], width=(32, 48), depth=(1, 2)
+      zoo_elastic.RESNET18.stages[1], width=(32, 48), depth=(1, 2)
     ),
   ),
   multipliers=(),
   classes=7,
 )
-LITTLE |= {s.name: s for s in (OFA, MOBILE, BASIC, BOTTLENECK)}
+LITTLE |= {s.name: s for s in (OFA, MOBILE, RESIDUAL)}
 # A single network, for `convert` only.
 LITE = dataclasses.replace(
   zoo_elastic.EFFICIENTNET_LITE0,

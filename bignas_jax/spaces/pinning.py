@@ -73,5 +73,7 @@ def describes(arch: Arch, pinned: Space) -> bool:
   In a space with choices per block, its stages may be the pinned one's blocks.
   """
   own = arch_lib.biggest(pinned)
+  if not arch.width:
+    return False
   ends = [(a.resolution, a.width[0], a.width[-1]) for a in (arch, own)]
   return ends[0] == ends[1] and sum(arch.depth) == sum(own.depth)

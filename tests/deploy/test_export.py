@@ -532,7 +532,7 @@ _FIELDS = {
   'input.resolution': (),
   'classes': (None,),
   'class_names': ([], None),
-  'calibration': (),
+  'calibration': (None,),
   'calibration.images': (),
   'data': (),
   'data.name': (),

@@ -38,7 +38,7 @@ WRONG = [
   ('schedule.decay_rate', 5, '0 < number <= 1'),
   ('schedule.warmup_steps', 2.5, 'a whole number >= 0'),
   ('schedule.floor', 1.5, '0 <= number <= 1'),
-  ('schedule.name', 'linear', 'one of cosine, exponential'),
+  ('schedule.name', 'stairs', 'one of cosine, exponential, linear'),
   ('optimizer.momentum', 2, '0 <= number < 1'),
   ('optimizer.epsilon', -1e-3, 'a number >= 0'),
   ('optimizer.epsilon', 0, 'a number > 0, for rmsprop'),

@@ -73,7 +73,7 @@ def test_sorted_channels_leave_the_biggest_child_as_it_was():
       for p in (params, sorted_params)
     )
     networks.assert_close(after, before, 1e-12)
-    project = sorted_params['stage3']['rest']['project']['kernel']
+    project = sorted_params['stage2']['rest']['project']['kernel']
     norms = np.asarray(channel_order.importance(project))
     assert (np.diff(norms, axis=-1) <= 0).all()
     # An optimiser's averages of parameters are sorted with them.
