@@ -59,6 +59,7 @@ def _attentive(
   expand_ratio: Choices,
   macs: int,
   top1: float,
+  source: str = 'arXiv:2011.09011',
 ) -> Preset:
   arch = Arch(
     resolution=resolution,
@@ -67,12 +68,11 @@ def _attentive(
     kernel_size=kernel_size,
     expand_ratio=expand_ratio,
   )
-  return Preset('attentive_nas', arch, macs, None, top1, 'arXiv:2011.09011')
+  return Preset('attentive_nas', arch, macs, None, top1, source)
 
 
-# The architectures of BigNAS-L and XL were not published. AlphaNet
-# (arXiv:2102.07954) calls its models of the same space by the same names, A0 to
-# A6; at least its A5 is another architecture.
+# The architectures of BigNAS-L and XL were not published. AlphaNet's A0 to A4
+# and A6 are AttentiveNAS's architectures with other weights; its two A5 are not.
 PRESETS = {
   'bignas_s': _bignas(
     192, (1, 2, 2, 2, 2, 3, 1), 242_000_000, 4_500_000, 0.765
@@ -142,6 +142,27 @@ PRESETS = {
     (1, 4, 6, 5, 4, 6, 6),
     709_000_000,
     0.807,
+  ),
+  'alphanet_a5_small': _attentive(
+    256,
+    (64, 112, 208, 216, 1984),
+    (1, 3, 3, 4, 4, 5, 1),
+    (3, 3, 3, 3, 3, 5, 3),
+    (1, 4, 4, 5, 4, 6, 6),
+    491_000_000,
+    0.8029,
+    source='arXiv:2102.07954',
+  ),
+  # Its authors print 596 million; the architecture that they give has 594.8.
+  'alphanet_a5_base': _attentive(
+    288,
+    (64, 112, 200, 216, 1984),
+    (2, 3, 4, 3, 3, 5, 1),
+    (3, 3, 5, 5, 3, 3, 3),
+    (1, 4, 4, 4, 5, 6, 6),
+    596_000_000,
+    0.8062,
+    source='arXiv:2102.07954',
   ),
 }
 

@@ -37,6 +37,8 @@ GOLDEN = {
   'attentive_nas_a4': ('443.5', '11.810'),
   'attentive_nas_a5': ('490.5', '12.597'),
   'attentive_nas_a6': ('709.0', '15.155'),
+  'alphanet_a5_small': ('491.5', '12.971'),
+  'alphanet_a5_base': ('594.8', '12.404'),
 }
 
 
