@@ -72,7 +72,7 @@ def _attentive(
 
 
 # The architectures of BigNAS-L and XL were not published. AlphaNet's A0 to A4
-# and A6 are AttentiveNAS's architectures with other weights; its two A5 are not.
+# and A6 are AttentiveNAS's architectures with other weights; its two A5 differ.
 PRESETS = {
   'bignas_s': _bignas(
     192, (1, 2, 2, 2, 2, 3, 1), 242_000_000, 4_500_000, 0.765
