@@ -103,7 +103,7 @@ def get_config(variant: str = '') -> Config:
   if variant == 'teacher':
     return dataclasses.replace(
       config,
-      space='',
+      space='ofa_mbv3',
       arch='biggest',
       policy='alone',
       rule=plain,

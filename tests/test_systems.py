@@ -6,8 +6,9 @@ import importlib
 import pytest
 
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import zoo
+from bignas_jax.spaces import pinning, zoo
 from configs import mutual_net, once_for_all, rs_net, slimmable, us_net
 
 SYSTEMS = (
@@ -58,6 +59,13 @@ def test_rs_net_says_the_papers_loss():
     *(('mean', role) for role in ('r3', 'r2', 'r1')),
     *(('r3', 'r2'), ('r3', 'r1'), ('r2', 'r1')),
   }
+
+
+def test_the_teacher_of_once_for_all_is_the_biggest_network():
+  config = warm_start.resolve(once_for_all.get_config('teacher'))
+  space = config_lib.space(config_lib.check(config))
+  ofa = zoo.get('ofa_mbv3')
+  assert space == pinning.pin(ofa, arch_lib.biggest(ofa))
 
 
 def test_phases_of_once_for_all_grow():
