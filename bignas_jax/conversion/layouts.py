@@ -15,8 +15,8 @@ import numpy as np
 
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, network
-from bignas_jax.supernet.blocks import Block
+from bignas_jax.supernet import batch_norm, network, stage_blocks
+from bignas_jax.supernet.stage_blocks import Block
 from bignas_jax.values import errors
 
 Tree = Any
@@ -97,7 +97,7 @@ def by_block(space: Space, of: Callable[[Block, int], Tree]) -> Tree:
   """
   stages, number = {}, 0
   for i, stage in enumerate(space.stages):
-    described = network.stage_blocks(space, i, batch_norm.Pooling())
+    described = stage_blocks.of_stage(space, i, batch_norm.Pooling())
     own = {'first': of(described['first'], number)}
     if 'rest' in described:
       numbers = range(number + 1, number + max(stage.depth))

@@ -47,11 +47,16 @@ def progressive(space: Space, phases: Sequence[Phase]) -> Policy:
   steps of a phase.
 
   Raises:
-    UserError: there is no phase.
+    UserError: there is no phase, or channels are to be sorted in a space with
+      private batch norms.
   """
   if not phases:
     allowed = 'at least one, for policy progressive'
     raise errors.UserError('phases', (), allowed)
+  resorted = any(phase.resort for phase in phases)
+  if resorted and space.private_norms != 'no':
+    field, allowed = 'space.private_norms', 'no, for phases that resort'
+    raise errors.UserError(field, space.private_norms, allowed)
   ends = list(itertools.accumulate(phase.steps for phase in phases[:-1]))
   numbers = [phase.random_children for phase in phases]
 

@@ -17,7 +17,7 @@ from bignas_jax.spaces import latency, pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space, Stage
-from bignas_jax.supernet import blocks
+from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet.batch_norm import Pooling
 
@@ -106,7 +106,7 @@ def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
     expand_ratio=(layer.expand_ratio,),
     expand_conv=stage.has_expand,
   )
-  described = blocks.Block(
+  described = stage_blocks.Block(
     own,
     (layer.width_in,),
     layer.block == 0,

@@ -1,8 +1,8 @@
 """A search space as data, to be compared with the table of a paper.
 
 A `Space` describes every network that one supernet contains. It is a literal of
-tuples of allowed values per stage, with nothing computed. A space in which
-every tuple has one value describes a single network; `pinning.pin` makes one.
+tuples of allowed values per stage. If every tuple has one value, it describes a
+single network; `pinning.pin` makes one.
 """
 
 import dataclasses
@@ -207,8 +207,7 @@ def _check(space: Space) -> None:
   """Raises UserError, which names the field, if the space is malformed."""
   _check_choices('space.resolution', space.resolution, least=8)
   _check_choices('space.train_resolution', space.train_resolution, least=8)
-  extra = set(space.train_resolution) - set(space.resolution)
-  if extra:
+  if not {*space.train_resolution} <= {*space.resolution}:
     raise errors.UserError(
       'space.train_resolution',
       space.train_resolution,
@@ -244,7 +243,7 @@ def _check(space: Space) -> None:
 
 def _check_multipliers(space: Space) -> None:
   given = space.multipliers
-  ascending = list(given) == sorted(set(given)) and all(m > 0 for m in given)
+  ascending = [*given] == sorted(m for m in {*given} if m > 0)
   if not ascending or (given and given[-1] != 1):
     allowed = 'increasing numbers > 0, the last of which is 1'
     raise errors.UserError('space.multipliers', given, allowed)
@@ -256,9 +255,8 @@ def _check_epsilon(space: Space) -> None:
   if epsilon is None:
     allowed += ', or None for a single network'
     choices = [space.resolution, *space.widths]
-    for stage in space.stages:
-      choices += [getattr(stage, name) for name in _CHOICES]
-    right = all(len(values) == 1 for values in choices)
+    choices += [getattr(s, name) for s in space.stages for name in _CHOICES]
+    right = {len(values) for values in choices} == {1}
   if not right:
     raise errors.UserError('space.bn_epsilon', epsilon, allowed)
 
@@ -273,6 +271,15 @@ def _check_stage(field: str, stage: Stage) -> None:
       f'{field}.kernel_size', stage.kernel_size, 'odd sizes only'
     )
   _check_number(f'{field}.stride', stage.stride, (1, 2))
+  dense = stage.block in ('basic', 'bottleneck')
+  for name, wrong, allowed in (
+    ('kernel_size', dense and len(stage.kernel_size) > 1, 'one size'),
+    ('se', stage.block != 'mbconv' and stage.se is not None, 'None'),
+    ('kernel_transform', dense and stage.kernel_transform, 'False'),
+  ):
+    if wrong:
+      value, why = getattr(stage, name), f', for block {stage.block}'
+      raise errors.UserError(f'{field}.{name}', value, allowed + why)
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
 

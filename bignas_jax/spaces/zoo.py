@@ -5,13 +5,6 @@ from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
 from bignas_jax.values import errors
 
 _SE = SqueezeExcite(of='input', ratio=0.25, rounding='floor')
-_SE_V3 = SqueezeExcite(
-  of='hidden',
-  ratio=0.25,
-  rounding='round_to_8',
-  activation='relu',
-  gate='hard_sigmoid',
-)
 
 
 def _steps(first: int, last: int, step: int = 8) -> tuple[int, ...]:
@@ -114,7 +107,7 @@ ATTENTIVE_NAS = Space(
       kernel_size=(3, 5),
       expand_ratio=(4, 5, 6),
       stride=2,
-      se=_SE_V3,
+      se=zoo_elastic.SE_V3,
     ),
     Stage(
       width=(64, 72),
@@ -129,7 +122,7 @@ ATTENTIVE_NAS = Space(
       kernel_size=(3, 5),
       expand_ratio=(4, 5, 6),
       stride=1,
-      se=_SE_V3,
+      se=zoo_elastic.SE_V3,
     ),
     Stage(
       width=(192, 200, 208, 216),
@@ -137,7 +130,7 @@ ATTENTIVE_NAS = Space(
       kernel_size=(3, 5),
       expand_ratio=(6,),
       stride=2,
-      se=_SE_V3,
+      se=zoo_elastic.SE_V3,
     ),
     Stage(
       width=(216, 224),
@@ -145,7 +138,7 @@ ATTENTIVE_NAS = Space(
       kernel_size=(3, 5),
       expand_ratio=(6,),
       stride=1,
-      se=_SE_V3,
+      se=zoo_elastic.SE_V3,
     ),
   ),
   head_width=(1792, 1984),

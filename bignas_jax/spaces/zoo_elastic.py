@@ -15,7 +15,8 @@ from bignas_jax.spaces.space import (
   round_to_8,
 )
 
-_SE_V3 = SqueezeExcite(
+# MobileNetV3's.
+SE_V3 = SqueezeExcite(
   of='hidden',
   ratio=0.25,
   rounding='round_to_8',
@@ -46,6 +47,18 @@ def _ofa(
   )
 
 
+def _first(activation: Activation) -> Stage:
+  """Returns Once-for-All's first stage, one block that leaves no choice."""
+  return Stage(
+    width=(16,),
+    depth=(1,),
+    kernel_size=(3,),
+    expand_ratio=(1,),
+    activation=activation,
+    shortcut='identity',
+  )
+
+
 # Once-for-All (arXiv:1908.09791), section 4.1: MobileNetV3-Large with elastic
 # kernels, expand ratios, depths and resolutions. Supernets are trained at four
 # resolutions here, each of which is a compiled program.
@@ -55,19 +68,12 @@ OFA_MBV3 = Space(
   train_resolution=(128, 160, 192, 224),
   stem_width=(16,),
   stages=(
-    Stage(
-      width=(16,),
-      depth=(1,),
-      kernel_size=(3,),
-      expand_ratio=(1,),
-      activation='relu',
-      shortcut='identity',
-    ),
+    _first('relu'),
     _ofa(24, 2, 'relu'),
-    _ofa(40, 2, 'relu', _SE_V3),
+    _ofa(40, 2, 'relu', SE_V3),
     _ofa(80, 2, 'hard_swish'),
-    _ofa(112, 1, 'hard_swish', _SE_V3),
-    _ofa(160, 2, 'hard_swish', _SE_V3),
+    _ofa(112, 1, 'hard_swish', SE_V3),
+    _ofa(160, 2, 'hard_swish', SE_V3),
   ),
   head_width=(1280,),
   head_expand=6,
@@ -103,14 +109,7 @@ OFA_PROXYLESS = _wider(
     train_resolution=(128, 160, 192, 224),
     stem_width=(32,),
     stages=(
-      Stage(
-        width=(16,),
-        depth=(1,),
-        kernel_size=(3,),
-        expand_ratio=(1,),
-        activation='relu6',
-        shortcut='identity',
-      ),
+      _first('relu6'),
       _ofa(24, 2, 'relu6'),
       _ofa(40, 2, 'relu6'),
       _ofa(80, 2, 'relu6'),

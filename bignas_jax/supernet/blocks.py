@@ -6,131 +6,23 @@ hidden channels, which are static shapes (`elastic_blocks` chooses one); a
 variant switches between kernel sizes, and masks other widths.
 """
 
-import bisect
-import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.block_kinds import Conv
-from bignas_jax.spaces.space import Choices, Stage, hidden_width, squeeze_width
-from bignas_jax.supernet import batch_norm, branches, ops, sizes
-from bignas_jax.supernet.batch_norm import Pooling
+from bignas_jax.spaces.space import Stage
+from bignas_jax.supernet import batch_norm, branches, ops
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 Params = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-  """One block of a stage, at its largest.
-
-  Attributes:
-    stage: stage with the allowed kernel sizes, expand ratios and output widths.
-    width_in: allowed input widths.
-    first: whether it is first in its stage; only the first changes the width.
-    changes_width: whether the first block of any child has another width than
-      its input.
-    padding: padding of the space's convolutions.
-    bn_epsilon: epsilon of the space's batch norms.
-    pooling: how batch statistics are pooled.
-    most_hidden: number of a variant's hidden channels; None: all.
-  """
-
-  stage: Stage
-  width_in: Choices
-  first: bool
-  changes_width: bool
-  padding: ops.Padding
-  bn_epsilon: float | None
-  pooling: Pooling
-  most_hidden: int | None = None
-
-  @property
-  def has_shortcut_conv(self) -> bool:
-    """Returns whether any child's block has a convolution in its shortcut."""
-    if self.stage.shortcut == 'pooled':
-      return self.changes_width
-    changes = self.changes_width or self.stride > 1
-    return self.stage.shortcut == 'projected' and changes
-
-  @property
-  def has_shortcut(self) -> bool:
-    """Returns whether every child's block has a shortcut."""
-    if self.stage.shortcut == 'identity':
-      return not self.changes_width and self.stride == 1
-    return self.stage.shortcut != 'none'
-
-  @property
-  def stride(self) -> int:
-    """Returns the block's stride."""
-    return self.stage.stride if self.first else 1
-
-  @property
-  def by_output(self) -> bool:
-    """Returns whether hidden channels follow from the output's width."""
-    return self.stage.block in block_kinds.RESIDUAL
-
-  def variants(self) -> list['Block']:
-    """Returns blocks with fewer hidden channels, and last the whole block."""
-    return [
-      dataclasses.replace(self, most_hidden=most)
-      for most in sizes.few(tuple(self.hidden()))
-    ]
-
-  def variant(self) -> list[int]:
-    """Returns the smallest variant that holds each entry of `hidden`."""
-    hidden = self.hidden()
-    few = sizes.few(tuple(hidden))
-    return [bisect.bisect_left(few, one) for one in hidden]
-
-  def hidden(self) -> list[int]:
-    """Returns hidden channels of each (width, expand ratio).
-
-    The width is that of the output in residual blocks, else the input's.
-    """
-    widths = self.stage.width if self.by_output else self.width_in
-    hidden = [
-      hidden_width(self.stage, width, width, ratio)
-      for width, ratio in itertools.product(widths, self.stage.expand_ratio)
-    ]
-    most = self.most_hidden or max(hidden)
-    return [min(h, most) for h in hidden]
-
-  def squeeze(self) -> list[int]:
-    """Returns squeeze channels of each (input width, expand ratio)."""
-    se = self.stage.se
-    assert se is not None and not self.by_output
-    pairs = itertools.product(self.width_in, self.stage.expand_ratio)
-    return [
-      squeeze_width(se, width, hidden)
-      for (width, _), hidden in zip(pairs, self.hidden(), strict=True)
-    ]
-
-  def pair(self, active: 'Active') -> Int[Array, '*blocks']:
-    """Returns the position in `hidden` of the active choices."""
-    ratios = len(self.stage.expand_ratio)
-    width = active.output if self.by_output else active.input
-    return width * ratios + active.expand_ratio
-
-
-class Active(NamedTuple):
-  """Positions of the active choices, in `width_in` and the stage's tuples.
-
-  Of a stack of blocks, kernel sizes and expand ratios may have an entry each.
-  """
-
-  input: Int[Array, '']
-  output: Int[Array, '']
-  kernel_size: Int[Array, '*blocks']
-  expand_ratio: Int[Array, '*blocks']
 
 
 def he_normal(

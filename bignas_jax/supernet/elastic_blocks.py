@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from bignas_jax.supernet import blocks, branches, ops, slicing
 from bignas_jax.supernet.accumulator import Accumulator
-from bignas_jax.supernet.blocks import Active, Block, Params, apply, shapes
+from bignas_jax.supernet.blocks import Params, apply, shapes
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 
 def switch(

@@ -11,7 +11,6 @@ receives each recomputed block's `accumulator.Accumulator`.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, pinning
 from bignas_jax.spaces.arch import Arch, Indices
-from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import (
   batch_norm,
   blocks,
@@ -32,9 +31,10 @@ from bignas_jax.supernet import (
   ends,
   ops,
   slicing,
+  stage_blocks,
 )
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
-from bignas_jax.supernet.blocks import Active, Block
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 Variables = dict[str, Any]
 
@@ -131,7 +131,7 @@ class Stage(ends.NormModule):
       of_first_block, of_other_blocks = zip(
         *((positions[0], positions[1:]) for positions in inside), strict=True
       )
-    described = stage_blocks(space, self.number, self.pooling)
+    described = stage_blocks.of_stage(space, self.number, self.pooling)
     first, rest = described['first'], described.get('rest')
     of_first, of_rest = self.param('first', blocks.init, first), None
     if rest is not None:
@@ -181,35 +181,6 @@ def _of_stage(space: Space, indices: Indices, number: int) -> Indices:
   return own._replace(**several)
 
 
-def stage_blocks(
-  space: Space, number: int, pooling: batch_norm.Pooling
-) -> dict[str, Block]:
-  """Returns the `first` block of a stage, and what all others are: `rest`.
-
-  Args:
-    space: space of the supernet.
-    number: number of the stage, from 0.
-    pooling: how batch statistics are pooled.
-  """
-  stage = space.stages[number]
-  before = space.stages[number - 1].width if number else space.stem_width
-  describe = functools.partial(
-    Block,
-    stage,
-    padding=space.padding,
-    bn_epsilon=space.bn_epsilon,
-    pooling=pooling,
-  )
-  pairs = itertools.product(before, stage.width)
-  if space.multipliers:
-    pairs = [row[number : number + 2] for row in multiplied(space)]
-  changes = any(width_in != width_out for width_in, width_out in pairs)
-  described = {'first': describe(before, first=True, changes_width=changes)}
-  if max(stage.depth) > 1:
-    described['rest'] = describe(stage.width, first=False, changes_width=False)
-  return described
-
-
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:
   keys = jax.random.split(key, n)
   return jax.vmap(lambda key: blocks.init(key, block))(keys)
@@ -239,10 +210,11 @@ def shapes(space: Space) -> Variables:
 
 def _of_blocks(space: Space, of: Callable[[Block], Any]) -> dict[str, Any]:
   """Returns a value for each block description, nested as parameters are."""
+  pooling = batch_norm.Pooling()
   return {
     f'stage{i + 1}': {
       name: of(block)
-      for name, block in stage_blocks(space, i, batch_norm.Pooling()).items()
+      for name, block in stage_blocks.of_stage(space, i, pooling).items()
     }
     for i in range(len(space.stages))
   }

@@ -171,8 +171,9 @@ BAD_CHOICES = [
 @pytest.mark.parametrize('choices', BAD_CHOICES, ids=repr)
 @pytest.mark.parametrize('field', ['resolution', 'stem_width', 'head_width'])
 def test_malformed_choices_of_a_space(field, choices):
-  if field == 'head_width' and choices == ():
-    return  # there is no head
+  if field == 'head_width' and choices == ():  # there is no head
+    assert dataclasses.replace(SPACE, head_width=()).head_width == ()
+    return
   with pytest.raises(errors.UserError) as caught:
     dataclasses.replace(SPACE, **{field: choices})
   assert_names(caught.value, f'space.{field}')
@@ -277,3 +278,18 @@ def test_a_space_is_a_value():
 @pytest.mark.parametrize('space', SPACES, ids=lambda s: s.name)
 def test_a_space_is_plain_data(space):
   json.dumps(dataclasses.asdict(space))
+
+
+@pytest.mark.parametrize(
+  ('block', 'field', 'value'),
+  [
+    ('basic', 'kernel_size', (3, 5)),
+    ('bottleneck', 'kernel_transform', True),
+    ('separable', 'se', SqueezeExcite()),
+  ],
+)
+def test_a_kind_of_block_refuses_what_it_has_not(block, field, value):
+  stage = dataclasses.replace(zoo.get('resnet18').stages[0], block=block)
+  stage = dataclasses.replace(stage, **{field: value})
+  with pytest.raises(errors.UserError, match=f'for block {block}'):
+    dataclasses.replace(zoo.get('resnet18'), stages=(stage,))

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Stage
-from bignas_jax.supernet import blocks, sizes
+from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet.batch_norm import Pooling
 
 
 def of(stage, width_in):
   changes = len({*width_in, *stage.width}) > 1
-  return blocks.Block(stage, width_in, True, changes, 'same', 1e-3, Pooling())
+  return stage_blocks.Block(
+    stage, width_in, True, changes, 'same', 1e-3, Pooling()
+  )
 
 
 choices = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True).map(
@@ -61,7 +63,7 @@ def test_sizes_of_bignas(stage, width_in, sizes):
 
 
 def _few_by_trying_all(hidden):
-  """What `sizes.few` means, written out."""
+  """What `stage_blocks.few_sizes` means, written out."""
   *smaller, most = sorted(set(hidden))
 
   def computed(sizes):
@@ -85,7 +87,7 @@ def _few_by_trying_all(hidden):
 )
 @settings(max_examples=300)
 def test_the_fewest_sizes_are_those_that_trying_all_finds(hidden):
-  assert sizes.few(tuple(hidden)) == _few_by_trying_all(hidden)
+  assert stage_blocks.few_sizes(tuple(hidden)) == _few_by_trying_all(hidden)
 
 
 def test_the_sizes_of_many_widths_are_found_at_once():

@@ -20,7 +20,14 @@ import reference
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import counting, pinning, zoo
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, blocks, derived, network, slicing
+from bignas_jax.supernet import (
+  batch_norm,
+  blocks,
+  derived,
+  network,
+  slicing,
+  stage_blocks,
+)
 from bignas_jax.system import mesh as mesh_lib
 
 MNIST = zoo.MNIST
@@ -364,7 +371,7 @@ def test_he_initialisation():
   stage = dataclasses.replace(
     zoo.ATTENTIVE_NAS.stages[4], width=(64,), kernel_size=(3, 5)
   )
-  block = blocks.Block(
+  block = stage_blocks.Block(
     stage,
     width_in=(48,),
     first=True,
