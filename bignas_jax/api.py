@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from bignas_jax.costs import latency_tables
+from bignas_jax.costs import limits as limits_lib
 from bignas_jax.deploy import package
 from bignas_jax.runs import restore
 from bignas_jax.selection import accuracy, child_costs, extraction
 from bignas_jax.selection import search as search_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency_tables, presets
-from bignas_jax.spaces import limits as limits_lib
+from bignas_jax.spaces import presets
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import model, network

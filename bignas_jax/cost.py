@@ -6,8 +6,9 @@ from typing import Any
 from absl import flags
 
 from bignas_jax import cli
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, presets, zoo
+from bignas_jax.spaces import presets, zoo
 from bignas_jax.system import console
 
 

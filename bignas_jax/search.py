@@ -6,9 +6,9 @@ from typing import Any
 from absl import flags
 
 from bignas_jax import cli
+from bignas_jax.costs import latency_tables, limits
 from bignas_jax.runs import config, directory
 from bignas_jax.selection import child_costs, search
-from bignas_jax.spaces import latency_tables, limits
 from bignas_jax.strategies import table as table_lib
 from bignas_jax.values import schema
 

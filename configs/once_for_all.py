@@ -26,7 +26,7 @@ import dataclasses
 
 from bignas_jax.methods.loss_graph import Edge, Package, Rule
 from bignas_jax.methods.optim import Optimizer
-from bignas_jax.methods.progressive import Phase
+from bignas_jax.policies.progressive import Phase
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config, Schedule
 from bignas_jax.spaces import zoo

@@ -18,8 +18,8 @@ images are held out.
 import dataclasses
 import itertools
 
-from bignas_jax.methods.fixed import NamedArch
 from bignas_jax.methods.loss_graph import Edge, Mean, Rule
+from bignas_jax.policies.fixed import NamedArch
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config, Schedule
 from bignas_jax.spaces import arch as arch_lib

@@ -16,8 +16,8 @@ are here, and have no running averages.
 
 import dataclasses
 
-from bignas_jax.methods.fixed import NamedArch
 from bignas_jax.methods.loss_graph import Edge, Rule
+from bignas_jax.policies.fixed import NamedArch
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import tiny
 
+from bignas_jax.costs import counting
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, zoo, zoo_elastic
+from bignas_jax.spaces import pinning, zoo, zoo_elastic
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze

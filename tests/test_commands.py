@@ -14,11 +14,11 @@ import tiny
 
 import bignas_jax
 from bignas_jax import cli
+from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.data import pipeline, sources
 from bignas_jax.deploy import package
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, latency, latency_tables
 from bignas_jax.spaces.arch import from_dict
 from bignas_jax.supernet import network
 from bignas_jax.values import errors

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 import bignas_jax
+from bignas_jax.costs import counting
 from bignas_jax.data import identity
 from bignas_jax.deploy import (
   graph,
@@ -24,7 +25,7 @@ from bignas_jax.deploy import (
   triton,
 )
 from bignas_jax.deploy.package import Child
-from bignas_jax.spaces import arch, counting
+from bignas_jax.spaces import arch
 from bignas_jax.system import cluster, console, staging
 from bignas_jax.system import digests as digests_lib
 from bignas_jax.values import errors

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from bignas_jax.costs.layers import layers
 from bignas_jax.deploy import folding, package
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds
-from bignas_jax.spaces.layers import layers
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import ops
 

@@ -14,7 +14,8 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.methods import losses, policies
+from bignas_jax.methods import losses
+from bignas_jax.policies import policies
 from bignas_jax.values import errors, schema
 
 # Nodes that need no declaration: the label, and the averaged parameters'

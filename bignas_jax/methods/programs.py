@@ -21,8 +21,8 @@ from jaxtyping import Array, Shaped
 from bignas_jax.methods import jitted, loss_graph, teachers, teaching
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.jitted import Program
-from bignas_jax.methods.policies import Child, Policy
 from bignas_jax.methods.step import Setup, State, Tree
+from bignas_jax.policies.policies import Child, Policy
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.system import mesh as mesh_lib

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import loss_graph, losses, optim, step_metrics
 from bignas_jax.methods import teachers as teachers_lib
-from bignas_jax.methods.policies import Policy
+from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, channel_order, derived, network

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from etils import epath
 
+from bignas_jax.costs import latency
 from bignas_jax.deploy import graph, package
 from bignas_jax.perf import engines, timing, workloads
 from bignas_jax.reporting import contents
-from bignas_jax.spaces import arch, latency
+from bignas_jax.spaces import arch
 from bignas_jax.system import cluster, files, hardware, process
 from bignas_jax.values import errors
 

@@ -14,6 +14,8 @@ import numpy as np
 import scipy.stats
 from etils import epath
 
+from bignas_jax.costs import latency, latency_tables
+from bignas_jax.costs.layers import Layer
 from bignas_jax.perf import (
   child_latency,
   engines,
@@ -23,9 +25,7 @@ from bignas_jax.perf import (
 )
 from bignas_jax.perf.workloads import Workload
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, files, locks, process, storage
 from bignas_jax.values import errors

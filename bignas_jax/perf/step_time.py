@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bignas_jax.methods import loss_graph, optim, programs, sandwich
+from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.policies import Child
+from bignas_jax.policies import sandwich
+from bignas_jax.policies.policies import Child
 from bignas_jax.spaces import arch, pinning
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from bignas_jax.costs import latency
+from bignas_jax.costs.layers import Layer
 from bignas_jax.deploy import graph
 from bignas_jax.deploy.graph import Network
-from bignas_jax.spaces import latency, pinning
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer
 from bignas_jax.spaces.space import Space, Stage
 from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet import network as network_lib

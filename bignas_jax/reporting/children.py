@@ -1,9 +1,9 @@
 """Each extracted child as a picture."""
 
+from bignas_jax.costs.layers import layers
 from bignas_jax.reporting import plots
 from bignas_jax.reporting.run_files import ChildFile, Run
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces.layers import layers
 
 
 def pictures(run: Run) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from bignas_jax.spaces import latency
+from bignas_jax.costs import latency
 from bignas_jax.system import files
 from bignas_jax.values import schema, structs
 

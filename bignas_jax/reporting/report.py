@@ -9,7 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from bignas_jax.methods import policies
+from bignas_jax.costs import counting
+from bignas_jax.policies import policies
 from bignas_jax.reporting import (
   children,
   formats,
@@ -22,7 +23,6 @@ from bignas_jax.reporting.run_files import Run
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import run_card
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.system import files
 from bignas_jax.values import errors

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from bignas_jax.methods import policies
+from bignas_jax.costs import counting, latency, latency_tables
+from bignas_jax.policies import policies
 from bignas_jax.reporting import contents, formats, plots
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, latency, latency_tables, pinning
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors, schema, structs

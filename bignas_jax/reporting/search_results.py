@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+from bignas_jax.costs import latency
 from bignas_jax.reporting import contents, formats, plots
 from bignas_jax.reporting.run_files import Run
 from bignas_jax.runs.archive import Entry
-from bignas_jax.spaces import latency, presets
+from bignas_jax.spaces import presets
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.strategies import problem
 

@@ -14,17 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bignas_jax.data import sources
-from bignas_jax.methods import (
-  fixed,
-  loss_graph,
-  optim,
-  progressive,
-  sampling,
-  schedules,
-  step,
-)
-from bignas_jax.methods.policies import Policy
+from bignas_jax.methods import loss_graph, optim, schedules, step
 from bignas_jax.methods.schedules import Schedule
+from bignas_jax.policies import fixed, progressive, sampling
+from bignas_jax.policies.policies import Policy
 from bignas_jax.runs import external
 from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
@@ -60,7 +53,7 @@ class Config:
     seed: seed of initialisation, children, data order, augmentation, dropout.
     steps: number of updates.
     batch_size: images in a step, over all devices.
-    policy: children that a step trains (`methods.sampling`).
+    policy: children that a step trains (`policies.sampling`).
     random_children: number of random children in a step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
     children: the children of policy `fixed`, teachers first.

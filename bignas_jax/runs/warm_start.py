@@ -14,7 +14,7 @@ from etils import epath
 from bignas_jax.data import identity, sources
 from bignas_jax.deploy import package
 from bignas_jax.deploy.package import Child
-from bignas_jax.methods import fixed
+from bignas_jax.policies import fixed
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import external

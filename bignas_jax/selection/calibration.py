@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from bignas_jax.costs import counting
 from bignas_jax.runs import restore
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import console

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from bignas_jax.costs import counting
+from bignas_jax.costs.limits import Cost
 from bignas_jax.deploy import package
-from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.limits import Cost
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import derived, network
 

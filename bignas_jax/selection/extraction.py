@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 import bignas_jax
+from bignas_jax.costs import counting
 from bignas_jax.data import pipeline, sources
 from bignas_jax.deploy import folding, package
 from bignas_jax.deploy.package import Child
@@ -16,7 +17,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, restore
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, presets
+from bignas_jax.spaces import pinning, presets
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import evaluation

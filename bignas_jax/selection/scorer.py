@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from bignas_jax.costs import counting
 from bignas_jax.runs.archive import Archive, Entry
-from bignas_jax.spaces import counting
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet.evaluation import Score

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from bignas_jax.costs import latency, latency_tables
+from bignas_jax.costs import limits as limits_lib
+from bignas_jax.costs.limits import Cost, Limits
 from bignas_jax.reporting import plots
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
@@ -18,10 +21,7 @@ from bignas_jax.selection import calibration, child_costs, questions
 from bignas_jax.selection.questions import Question
 from bignas_jax.selection.scorer import Basis, Scorer
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables
-from bignas_jax.spaces import limits as limits_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.limits import Cost, Limits
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import predictor
 from bignas_jax.strategies import problem as problem_lib

@@ -1,1 +1,1 @@
-"""Architectures as data, and what they cost; without JAX."""
+"""Architectures as data; without JAX."""

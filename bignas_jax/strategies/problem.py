@@ -12,9 +12,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
+from bignas_jax.costs.limits import Costs
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.limits import Costs
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import schema
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
+from bignas_jax.costs.limits import Limits
 from bignas_jax.spaces import arch, presets
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.limits import Limits
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import (
   additive,

@@ -16,10 +16,11 @@ from etils import epath
 
 from bignas_jax.data import identity as identity_lib
 from bignas_jax.data import loader, pipeline, sources
-from bignas_jax.methods import policies, programs, teachers, teaching
+from bignas_jax.methods import programs, teachers, teaching
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.policies import Child
 from bignas_jax.methods.step import State
+from bignas_jax.policies import policies
+from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, metrics, run_card, warm_start
 from bignas_jax.runs.checkpoints import Checkpoints

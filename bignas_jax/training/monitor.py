@@ -8,13 +8,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from bignas_jax.methods import policies
-from bignas_jax.methods.policies import Child
+from bignas_jax.costs import counting
+from bignas_jax.policies import policies
+from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.runs.run_card import Card
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting
 from bignas_jax.system import console, hardware, process
 from bignas_jax.training import profiler
 from bignas_jax.training.step_timer import StepTimer

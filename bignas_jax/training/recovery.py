@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from bignas_jax.methods.policies import Child
+from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, rollbacks
 from bignas_jax.runs.checkpoints import SaveFailed

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from bignas_jax.methods import policies
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.step import State
+from bignas_jax.policies import policies
 from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.system import cluster, console
 from bignas_jax.system import mesh as mesh_lib

@@ -21,12 +21,13 @@ import tiny
 from etils import epath
 
 from bignas_jax import cli, export
+from bignas_jax.costs import counting
 from bignas_jax.deploy import export as export_lib
 from bignas_jax.deploy import folding, graph, parity, stablehlo
 from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, zoo
+from bignas_jax.spaces import pinning, zoo
 from bignas_jax.supernet import derived
 from bignas_jax.supernet import network as network_lib
 

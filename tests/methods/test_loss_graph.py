@@ -9,28 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_programs
+import steps
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_jax.methods import jitted, loss_graph, losses, policies, programs
+from bignas_jax.methods import jitted, loss_graph, losses, programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Rule
-from bignas_jax.methods.policies import Child, Policy
+from bignas_jax.policies import policies
+from bignas_jax.policies.policies import Child, Policy
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
-
-# One block without an expanding convolution: traced in no time.
-BASE = dataclasses.replace(
-  tiny.QUICK,
-  stages=(dataclasses.replace(tiny.QUICK.stages[0], expand_ratio=(1,)),),
-)
-
 
 # Those of the default rule, and free names: one of a static child.
 USUAL = ('biggest', 'random', 'smallest')
@@ -46,12 +40,6 @@ def policy_of(space, roles):
     return children_of(space, roles, static)
 
   return Policy(tuple(roles), static, sample)
-
-
-def space_of(resolutions):
-  return dataclasses.replace(
-    BASE, resolution=resolutions, train_resolution=resolutions
-  )
 
 
 def children_of(space, roles, static):
@@ -162,7 +150,7 @@ def test_what_is_accepted_is_what_can_run(policy):
 
 @functools.cache
 def _setup(resolutions):
-  config = tiny.config(space=space_of(resolutions))
+  config = tiny.config(space=steps.space_of(resolutions))
   return config_lib.setup(config, mesh_lib.create(jax.devices()[:1]))
 
 
@@ -239,26 +227,6 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
     assert ('agreement' in numbers) == bool(teachers)
 
 
-def _ran(setup, children):
-  """A real step: the parameters before, the gradient, and what is measured."""
-  compiled = programs.compile_all(programs.all_programs(setup))
-  update, gradients = compiled['update'], []
-
-  def noting(state, found):
-    gradients.append(jax.device_get(found))
-    return update(state, found)
-
-  compiled['update'] = noting
-  state = test_programs._perturbed(setup)
-  params = jax.device_get(state.params)
-  mesh, batch = setup.model.mesh, test_programs._batch(0)
-  batch['image'] = batch['image'][:, : setup.model.image_size]
-  batch['image'] = batch['image'][:, :, : setup.model.image_size]
-  there = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
-  _, measured = programs.step(setup, compiled, state, there, children)
-  return params, batch, gradients[0], jax.device_get(measured)
-
-
 def test_a_step_of_random_children_that_teach_the_smallest():
   """No biggest child, two resolutions, and a teacher that is not static."""
   roles = ('random', 'random', 'smallest')
@@ -278,7 +246,7 @@ def test_a_step_of_random_children_that_teach_the_smallest():
   space = setup.model.space
   children = setup.policy.sample({}, 0, 0)
   assert [one.arch.resolution for one in children[:2]] == [8, 12]
-  params, batch, gradient, measured = _ran(setup, children)
+  params, batch, gradient, measured = steps.ran(setup, children)
 
   def logits(params, arch):
     images = setup.model.images(batch['image'], arch.resolution)
@@ -333,7 +301,7 @@ def test_a_run_without_a_biggest_child(tmp_path):
     edges=(Edge(student='random', teacher=LABEL),), regularised='random'
   )
   config = tiny.config(
-    space=BASE,
+    space=steps.BASE,
     policy='uniform',
     rule=rule,
     steps=2,

@@ -1,18 +1,18 @@
 """One step of the sandwich rule against its definition, and on any mesh."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import steps
 import tiny
 from jax.sharding import PartitionSpec
 
-from bignas_jax.methods import loss_graph, optim, programs, sandwich
+from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
+from bignas_jax.policies import sandwich
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
@@ -23,50 +23,13 @@ from bignas_jax.system import xla
 SPACE = tiny.LOOP
 
 
-def _batch(step: int, size: int = 16, pixels: int = 12):
-  rng = np.random.default_rng(step)
-  return {
-    'image': rng.integers(0, 256, (size, pixels, pixels, 1), np.uint8),
-    'label': rng.integers(0, 10, size).astype(np.int32),
-  }
-
-
-# All that rules can say: whole or split, of parameters or of the optimiser.
-SHARDED = mesh_lib.Layout(
-  axes=('replica', 'shard'),
-  sizes=(2, -1),
-  rules=(('bias', ''), ('kernel|opt_state', 'shard')),
-)
-LAYOUTS = {'row': mesh_lib.Layout(), 'sharded': SHARDED}
-
-
-@functools.cache
-def _compiled(devices: int, group: int = 0, layout: str = 'row', space=SPACE):
-  config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
-  mesh = mesh_lib.create(jax.devices()[:devices], config.layout)
-  setup = config_lib.setup(config, mesh)
-  return config, setup, programs.compile_all(programs.all_programs(setup))
-
-
-def _perturbed(setup) -> step_lib.State:
-  """A state in which no branch is silenced by a zero scale."""
-  state = jax.jit(step_lib.init_state(setup))()
-  leaves, tree = jax.tree.flatten(state.params)
-  keys = jax.random.split(jax.random.key(7), len(leaves))
-  noisy = [
-    p + 0.2 * jax.random.normal(k, p.shape)
-    for p, k in zip(leaves, keys, strict=True)
-  ]
-  return state._replace(params=jax.tree.unflatten(tree, noisy))
-
-
-def _train(devices, steps, group=0, layout='row', space=SPACE):
-  config, setup, compiled = _compiled(devices, group, layout, space)
+def _train(devices, number, group=0, layout='row', space=SPACE):
+  config, setup, compiled = steps.compiled(devices, group, layout, space)
   mesh, policy = setup.model.mesh, config_lib.policy(config)
   like = step_lib.described_state(setup)
-  state = jax.device_put(_perturbed(setup), mesh_lib.places(like))
-  for step in range(steps):
-    batch = _batch(step, pixels=max(space.train_resolution))
+  state = jax.device_put(steps.perturbed(setup), mesh_lib.places(like))
+  for step in range(number):
+    batch = steps.make_batch(step, pixels=max(space.train_resolution))
     batch = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
     children = policy.sample({}, config.seed, step, None)
     state, _ = programs.step(setup, compiled, state, batch, children)
@@ -108,17 +71,19 @@ def _defined_gradient(config, params, batch, children, keys):
 
 
 def test_step_is_one_update_from_the_defined_gradient():
-  config, setup, compiled = _compiled(1)
-  state = _perturbed(setup)
+  config, setup, compiled = steps.compiled(1)
+  state = steps.perturbed(setup)
   before = jax.device_get(state)
   children = config_lib.policy(config).sample({}, 0, 0, None)
   key = jax.random.fold_in(jax.random.key(0), 0)
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(16))
-  wanted = _defined_gradient(config, before.params, _batch(0), children, keys)
+  wanted = _defined_gradient(
+    config, before.params, steps.make_batch(0), children, keys
+  )
 
   gradients, outputs = None, {}
   mesh = setup.model.mesh
-  batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
+  batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
   for child in children:
     static = child.role in setup.policy.static
     indices = None if static else arch_lib.encode(SPACE, child.arch)
@@ -137,7 +102,7 @@ def test_step_is_one_update_from_the_defined_gradient():
 
 
 def test_children_with_the_same_arch_share_a_program():
-  config, _, compiled = _compiled(1)
+  config, _, compiled = steps.compiled(1)
   policy = config_lib.policy(config)
   used = {
     programs.key(policy, child)
@@ -150,10 +115,10 @@ def test_children_with_the_same_arch_share_a_program():
 
 def test_random_children_compile_nothing_and_move_nothing():
   """200 of them, under a guard against transfers that no one asked for."""
-  config, setup, compiled = _compiled(1)
-  state = _perturbed(setup)
+  config, setup, compiled = steps.compiled(1)
+  state = steps.perturbed(setup)
   mesh = setup.model.mesh
-  batch = mesh_lib.put(mesh, _batch(0), mesh_lib.split(mesh))
+  batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
   policy = config_lib.policy(config)
 
   def step(number, state):
@@ -201,7 +166,7 @@ def test_four_devices_train_as_one(group, layout, space):
 
 
 def test_the_first_rule_that_matches_places_an_array():
-  _, setup, _ = _compiled(4, layout='sharded', space=tiny.QUICK)
+  _, setup, _ = steps.compiled(4, layout='sharded', space=tiny.QUICK)
   state = step_lib.described_state(setup)
   spec = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
   stem, whole = spec.params['stem'], mesh_lib.REPLICATED

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_programs
+import steps
 import tiny
 
 from bignas_jax.methods import (
@@ -31,12 +31,12 @@ SPACE = tiny.LOOP
 def ran(request):
   """The children of one step one after the other, and the update."""
   devices = request.param
-  config, setup, compiled = test_programs._compiled(devices, space=SPACE)
+  config, setup, compiled = steps.compiled(devices, space=SPACE)
   mesh = setup.model.mesh
-  state = test_programs._perturbed(setup)
+  state = steps.perturbed(setup)
   params = jax.device_get(state.params)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
-  batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
+  batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
   children = config_lib.policy(config).sample({}, 0, 0, None)  # they all differ
   gradients, outputs, sums, of_children = None, {}, [], []
   for child in children:
@@ -93,7 +93,7 @@ def _own_gradient(role: str, **changes):
   )
   arch = setup.policy.static.get(role)
   run = step.child(setup, role, 8, arch)
-  batch = test_programs._batch(0)
+  batch = steps.make_batch(0)
   batch['image'] = batch['image'][:, 2:-2, 2:-2]
   indices = arch_lib.encode(tiny.QUICK, arch_lib.biggest(tiny.QUICK))
   gradients, _, measured = jax.jit(run)(
@@ -105,7 +105,7 @@ def _own_gradient(role: str, **changes):
 @functools.cache
 def _params():
   setup = config_lib.setup(tiny.config(space=tiny.QUICK))
-  return jax.device_get(test_programs._perturbed(setup).params)
+  return jax.device_get(steps.perturbed(setup).params)
 
 
 _BY_THE_LABEL = tuple(
@@ -138,7 +138,7 @@ def test_gradient_norm_of_random_children_that_are_regularised():
 def test_agreement_is_with_the_teacher(ran):
   _, children, params, _, of_children, _, _, outputs = ran
   logits = jax.jit(network.Supernet(SPACE).apply)
-  pixels = (test_programs._batch(0)['image'] / 255.0 - 0.13) / 0.31
+  pixels = (steps.make_batch(0)['image'] / 255.0 - 0.13) / 0.31
   teacher = outputs['biggest'].argmax(-1)
   assert 'agreement' not in of_children[0]
   for child, measured in list(zip(children, of_children, strict=True))[1:]:
@@ -147,7 +147,7 @@ def test_agreement_is_with_the_teacher(ran):
     indices = arch_lib.encode(SPACE, child.arch)
     choice = logits({'params': params}, images, indices).argmax(-1)
     assert measured['agreement'] == np.mean(choice == teacher)
-    wanted = np.mean(choice == test_programs._batch(0)['label'])
+    wanted = np.mean(choice == steps.make_batch(0)['label'])
     assert measured['top1'] == wanted
   shown = [float(m['agreement']) for m in of_children[1:]]
   assert any(0 < share < 1 for share in shown), 'a constant would pass'
@@ -174,7 +174,7 @@ def test_a_mean_of_gradients_leaves_each_childs_norm_alone(ran):
   mesh = mesh_lib.create(jax.devices()[:1])
   setup = config_lib.setup(config, mesh)
   first = programs.all_programs(setup)[0]
-  batch = mesh_lib.put(mesh, test_programs._batch(0), mesh_lib.split(mesh))
+  batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
   gradient, _, measured = first.function(
     params, np.int32(0), batch, None, None, {}
   )

@@ -8,16 +8,15 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 import pytest
-import test_loss_graph
-import test_programs
+import steps
 import tiny
 from etils import epath
 
 from bignas_jax.deploy import package
 from bignas_jax.methods import losses, programs, teachers, teaching
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.fixed import NamedArch
 from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Package, Rule
+from bignas_jax.policies.fixed import NamedArch
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, restore, warm_start
 from bignas_jax.spaces import arch as arch_lib
@@ -27,7 +26,7 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
-SPACE = test_loss_graph.space_of((8, 12))
+SPACE = steps.space_of((8, 12))
 PLAIN = {'dropout': 0.0, 'weight_decay': 0.0, 'label_smoothing': 0.0}
 
 
@@ -85,7 +84,7 @@ def ran(setup, alpha=None, ema=None):
     return update(state, gradients)
 
   compiled['update'] = noting
-  state = test_programs._perturbed(setup)
+  state = steps.perturbed(setup)
   if alpha is not None:
     weights = {'ensemble': jnp.asarray(alpha, jnp.float32)}
     state = state._replace(params=state.params | {teachers.WEIGHTS: weights})
@@ -94,7 +93,7 @@ def ran(setup, alpha=None, ema=None):
   before = jax.device_get((state.params, state.ema))
   like = step_lib.described_state(setup)
   state = jax.device_put(state, mesh_lib.places(like))
-  mesh, batch = setup.model.mesh, test_programs._batch(0)
+  mesh, batch = setup.model.mesh, steps.make_batch(0)
   there = mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
   some = setup.policy.sample({}, 0, 0, None)
   _, measured = programs.step(setup, compiled, state, there, some)

@@ -13,6 +13,7 @@ import tiny
 from etils import epath
 
 from bignas_jax import benchmark, cli
+from bignas_jax.costs import latency, latency_tables
 from bignas_jax.deploy import package, stablehlo
 from bignas_jax.perf import (
   engines,
@@ -23,7 +24,7 @@ from bignas_jax.perf import (
 )
 from bignas_jax.perf.latency_table import Wanted
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables, pinning
+from bignas_jax.spaces import pinning
 from bignas_jax.system import process
 from bignas_jax.values import errors
 

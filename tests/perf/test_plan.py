@@ -11,10 +11,11 @@ import tiny
 from etils import epath
 
 from bignas_jax import cli, compile
+from bignas_jax.costs import counting
 from bignas_jax.methods import loss_graph, programs
 from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.runs import config as config_lib
-from bignas_jax.spaces import arch, counting, pinning, zoo
+from bignas_jax.spaces import arch, pinning, zoo
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 

@@ -15,6 +15,7 @@ import pytest
 from etils import epath
 
 from bignas_jax import report
+from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.reporting import (
   contents,
   formats,
@@ -28,13 +29,7 @@ from bignas_jax.runs import config_file
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import (
-  counting,
-  latency,
-  latency_tables,
-  pinning,
-  presets,
-)
+from bignas_jax.spaces import pinning, presets
 from bignas_jax.system import files
 from bignas_jax.values import errors
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tiny
 
+from bignas_jax.costs import counting
 from bignas_jax.deploy import package
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, decisions, pinning, zoo
+from bignas_jax.spaces import decisions, pinning, zoo
 from bignas_jax.supernet import network
 
 _NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'resnet18')

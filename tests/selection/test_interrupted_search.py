@@ -12,13 +12,14 @@ import pytest
 from etils import epath
 from hypothesis import strategies as st
 
+from bignas_jax.costs import latency, latency_tables
+from bignas_jax.costs.limits import Limits
 from bignas_jax.runs.archive import Archive
 from bignas_jax.selection import questions
 from bignas_jax.selection import search as search_lib
 from bignas_jax.selection.scorer import Basis
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import latency, latency_tables, zoo
-from bignas_jax.spaces.limits import Limits
+from bignas_jax.spaces import zoo
 from bignas_jax.strategies import table as table_lib
 from bignas_jax.strategies.problem import Search
 from bignas_jax.supernet import evaluation

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from hypothesis import strategies as st
 
-from bignas_jax.methods import sandwich
+from bignas_jax.policies import sandwich
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, pinning, presets, zoo
 from bignas_jax.spaces.arch import Arch

@@ -7,8 +7,9 @@ import pytest
 
 from bignas_jax import cli, cost
 from bignas_jax import list as list_command
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, presets, zoo
+from bignas_jax.spaces import pinning, presets, zoo
 from bignas_jax.values import errors
 
 MNIST = zoo.MNIST

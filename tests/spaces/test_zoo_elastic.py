@@ -6,8 +6,9 @@ import jax
 import pytest
 from test_counting import multiply_adds
 
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, decisions, pinning, zoo
+from bignas_jax.spaces import decisions, pinning, zoo
 from bignas_jax.supernet import network
 
 

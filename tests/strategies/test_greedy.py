@@ -6,11 +6,11 @@ import itertools
 import hypothesis
 import hypothesis.strategies as st
 
+from bignas_jax.costs import limits as limits_lib
+from bignas_jax.costs.limits import Limits
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, zoo
-from bignas_jax.spaces import limits as limits_lib
-from bignas_jax.spaces.limits import Limits
 from bignas_jax.strategies import greedy
 from bignas_jax.strategies.problem import Problem, Search
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import reference
 
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, zoo
+from bignas_jax.spaces import pinning, zoo
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import (
   batch_norm,

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from bignas_jax.methods import policies
-from bignas_jax.methods.policies import Child, Policy, Score, State
+from bignas_jax.policies import policies
+from bignas_jax.policies.policies import Child, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, presets
 from bignas_jax.spaces.arch import Arch

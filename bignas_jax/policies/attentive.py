@@ -4,10 +4,10 @@ from typing import Literal
 
 import numpy as np
 
-from bignas_jax.methods import sandwich
-from bignas_jax.methods.policies import Child, Policy, Score, State
+from bignas_jax.costs import cost_buckets, counting
+from bignas_jax.policies import sandwich
+from bignas_jax.policies.policies import Child, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import cost_buckets, counting
 from bignas_jax.spaces.space import Space
 
 _SAMPLES = 5000  # children that costs are counted of, in seconds

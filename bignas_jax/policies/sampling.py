@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bignas_jax.methods.attentive import attentive
-from bignas_jax.methods.fixed import NamedArch, fixed
-from bignas_jax.methods.policies import Policy
-from bignas_jax.methods.progressive import Phase, progressive
-from bignas_jax.methods.sandwich import alone, sandwich, uniform
+from bignas_jax.policies.attentive import attentive
+from bignas_jax.policies.fixed import NamedArch, fixed
+from bignas_jax.policies.policies import Policy
+from bignas_jax.policies.progressive import Phase, progressive
+from bignas_jax.policies.sandwich import alone, sandwich, uniform
 from bignas_jax.spaces.space import Space
 
 Name = Literal[

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_loss_graph
-import test_programs
+import steps
 import tiny
 
-from bignas_jax.methods import losses, policies, programs, progressive
+from bignas_jax.methods import losses, programs
 from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
-from bignas_jax.methods.progressive import Phase
+from bignas_jax.policies import policies, progressive
+from bignas_jax.policies.progressive import Phase
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, zoo
@@ -97,7 +97,7 @@ def test_no_phase_is_refused():
 def _setup(numbers):
   some = tuple(Phase(steps=1, random_children=n) for n in numbers)
   config = tiny.config(
-    space=test_loss_graph.BASE, policy='progressive', phases=some, rule=RULE
+    space=steps.BASE, policy='progressive', phases=some, rule=RULE
   )
   return config_lib.setup(config, mesh_lib.create(jax.devices()[:1]))
 
@@ -110,7 +110,7 @@ def test_a_mean_is_over_the_children_that_a_step_has():
   update, sums = compiled['update'], []
   plain = dataclasses.replace(setup, policy=setup.policy._replace(varies=False))
   assert len(programs.all_programs(plain)[-1].arguments) == 2
-  batch = test_programs._batch(0, pixels=8)
+  batch = steps.make_batch(0, pixels=8)
   there = mesh_lib.put(
     setup.model.mesh, batch, mesh_lib.split(setup.model.mesh)
   )
@@ -135,7 +135,7 @@ def test_a_mean_is_over_the_children_that_a_step_has():
     return sum(terms) / len(terms)
 
   for step, number in (0, 3), (1, 2):
-    state = test_programs._perturbed(setup)
+    state = steps.perturbed(setup)
     params = jax.device_get(state.params)
     children = setup.policy.sample({}, 0, step, None)
     assert len(children) == number
@@ -151,7 +151,7 @@ def test_a_mean_is_over_the_children_that_a_step_has():
 def test_a_run_goes_through_its_phases(tmp_path):
   some = Phase(steps=1, random_children=1), Phase(steps=1, random_children=2)
   config = tiny.config(
-    space=test_loss_graph.BASE,
+    space=steps.BASE,
     policy='progressive',
     phases=some,
     rule=RULE,

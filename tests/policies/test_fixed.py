@@ -7,12 +7,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-import test_loss_graph
+import steps
 import tiny
 
-from bignas_jax.methods import fixed, losses, policies, programs
-from bignas_jax.methods.fixed import NamedArch
+from bignas_jax.methods import losses, programs
 from bignas_jax.methods.loss_graph import LABEL, Edge, Rule
+from bignas_jax.policies import fixed, policies
+from bignas_jax.policies.fixed import NamedArch
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, warm_start
 from bignas_jax.spaces import arch as arch_lib
@@ -22,7 +23,7 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 from bignas_jax.values import errors
 
-SPACE = test_loss_graph.BASE
+SPACE = steps.BASE
 WIDE, NARROW = arch_lib.biggest(SPACE), arch_lib.smallest(SPACE)
 CHILDREN = (
   NamedArch(role='w100', arch='biggest'),
@@ -96,7 +97,7 @@ def test_a_step_is_the_sum_over_widths_that_learn_from_the_label():
   names = [program.name for program in programs.all_programs(setup)]
   assert names == ['w100', 'w50', 'update']
   children = setup.policy.sample({}, 0, 0, None)
-  params, batch, gradient, _ = test_loss_graph._ran(setup, children)
+  params, batch, gradient, _ = steps.ran(setup, children)
 
   def total(params):
     terms = []

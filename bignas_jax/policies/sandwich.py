@@ -1,7 +1,7 @@
 """The sandwich rule, and the policies that are parts of it."""
 
-from bignas_jax.methods import policies
-from bignas_jax.methods.policies import Child, Policy, Score, State
+from bignas_jax.policies import policies
+from bignas_jax.policies.policies import Child, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.space import Space
 

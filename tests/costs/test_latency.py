@@ -12,9 +12,10 @@ import tiny
 from etils import epath
 from hypothesis import strategies as st
 
+from bignas_jax.costs import counting, latency, latency_tables
+from bignas_jax.costs.layers import layers
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, decisions, latency, latency_tables, zoo
-from bignas_jax.spaces.layers import layers
+from bignas_jax.spaces import decisions, zoo
 from bignas_jax.values import errors
 
 _NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v2')

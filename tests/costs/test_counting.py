@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, pinning, presets, zoo
+from bignas_jax.spaces import pinning, presets, zoo
 from bignas_jax.supernet import derived, network
 
 BIGNAS, ATTENTIVE = zoo.BIGNAS, zoo.ATTENTIVE_NAS

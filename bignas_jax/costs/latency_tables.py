@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from etils import epath
 
-from bignas_jax.spaces import latency
-from bignas_jax.spaces.latency import Fit, Table
-from bignas_jax.spaces.layers import Layer
+from bignas_jax.costs import latency
+from bignas_jax.costs.latency import Fit, Table
+from bignas_jax.costs.layers import Layer
 from bignas_jax.spaces.space import Space
 from bignas_jax.system import files
 from bignas_jax.values import errors, schema

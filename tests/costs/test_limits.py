@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
+from bignas_jax.costs import limits
+from bignas_jax.costs.limits import Limits
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import decisions, limits, zoo
-from bignas_jax.spaces.limits import Limits
+from bignas_jax.spaces import decisions, zoo
 from bignas_jax.values import errors
 
 _NAMES = ('bignas', 'attentive_nas', 'mnist', 'mobilenet_v1')

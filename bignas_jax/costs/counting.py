@@ -11,9 +11,9 @@ import functools
 import operator
 from typing import NamedTuple
 
+from bignas_jax.costs.layers import Layer, downsample, layers
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer, downsample, layers
 from bignas_jax.spaces.space import Space, squeeze_width
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bignas_jax.methods.policies import Child, Policy, Score, State
+from bignas_jax.policies.policies import Child, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bignas_jax.costs import counting
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import counting, decisions
+from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 

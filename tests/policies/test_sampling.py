@@ -5,14 +5,16 @@ import collections
 import jax
 import numpy as np
 import pytest
-import test_programs
+import steps
 import tiny
 
-from bignas_jax.methods import losses, policies, programs, sampling
+from bignas_jax.costs import cost_buckets, counting
+from bignas_jax.methods import losses, programs
+from bignas_jax.policies import policies, sampling
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import rollbacks
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import cost_buckets, counting, pinning, zoo
+from bignas_jax.spaces import pinning, zoo
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
@@ -74,10 +76,10 @@ def test_a_score_is_the_loss_on_the_whole_batch():
   wanted = [p for p in programs.all_programs(setup) if 'score' in p.name]
   assert [p.name for p in wanted] == ['score@8', 'score@12']
   compiled = programs.compile_all(wanted)
-  mesh, state = setup.model.mesh, test_programs._perturbed(setup)
+  mesh, state = setup.model.mesh, steps.perturbed(setup)
   params = jax.device_get(state.params)
   state = mesh_lib.put(mesh, state, mesh_lib.REPLICATED)
-  whole = test_programs._batch(0)
+  whole = steps.make_batch(0)
   batch = mesh_lib.put(mesh, whole, mesh_lib.split(mesh))
   archs = [arch_lib.smallest(SPACE), arch_lib.biggest(SPACE)]
   ours = programs.scores(setup, compiled, state, batch, archs)

@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from bignas_jax.costs.layers import Layer, downsample, layers, stem_size
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.layers import Layer, downsample, layers, stem_size
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors
 

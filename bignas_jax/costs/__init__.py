@@ -1,0 +1,1 @@
+"""What an architecture costs: MACs, parameters, latency, limits; no JAX."""

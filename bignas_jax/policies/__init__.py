@@ -1,0 +1,1 @@
+"""Policies: which children a training step trains."""
