@@ -3,8 +3,7 @@
 The kernel may be cut to one of several sizes at run time. TPUs and GPUs have
 grouped convolutions. XLA's CPU backend runs these, and their kernel gradient
 most of all, tens of times slower than the k x k shifted multiply-adds that they
-consist of. On CPUs all three directions are therefore written as sums over
-taps, which XLA fuses and vectorises (docs/performance.md).
+consist of. On CPUs all three directions are therefore sums over taps (`taps`).
 """
 
 import functools
@@ -13,19 +12,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.supernet import ops, slicing
+from bignas_jax.supernet import ops, slicing, taps
 from bignas_jax.supernet.ops import Images
+from bignas_jax.supernet.taps import Convolved, Kernel
 
 PIXELS = (-4, -3)  # axes of a kernel's height and width
-_TERMS = 8  # products that are added in registers
-_CACHE = 2**21  # bytes of a core's cache
-
-Kernel = Float[Array, 'size size 1 channels']
-Convolved = Float[Array, 'batch rows columns channels']
 
 
 class _How(NamedTuple):
@@ -147,7 +141,7 @@ def _taps_forward(how, x, kernel, index):
   def of(size, padded, kernel):
     own = _crop(padded, around, _around(how, x.shape, size))
     return lax.optimization_barrier(
-      _weighted_taps(own, _centre(kernel, size), how.stride)
+      taps.weighted_taps(own, _centre(kernel, size), how.stride)
     )
 
   branches = [functools.partial(of, size) for size in how.sizes]
@@ -167,7 +161,7 @@ def _taps_backward(how, x, kernel, index, cotangent):
     # stride, with the kernel turned around.
     wanted = _spread(how, x.shape, cotangent.shape, size)
     own = _crop(spread_out, spread, wanted)
-    kernel_gradient = _kernel_gradient(
+    kernel_gradient = taps.kernel_gradient(
       _crop(padded, around, _around(how, x.shape, size)),
       _unpad(spread_out, spread, how.stride),
       size,
@@ -175,7 +169,7 @@ def _taps_backward(how, x, kernel, index, cotangent):
     )
     turned = _centre(kernel, size)[::-1, ::-1]
     return (
-      lax.optimization_barrier(_weighted_taps(own, turned, 1)),
+      lax.optimization_barrier(taps.weighted_taps(own, turned, 1)),
       slicing.grow(kernel_gradient, kernel, PIXELS),
     )
 
@@ -211,89 +205,3 @@ def _crop(padded, around, wanted):
 def _unpad(spread_out, spread, stride: int):
   """Returns the cotangent that was padded and spread out."""
   return _crop(spread_out, spread, ((0, 0), (0, 0)))[:, ::stride, ::stride]
-
-
-def _weighted_taps(x: Images, kernel: Kernel, stride: int) -> Convolved:
-  """Returns the sum over taps of shifted images times the tap's weights."""
-  size = kernel.shape[0]
-  weights = kernel.reshape(size, size, 1, 1, 1, -1)
-  batch, height, width, channels = x.shape
-  rows, columns = ((n - size) // stride + 1 for n in (height, width))
-  shape = (batch, rows, columns, channels)
-  total = jnp.zeros((), x.dtype)
-  for i, j in np.ndindex(size, size):
-    total = total + _at(x, (0, i, j), shape, stride) * weights[i, j]
-  return total
-
-
-def _at(x, start, shape, stride: int = 1):
-  """Returns every `stride`-th pixel from `start` (image, row, column) on."""
-  steps = (1, stride, stride, 1)
-  starts = (*start, 0)
-  ends = [
-    s + (n - 1) * step + 1
-    for s, n, step in zip(starts, shape, steps, strict=True)
-  ]
-  return lax.slice(x, starts, ends, steps)
-
-
-def _kernel_gradient(
-  x: Images, cotangent: Convolved, size: int, stride: int
-) -> Float[Array, '{size} {size} 1 channels']:
-  """Returns the kernel gradient by a loop over a few images at a time.
-
-  The few images stay in the cache for all taps.
-
-  Args:
-    x: padded images.
-    cotangent: cotangent of the output.
-    size: size of the kernel.
-    stride: stride of the convolution.
-  """
-  images, channels = len(x), x.shape[-1]
-  image_bytes = (x.nbytes + cotangent.nbytes) // images
-  some = _divisor(images, max(1, _CACHE // image_bytes))
-  dtype = jnp.promote_types(jnp.float32, x.dtype)
-
-  def add(total, start):
-    windows = lax.dynamic_slice_in_dim(x, start, some)
-    own = lax.dynamic_slice_in_dim(cotangent, start, some)
-    return total + _tap_sums(windows, own, size, stride, dtype), None
-
-  zeros = jnp.zeros((size * size, channels), dtype)
-  total, _ = lax.scan(add, zeros, jnp.arange(0, images, some))
-  return total.reshape(size, size, 1, channels).astype(x.dtype)
-
-
-def _tap_sums(
-  x: Images, cotangent: Convolved, size: int, stride: int, dtype
-) -> Float[Array, 'taps channels']:
-  """Returns the sum over all pixels of each tap's products.
-
-  Several pieces (images, and bands of their rows) are summed in registers, and
-  the rest in one reduction, because a reduction that XLA fuses with its product
-  is not vectorised. The code uses `lax`, which traces these hundreds of
-  operations three times as fast.
-  """
-  images, rows, *rest = cotangent.shape
-  groups = _divisor(images, _TERMS)
-  bands = _divisor(rows, _TERMS // groups)
-  shape = (images // groups, rows // bands, *rest)
-  bands = [
-    (image, row)
-    for image in range(0, images, shape[0])
-    for row in range(0, rows, shape[1])
-  ]
-  sums = []
-  for i, j in np.ndindex(size, size):
-    total = jnp.zeros(shape, x.dtype)
-    for image, row in bands:
-      windows = _at(x, (image, i + row * stride, j), shape, stride)
-      product = lax.mul(windows, _at(cotangent, (image, row, 0), shape))
-      total = lax.add(total, product)
-    sums.append(lax.optimization_barrier(total).sum((0, 1, 2), dtype))
-  return jnp.stack(sums)
-
-
-def _divisor(n: int, most: int) -> int:
-  return next(d for d in range(most, 0, -1) if n % d == 0)
