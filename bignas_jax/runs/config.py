@@ -5,10 +5,8 @@ layer and those above see a config; below it, functions take plain arguments.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -114,15 +112,6 @@ class Config:
   search: Search = dataclasses.field(default_factory=Search)
   profile: Profile = dataclasses.field(default_factory=Profile)
   layout: mesh_lib.Layout = dataclasses.field(default_factory=mesh_lib.Layout)
-
-
-# The full space and a digest stand for `arch` and `init_from`, `data_identity`
-# for the directory of the data.
-_MAY_DIFFER = (
-  *('profile', 'layout', 'search', 'arch', 'init_from'),
-  *('data.directory', 'data.max_damaged', 'data.max_replaced'),
-  *('data.worker', 'data.workers', 'data.prefetch'),
-)
 
 
 def check(config: Config) -> Config:
@@ -263,23 +252,3 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     seed=config.seed,
     placement=config.layout.rules,
   )
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-  """Returns plain JSON values, with the space in full even if it was named."""
-  size = image_size(config)
-  named = dataclasses.replace(
-    config, space=space(config), classes=0, image_size=size
-  )
-  return schema.plain(named)
-
-
-def identity(fields: dict[str, Any]) -> dict[str, Any]:
-  """Returns the fields of `to_dict` that determine the run and its results."""
-  return structs.without(fields, _MAY_DIFFER)
-
-
-def sha256(config: Config) -> str:
-  """Returns the digest that names a config in manifests."""
-  text = json.dumps(identity(to_dict(config)), sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
