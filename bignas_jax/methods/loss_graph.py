@@ -133,6 +133,23 @@ def members(rule: Rule) -> set[str]:
   return {role for one in rule.means for role in one.of}
 
 
+def alike(rule: Rule, roles: Sequence[str]) -> dict[str, str]:
+  """Returns for each role the first one whose children are trained alike.
+
+  Such roles differ in their names alone: they learn from the same teachers by
+  the same losses, and are regularised, teach or belong to a mean alike.
+  """
+  first: dict[tuple, str] = {}
+  regular, teach, of_means = {rule.regularised}, teachers(rule), members(rule)
+
+  def traits(role: str) -> tuple:
+    own = [edge for edge in rule.edges if edge.student == role]
+    edges = [dataclasses.replace(edge, student='') for edge in own]
+    return *edges, *(role in names for names in (regular, teach, of_means))
+
+  return {role: first.setdefault(traits(role), role) for role in roles}
+
+
 def among(rule: Rule, roles: Collection[str]) -> Rule:
   """Returns the rule with only the edges that a policy of these roles uses."""
   students = {*roles, *(one.name for one in rule.means)}

@@ -19,6 +19,7 @@ def attentive(
   choice: Literal['best', 'worst'] = 'best',
   candidates: int = 3,
   random_children: int = 2,
+  smallest_resolution: sandwich.SmallestResolution = 'smallest',
   bucket_macs: int = 25_000_000,
 ) -> Policy:
   """Returns AttentiveNAS's policy (CVPR 2021, section 3).
@@ -31,15 +32,17 @@ def attentive(
     choice: which of the candidates is trained.
     candidates: number of candidates for each random child.
     random_children: number of random children in a step.
+    smallest_resolution: resolution of the smallest child, as in `sandwich`.
     bucket_macs: greatest width of the buckets of cost, MACs.
   """
-  plain = sandwich.sandwich(space, random_children)
+  plain = sandwich.sandwich(space, random_children, smallest_resolution)
 
   def sample(
     state: State, seed: int, step: int, score: Score | None = None
   ) -> list[Child]:
+    drawn = plain.sample(state, seed, step, None)
     if score is None:
-      return plain.sample(state, seed, step, None)
+      return drawn
     rng = arch_lib.generator(seed, step)
     most = counting.cost(space, plain.static['biggest']).macs
     width = min(bucket_macs, most // _FEWEST)
@@ -51,8 +54,10 @@ def attentive(
     losses = np.array(score([arch for slot in slots for arch in slot]))
     losses = losses.reshape(len(slots), candidates)
     best = losses.argmin(1) if choice == 'best' else losses.argmax(1)
-    chosen = [slot[i] for slot, i in zip(slots, best, strict=True)]
-    fixed = [Child(role, arch) for role, arch in plain.static.items()]
-    return [*fixed, *(Child('random', arch) for arch in chosen)]
+    chosen = iter([slot[i] for slot, i in zip(slots, best, strict=True)])
+    return [
+      Child('random', next(chosen)) if child.role == 'random' else child
+      for child in drawn
+    ]
 
   return plain._replace(sample=sample, scored=True)

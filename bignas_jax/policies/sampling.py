@@ -7,7 +7,12 @@ from bignas_jax.policies.attentive import attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.progressive import Phase, progressive
-from bignas_jax.policies.sandwich import alone, sandwich, uniform
+from bignas_jax.policies.sandwich import (
+  SmallestResolution,
+  alone,
+  sandwich,
+  uniform,
+)
 from bignas_jax.spaces.space import Space
 
 Name = Literal[
@@ -26,6 +31,7 @@ def create(
   name: Name,
   *,
   random_children: int = 2,
+  smallest_resolution: SmallestResolution = 'smallest',
   candidates: int = 3,
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
@@ -41,6 +47,7 @@ def create(
       `children`); or `alone` (the biggest, which is all of a space of
       one network).
     random_children: number of random children in a step.
+    smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
     children: the children of a `fixed` policy.
     phases: the phases of a `progressive` policy.
@@ -51,7 +58,7 @@ def create(
   if name == 'alone':
     return alone(space)
   if name == 'sandwich':
-    return sandwich(space, random_children)
+    return sandwich(space, random_children, smallest_resolution)
   if name == 'uniform':
     return uniform(space, random_children)
   if name == 'fixed':
@@ -59,4 +66,6 @@ def create(
   if name == 'progressive':
     return progressive(space, phases)
   choice = 'best' if name == 'best_up' else 'worst'
-  return attentive(space, choice, candidates, random_children)
+  return attentive(
+    space, choice, candidates, random_children, smallest_resolution
+  )

@@ -16,6 +16,7 @@ from bignas_jax.methods import loss_graph, optim, schedules, step
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import fixed, progressive, sampling
 from bignas_jax.policies.policies import Policy
+from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
 from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
@@ -53,6 +54,9 @@ class Config:
     batch_size: images in a step, over all devices.
     policy: children that a step trains (`policies.sampling`).
     random_children: number of random children in a step.
+    smallest_resolution: resolution of the smallest child of `sandwich`,
+      `best_up` and `worst_up`: the smallest trained one, or `drawn` anew in
+      each step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
@@ -90,6 +94,7 @@ class Config:
   batch_size: schema.Natural
   policy: sampling.Name = 'sandwich'
   random_children: schema.Few = 2
+  smallest_resolution: SmallestResolution = 'smallest'
   candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
   children: tuple[fixed.NamedArch, ...] = ()
   phases: tuple[progressive.Phase, ...] = ()
@@ -144,6 +149,9 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   yield 'policy', right, 'alone, for a space of one network'
   right = config.policy != 'uniform' or config.random_children > 0
   yield 'random_children', right, 'a whole number >= 1, for uniform'
+  sandwich = config.policy in ('sandwich', 'best_up', 'worst_up')
+  right = sandwich or config.smallest_resolution == 'smallest'
+  yield 'smallest_resolution', right, f'smallest, for policy {config.policy}'
   right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
   yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
   right = config.ema_decay > 0 or loss_graph.EMA not in named
@@ -187,6 +195,7 @@ def policy(config: Config) -> Policy:
     space(config),
     config.policy,
     random_children=config.random_children,
+    smallest_resolution=config.smallest_resolution,
     candidates=config.candidates,
     children=config.children,
     phases=config.phases,
