@@ -95,9 +95,13 @@ class Rule:
     means: teachers that are means of children.
     packages: teachers that are networks of child packages.
     aggregate: whether the children's gradients are summed or averaged.
-    regularised: the role that dropout, weight decay and label smoothing apply
-      to; children with other roles are far from overfitting.
+    regularised: the role that dropout, drop-connect, weight decay and label
+      smoothing apply to; children with other roles are far from overfitting.
     dropout: dropout rate before the regularised child's classifier.
+    drop_connect: rate of drop-connect (stochastic depth) of the regularised
+      child: a block whose shortcut is its unchanged input loses its own result
+      for single images, at this rate times the share of blocks before it.
+    drop_connect_stages: number of last stages whose blocks are dropped; 0: all.
     weight_decay: factor of half the squared norm of all kernels, in the
       regularised child's loss.
     label_smoothing: smoothing of the regularised child's label.
@@ -113,6 +117,8 @@ class Rule:
   aggregate: Literal['sum', 'mean'] = 'sum'
   regularised: str = 'biggest'
   dropout: schema.Share = 0.2
+  drop_connect: schema.Share = 0.0
+  drop_connect_stages: schema.Whole = 0
   weight_decay: schema.AtLeastZero = 1e-5
   label_smoothing: schema.Share = 0.1
 

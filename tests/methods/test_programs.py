@@ -16,6 +16,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
+from bignas_jax.supernet.stage_blocks import DropRates
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 
@@ -51,7 +52,8 @@ def _defined_gradient(config, params, batch, children, keys):
   def total(params):
     biggest, *others = children
     assert biggest.role == 'biggest'
-    big = logits(params, biggest.arch, dropout_rate=0.2, dropout_keys=keys)
+    dropped = {'dropout_rate': 0.2, 'drop_rates': DropRates(0.8)}
+    big = logits(params, biggest.arch, dropout_keys=keys, **dropped)
     target = 0.9 * jax.nn.one_hot(batch['label'], 10) + 0.01
     loss = optax.softmax_cross_entropy(big, target).mean()
     kernels = [
