@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bignas_jax.policies.attentive import attentive
+from bignas_jax.policies.attentive import Errors, attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.progressive import Phase, progressive
@@ -33,6 +33,8 @@ def create(
   random_children: int = 2,
   smallest_resolution: SmallestResolution = 'smallest',
   candidates: int = 3,
+  scored_by: Literal['loss', 'predictor'] = 'loss',
+  predicted: Errors | None = None,
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
 ) -> Policy:
@@ -42,13 +44,15 @@ def create(
     space: space that children are drawn from.
     name: `sandwich` (the biggest, the smallest and random children); `best_up`
       or `worst_up` (a sandwich whose random children have the lowest or the
-      highest loss of their candidates); `uniform` (random children only);
+      highest score of their candidates); `uniform` (random children only);
       `progressive` (random children of the choices of a phase); `fixed` (all of
       `children`); or `alone` (the biggest, which is all of a space of
       one network).
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
+    scored_by: what candidates are compared by.
+    predicted: predicts errors of candidates, as in `attentive`.
     children: the children of a `fixed` policy.
     phases: the phases of a `progressive` policy.
 
@@ -67,5 +71,11 @@ def create(
     return progressive(space, phases)
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(
-    space, choice, candidates, random_children, smallest_resolution
+    space,
+    choice,
+    candidates,
+    random_children,
+    smallest_resolution,
+    scored_by,
+    predicted,
   )

@@ -9,10 +9,10 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.values import schema, structs
 
-# The full space and a digest stand for `arch` and `init_from`, `data_identity`
-# for the directory of the data.
+# The full space and digests stand for `arch`, `init_from` and `scores.archive`,
+# `data_identity` for the directory of the data.
 _MAY_DIFFER = (
-  *('profile', 'layout', 'search', 'arch', 'init_from'),
+  *('profile', 'layout', 'search', 'arch', 'init_from', 'scores.archive'),
   *('data.directory', 'data.max_damaged', 'data.max_replaced'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )
