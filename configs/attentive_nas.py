@@ -1,4 +1,4 @@
-"""AttentiveNAS (CVPR 2021): random children are chosen by their losses.
+"""AttentiveNAS (CVPR 2021): random children are chosen by their scores.
 
   python -m bignas_jax.main --config=configs/attentive_nas.py --workdir=DIR \
     --config.data.directory=IMAGENET
@@ -10,8 +10,13 @@ the highest (WorstUp-3). Published top-1 on ImageNet: 77.3 % (A0) to 80.7 %
 
   configs/attentive_nas.py:small   5,000 digits, in minutes on two CPU cores
 
+The paper also takes the best or the worst of 50 candidates by a predictor. It
+learns from children that another run's search evaluated:
+
+  --config.candidates=50 --config.scores.by=predictor \
+    --config.scores.archive=RUN/search/archive.csv
+
 All else is as in configs/alpha_net.py, but for the loss of smaller children.
-Candidates are scored by their losses alone; the paper also uses a predictor.
 """
 
 import dataclasses

@@ -3,16 +3,15 @@
   python -m bignas_jax.main --config=configs/mutual_net.py --workdir=DIR \
     --config.data.directory=IMAGENET
 
-arXiv:1909.12978: as US-Net, but narrower networks see smaller images, and learn
-from the widest one's softmax at 224 pixels. Published top-1 of MobileNet on
-ImageNet: 72.4 % at 569 M MACs, 70.9 % at 418 M, 67.7 % at 215 M and 60.3 % at
-76 M.
+arXiv:1909.12978: as US-Net, but each narrower network sees images of a drawn
+resolution, and learns from the widest one's softmax at 224 pixels. Published
+top-1 of MobileNet on ImageNet: 72.4 % at 569 M MACs, 70.9 % at 418 M, 67.7 % at
+215 M and 60.3 % at 76 M.
 
   configs/mutual_net.py:small   5,000 digits, in minutes on two CPU cores
 
 As published: resolutions, bilinear resizing, losses, epochs, batch, cosine.
-Otherwise: the narrowest network is trained at the smallest resolution, not at a
-drawn one; widths are in steps of 0.025, and 10,000 training images are held out
+Otherwise: widths are in steps of 0.025, and 10,000 training images are held out
 for selection. With images of one resolution, the steps are those of
 configs/us_net.py.
 """
@@ -30,12 +29,14 @@ def get_config(variant: str = '') -> Config:
   if variant == 'small':
     small = us_net.SMALL
     space = dataclasses.replace(small, train_resolution=small.resolution)
-    return mnist.digits(space, steps=300)
+    config = mnist.digits(space, steps=300)
+    return dataclasses.replace(config, smallest_resolution='drawn')
   config, space = us_net.get_config(), zoo.get('mobilenet_v1')
   return dataclasses.replace(
     config,
     space=dataclasses.replace(
       space, train_resolution=space.resolution, resize='bilinear'
     ),
+    smallest_resolution='drawn',
     schedule=Schedule(name='cosine', peak=0.5, warmup_steps=0),
   )

@@ -27,6 +27,10 @@ SHARDED = mesh_lib.Layout(
 LAYOUTS = {'row': mesh_lib.Layout(), 'sharded': SHARDED}
 
 
+# With all that a rule can say of the biggest child.
+RULE = dataclasses.replace(tiny.config().rule, drop_connect=0.8)
+
+
 def space_of(resolutions):
   return dataclasses.replace(
     BASE, resolution=resolutions, train_resolution=resolutions
@@ -45,7 +49,9 @@ def make_batch(step: int, size: int = 16, pixels: int = 12):
 def compiled(
   devices: int, group: int = 0, layout: str = 'row', space=tiny.LOOP
 ):
-  config = tiny.config(space=space, bn_group_size=group, layout=LAYOUTS[layout])
+  config = tiny.config(
+    space=space, bn_group_size=group, layout=LAYOUTS[layout], rule=RULE
+  )
   mesh = mesh_lib.create(jax.devices()[:devices], config.layout)
   setup = config_lib.setup(config, mesh)
   return config, setup, programs.compile_all(programs.all_programs(setup))

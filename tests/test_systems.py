@@ -34,9 +34,17 @@ def test_every_config_is_right(name, variant):
 
 def test_mutual_net_at_one_resolution_is_us_net():
   """So all of their steps are the same, bit for bit."""
-  config = mutual_net.get_config('small')
+  config, other = mutual_net.get_config('small'), us_net.get_config('small')
   space = dataclasses.replace(config.space, train_resolution=(28,))
-  assert dataclasses.replace(config, space=space) == us_net.get_config('small')
+  config = dataclasses.replace(config, space=space)
+  ours, theirs = config_lib.policy(config), config_lib.policy(other)
+  for step in range(20):
+    children = ours.sample({}, 0, step, None)
+    assert children == theirs.sample({}, 0, step, None)
+  # And so are their programs: all that these depend on is equal.
+  assert ours._replace(sample=theirs.sample) == theirs
+  assert config.smallest_resolution == 'drawn'
+  assert dataclasses.replace(config, smallest_resolution='smallest') == other
 
 
 def test_slimmable_trains_the_four_published_widths():

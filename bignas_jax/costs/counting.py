@@ -9,12 +9,15 @@ Activations are the entries of all convolutions' outputs (Radosavovic et al.
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bignas_jax.costs.layers import Layer, downsample, layers
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space, squeeze_width
+
+_LAYERS = 100_000  # that are remembered of a space, about 50 MB
 
 
 class Cost(NamedTuple):
@@ -45,13 +48,29 @@ def cost(space: Space, arch: Arch) -> Cost:
 
 def total(table: list[Row]) -> Cost:
   """Returns the sum of the rows' costs."""
-  return functools.reduce(operator.add, (row.cost for row in table))
+  return Cost(*map(sum, zip(*(row.cost for row in table), strict=True)))
 
 
 def rows(space: Space, arch: Arch) -> list[Row]:
   """Returns the child's stem, blocks and head with what each costs."""
   arch_lib.check(space, arch)
-  return [_row(space, layer) for layer in layers(space, arch)]
+  row, _ = _of_layers(space)
+  return [row(layer) for layer in layers(space, arch)]
+
+
+@functools.lru_cache(maxsize=16)
+def _of_layers(
+  space: Space,
+) -> tuple[Callable[[Layer], Row], Callable[[Layer], int]]:
+  """Returns `_row` and `_most_alive` for a space.
+
+  They remember layers: children of a search share most of theirs.
+  """
+  remember = functools.lru_cache(maxsize=_LAYERS)
+  return (
+    remember(functools.partial(_row, space)),
+    remember(functools.partial(_most_alive, space)),
+  )
 
 
 def _row(space: Space, layer: Layer) -> Row:
@@ -74,7 +93,13 @@ def peak_activations(space: Space, arch: Arch) -> int:
   batch norm, activation and gate work in place, and branches run in turn.
   """
   arch_lib.check(space, arch)
-  return max(max(_alive(space, layer)) for layer in layers(space, arch))
+  _, most_alive = _of_layers(space)
+  return max(most_alive(layer) for layer in layers(space, arch))
+
+
+def _most_alive(space: Space, layer: Layer) -> int:
+  """Returns the most entries that are alive during a layer."""
+  return max(_alive(space, layer))
 
 
 def _alive(space: Space, layer: Layer) -> list[int]:

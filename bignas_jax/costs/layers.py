@@ -6,8 +6,7 @@ here, so that they cannot disagree.
 
 from typing import NamedTuple
 
-from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import block_kinds
+from bignas_jax.spaces import block_kinds, decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space, Stage
 
@@ -101,13 +100,15 @@ def stem_size(space: Space, resolution: int) -> int:
 def layers(space: Space, arch: Arch) -> list[Layer]:
   """Returns the layers of a child, which is not checked: searches ask often."""
   size, width = stem_size(space, arch.resolution), arch.width[0]
+  starts = decisions.starts(space)
   walk = [Layer(0, 0, arch.resolution, size, space.channels, width)]
   for i, stage in enumerate(space.stages):
     for block in range(arch.depth[i]):
-      choices = arch_lib.of_block(space, arch, i, block)
+      place = starts[i] + (block if space.per_block else 0)
+      choices = arch.kernel_size[place], arch.expand_ratio[place]
       small = size if block else downsample(size, stage.stride)
       sizes = size, small, width, arch.width[i + 1]
-      walk.append(Layer(i + 1, block, *sizes, **choices))
+      walk.append(Layer(i + 1, block, *sizes, *choices))
       size, width = small, arch.width[i + 1]
   last = len(space.stages) + 1
   features = arch.width[-1] if space.head_width else width

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from bignas_jax.methods import loss_graph
 from bignas_jax.methods.step import Setup, Tree
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -80,16 +81,27 @@ def indices(setup: Setup) -> Tree:
   return mesh_lib.described(setup.model.mesh, one, REPLICATED)
 
 
+def sharing(setup: Setup) -> dict[str, str]:
+  """Returns for each role that is not static the one that names its programs.
+
+  Roles that are trained alike share their programs.
+  """
+  policy = setup.policy
+  elastic = [role for role in policy.roles if role not in policy.static]
+  return loss_graph.alike(setup.rule, elastic)
+
+
 def variants(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
   """Returns (name, role, resolution, static child) of all, teachers first.
 
   A child that is not static has a program for each trained resolution.
   """
   sizes, rows = setup.model.space.train_resolution, []
+  shared = sharing(setup)
   for role in dict.fromkeys(setup.policy.roles):
     arch = setup.policy.static.get(role)
     if arch is not None:
       rows.append((role, role, arch.resolution, arch))
-    else:
+    elif shared[role] == role:
       rows += [(f'{role}@{size}', role, size, None) for size in sizes]
   return rows

@@ -95,9 +95,13 @@ class Rule:
     means: teachers that are means of children.
     packages: teachers that are networks of child packages.
     aggregate: whether the children's gradients are summed or averaged.
-    regularised: the role that dropout, weight decay and label smoothing apply
-      to; children with other roles are far from overfitting.
+    regularised: the role that dropout, drop-connect, weight decay and label
+      smoothing apply to; children with other roles are far from overfitting.
     dropout: dropout rate before the regularised child's classifier.
+    drop_connect: rate of drop-connect (stochastic depth) of the regularised
+      child: a block whose shortcut is its unchanged input loses its own result
+      for single images, at this rate times the share of blocks before it.
+    drop_connect_stages: number of last stages whose blocks are dropped; 0: all.
     weight_decay: factor of half the squared norm of all kernels, in the
       regularised child's loss.
     label_smoothing: smoothing of the regularised child's label.
@@ -113,6 +117,8 @@ class Rule:
   aggregate: Literal['sum', 'mean'] = 'sum'
   regularised: str = 'biggest'
   dropout: schema.Share = 0.2
+  drop_connect: schema.Share = 0.0
+  drop_connect_stages: schema.Whole = 0
   weight_decay: schema.AtLeastZero = 1e-5
   label_smoothing: schema.Share = 0.1
 
@@ -131,6 +137,23 @@ def teachers_of(rule: Rule, role: str) -> list[str]:
 def members(rule: Rule) -> set[str]:
   """Returns the roles that means are taken of."""
   return {role for one in rule.means for role in one.of}
+
+
+def alike(rule: Rule, roles: Sequence[str]) -> dict[str, str]:
+  """Returns for each role the first one whose children are trained alike.
+
+  Such roles differ in their names alone: they learn from the same teachers by
+  the same losses, and are regularised, teach or belong to a mean alike.
+  """
+  first: dict[tuple, str] = {}
+  regular, teach, of_means = {rule.regularised}, teachers(rule), members(rule)
+
+  def traits(role: str) -> tuple:
+    own = [edge for edge in rule.edges if edge.student == role]
+    edges = [dataclasses.replace(edge, student='') for edge in own]
+    return *edges, *(role in names for names in (regular, teach, of_means))
+
+  return {role: first.setdefault(traits(role), role) for role in roles}
 
 
 def among(rule: Rule, roles: Collection[str]) -> Rule:

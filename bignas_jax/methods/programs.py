@@ -2,7 +2,8 @@
 
 A step runs as a chain of programs, because each resolution is a static shape:
 one for each static child of the policy; for every other role, one for each
-resolution, which takes the child's indices as an argument; one for the update.
+resolution, which takes the child's indices as an argument, and which roles that
+are trained alike share; one for the update.
 Each is given only the logits that its child learns from. One more program
 starts the sum of gradients, unless the first child is static and the only one
 of its role. Policies that compare children on the batch have one program a
@@ -22,7 +23,7 @@ from bignas_jax.methods import jitted, loss_graph, teachers, teaching
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.jitted import Program
 from bignas_jax.methods.step import Setup, State, Tree
-from bignas_jax.policies.policies import Child, Policy
+from bignas_jax.policies.policies import Child
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.system import mesh as mesh_lib
@@ -33,11 +34,11 @@ from bignas_jax.system.mesh import REPLICATED
 Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '']]
 
 
-def key(policy: Policy, one: Child) -> str:
+def key(setup: Setup, one: Child) -> str:
   """Returns the name of the program that trains this child."""
-  if one.role in policy.static:
+  if one.role in setup.policy.static:
     return one.role
-  return f'{one.role}@{one.arch.resolution}'
+  return f'{jitted.sharing(setup)[one.role]}@{one.arch.resolution}'
 
 
 START, SCORE, RESORT, UPDATE = 'start', 'score', 'resort', 'update'
@@ -168,7 +169,7 @@ def step(
   """
   mesh, rule = setup.model.mesh, setup.rule
   params = teachers.of_network(state.params)
-  called = [(key(setup.policy, one), _indices(setup, one)) for one in children]
+  called = [(key(setup, one), _indices(setup, one)) for one in children]
   by_role = dict(zip([one.role for one in children], called, strict=True))
   of_teachers = teaching.run(setup, compiled, state, batch, by_role)
   gradients: Any = compiled[START]() if START in compiled else None

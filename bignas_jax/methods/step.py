@@ -19,7 +19,13 @@ from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import accumulator, channel_order, derived, network
+from bignas_jax.supernet import (
+  accumulator,
+  channel_order,
+  derived,
+  network,
+  stage_blocks,
+)
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -118,6 +124,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 
   # Each device adds its share, so that their sum holds the term once.
   decay = rule.weight_decay / devices if regularised else 0.0
+  most = rule.drop_connect if regularised else 0.0
+  drop_rates = stage_blocks.DropRates(most, rule.drop_connect_stages)
 
   def loss(params, probe, images, labels, keys, indices, teachers):
     logits, updated = net.apply(
@@ -126,6 +134,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       indices,
       dropout_rate=rule.dropout if regularised else 0.0,
       dropout_keys=keys,
+      drop_rates=drop_rates,
       probe=probe,
       # Blocks add no gradient of a penalty.
       mutable=[] if decay else [accumulator.COLLECTION],

@@ -60,7 +60,8 @@ class Policy(NamedTuple):
     roles: roles of the children of a step, in their order, teachers first. A
       role is a free name, and may occur several times.
     static: the only child of a role, by role; it is compiled as a network of
-      its own. Children of other roles may be any of the space.
+      its own. Children of other roles may be any of the space; roles that are
+      trained alike share their programs (`loss_graph.alike`).
     sample: a function of (state, seed, step, score) that returns the children
       of a step. Without a score, it may return any children of its roles.
     varies: whether a step may have fewer children: the first of `roles`.
@@ -103,9 +104,16 @@ def ends(space: Space) -> dict[str, Arch]:
 def evaluated(policy: Policy, space: Space) -> dict[str, Arch]:
   """Returns the children that a run evaluates, by role.
 
-  They are the static ones; if a policy has none, the biggest and the smallest.
+  They are the static ones, and the ends that have a role; if a policy has none
+  of these, the biggest and the smallest.
   """
-  return policy.static or ends(space)
+  usual = ends(space)
+  named = {role: usual[role] for role in usual if role in policy.roles}
+  return (
+    policy.static
+    | {role: arch for role, arch in named.items() if role not in policy.static}
+    or usual
+  )
 
 
 def is_of(policy: Policy, children: Sequence[Child]) -> bool:

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bignas_jax.policies.attentive import attentive
+from bignas_jax.policies.attentive import Errors, attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.progressive import Phase, progressive
-from bignas_jax.policies.sandwich import alone, sandwich, uniform
+from bignas_jax.policies.sandwich import (
+  SmallestResolution,
+  alone,
+  sandwich,
+  uniform,
+)
 from bignas_jax.spaces.space import Space
 
 Name = Literal[
@@ -26,7 +31,10 @@ def create(
   name: Name,
   *,
   random_children: int = 2,
+  smallest_resolution: SmallestResolution = 'smallest',
   candidates: int = 3,
+  scored_by: Literal['loss', 'predictor'] = 'loss',
+  predicted: Errors | None = None,
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
 ) -> Policy:
@@ -36,12 +44,15 @@ def create(
     space: space that children are drawn from.
     name: `sandwich` (the biggest, the smallest and random children); `best_up`
       or `worst_up` (a sandwich whose random children have the lowest or the
-      highest loss of their candidates); `uniform` (random children only);
+      highest score of their candidates); `uniform` (random children only);
       `progressive` (random children of the choices of a phase); `fixed` (all of
       `children`); or `alone` (the biggest, which is all of a space of
       one network).
     random_children: number of random children in a step.
+    smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
+    scored_by: what candidates are compared by.
+    predicted: predicts errors of candidates, as in `attentive`.
     children: the children of a `fixed` policy.
     phases: the phases of a `progressive` policy.
 
@@ -51,7 +62,7 @@ def create(
   if name == 'alone':
     return alone(space)
   if name == 'sandwich':
-    return sandwich(space, random_children)
+    return sandwich(space, random_children, smallest_resolution)
   if name == 'uniform':
     return uniform(space, random_children)
   if name == 'fixed':
@@ -59,4 +70,12 @@ def create(
   if name == 'progressive':
     return progressive(space, phases)
   choice = 'best' if name == 'best_up' else 'worst'
-  return attentive(space, choice, candidates, random_children)
+  return attentive(
+    space,
+    choice,
+    candidates,
+    random_children,
+    smallest_resolution,
+    scored_by,
+    predicted,
+  )

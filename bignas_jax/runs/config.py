@@ -5,10 +5,8 @@ layer and those above see a config; below it, functions take plain arguments.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -16,8 +14,9 @@ from jax.sharding import Mesh
 from bignas_jax.data import sources
 from bignas_jax.methods import loss_graph, optim, schedules, step
 from bignas_jax.methods.schedules import Schedule
-from bignas_jax.policies import fixed, progressive, sampling
+from bignas_jax.policies import attentive, fixed, progressive, sampling
 from bignas_jax.policies.policies import Policy
+from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
 from bignas_jax.runs.supervision import Profile, Recovery
 from bignas_jax.spaces import arch as arch_lib
@@ -55,7 +54,11 @@ class Config:
     batch_size: images in a step, over all devices.
     policy: children that a step trains (`policies.sampling`).
     random_children: number of random children in a step.
+    smallest_resolution: resolution of the smallest child of `sandwich`,
+      `best_up` and `worst_up`: the smallest trained one, or `drawn` anew in
+      each step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
+    scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
     rule: the loss graph and the regularisation.
@@ -92,7 +95,9 @@ class Config:
   batch_size: schema.Natural
   policy: sampling.Name = 'sandwich'
   random_children: schema.Few = 2
+  smallest_resolution: SmallestResolution = 'smallest'
   candidates: Annotated[int, schema.Meta(ge=2, le=100)] = 3
+  scores: attentive.Scores = dataclasses.field(default_factory=attentive.Scores)
   children: tuple[fixed.NamedArch, ...] = ()
   phases: tuple[progressive.Phase, ...] = ()
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
@@ -114,15 +119,6 @@ class Config:
   search: Search = dataclasses.field(default_factory=Search)
   profile: Profile = dataclasses.field(default_factory=Profile)
   layout: mesh_lib.Layout = dataclasses.field(default_factory=mesh_lib.Layout)
-
-
-# The full space and a digest stand for `arch` and `init_from`, `data_identity`
-# for the directory of the data.
-_MAY_DIFFER = (
-  *('profile', 'layout', 'search', 'arch', 'init_from'),
-  *('data.directory', 'data.max_damaged', 'data.max_replaced'),
-  *('data.worker', 'data.workers', 'data.prefetch'),
-)
 
 
 def check(config: Config) -> Config:
@@ -155,6 +151,15 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   yield 'policy', right, 'alone, for a space of one network'
   right = config.policy != 'uniform' or config.random_children > 0
   yield 'random_children', right, 'a whole number >= 1, for uniform'
+  sandwich = config.policy in ('sandwich', 'best_up', 'worst_up')
+  right = sandwich or config.smallest_resolution == 'smallest'
+  yield 'smallest_resolution', right, f'smallest, for policy {config.policy}'
+  predicted = config.scores.by == 'predictor'
+  right = not predicted or config.policy in ('best_up', 'worst_up')
+  yield 'scores.by', right, f'loss, for policy {config.policy}'
+  right = predicted == bool(config.scores.archive)
+  allowed = 'a file, for scores.by predictor, and nothing for loss'
+  yield 'scores.archive', right, allowed
   right = config.optimizer.name != 'rmsprop' or config.optimizer.epsilon > 0
   yield 'optimizer.epsilon', right, 'a number > 0, for rmsprop'
   right = config.ema_decay > 0 or loss_graph.EMA not in named
@@ -192,13 +197,22 @@ def image_size(config: Config) -> int:
   return config.image_size or max(space(config).train_resolution)
 
 
-def policy(config: Config) -> Policy:
-  """Returns the policy that chooses the children of each step."""
+def policy(config: Config, predicted: attentive.Errors | None = None) -> Policy:
+  """Returns the policy that chooses the children of each step.
+
+  Args:
+    config: config of the run.
+    predicted: predicts errors of candidates (`external.predicted`); a policy
+      that is only described needs none.
+  """
   return sampling.create(
     space(config),
     config.policy,
     random_children=config.random_children,
+    smallest_resolution=config.smallest_resolution,
     candidates=config.candidates,
+    scored_by=config.scores.by,
+    predicted=predicted,
     children=config.children,
     phases=config.phases,
   )
@@ -242,13 +256,14 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
 
   Raises:
     UserError: the devices cannot share one of the run's batches, or a package
-      that teaches is not there.
+      that teaches or the children that a predictor learns from are not there.
   """
   if mesh is None:
     mesh = mesh_lib.create(layout=config.layout)
   mesh_lib.check_batches(batches(config), mesh.size)
   learning_rate = schedules.create(config.schedule, config.steps)
-  the_policy = policy(config)
+  predicted = external.predicted(config.scores, space(config), config.seed)
+  the_policy = policy(config, predicted)
   rule = loss_graph.among(config.rule, the_policy.roles)
   network = model(config, mesh)
   return step.Setup(
@@ -263,23 +278,3 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     seed=config.seed,
     placement=config.layout.rules,
   )
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-  """Returns plain JSON values, with the space in full even if it was named."""
-  size = image_size(config)
-  named = dataclasses.replace(
-    config, space=space(config), classes=0, image_size=size
-  )
-  return schema.plain(named)
-
-
-def identity(fields: dict[str, Any]) -> dict[str, Any]:
-  """Returns the fields of `to_dict` that determine the run and its results."""
-  return structs.without(fields, _MAY_DIFFER)
-
-
-def sha256(config: Config) -> str:
-  """Returns the digest that names a config in manifests."""
-  text = json.dumps(identity(to_dict(config)), sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()

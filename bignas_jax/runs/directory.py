@@ -9,7 +9,7 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax.data import identity, sources
-from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_record
 from bignas_jax.runs.config import Config
 from bignas_jax.system import files, locks, storage
 from bignas_jax.values import errors, schema, stored, structs
@@ -65,12 +65,12 @@ def claim(
       data; the error names what differs.
   """
   path = workdir / _CONFIG
-  fields = config_lib.to_dict(config)
+  fields = config_record.to_dict(config)
   if path.exists():
     manifest = read(workdir)
-    there = config_lib.to_dict(_config(workdir, manifest))
+    there = config_record.to_dict(_config(workdir, manifest))
     differences = structs.differences(
-      config_lib.identity(there), config_lib.identity(fields)
+      config_record.identity(there), config_record.identity(fields)
     )
     if differences:
       raise errors.UserError(
@@ -89,7 +89,7 @@ def claim(
     'format': FORMAT,
     'version': bignas_jax.__version__,
     'seed': config.seed,
-    'config_sha256': config_lib.sha256(config),
+    'config_sha256': config_record.sha256(config),
     'config': fields,
   }
   if splits is not None:
@@ -126,7 +126,7 @@ def config_sha256(workdir: epath.Path, config: Config) -> str:
   leave other fields out of the digest.
   """
   if claimed(workdir) is None:
-    return config_lib.sha256(config)
+    return config_record.sha256(config)
   return read(workdir).config_sha256
 
 

@@ -61,8 +61,8 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   """Returns the config with the `space` and `init_sha256` that follow from it.
 
   The path of the data becomes absolute, for commands that run elsewhere, and
-  the architectures of listed children become JSON; packages that teach get
-  their digests.
+  the architectures of listed children become JSON; packages that teach and
+  children that a predictor learns from get their digests.
 
   Args:
     config: config of a run; not changed.
@@ -80,7 +80,7 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
     rule=external.digested(config.rule),
   )
   if not config.arch and not config.init_from:
-    return _listed(config) if config.policy == 'fixed' else config
+    return _of_policy(config, workdir)
   network = _before(config, workdir) or _read(config)
   space = zoo.get(config.space) if config.space else network.space
   return dataclasses.replace(
@@ -91,19 +91,35 @@ def resolve(config: Config, workdir: epath.Path | None = None) -> Config:
   )
 
 
-def _listed(config: Config) -> Config:
-  """Returns the config with the architectures of its children as JSON."""
-  space = config_lib.space(config)
-  children = fixed.resolved(space, config.children)
-  return dataclasses.replace(config, children=children)
+def _of_policy(config: Config, workdir: epath.Path | None) -> Config:
+  """Returns the config with what its policy takes from files."""
+  if config.policy == 'fixed':
+    children = fixed.resolved(config_lib.space(config), config.children)
+    return dataclasses.replace(config, children=children)
+  scores = config.scores
+  if scores.by == 'predictor' and scores.archive:
+    run = _run_there(workdir)
+    if run is not None and not scores.children:
+      # The file may have grown since then.
+      scores = dataclasses.replace(scores, children=run.scores.children)
+    scores = external.learnt_from(scores, config_lib.space(config))
+  return dataclasses.replace(config, scores=scores)
+
+
+def _run_there(workdir: epath.Path | None) -> Config | None:
+  """Returns the config of the directory's run; None: none has started."""
+  if workdir is None or directory_lib.claimed(workdir) is None:
+    return None
+  return directory_lib.load_config(workdir)
 
 
 def _before(config: Config, workdir: epath.Path | None) -> _Network | None:
   """Returns what the directory's run took from the same places, or None."""
-  if workdir is None or directory_lib.claimed(workdir) is None:
-    return None
-  run = directory_lib.load_config(workdir)
-  if (run.arch, run.init_from) != (config.arch, config.init_from):
+  run = _run_there(workdir)
+  if run is None or (run.arch, run.init_from) != (
+    config.arch,
+    config.init_from,
+  ):
     return None
   space = config_lib.space(run)
   arch = arch_lib.biggest(space)

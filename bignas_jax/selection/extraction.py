@@ -14,7 +14,7 @@ from bignas_jax.data import pipeline, sources
 from bignas_jax.deploy import folding, package
 from bignas_jax.deploy.package import Child
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import directory, restore
+from bignas_jax.runs import config_record, directory, restore
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, presets
@@ -178,7 +178,7 @@ def describe(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
       'images': config.calibration.images,
       'seed': config.calibration.seed,
     },
-    'data': config_lib.to_dict(config)['data'],
+    'data': config_record.to_dict(config)['data'],
   }
 
 

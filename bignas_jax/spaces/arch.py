@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bignas_jax.spaces import decisions
-from bignas_jax.spaces.decisions import PER_BLOCK, entries, genes
+from bignas_jax.spaces.decisions import PER_BLOCK, drawn, entries, genes
 from bignas_jax.spaces.space import Choices, Space, multiplied
 from bignas_jax.values import errors, structs
 
@@ -104,9 +104,9 @@ def write(space: Space, values: Sequence[int]) -> Arch:
 def canonical(space: Space, arch: Arch) -> Arch:
   """Returns the architecture with the smallest choices for absent blocks."""
   fields = {field: [*getattr(arch, field)] for field in PER_BLOCK}
+  starts = decisions.starts(space)
   for i, stage in enumerate(space.stages):
-    places = decisions.of_stage(space, i)
-    for place in range(places.start + arch.depth[i], places.stop):
+    for place in range(starts[i] + arch.depth[i], starts[i + 1]):
       for field, values in fields.items():
         values[place] = getattr(stage, field)[0]
   return dataclasses.replace(arch, **{k: tuple(v) for k, v in fields.items()})
@@ -134,7 +134,7 @@ def sample(
     rng: generator, which is consumed; equal states give equal architectures.
     training: whether the resolution is drawn from the trained ones only.
   """
-  arch = write(space, [int(rng.choice(g.choices)) for g in genes(space)])
+  arch = write(space, [drawn(g.choices, rng) for g in genes(space)])
   if training:
     size = int(rng.choice(space.train_resolution))
     arch = dataclasses.replace(arch, resolution=size)
@@ -146,7 +146,7 @@ def mutate(
 ) -> Arch:
   """Redraws each decision with the given probability."""
   values = [
-    int(rng.choice(gene.choices)) if rng.random() < probability else value
+    drawn(gene.choices, rng) if rng.random() < probability else value
     for gene, value in zip(genes(space), read(space, arch), strict=True)
   ]
   return write(space, values)
@@ -157,7 +157,7 @@ def crossover(
 ) -> Arch:
   """Takes each decision from either parent with equal chance."""
   pairs = zip(read(space, mother), read(space, father), strict=True)
-  return write(space, [int(rng.choice(pair)) for pair in pairs])
+  return write(space, [drawn(pair, rng) for pair in pairs])
 
 
 def count(space: Space) -> int:

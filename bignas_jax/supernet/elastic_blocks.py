@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from bignas_jax.supernet import blocks, branches, ops, slicing
 from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.blocks import Params, apply, shapes
-from bignas_jax.supernet.stage_blocks import Active, Block
+from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
 
 def switch(
@@ -22,6 +22,7 @@ def switch(
   stats: Params | None,
   x: ops.Images,
   active: Active,
+  drop: DropConnect | None = None,
   *,
   recompute: bool = True,
 ) -> tuple[Float[Array, 'batch rows columns out'], Params, Accumulator]:
@@ -32,10 +33,16 @@ def switch(
   residuals are stored, and the whole block is computed.
   """
   if not recompute:
-    y, remembered = apply(block, accumulator.params, stats, x, active)
+    y, remembered = apply(
+      block, accumulator.params, stats, x, active, drop=drop
+    )
   else:
     y, remembered, accumulator = branches.switch(
-      _chosen(block, active), _branches(block), accumulator, x, (stats, active)
+      _chosen(block, active),
+      _branches(block),
+      accumulator,
+      x,
+      (stats, active, drop),
     )
   return y, remembered['moments'], accumulator
 
@@ -47,14 +54,15 @@ def chain(
   x: ops.Images,
   active: Active,
   count: ops.Width,
+  drop: DropConnect | None = None,
   *,
   recompute: bool = True,
 ) -> tuple[ops.Images, Params, Accumulator]:
   """Computes the first `count` of equal blocks, whose parameters are stacked.
 
   Arguments are those of `switch`; kernel size and expand ratio in `active` may
-  be arrays with an entry for each block. Without `recompute` all blocks are
-  computed.
+  be arrays with an entry for each block, and `drop` has an entry for each.
+  Without `recompute` all blocks are computed.
   """
   if recompute:
     y, remembered, accumulator = branches.chain(
@@ -63,14 +71,15 @@ def chain(
       None if isinstance(count, int) else count,
       accumulator,
       x,
-      (stats, active),
+      (stats, active, drop),
     )
     return y, remembered['moments'], accumulator
 
   def compute(x, one):
     params, stats, index = one
     own = _of_entry(active, index)
-    x, remembered = apply(block, params, stats, x, own)
+    dropped = None if drop is None else drop.of_entry(index)
+    x, remembered = apply(block, params, stats, x, own, drop=dropped)
     return x, remembered['moments']
 
   # Residuals stacked by a loop cost more to move than to compute.
@@ -100,8 +109,10 @@ def _branches(block: Block) -> list[branches.Branch]:
 
 
 def _compute(variant: Block, params, x, constants, cached, index):
-  stats, active = constants
+  stats, active, drop = constants
   active = _of_entry(active, index)
+  if drop is not None and index is not None:
+    drop = drop.of_entry(index)
   if stats is not None:
     stats = slicing.shrink(stats, blocks.stats_shapes(variant), index=index)
-  return apply(variant, params, stats, x, active, cached)
+  return apply(variant, params, stats, x, active, cached, drop)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import decisions, pinning
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import (
@@ -34,7 +34,12 @@ from bignas_jax.supernet import (
   stage_blocks,
 )
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
-from bignas_jax.supernet.stage_blocks import Active, Block
+from bignas_jax.supernet.stage_blocks import (
+  Active,
+  Block,
+  DropConnect,
+  DropRates,
+)
 
 Variables = dict[str, Any]
 
@@ -63,6 +68,7 @@ class Supernet(nn.Module):
     *,
     dropout_rate: float = 0.0,
     dropout_keys: Key[Array, 'batch'] | None = None,
+    drop_rates: DropRates = DropRates(),  # noqa: B008
     probe: Float[Array, ''] | None = None,
   ) -> Float[Array, 'batch classes']:
     """Returns logits in float32.
@@ -71,7 +77,8 @@ class Supernet(nn.Module):
       images: normalised images.
       indices: the child; None where the space holds one architecture only.
       dropout_rate: dropout rate before the classifier.
-      dropout_keys: keys of the images, needed if the rate is above 0.
+      dropout_keys: keys of the images, needed if a rate is above 0.
+      drop_rates: rates of drop-connect.
       probe: a scalar that blocks pass through (`accumulator.Accumulator`).
     """
     space = self.space
@@ -93,7 +100,9 @@ class Supernet(nn.Module):
         self.recompute,
         name=f'stage{i + 1}',
       )
-      x = stage(x, widths, _of_stage(space, indices, i), probe)
+      own = stage_blocks.own_indices(space, indices, i)
+      drop = drop_rates.of_stage(space, i, indices.depth, dropout_keys)
+      x = stage(x, widths, own, probe, drop)
     x = ends.Head(space, self.pooling, name='head')(x, indices.width)
     if dropout_rate > 0:
       assert dropout_keys is not None
@@ -114,6 +123,7 @@ class Stage(ends.NormModule):
     widths: tuple[Int[Array, ''], Int[Array, '']],
     indices: Indices,
     probe: Float[Array, ''],
+    drop: tuple[DropConnect | None, DropConnect | None],
   ) -> Float[Array, 'batch rows columns out']:
     """Runs as many blocks as `indices.depth` says.
 
@@ -122,6 +132,7 @@ class Stage(ends.NormModule):
       widths: positions of the stage's input and output width.
       indices: this stage's entries.
       probe: probe of `accumulator.Accumulator`.
+      drop: drop-connect of the first block and of the others.
     """
     space = self.space
     stage = space.stages[self.number]
@@ -145,6 +156,7 @@ class Stage(ends.NormModule):
       self.stats('first'),
       x,
       Active(*widths, *of_first_block),
+      drop[0],
       recompute=self.recompute,
     )
     self.report('first', moments)
@@ -159,6 +171,7 @@ class Stage(ends.NormModule):
       x,
       Active(widths[1], widths[1], *of_other_blocks),
       ops.pick([depth - 1 for depth in stage.depth], indices.depth),
+      drop[1],
       recompute=self.recompute,
     )
     self.report('rest', moments)
@@ -169,16 +182,6 @@ class Stage(ends.NormModule):
     """Stores a recomputed block's accumulator, if it is asked for."""
     if self.recompute and self.is_mutable_collection(COLLECTION):
       self.put_variable(COLLECTION, name, accumulator)
-
-
-def _of_stage(space: Space, indices: Indices, number: int) -> Indices:
-  """Returns a stage's entries, of all its blocks if each has its own."""
-  own = jax.tree.map(lambda a: a[number], indices)
-  if not space.per_block:
-    return own
-  places = decisions.of_stage(space, number)
-  several = {f: getattr(indices, f)[places] for f in decisions.PER_BLOCK}
-  return own._replace(**several)
 
 
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:

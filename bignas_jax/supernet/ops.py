@@ -195,6 +195,21 @@ def dropout(
   return jnp.where(keep(keys), x / (1 - rate), jnp.zeros((), x.dtype))
 
 
+def drop_connect(
+  x: Images, rate: Float[Array, ''], keys: Key[Array, 'batch']
+) -> Images:
+  """Sets all of random images to zero and rescales the others.
+
+  Args:
+    x: a block's result, before its shortcut is added.
+    rate: probability that an image is dropped, below 1.
+    keys: keys of the images.
+  """
+  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate))(keys)
+  scale = jnp.where(keep, 1 / (1 - rate), 0).astype(x.dtype)
+  return x * scale[:, None, None, None]
+
+
 def resize(
   images: Images, resolution: int, how: Resize = 'antialiased'
 ) -> Float[Array, 'batch {resolution} {resolution} channels']:

@@ -12,9 +12,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxtyping import Array, Int
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
-from bignas_jax.spaces import block_kinds
+from bignas_jax.spaces import block_kinds, decisions
+from bignas_jax.spaces.arch import Indices
 from bignas_jax.spaces.space import (
   Choices,
   Space,
@@ -133,6 +136,83 @@ class Active(NamedTuple):
   output: Int[Array, '']
   kernel_size: Int[Array, '*blocks']
   expand_ratio: Int[Array, '*blocks']
+
+
+class DropConnect(NamedTuple):
+  """The random loss of a block's result, image by image (stochastic depth).
+
+  Attributes:
+    keys: keys of the images, of which each block makes its own.
+    place: number of the child's blocks before this one; of a stack of blocks,
+      an entry for each.
+    rate: probability that an image loses the block's result.
+  """
+
+  keys: Key[Array, 'batch']
+  place: Int[Array, '*blocks']
+  rate: Float[Array, '*blocks']
+
+  def of_entry(self, index: Int[Array, ''] | int) -> 'DropConnect':
+    """Returns the values of one block of a stack."""
+    return DropConnect(self.keys, self.place[index], self.rate[index])
+
+  def own_keys(self) -> Key[Array, 'batch']:
+    """Returns the block's keys of the images."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, self.place))(self.keys)
+
+
+class DropRates(NamedTuple):
+  """The rates of drop-connect of a network's blocks.
+
+  A block's rate is `most` times the share of the child's blocks before it, as
+  in EfficientNet's code.
+
+  Attributes:
+    most: rate that the blocks' rates grow to.
+    stages: number of last stages whose blocks are dropped; 0: all.
+  """
+
+  most: float = 0.0
+  stages: int = 0
+
+  def of_stage(
+    self,
+    space: Space,
+    number: int,
+    depth: Int[Array, 'stages'],
+    keys: Key[Array, 'batch'] | None,
+  ) -> tuple[DropConnect, DropConnect] | tuple[None, None]:
+    """Returns the values of a stage's first block and of the others.
+
+    Args:
+      space: space of the supernet.
+      number: number of the stage, from 0.
+      depth: positions of the child's depths.
+      keys: keys of the images, needed if `most` is above 0.
+    """
+    skipped = len(space.stages) - self.stages if self.stages else 0
+    if self.most == 0 or number < skipped:
+      return None, None
+    assert keys is not None
+    depths = [
+      ops.pick(list(stage.depth), depth[i])
+      for i, stage in enumerate(space.stages)
+    ]
+    most = max(space.stages[number].depth)
+    places = jnp.asarray(sum(depths[:number])) + jnp.arange(most)
+    rates = self.most * places / jnp.asarray(sum(depths))
+    first = DropConnect(keys, places[0], rates[0])
+    return first, DropConnect(keys, places[1:], rates[1:])
+
+
+def own_indices(space: Space, indices: Indices, number: int) -> Indices:
+  """Returns a stage's entries, of all its blocks if each has its own."""
+  own = jax.tree.map(lambda a: a[number], indices)
+  if not space.per_block:
+    return own
+  places = decisions.of_stage(space, number)
+  several = {f: getattr(indices, f)[places] for f in decisions.PER_BLOCK}
+  return own._replace(**several)
 
 
 def of_stage(space: Space, number: int, pooling: Pooling) -> dict[str, Block]:

@@ -22,6 +22,7 @@ from bignas_jax.methods.step import State
 from bignas_jax.policies import policies
 from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_record as record
 from bignas_jax.runs import directory, metrics, run_card, warm_start
 from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.runs.config import Config
@@ -61,7 +62,7 @@ def _resolved(config: Config, workdir: epath.Path) -> Config:
 
 
 def _train(config, workdir, stop) -> dict[str, Any]:
-  name, fields = config_lib.sha256(config), config_lib.to_dict(config)
+  name, fields = record.sha256(config), record.to_dict(config)
   cluster.same('config', name, fields)
   cluster.once(lambda: directory.check_place(workdir))
   setup, splits = cluster.each(lambda: _described(config))

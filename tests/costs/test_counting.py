@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bignas_jax.costs import counting
+from bignas_jax.costs import layers as layers_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, presets, zoo
 from bignas_jax.supernet import derived, network
@@ -197,3 +198,18 @@ def test_odd_sizes_round_up():
 def test_costs_of_a_foreign_architecture_are_refused():
   with pytest.raises(ValueError, match=r'arch\.'):
     counting.cost(BIGNAS, arch_lib.biggest(ATTENTIVE))
+
+
+@pytest.mark.parametrize('name', ['ofa_mbv3', 'attentive_nas'])
+def test_a_remembered_layer_costs_what_it_is_counted_to(name):
+  """Children that share layers with others, and each by itself."""
+  space = zoo.get(name)
+  for arch in drawn(space, 40):
+    layers = layers_lib.layers(space, arch)
+    rows = [counting._row(space, layer) for layer in layers]
+    cost = rows[0].cost
+    for row in rows[1:]:
+      cost += row.cost
+    assert counting.cost(space, arch) == cost
+    alive = [entry for a in layers for entry in counting._alive(space, a)]
+    assert counting.peak_activations(space, arch) == max(alive)

@@ -1,5 +1,6 @@
 """Any policy and loss graph: what is accepted runs, what cannot is refused."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from bignas_jax.methods import jitted, loss_graph, losses, programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.loss_graph import EMA, LABEL, Edge, Mean, Rule
-from bignas_jax.policies import policies
+from bignas_jax.policies import policies, sandwich
 from bignas_jax.policies.policies import Child, Policy
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics
@@ -212,9 +213,9 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
   after, measured = programs.step(setup, compiled, state, batch, children)
   assert shapes(after) == shapes(state)
   assert len(measured) == len(roles) + 1
-  known = {programs.key(setup.policy, child) for child in children}
+  known = {programs.key(setup, child) for child in children}
   known |= {
-    f'forward:{programs.key(setup.policy, one)}'
+    f'forward:{programs.key(setup, one)}'
     for one in children
     if one.role in loss_graph.members(rule)
   }
@@ -225,6 +226,15 @@ def test_what_is_accepted_is_traced_and_fits_together(policy, resolutions):
   for child, numbers in zip(children, measured, strict=False):
     teachers = set(loss_graph.teachers_of(rule, child.role))
     assert ('agreement' in numbers) == bool(teachers)
+
+
+def _logits(setup, batch, params, arch):
+  """Those of one child on the whole batch."""
+  images = setup.model.images(batch['image'], arch.resolution)
+  net = setup.model.net()
+  net = dataclasses.replace(net, pooling=type(net.pooling)(), recompute=False)
+  own = arch_lib.encode(setup.model.space, arch)
+  return net.apply({'params': params}, images, own)
 
 
 def test_a_step_of_random_children_that_teach_the_smallest():
@@ -243,21 +253,15 @@ def test_a_step_of_random_children_that_teach_the_smallest():
   )
   loss_graph.check(rule, roles)
   setup = setup_of(rule, roles, (8, 12))
-  space = setup.model.space
   children = setup.policy.sample({}, 0, 0)
   assert [one.arch.resolution for one in children[:2]] == [8, 12]
   params, batch, gradient, measured = steps.ran(setup, children)
 
-  def logits(params, arch):
-    images = setup.model.images(batch['image'], arch.resolution)
-    net = setup.model.net()
-    net = dataclasses.replace(net, pooling=type(net.pooling)(), recompute=False)
-    own = arch_lib.encode(space, arch)
-    return net.apply({'params': params}, images, own)
-
   def total(params):
     labels = jnp.asarray(batch['label'])
-    first, second, smallest = (logits(params, one.arch) for one in children)
+    first, second, smallest = (
+      _logits(setup, batch, params, one.arch) for one in children
+    )
     taught = jax.lax.stop_gradient(second)
     parts = [
       losses.cross_entropy(first, labels).mean(),
@@ -271,6 +275,50 @@ def test_a_step_of_random_children_that_teach_the_smallest():
   found = [numbers['loss'] for numbers in measured[:3]]
   np.testing.assert_allclose(found, parts, rtol=1e-4)
   chex.assert_trees_all_close(gradient, wanted, rtol=1e-3, atol=2e-5)
+
+
+def test_a_smallest_child_of_drawn_resolution_shares_its_programs():
+  """MutualNet: it learns as random children do, at any resolution."""
+  rule = Rule(dropout=0.0, weight_decay=0.0, label_smoothing=0.0)
+  setup = setup_of(rule, USUAL, (8, 12))
+  space = setup.model.space
+  policy = sandwich.sandwich(space, 1, 'drawn')
+  setup = dataclasses.replace(setup, policy=policy)
+  sizes, plain = collections.Counter(), sandwich.sandwich(space, 1)
+  for step in range(200):
+    biggest, random, smallest = policy.sample({}, 0, step)
+    sizes[smallest.arch.resolution] += 1
+    arch = dataclasses.replace(smallest.arch, resolution=8)
+    ends = [biggest, Child('smallest', arch)]
+    assert [*ends, random] == plain.sample({}, 0, step)
+  assert sizes.keys() == {8, 12} and min(sizes.values()) > 70
+  assert policies.evaluated(policy, space) == policies.ends(space)
+
+  names = [program.name for program in programs.all_programs(setup)]
+  assert names == ['biggest', 'random@8', 'random@12', 'update']
+  children = next(
+    some
+    for some in (policy.sample({}, 0, step) for step in range(20))
+    if some[2].arch.resolution == 12
+  )
+  params, batch, _, measured = steps.ran(setup, children)
+  wanted = jax.jit(functools.partial(_sandwich_losses, setup, batch, children))
+  found = [numbers['loss'] for numbers in measured[:3]]
+  np.testing.assert_allclose(found, wanted(params), rtol=1e-4)
+
+  # A smallest child that learns in another way has programs of its own.
+  edges = Edge(student='smallest', teacher=LABEL), *rule.edges
+  other = dataclasses.replace(rule, edges=edges)
+  own = programs.all_programs(dataclasses.replace(setup, rule=other))
+  assert {'smallest@8', 'smallest@12'} < {program.name for program in own}
+
+
+def _sandwich_losses(setup, batch, children, params):
+  """The loss of each child: all learn from the first one."""
+  first, *others = (_logits(setup, batch, params, c.arch) for c in children)
+  by_label = losses.cross_entropy(first, jnp.asarray(batch['label']))
+  taught = [losses.soft_cross_entropy(logits, first) for logits in others]
+  return [of_images.mean() for of_images in (by_label, *taught)]
 
 
 def test_another_child_in_a_static_role_is_no_step():

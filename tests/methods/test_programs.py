@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec
 
 from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.policies import sandwich
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
+from bignas_jax.supernet.stage_blocks import DropRates
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 
@@ -52,7 +52,8 @@ def _defined_gradient(config, params, batch, children, keys):
   def total(params):
     biggest, *others = children
     assert biggest.role == 'biggest'
-    big = logits(params, biggest.arch, dropout_rate=0.2, dropout_keys=keys)
+    dropped = {'dropout_rate': 0.2, 'drop_rates': DropRates(0.8)}
+    big = logits(params, biggest.arch, dropout_keys=keys, **dropped)
     target = 0.9 * jax.nn.one_hot(batch['label'], 10) + 0.01
     loss = optax.softmax_cross_entropy(big, target).mean()
     kernels = [
@@ -87,7 +88,7 @@ def test_step_is_one_update_from_the_defined_gradient():
   for child in children:
     static = child.role in setup.policy.static
     indices = None if static else arch_lib.encode(SPACE, child.arch)
-    gradients, logits, _ = compiled[programs.key(setup.policy, child)](
+    gradients, logits, _ = compiled[programs.key(setup, child)](
       state.params, state.step, batch, indices, gradients, dict(outputs)
     )
     if logits is not None:
@@ -102,12 +103,11 @@ def test_step_is_one_update_from_the_defined_gradient():
 
 
 def test_children_with_the_same_arch_share_a_program():
-  config, _, compiled = steps.compiled(1)
-  policy = config_lib.policy(config)
+  _, setup, compiled = steps.compiled(1)
   used = {
-    programs.key(policy, child)
+    programs.key(setup, child)
     for step in range(200)
-    for child in policy.sample({}, 0, step, None)
+    for child in setup.policy.sample({}, 0, step, None)
   }
   assert used | {'update'} == set(compiled)
   assert len(compiled) <= len(SPACE.train_resolution) + 3
@@ -145,8 +145,8 @@ def test_random_children_compile_nothing_and_move_nothing():
 
 def test_roles_are_kept_when_a_random_child_is_the_biggest():
   child = programs.Child('random', arch_lib.biggest(SPACE))
-  policy = sandwich.sandwich(SPACE)
-  assert programs.key(policy, child) == 'random@12'
+  _, setup, _ = steps.compiled(1)
+  assert programs.key(setup, child) == 'random@12'
 
 
 @pytest.mark.parametrize(

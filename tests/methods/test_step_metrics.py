@@ -44,7 +44,7 @@ def ran(request):
     if child.role not in setup.policy.static:
       indices = arch_lib.encode(SPACE, child.arch)
       indices = mesh_lib.put(mesh, indices, mesh_lib.REPLICATED)
-    gradients, logits, measured = compiled[programs.key(setup.policy, child)](
+    gradients, logits, measured = compiled[programs.key(setup, child)](
       state.params, state.step, batch, indices, gradients, dict(outputs)
     )
     if logits is not None:

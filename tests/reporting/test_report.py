@@ -25,7 +25,7 @@ from bignas_jax.reporting import (
 )
 from bignas_jax.reporting import report as report_lib
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_file
+from bignas_jax.runs import config_file, config_record
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
@@ -216,7 +216,7 @@ def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
     'parity': {'max_abs_diff': 3.4e-6, 'images': 256},
     'source': {
       'step': 600,
-      'config_sha256': config_lib.sha256(_CONFIG),
+      'config_sha256': config_record.sha256(_CONFIG),
       'version': '0.1.0',
     },
     'network': dataclasses.asdict(pinning.pin(_SPACE, arch)),
@@ -476,7 +476,7 @@ def test_config_is_shown_whole(run):
   text = (workdir / 'report.html').read_text()
   shown = re.search(r'<pre>(.*?)</pre>', text, re.S)
   assert shown is not None
-  assert json.loads(html.unescape(shown[1])) == config_lib.to_dict(_CONFIG)
+  assert json.loads(html.unescape(shown[1])) == config_record.to_dict(_CONFIG)
 
 
 def test_same_files_same_page(run):
@@ -605,7 +605,7 @@ def test_a_network_alone_is_told_of_alone(tmp_path, init_from):
   assert result['smallest_test_top1'] is None
   page = _read(tmp_path)
   assert '--arch=best' in page.text, 'how to extract it'
-  source = {'step': 600, 'config_sha256': config_lib.sha256(config)}
+  source = {'step': 600, 'config_sha256': config_record.sha256(config)}
   _write_child(tmp_path, 'best', arch, source=source)
   report_lib.write(tmp_path)
   page = _read(tmp_path)

@@ -57,6 +57,8 @@ _RIGHT: dict[str, st.SearchStrategy] = {
   'arch': st.sampled_from(['', 'biggest', 'smallest']),
   'init_from': st.just(''),
   'init_sha256': st.just(''),
+  'scores.by': st.just('loss'),
+  'scores.archive': st.just(''),
   'classes': st.sampled_from([0, 10, 12]),
   'image_size': st.sampled_from([0, 8, 9, 12]),
   'data.name': st.just('mnist5k'),

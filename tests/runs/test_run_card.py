@@ -7,7 +7,7 @@ import jax
 import pytest
 import tiny
 
-from bignas_jax.runs import config, run_card
+from bignas_jax.runs import config_record, run_card
 from bignas_jax.system import cluster, process
 from bignas_jax.values import errors
 
@@ -51,7 +51,7 @@ def test_a_run_in_one_sitting(tmp_path, clock):
   assert (found['step'], found['of'], found['steps']) == (6, 6, 6)
   assert found['hours'] == 0.75
   assert found['device_hours'] == 0.75 * jax.device_count()
-  assert found['config_sha256'] == config.sha256(CONFIG)
+  assert found['config_sha256'] == config_record.sha256(CONFIG)
   (only,) = found['sittings']
   assert only['versions']['jax'] == jax.__version__
   assert only['devices'] == jax.device_count() and only['processes'] == 1

@@ -18,8 +18,8 @@ from bignas_jax.deploy import package as package_lib
 from bignas_jax.methods import loss_graph, programs, step
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_record, warm_start
 from bignas_jax.runs import directory as directory_lib
-from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
@@ -251,10 +251,10 @@ def test_before_its_first_checkpoint_a_run_needs_its_child(copied, tmp_path):
 def test_scratch_differs_from_finetune_in_the_start_alone(package, tmp_path):
   tuned = warm_start.resolve(_alone(init_from=str(package)))
   scratch = warm_start.resolve(_alone(arch=str(package / 'child.json')))
-  fields = [config_lib.to_dict(config) for config in (tuned, scratch)]
+  fields = [config_record.to_dict(config) for config in (tuned, scratch)]
   own = ('arch', 'init_from', 'init_sha256')
   assert structs.without(fields[0], own) == structs.without(fields[1], own)
-  assert config_lib.sha256(tuned) != config_lib.sha256(scratch)
+  assert config_record.sha256(tuned) != config_record.sha256(scratch)
   setup = config_lib.setup(tuned)
   checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   start = jax.device_get(

@@ -364,3 +364,13 @@ def test_other_seeds_and_steps_give_other_children():
   drawn = [policy.sample({}, *path, None)[2:] for path in paths]
   every = [child.arch for children in drawn for child in children]
   assert len(set(every)) == len(every) == 128
+
+
+@hypothesis.given(st.lists(st.integers(1, 30), min_size=1), st.integers(0, 99))
+def test_a_draw_is_numpys(sizes, seed):
+  """So a search of an older version is repeated draw by draw."""
+  ours, numpys = arch_lib.generator(seed), arch_lib.generator(seed)
+  for size in sizes:
+    choices = tuple(range(7, 7 + size))
+    assert decisions.drawn(choices, ours) == numpys.choice(choices)
+    assert ours.random() == numpys.random()

@@ -9,7 +9,7 @@ import xplane
 from tensorboard.backend.event_processing import event_accumulator
 
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import metrics
+from bignas_jax.runs import config_record, metrics
 from bignas_jax.training import loop
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'watching.md'
@@ -124,6 +124,6 @@ def test_profile_names_what_ran_by_child_and_stage(profile):
 def test_what_is_profiled_may_change(run):
   """The rest may not; and a finished run is not profiled again."""
   again = _config(profile=config_lib.Profile(at=(5,)))
-  assert config_lib.sha256(again) == config_lib.sha256(_config())
+  assert config_record.sha256(again) == config_record.sha256(_config())
   loop.train(again, run)
   assert len(list(run.glob('plugins/profile/*'))) == 1
