@@ -14,7 +14,8 @@ from typing import NamedTuple
 from bignas_jax.costs.layers import Layer, downsample, layers
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, squeeze_width
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import squeeze_width
 
 
 class Cost(NamedTuple):

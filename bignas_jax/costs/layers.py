@@ -9,7 +9,8 @@ from typing import NamedTuple
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 
 
 class Layer(NamedTuple):

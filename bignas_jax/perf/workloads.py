@@ -17,7 +17,8 @@ from bignas_jax.deploy import graph
 from bignas_jax.deploy.graph import Network
 from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet.batch_norm import Pooling

@@ -16,7 +16,8 @@ import numpy as np
 
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.decisions import PER_BLOCK, entries, genes
-from bignas_jax.spaces.space import Choices, Space, multiplied
+from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.stage import Choices
 from bignas_jax.values import errors, structs
 
 

@@ -7,7 +7,7 @@ the graph of a child alone all read these rows.
 
 from typing import Literal, NamedTuple
 
-from bignas_jax.spaces.space import Stage, hidden_width
+from bignas_jax.spaces.stage import Stage, hidden_width
 
 
 class Conv(NamedTuple):

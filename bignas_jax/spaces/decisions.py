@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices
 
 
 class Gene(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any
 
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Choices, Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices, Stage
 from bignas_jax.values import errors
 
 _LISTS = {'ks': 'kernel_size', 'e': 'expand_ratio', 'd': 'depth'}

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import once_for_all_json, zoo
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices
 from bignas_jax.system import files
 from bignas_jax.values import errors, schema
 

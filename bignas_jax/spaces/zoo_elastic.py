@@ -6,10 +6,10 @@ Each literal is a table of a paper or of its authors' code.
 import dataclasses
 from typing import Literal
 
-from bignas_jax.spaces.space import (
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import (
   Activation,
   Choices,
-  Space,
   SqueezeExcite,
   Stage,
   round_to_8,

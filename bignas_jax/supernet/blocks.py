@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.block_kinds import Conv
-from bignas_jax.spaces.space import Stage
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import batch_norm, branches, ops
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 from bignas_jax.supernet.stage_blocks import Active, Block

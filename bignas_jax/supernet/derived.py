@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, Int
 
 from bignas_jax.spaces.arch import Indices
 from bignas_jax.spaces.decisions import banks, of_stage
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import slicing
 from bignas_jax.supernet.depthwise import PIXELS
 

@@ -15,14 +15,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Int
 
 from bignas_jax.spaces import block_kinds
-from bignas_jax.spaces.space import (
-  Choices,
-  Space,
-  Stage,
-  hidden_width,
-  multiplied,
-  squeeze_width,
-)
+from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.stage import Choices, Stage, hidden_width, squeeze_width
 from bignas_jax.supernet import ops
 from bignas_jax.supernet.batch_norm import Pooling
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from bignas_jax.spaces import space as space_lib
+from bignas_jax.spaces import stage as stage_lib
 from bignas_jax.spaces import zoo
-from bignas_jax.spaces.space import SqueezeExcite, Stage
+from bignas_jax.spaces.stage import SqueezeExcite, Stage
 from bignas_jax.values import errors
 
 SPACES = list(zoo.SPACES.values())
@@ -121,20 +121,20 @@ def test_get():
   ],
 )
 def test_round_to_8(value, expected):
-  assert space_lib.round_to_8(value) == expected
+  assert stage_lib.round_to_8(value) == expected
 
 
 def test_hidden_width_follows_the_active_input_width():
   stage = zoo.ATTENTIVE_NAS.stages[1]
-  assert space_lib.hidden_width(stage, 16, 8, 5) == 80
-  assert space_lib.hidden_width(stage, 24, 8, 5) == 120
-  assert space_lib.hidden_width(stage, 12, 8, 5) == 64  # 60, to a multiple of 8
+  assert stage_lib.hidden_width(stage, 16, 8, 5) == 80
+  assert stage_lib.hidden_width(stage, 24, 8, 5) == 120
+  assert stage_lib.hidden_width(stage, 12, 8, 5) == 64  # 60, to a multiple of 8
   first = zoo.ATTENTIVE_NAS.stages[0]
   assert not first.has_expand
-  assert space_lib.hidden_width(first, 24, 8, 1) == 24
+  assert stage_lib.hidden_width(first, 24, 8, 1) == 24
   kept = dataclasses.replace(stage, expand_ratio=(1,), expand_conv=True)
   assert kept.has_expand
-  assert space_lib.hidden_width(kept, 24, 8, 1) == 24
+  assert stage_lib.hidden_width(kept, 24, 8, 1) == 24
 
 
 def test_squeeze_width_of_either_rule():
@@ -143,13 +143,13 @@ def test_squeeze_width_of_either_rule():
   assert efficient is not None
   assert mobile is not None
   # Of the block's input, whatever the hidden width; never 0.
-  assert space_lib.squeeze_width(efficient, 30, 180) == 7
-  assert space_lib.squeeze_width(efficient, 30, 1000) == 7
-  assert space_lib.squeeze_width(efficient, 3, 18) == 1
+  assert stage_lib.squeeze_width(efficient, 30, 180) == 7
+  assert stage_lib.squeeze_width(efficient, 30, 1000) == 7
+  assert stage_lib.squeeze_width(efficient, 3, 18) == 1
   # Of the hidden width, whatever the input.
-  assert space_lib.squeeze_width(mobile, 24, 96) == 24
-  assert space_lib.squeeze_width(mobile, 99, 120) == 32  # 30
-  assert space_lib.squeeze_width(mobile, 24, 144) == 40  # 36
+  assert stage_lib.squeeze_width(mobile, 24, 96) == 24
+  assert stage_lib.squeeze_width(mobile, 99, 120) == 32  # 30
+  assert stage_lib.squeeze_width(mobile, 24, 144) == 40  # 36
 
 
 SPACE = zoo.MNIST
