@@ -59,11 +59,12 @@ def child(space, arch, params, images, stats=None):
     name = f'stage{i + 1}'
     for j in range(arch.depth[i]):
       own, given = params[name], stats.get(name, {})
-      if j == 0:
+      ahead = 0 if 0 in stage.depth else 1
+      if j < ahead:
         own, given = own['first'], given.get('first')
       else:  # the others lie on top of each other
         both = own['rest'], given.get('rest')
-        own, given = jax.tree.map(lambda a, j=j: a[j - 1], both)
+        own, given = jax.tree.map(lambda a, k=j - ahead: a[k], both)
       place = block_number + j if space.per_block else i
       x, moments[f'{name}.{j}'] = block(
         space,
@@ -108,6 +109,8 @@ def block(
 ):
   """A block with its shortcut."""
   choices = width_out, kernel_size, expand_ratio, stride
+  if stage.block == 'conv':
+    return convolution(space, stage, params, stats, x, width_out, stride)
   if stage.block in ('basic', 'bottleneck'):
     return residual(space, stage, params, stats, x, *choices)
   moments, activate = {}, ACTIVATIONS[stage.activation]
@@ -145,6 +148,17 @@ def block(
   return h + x, moments
 
 
+def convolution(space, stage, params, stats, x, width_out, stride):
+  """A convolution of a stem, then pooling; or one whose input is added."""
+  kernel = cut(params['conv']['kernel'], 3, 3, x.shape[-1], width_out)
+  h = convolve(x, kernel, 1, space.padding)
+  h, seen = norm(space, h, params, stats, 'conv_bn')
+  h, moments = relu(h), {'conv_bn': seen}
+  if stride == 2:
+    h = max_pool(h)
+  return (h + x if stage.shortcut == 'identity' else h), moments
+
+
 def residual(
   space, stage, params, stats, x, width_out, kernel_size, expand_ratio, stride
 ):
@@ -174,6 +188,8 @@ def residual(
       h = relu(h)
   if width_in != width_out or stride > 1:
     kernel = cut(params['shortcut']['kernel'], width_in, width_out)
+    if stage.shortcut == 'pooled_projected' and stride == 2:
+      x, stride = pool(x), 1
     x = convolve(x, kernel[None, None], stride)
     x, seen = norm(space, x, params, stats, 'shortcut_bn')
     moments['shortcut_bn'] = seen

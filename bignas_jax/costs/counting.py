@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bignas_jax.costs.layers import Layer, downsample, layers
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import squeeze_width
@@ -110,7 +111,7 @@ def _block(space: Space, layer: Layer) -> Cost:
     cost += _dense(hidden, squeeze) + _dense(squeeze, hidden)
   if layer.has_shortcut_conv(space):
     cost += _conv(layer.size_out, 1, layer.width_in, layer.width_out)
-    if stage.shortcut == 'projected':
+    if stage.shortcut in block_kinds.NORMED_SHORTCUTS:
       cost += _norm(layer.width_out)
   return cost
 

@@ -243,6 +243,8 @@ def block(
       h = library.conv(h, kernel[None, None], bias, 1, 'same')
     if conv.activated:
       h = library.activate(h, stage.activation)
+  if stage.block in block_kinds.MAX_POOLED and stride == 2:
+    h = library.max_pool(h)
   if shortcut:
     h = library.add(h, _shortcut(library, stage, params, x, stride))
   if stage.block in block_kinds.RESIDUAL:
@@ -254,7 +256,7 @@ def _shortcut(
   library: Library, stage: Stage, params: dict[str, Any], x: Array, stride: int
 ) -> Array:
   """Returns what is added to a block's result."""
-  if stage.shortcut == 'pooled' and stride == 2:
+  if stage.shortcut in block_kinds.POOLED_SHORTCUTS and stride == 2:
     x, stride = library.average_pool(x), 1
   if 'shortcut' not in params:
     return x

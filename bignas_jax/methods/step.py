@@ -18,6 +18,7 @@ from bignas_jax.methods import loss_graph, losses, optim, step_metrics
 from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import accumulator, channel_order, derived, network
 from bignas_jax.supernet.model import Model
@@ -142,25 +143,17 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     keys = model.image_keys(setup.seed, step, images.shape[0])
     if gradients is None:
       gradients = jax.tree.map(jnp.zeros_like, params)
-    whole, sums, resolve_back = params, gradients, None
-    if not derived.is_plain(model.space):
-      chosen = indices if arch is None else arch_lib.encode(model.space, arch)
-      whole, resolve_back = jax.vjp(lambda p: model.resolve(p, chosen), params)
-      sums = jax.tree.map(jnp.zeros_like, whole)
-    own = whole
-    if arch is not None:
-      plain = derived.plain(model.space)
-      own = network.slice_child(plain, {'params': whole}, arch)['params']
+    own, sums, back = _own(model, arch, indices, params, gradients)
 
     def of_own(params, probe):
       batched = images, batch['label'], keys, indices, teachers
       return loss(params, probe, *batched)
 
     sums, square, (value, logits) = accumulator.accumulate(
-      of_own, own, sums, network.centred(model.space), setup.factor
+      of_own, own, sums, network.centred(net.space), setup.factor
     )
-    if resolve_back is not None:
-      sums = jax.tree.map(jnp.add, gradients, *resolve_back(sums))
+    if back is not None:
+      sums = jax.tree.map(jnp.add, gradients, *back(sums))
     metrics = step_metrics.of_child(
       rule,
       role,
@@ -179,6 +172,43 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     (REPLICATED, REPLICATED, split, REPLICATED, split, split),
     (split, split, REPLICATED),
   )(run)
+
+
+def _own(
+  model: Model, arch: Arch | None, indices: Tree, params: Tree, gradients: Tree
+) -> tuple[Tree, Tree, Callable | None]:
+  """Returns what a child's network takes, and where its gradient is added.
+
+  Args:
+    model: the supernet.
+    arch: the static child; None: any child.
+    indices: any child; not used for a static one.
+    params: parameters of the supernet.
+    gradients: a sum of gradients of them.
+
+  Returns:
+    The child's parameters; the sum that their gradient is added to; and the
+    function that turns this sum into a gradient of `params`, or None where it
+    is `gradients` itself.
+  """
+  space, back = model.space, None
+  if arch is not None and not pinning.is_aligned(space, arch):
+
+    def cut(params):
+      return network.slice_child(space, {'params': params}, arch)['params']
+
+    own, back = jax.vjp(cut, params)
+    return own, jax.tree.map(jnp.zeros_like, own), back
+  whole, sums = params, gradients
+  if not derived.is_plain(space):
+    chosen = indices if arch is None else arch_lib.encode(space, arch)
+    whole, back = jax.vjp(lambda p: model.resolve(p, chosen), params)
+    sums = jax.tree.map(jnp.zeros_like, whole)
+  if arch is None:
+    return whole, sums, back
+  plain = derived.plain(space)
+  own = network.slice_child(plain, {'params': whole}, arch)['params']
+  return own, sums, back
 
 
 def score(setup: Setup, resolution: int) -> Callable:

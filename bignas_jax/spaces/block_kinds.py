@@ -34,7 +34,7 @@ _EXPAND = Conv('expand', 'pointwise', 'hidden')
 _DEPTHWISE = Conv('depthwise', 'depthwise', 'hidden', strided=True)
 _PROJECT = Conv('project', 'pointwise', 'out')
 
-# By `Stage.block`. The last convolution is activated in a separable block only;
+# By `Stage.block`. The last convolution is activated in `separable` and `conv`;
 # the residual blocks of ResNet are activated after the sum.
 CONVS = {
   'mbconv': (_EXPAND, _DEPTHWISE, _PROJECT._replace(activated=False)),
@@ -48,8 +48,14 @@ CONVS = {
     Conv('conv2', 'dense', 'hidden', strided=True),
     Conv('conv3', 'pointwise', 'out', activated=False),
   ),
+  'conv': (Conv('conv', 'dense', 'out'),),
 }
 RESIDUAL = ('basic', 'bottleneck')  # blocks that are activated after the sum
+MAX_POOLED = ('conv',)  # blocks whose stride is that of 3x3 maximum pooling
+# By `Stage.shortcut`: those that are a convolution with batch norm, and those
+# whose stride is that of 2x2 average pooling.
+NORMED_SHORTCUTS = ('projected', 'pooled_projected')
+POOLED_SHORTCUTS = ('pooled', 'pooled_projected')
 
 
 def convs(stage: Stage) -> tuple[Conv, ...]:

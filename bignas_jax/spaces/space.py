@@ -132,6 +132,7 @@ def _check(space: Space) -> None:
     )
   for i, stage in enumerate(space.stages):
     check(f'space.stages[{i}]', stage)
+  _check_optional(space)
   check_number('space.stem_stride', space.stem_stride, (1, 2))
   if space.stem_kernel % 2 == 0 or space.stem_kernel < 1:
     raise errors.UserError(
@@ -149,6 +150,21 @@ def _check(space: Space) -> None:
   if space.head_expand is not None:
     check_choices('space.head_expand', (space.head_expand,))
   _check_epsilon(space)
+
+
+def _check_optional(space: Space) -> None:
+  for i, stage in enumerate(space.stages):
+    if not stage.optional:
+      continue
+    why = ', where the depth may be 0'
+    if stage.width != space.widths[i]:
+      allowed = f'the widths before it, {space.widths[i]}{why}'
+      raise errors.UserError(f'space.stages[{i}].width', stage.width, allowed)
+    for name in ('kernel_size', 'expand_ratio'):
+      choices = getattr(stage, name)
+      if not space.per_block and len(choices) > 1:
+        allowed = f'one, or space.per_block{why}'
+        raise errors.UserError(f'space.stages[{i}].{name}', choices, allowed)
 
 
 def _check_multipliers(space: Space) -> None:

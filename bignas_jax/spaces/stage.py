@@ -38,7 +38,8 @@ class Stage:
 
   Attributes:
     width: allowed output channels.
-    depth: allowed numbers of blocks.
+    depth: allowed numbers of blocks. If 0 is one of them, the stage keeps the
+      size and the width of its input.
     kernel_size: allowed kernel sizes of depthwise and dense convolutions, odd.
     expand_ratio: allowed ratios of hidden to input channels; of a `bottleneck`,
       hidden channels in percent of the output's.
@@ -48,15 +49,17 @@ class Stage:
     expand_conv: whether an `mbconv` begins with an expanding convolution; None:
       it does unless the largest expand ratio is 1.
     block: kind of the blocks (`block_kinds.CONVS`): `mbconv`, the inverted
-      bottleneck of the mobile networks; `separable`, that of MobileNetV1; or
-      the residual blocks of ResNet, `basic` and `bottleneck`.
+      bottleneck of the mobile networks; `separable`, that of MobileNetV1; the
+      residual blocks of ResNet, `basic` and `bottleneck`; or `conv`, one
+      convolution, followed by 3x3 maximum pooling if the stride is 2.
     activation: activation after batch norms.
     shortcut: what is added to a block's result. `pooled`: the input, after 2x2
       average pooling if the stride is 2 and a 1x1 convolution if the width
       changes (AttentiveNAS, BigNAS); `identity`: the input, if neither stride
       nor width changes, else nothing (MobileNetV2); `projected`: the input, or
       its strided 1x1 convolution and batch norm if stride or width change
-      (ResNet); `none`: nothing.
+      (ResNet); `pooled_projected`: the same, but 2x2 average pooling has the
+      stride (ResNet-D); `none`: nothing.
     kernel_transform: whether smaller kernels are linear functions of bigger
       ones, which are learnt (Once-for-All); else they are their centres.
   """
@@ -68,9 +71,13 @@ class Stage:
   stride: int = 1
   se: SqueezeExcite | None = None
   expand_conv: bool | None = None
-  block: Literal['mbconv', 'separable', 'basic', 'bottleneck'] = 'mbconv'
+  block: Literal['mbconv', 'separable', 'basic', 'bottleneck', 'conv'] = (
+    'mbconv'
+  )
   activation: Activation = 'swish'
-  shortcut: Literal['pooled', 'identity', 'projected', 'none'] = 'pooled'
+  shortcut: Literal[
+    'pooled', 'identity', 'projected', 'pooled_projected', 'none'
+  ] = 'pooled'
   kernel_transform: bool = False
 
   @property
@@ -79,6 +86,11 @@ class Stage:
     if self.expand_conv is None:
       return max(self.expand_ratio) > 1
     return self.expand_conv
+
+  @property
+  def optional(self) -> bool:
+    """Returns whether some children have no block of the stage."""
+    return 0 in self.depth
 
 
 def round_to_8(value: float) -> int:
@@ -91,6 +103,8 @@ def hidden_width(
   stage: Stage, width_in: int, width_out: int, expand_ratio: int
 ) -> int:
   """Returns the channels between a block's first and last convolution."""
+  if stage.block == 'conv':
+    return 0
   if stage.block == 'basic':
     return width_out
   if stage.block == 'bottleneck':
@@ -111,13 +125,14 @@ def check(field: str, stage: object) -> None:
   if not isinstance(stage, Stage):
     raise errors.UserError(field, stage, 'a Stage')
   for name in CHOICES:
-    check_choices(f'{field}.{name}', getattr(stage, name))
+    least = 0 if name == 'depth' else 1
+    check_choices(f'{field}.{name}', getattr(stage, name), least)
   if any(k % 2 == 0 for k in stage.kernel_size):
     raise errors.UserError(
       f'{field}.kernel_size', stage.kernel_size, 'odd sizes only'
     )
   check_number(f'{field}.stride', stage.stride, (1, 2))
-  dense = stage.block in ('basic', 'bottleneck')
+  dense = stage.block in ('basic', 'bottleneck', 'conv')
   for name, wrong, allowed in (
     ('kernel_size', dense and len(stage.kernel_size) > 1, 'one size'),
     ('se', stage.block != 'mbconv' and stage.se is not None, 'None'),
@@ -126,6 +141,16 @@ def check(field: str, stage: object) -> None:
     if wrong:
       value, why = getattr(stage, name), f', for block {stage.block}'
       raise errors.UserError(f'{field}.{name}', value, allowed + why)
+  for name, wrong, allowed in (
+    ('depth', stage.depth == (0,), 'at least one block in some children'),
+    ('stride', stage.optional and stage.stride > 1, '1'),
+    ('kernel_transform', stage.optional and stage.kernel_transform, 'False'),
+  ):
+    if wrong:
+      why = '' if name == 'depth' else ', where the depth may be 0'
+      raise errors.UserError(
+        f'{field}.{name}', getattr(stage, name), allowed + why
+      )
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
 

@@ -1,6 +1,6 @@
 """The search spaces of the papers, as their tables print them."""
 
-from bignas_jax.spaces import zoo_elastic
+from bignas_jax.spaces import zoo_elastic, zoo_residual
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import SqueezeExcite, Stage
 from bignas_jax.values import errors
@@ -187,7 +187,11 @@ MNIST = Space(
 
 SPACES = {
   space.name: space
-  for space in (BIGNAS, ATTENTIVE_NAS, MNIST, *zoo_elastic.SPACES)
+  for space in (
+    *(BIGNAS, ATTENTIVE_NAS, MNIST),
+    *zoo_elastic.SPACES,
+    *zoo_residual.SPACES,
+  )
 }
 
 

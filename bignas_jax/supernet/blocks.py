@@ -42,7 +42,8 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   """Returns parameters at the largest size; a block starts as its shortcut.
 
   The last batch norm's scale is 0 (BigNAS, section 3, initialisation), unless
-  some child has no shortcut. A depthwise kernel's fan-out is its own k x k, not
+  some child has no shortcut, or an activation follows: a ReLU of 0 has no
+  gradient. A depthwise kernel's fan-out is its own k x k, not
   the dense one's.
   """
   keys = jax.random.split(key, 6)
@@ -53,7 +54,7 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   for conv in convs:
     own = keys[block_kinds.CONVS[stage.block].index(conv)]
     params[conv.name] = _init_conv(own, conv, stage, width, widths[conv.width])
-    zero = conv is convs[-1] and block.has_shortcut
+    zero = conv is convs[-1] and block.has_shortcut and not conv.activated
     norm = init_norm(widths[conv.width], block.bn_epsilon, 1 - zero)
     params[f'{conv.name}_bn'] = norm
     width = widths[conv.width]
@@ -68,7 +69,7 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   if block.has_shortcut_conv:
     shape = width_in, widths['out']
     params['shortcut'] = he_normal(keys[5], shape, widths['out'])
-    if stage.shortcut == 'projected':
+    if stage.shortcut in block_kinds.NORMED_SHORTCUTS:
       params['shortcut_bn'] = init_norm(widths['out'], block.bn_epsilon)
   return params
 
@@ -101,7 +102,8 @@ def norms(block: Block) -> dict[str, str]:
   if block.bn_epsilon is None:
     return {}
   names = [conv.name for conv in block_kinds.convs(block.stage)]
-  if block.has_shortcut_conv and block.stage.shortcut == 'projected':
+  normed = block.stage.shortcut in block_kinds.NORMED_SHORTCUTS
+  if block.has_shortcut_conv and normed:
     names.append('shortcut')
   return {f'{name}_bn': name for name in names}
 
@@ -186,6 +188,8 @@ def apply(
     activation = stage.activation if conv.activated else None
     h = convolve(h, conv)
     h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+  if stage.block in block_kinds.MAX_POOLED and block.stride == 2:
+    h = ops.max_pool(h)
   shortcut = _shortcut(block, params, x, active, norm)
   if shortcut is not None:
     h = h + shortcut
@@ -202,9 +206,10 @@ def _shortcut(
   `norm` is a function of (images, name, width, activation).
   """
   rule, outputs = block.stage.shortcut, block.stage.width
+  normed = rule in block_kinds.NORMED_SHORTCUTS
   if rule == 'none' or (rule == 'identity' and block.stride > 1):
     return None
-  if rule == 'pooled' and block.stride == 2:
+  if rule in block_kinds.POOLED_SHORTCUTS and block.stride == 2:
     x = ops.average_pool(x)
   if not block.changes_width and not block.has_shortcut_conv:
     return x
@@ -216,12 +221,12 @@ def _shortcut(
     if rule == 'projected':
       source = x[:, :: block.stride, :: block.stride]
     changed = ops.pointwise(source, params['shortcut']['kernel'])
-    if rule == 'projected':
+    if normed:
       changed = norm(changed, 'shortcut_bn', width, None)
     else:
       changed = ops.mask(changed, width)
   never_same = not {*block.width_in} & {*outputs}
-  if never_same or (rule == 'projected' and block.stride > 1):
+  if never_same or (normed and block.stride > 1):
     return changed if block.has_shortcut_conv else None
   same = jnp.asarray(width_in) == jnp.asarray(width)
   return jnp.where(same, ops.resize_channels(x, max(outputs)), changed)

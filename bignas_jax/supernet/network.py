@@ -102,7 +102,10 @@ class Supernet(nn.Module):
 
 
 class Stage(ends.NormModule):
-  """A first block, and the others with stacked parameters in one loop."""
+  """A first block, and the others with stacked parameters in one loop.
+
+  A stage that some children have no block of has others only.
+  """
 
   number: int
   recompute: bool
@@ -127,28 +130,31 @@ class Stage(ends.NormModule):
     stage = space.stages[self.number]
     inside = indices.kernel_size, indices.expand_ratio
     of_first_block = of_other_blocks = inside
-    if space.per_block:
+    if space.per_block and not stage.optional:
       of_first_block, of_other_blocks = zip(
         *((positions[0], positions[1:]) for positions in inside), strict=True
       )
     described = stage_blocks.of_stage(space, self.number, self.pooling)
-    first, rest = described['first'], described.get('rest')
-    of_first, of_rest = self.param('first', blocks.init, first), None
+    first, rest = described.get('first'), described.get('rest')
+    of_first, of_rest, had = None, None, 0 if first is None else 1
+    if first is not None:
+      of_first = self.param('first', blocks.init, first)
     if rest is not None:
-      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
+      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - had)
     if self.is_initializing():  # only parameters are needed
       return ops.resize_channels(x, max(stage.width))
 
-    x, moments, accumulator = elastic_blocks.switch(
-      first,
-      Accumulator(of_first, probe),
-      self.stats('first'),
-      x,
-      Active(*widths, *of_first_block),
-      recompute=self.recompute,
-    )
-    self.report('first', moments)
-    self.pass_on('first', accumulator)
+    if first is not None:
+      x, moments, accumulator = elastic_blocks.switch(
+        first,
+        Accumulator(of_first, probe),
+        self.stats('first'),
+        x,
+        Active(*widths, *of_first_block),
+        recompute=self.recompute,
+      )
+      self.report('first', moments)
+      self.pass_on('first', accumulator)
     if rest is None:
       return x
 
@@ -158,7 +164,7 @@ class Stage(ends.NormModule):
       self.stats('rest'),
       x,
       Active(widths[1], widths[1], *of_other_blocks),
-      ops.pick([depth - 1 for depth in stage.depth], indices.depth),
+      ops.pick([depth - had for depth in stage.depth], indices.depth),
       recompute=self.recompute,
     )
     self.report('rest', moments)
@@ -283,6 +289,11 @@ def _by_pinned_stage(space: Space, arch: Arch, tree: Variables) -> Variables:
   out = {name: tree[name] for name in tree if not name.startswith('stage')}
   for i, (number, block, depth) in enumerate(rows):
     stage = tree[f'stage{number + 1}']
+    if 'first' not in stage:  # some children have no block of it
+      stage = {
+        'first': jax.tree.map(lambda a: a[0], stage['rest']),
+        'rest': jax.tree.map(lambda a: a[1:], stage['rest']),
+      }
     if depth == arch.depth[number]:
       own = stage
     elif block == 0:

@@ -55,7 +55,7 @@ class Block:
     if self.stage.shortcut == 'pooled':
       return self.changes_width
     changes = self.changes_width or self.stride > 1
-    return self.stage.shortcut == 'projected' and changes
+    return self.stage.shortcut in block_kinds.NORMED_SHORTCUTS and changes
 
   @property
   def has_shortcut(self) -> bool:
@@ -132,6 +132,8 @@ class Active(NamedTuple):
 def of_stage(space: Space, number: int, pooling: Pooling) -> dict[str, Block]:
   """Returns the `first` block of a stage, and what all others are: `rest`.
 
+  In a stage that may have no block, all are `rest`.
+
   Args:
     space: space of the supernet.
     number: number of the stage, from 0.
@@ -146,13 +148,16 @@ def of_stage(space: Space, number: int, pooling: Pooling) -> dict[str, Block]:
     bn_epsilon=space.bn_epsilon,
     pooling=pooling,
   )
+  rest = describe(stage.width, first=False, changes_width=False)
+  if stage.optional:
+    return {'rest': rest}
   pairs = itertools.product(before, stage.width)
   if space.multipliers:
     pairs = [row[number : number + 2] for row in multiplied(space)]
   changes = any(width_in != width_out for width_in, width_out in pairs)
   described = {'first': describe(before, first=True, changes_width=changes)}
   if max(stage.depth) > 1:
-    described['rest'] = describe(stage.width, first=False, changes_width=False)
+    described['rest'] = rest
   return described
 
 

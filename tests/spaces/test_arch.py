@@ -21,7 +21,10 @@ from bignas_jax.values import errors
 
 SPACES = list(zoo.SPACES.values())
 MNIST = zoo.MNIST
-_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v1')
+_NAMES = (
+  *('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v1'),
+  'ofa_resnet50',
+)
 by_space = pytest.mark.parametrize(
   'space', [zoo.get(name) for name in _NAMES], ids=lambda s: s.name
 )

@@ -32,7 +32,7 @@ def test_costs_are_the_published_ones(name, macs, params):
 
 
 @pytest.mark.parametrize('make', [arch_lib.smallest, arch_lib.biggest])
-@pytest.mark.parametrize('name', ['ofa_mbv3', 'mobilenet_v2', 'resnet50'])
+@pytest.mark.parametrize('name', ['ofa_mbv3', 'mobilenet_v2', 'ofa_resnet50'])
 def test_costs_are_those_of_the_program(name, make):
   """An independent count: the products of the traced child."""
   space = zoo.get(name)
