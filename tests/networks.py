@@ -101,8 +101,9 @@ MOBILE = dataclasses.replace(
   private_norms='width',
   classes=7,
 )
-# Residual blocks of both kinds and projections, with choices per block; a big
+# Residual blocks of all kinds and projections, with choices per block; a big
 # stem with pooling and more convolutions, of which some may be left out.
+# Preactivated blocks come first and last, where they change stem and head.
 RESIDUAL = dataclasses.replace(
   zoo_residual.RESNET50,
   name='little_resnet',
@@ -111,6 +112,9 @@ RESIDUAL = dataclasses.replace(
   stem_width=(8, 16),
   stem_stride=1,
   stages=(
+    dataclasses.replace(
+      zoo_residual.WRN_28_10.stages[0], width=(8, 16), depth=(1,)
+    ),
     dataclasses.replace(
       zoo_residual.OFA_RESNET50.stages[0], width=(8, 16), depth=(0, 1, 2)
     ),
@@ -123,6 +127,9 @@ RESIDUAL = dataclasses.replace(
     ),
     dataclasses.replace(
       zoo_residual.RESNET18.stages[1], width=(32, 48), depth=(1, 2)
+    ),
+    dataclasses.replace(
+      zoo_residual.WRN_28_10.stages[0], width=(32, 48), depth=(1, 2)
     ),
   ),
   per_block=True,

@@ -49,8 +49,9 @@ def child(space, arch, params, images, stats=None):
   kernel = params['stem']['conv']['kernel']
   kernel = cut(kernel, size, size, space.channels, width)
   x = convolve(images, kernel, space.stem_stride, space.padding)
-  x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
-  x, moments['stem'] = activate(x), {'bn': seen}
+  if space.stages[0].block != 'preactivated':
+    x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
+    x, moments['stem'] = activate(x), {'bn': seen}
   if space.stem_pool:
     x = max_pool(x)
 
@@ -87,6 +88,9 @@ def child(space, arch, params, images, stats=None):
     x = convolve(x, cut(head['conv']['kernel'], width, hidden)[None, None])
     x, seen = norm(space, x, head, stats.get('head'), 'bn')
     x, moments['head'] = activate(x), {'bn': seen}
+  if space.stages[-1].block == 'preactivated':
+    x, seen = norm(space, x, params['head'], stats.get('head'), 'bn')
+    x, moments['head'] = relu(x), {'bn': seen}
   x = x.mean((1, 2))
   if space.head_expand is not None:
     x = activate(x @ cut(head['last_conv']['kernel'], hidden, features))
@@ -111,6 +115,8 @@ def block(
   choices = width_out, kernel_size, expand_ratio, stride
   if stage.block == 'conv':
     return convolution(space, stage, params, stats, x, width_out, stride)
+  if stage.block == 'preactivated':
+    return preactivated(space, params, stats, x, width_out, stride)
   if stage.block in ('basic', 'bottleneck'):
     return residual(space, stage, params, stats, x, *choices)
   moments, activate = {}, ACTIVATIONS[stage.activation]
@@ -157,6 +163,22 @@ def convolution(space, stage, params, stats, x, width_out, stride):
   if stride == 2:
     h = max_pool(h)
   return (h + x if stage.shortcut == 'identity' else h), moments
+
+
+def preactivated(space, params, stats, x, width_out, stride):
+  """The block of a wide residual network."""
+  width_in, moments = x.shape[-1], {}
+  h, moments['pre_bn'] = norm(space, x, params, stats, 'pre_bn')
+  activated = relu(h)
+  kernel = cut(params['conv1']['kernel'], 3, 3, width_in, width_out)
+  h = convolve(activated, kernel, stride, space.padding)
+  h, moments['conv1_bn'] = norm(space, h, params, stats, 'conv1_bn')
+  kernel = cut(params['conv2']['kernel'], 3, 3, width_out, width_out)
+  h = convolve(relu(h), kernel, 1, space.padding)
+  if width_in != width_out or stride > 1:
+    kernel = cut(params['shortcut']['kernel'], width_in, width_out)
+    x = convolve(activated, kernel[None, None], stride)
+  return h + x, moments
 
 
 def residual(
@@ -340,7 +362,9 @@ ACTIVATIONS = {
 
 def max_pool(x):
   """Maxima of 3x3 pixels around every second one."""
-  x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')  # x is positive
+  # A window that reaches past an edge has the pixel at the edge, too.
+  x = np.concatenate([x[:, :1], x, x[:, -1:]], 1)
+  x = np.concatenate([x[:, :, :1], x, x[:, :, -1:]], 2)
   height, width = (n // 2 for n in (x.shape[1] - 1, x.shape[2] - 1))
   windows = [
     x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]

@@ -122,7 +122,8 @@ def convs(
   for conv in block_kinds.convs(block.stage):
     kernel, scale = (f'{root}.{name}' for name in names[conv.name])
     tensors[conv.name] = weight(kernel, _ORDERS[conv.kind])
-    tensors[f'{conv.name}_bn'] = norm(scale)
+    if conv.normed:
+      tensors[f'{conv.name}_bn'] = norm(scale)
   return tensors
 
 

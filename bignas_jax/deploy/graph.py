@@ -186,9 +186,11 @@ def stem(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
   """Applies the stem, which is `ends.Stem` for a single network."""
-  kernel, bias = params['conv']['kernel'], params['bn']['bias']
+  kernel, bare = params['conv']['kernel'], space.stages[0].preactivated
+  bias = None if bare else params['bn']['bias']
   x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
-  x = library.activate(x, space.activation)
+  if not bare:
+    x = library.activate(x, space.activation)
   return library.max_pool(x) if space.stem_pool else x
 
 
@@ -200,6 +202,8 @@ def head(
     own = params['head']
     x = _pointwise(library, x, own['conv'], own['bn'])
     x = library.activate(x, space.activation)
+  elif space.stages[-1].preactivated:
+    x = _affine(library, x, params['head']['bn'], space.activation)
   x = library.mean(x)
   if space.head_expand is not None:
     x = library.dense(x, params['head']['last_conv']['kernel'], None)
@@ -226,6 +230,9 @@ def block(
 ) -> Array:
   """Applies a block, which is `blocks.apply` for a single network."""
   convs, h = block_kinds.convs(stage), x
+  if stage.preactivated:
+    h = _affine(library, x, params['pre_bn'], stage.activation)
+  source = h if 'shortcut' in params else x
   for conv in convs:
     if conv is convs[-1] and stage.se is not None:
       gates = library.dense(library.mean(h), **params['se']['reduce'])
@@ -233,7 +240,8 @@ def block(
       gates = library.dense(gates, **params['se']['expand'])
       h = library.scale(h, library.activate(gates, stage.se.gate))
     kernel = params[conv.name]['kernel']
-    bias = params[f'{conv.name}_bn']['bias']
+    norm: Any = params.get(f'{conv.name}_bn', {'bias': None})
+    bias = norm['bias']
     own = stride if conv.strided else 1
     if conv.kind == 'depthwise':
       h = library.depthwise(h, kernel, bias, own, padding)
@@ -246,7 +254,7 @@ def block(
   if stage.block in block_kinds.MAX_POOLED and stride == 2:
     h = library.max_pool(h)
   if shortcut:
-    h = library.add(h, _shortcut(library, stage, params, x, stride))
+    h = library.add(h, _shortcut(library, stage, params, source, stride))
   if stage.block in block_kinds.RESIDUAL:
     h = library.activate(h, stage.activation)
   return h
@@ -263,6 +271,13 @@ def _shortcut(
   kernel = params['shortcut']['kernel'][None, None]
   bias = params.get('shortcut_bn', {'bias': None})['bias']
   return library.conv(x, kernel, bias, stride, 'same')
+
+
+def _affine(library: Library, x: Array, norm, activation: str) -> Array:
+  """Applies a folded batch norm that follows no convolution, and activates."""
+  kernel = np.asarray(norm['scale'])[None, None, None]
+  x = library.depthwise(x, kernel, norm['bias'], 1, 'same')
+  return library.activate(x, activation)
 
 
 def _pointwise(library: Library, x: Array, conv, norm) -> Array:

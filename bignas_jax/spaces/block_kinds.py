@@ -1,8 +1,8 @@
 """The kinds of blocks as data: the convolutions that each is made of.
 
-A block is a row of convolutions, each followed by batch norm, and a shortcut
-that is added to their result. Costs, the elastic network, its parameters and
-the graph of a child alone all read these rows.
+A block is a row of convolutions, most of them followed by batch norm, and a
+shortcut that is added to their result. Costs, the elastic network, its
+parameters and the graph of a child alone all read these rows.
 """
 
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from bignas_jax.spaces.stage import Stage, hidden_width
 
 
 class Conv(NamedTuple):
-  """A convolution of a block, which batch norm follows.
+  """A convolution of a block.
 
   Attributes:
     name: name of its parameters; those of its batch norm end in `_bn`.
@@ -21,6 +21,7 @@ class Conv(NamedTuple):
       `out` channels.
     strided: whether the convolution has the block's stride.
     activated: whether the stage's activation follows batch norm.
+    normed: whether batch norm follows.
   """
 
   name: str
@@ -28,6 +29,7 @@ class Conv(NamedTuple):
   width: Literal['hidden', 'out']
   strided: bool = False
   activated: bool = True
+  normed: bool = True
 
 
 _EXPAND = Conv('expand', 'pointwise', 'hidden')
@@ -48,13 +50,19 @@ CONVS = {
     Conv('conv2', 'dense', 'hidden', strided=True),
     Conv('conv3', 'pointwise', 'out', activated=False),
   ),
+  # The batch norm before the first convolution is called `pre_bn`.
+  'preactivated': (
+    Conv('conv1', 'dense', 'hidden', strided=True),
+    Conv('conv2', 'dense', 'out', activated=False, normed=False),
+  ),
   'conv': (Conv('conv', 'dense', 'out'),),
 }
 RESIDUAL = ('basic', 'bottleneck')  # blocks that are activated after the sum
+BY_OUTPUT = (*RESIDUAL, 'preactivated')  # hidden channels follow the output's
 MAX_POOLED = ('conv',)  # blocks whose stride is that of 3x3 maximum pooling
-# By `Stage.shortcut`: those that are a convolution with batch norm, and those
-# whose stride is that of 2x2 average pooling.
-NORMED_SHORTCUTS = ('projected', 'pooled_projected')
+# By `Stage.shortcut`: those that are a convolution also where only the stride
+# changes, and those whose stride is that of 2x2 average pooling.
+PROJECTED_SHORTCUTS = ('projected', 'pooled_projected')
 POOLED_SHORTCUTS = ('pooled', 'pooled_projected')
 
 
@@ -64,6 +72,11 @@ def convs(stage: Stage) -> tuple[Conv, ...]:
   if stage.block == 'mbconv' and not stage.has_expand:
     return every[1:]
   return every
+
+
+def has_normed_shortcut(stage: Stage) -> bool:
+  """Returns whether batch norm follows a convolution in the shortcut."""
+  return stage.shortcut in PROJECTED_SHORTCUTS and not stage.preactivated
 
 
 class Sized(NamedTuple):

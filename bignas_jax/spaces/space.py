@@ -30,10 +30,12 @@ class Space:
     resolution: input sizes that a child may have, pixels.
     train_resolution: input sizes that children are trained at, pixels; a subset
       of `resolution`, or all of it if empty.
-    stem_width: allowed channels of the first convolution.
+    stem_width: allowed channels of the first convolution; batch norm and
+      activation follow, unless the first stage's blocks begin with them.
     stages: stages of blocks.
     head_width: allowed numbers of channels that the classifier reads; empty:
-      there is no head, the classifier reads the last stage's pooled output.
+      there is no head, the classifier reads the last stage's pooled output,
+      after batch norm and activation if its blocks are preactivated.
     head_expand: None: the head is a 1x1 convolution to the head width, batch
       norm, activation and average pooling. A number: the head is a 1x1
       convolution to that multiple of the last stage's width, batch norm,
@@ -133,6 +135,9 @@ def _check(space: Space) -> None:
   for i, stage in enumerate(space.stages):
     check(f'space.stages[{i}]', stage)
   _check_optional(space)
+  if space.stages[-1].preactivated and space.head_width:
+    allowed = '(), where the last blocks are preactivated'
+    raise errors.UserError('space.head_width', space.head_width, allowed)
   check_number('space.stem_stride', space.stem_stride, (1, 2))
   if space.stem_kernel % 2 == 0 or space.stem_kernel < 1:
     raise errors.UserError(

@@ -50,16 +50,19 @@ class Stage:
       it does unless the largest expand ratio is 1.
     block: kind of the blocks (`block_kinds.CONVS`): `mbconv`, the inverted
       bottleneck of the mobile networks; `separable`, that of MobileNetV1; the
-      residual blocks of ResNet, `basic` and `bottleneck`; or `conv`, one
-      convolution, followed by 3x3 maximum pooling if the stride is 2.
+      residual blocks of ResNet, `basic` and `bottleneck`; `preactivated`, the
+      basic block whose batch norms and activations come before convolutions;
+      or `conv`, one convolution, followed by 3x3 maximum pooling if the stride
+      is 2.
     activation: activation after batch norms.
     shortcut: what is added to a block's result. `pooled`: the input, after 2x2
       average pooling if the stride is 2 and a 1x1 convolution if the width
       changes (AttentiveNAS, BigNAS); `identity`: the input, if neither stride
       nor width changes, else nothing (MobileNetV2); `projected`: the input, or
       its strided 1x1 convolution and batch norm if stride or width change
-      (ResNet); `pooled_projected`: the same, but 2x2 average pooling has the
-      stride (ResNet-D); `none`: nothing.
+      (ResNet), of a `preactivated` block the 1x1 convolution of the activated
+      input without batch norm; `pooled_projected`: as `projected`, but 2x2
+      average pooling has the stride (ResNet-D); `none`: nothing.
     kernel_transform: whether smaller kernels are linear functions of bigger
       ones, which are learnt (Once-for-All); else they are their centres.
   """
@@ -71,9 +74,9 @@ class Stage:
   stride: int = 1
   se: SqueezeExcite | None = None
   expand_conv: bool | None = None
-  block: Literal['mbconv', 'separable', 'basic', 'bottleneck', 'conv'] = (
-    'mbconv'
-  )
+  block: Literal[
+    'mbconv', 'separable', 'basic', 'bottleneck', 'preactivated', 'conv'
+  ] = 'mbconv'
   activation: Activation = 'swish'
   shortcut: Literal[
     'pooled', 'identity', 'projected', 'pooled_projected', 'none'
@@ -86,6 +89,11 @@ class Stage:
     if self.expand_conv is None:
       return max(self.expand_ratio) > 1
     return self.expand_conv
+
+  @property
+  def preactivated(self) -> bool:
+    """Returns whether blocks begin with batch norm and activation."""
+    return self.block == 'preactivated'
 
   @property
   def optional(self) -> bool:
@@ -105,7 +113,7 @@ def hidden_width(
   """Returns the channels between a block's first and last convolution."""
   if stage.block == 'conv':
     return 0
-  if stage.block == 'basic':
+  if stage.block in ('basic', 'preactivated'):
     return width_out
   if stage.block == 'bottleneck':
     return round_to_8(round(width_out * expand_ratio / 100))
@@ -132,11 +140,16 @@ def check(field: str, stage: object) -> None:
       f'{field}.kernel_size', stage.kernel_size, 'odd sizes only'
     )
   check_number(f'{field}.stride', stage.stride, (1, 2))
-  dense = stage.block in ('basic', 'bottleneck', 'conv')
+  dense = stage.block not in ('mbconv', 'separable')
   for name, wrong, allowed in (
     ('kernel_size', dense and len(stage.kernel_size) > 1, 'one size'),
     ('se', stage.block != 'mbconv' and stage.se is not None, 'None'),
     ('kernel_transform', dense and stage.kernel_transform, 'False'),
+    (
+      'shortcut',
+      stage.preactivated and stage.shortcut != 'projected',
+      'projected',
+    ),
   ):
     if wrong:
       value, why = getattr(stage, name), f', for block {stage.block}'
@@ -145,6 +158,7 @@ def check(field: str, stage: object) -> None:
     ('depth', stage.depth == (0,), 'at least one block in some children'),
     ('stride', stage.optional and stage.stride > 1, '1'),
     ('kernel_transform', stage.optional and stage.kernel_transform, 'False'),
+    ('block', stage.optional and stage.preactivated, 'another block'),
   ):
     if wrong:
       why = '' if name == 'depth' else ', where the depth may be 0'

@@ -127,4 +127,38 @@ OFA_RESNET50 = Space(
   bn_epsilon=1e-5,
 )
 
-SPACES = (RESNET18, RESNET50, OFA_RESNET50)
+
+def _preactivated(width: Choices, stride: int) -> Stage:
+  """Returns a stage of a wide residual network."""
+  return Stage(
+    width=width,
+    depth=(2, 3, 4),
+    kernel_size=(3,),
+    expand_ratio=(100,),
+    stride=stride,
+    block='preactivated',
+    activation='relu',
+    shortcut='projected',
+  )
+
+
+# Wide residual networks (arXiv:1605.07146), table 1, for CIFAR; the biggest
+# child is WRN-28-10 without dropout, widths are 5, 7.5 and 10 times 16, 32, 64.
+WRN_28_10 = Space(
+  name='wrn_28_10',
+  resolution=(32,),
+  stem_width=(16,),
+  stem_stride=1,
+  stages=(
+    _preactivated((80, 120, 160), 1),
+    _preactivated((160, 240, 320), 2),
+    _preactivated((320, 480, 640), 2),
+  ),
+  head_width=(),
+  activation='relu',
+  padding='symmetric',
+  bn_epsilon=1e-5,
+  classes=10,
+)
+
+SPACES = (RESNET18, RESNET50, OFA_RESNET50, WRN_28_10)

@@ -234,13 +234,16 @@ def centred(space: Space) -> slicing.Centred:
 def norms(space: Space) -> dict[str, Any]:
   """Returns the convolution before each batch norm, nested as parameters are.
 
-  A folded network has no batch norms.
+  None: the batch norm follows no convolution. A folded network has no batch
+  norms.
   """
   if space.bn_epsilon is None:
     return {}
-  ends = {'stem': {'bn': 'conv'}}
-  if space.head_width:
-    ends['head'] = {'bn': 'conv'}
+  ends: dict[str, Any] = {}
+  if not space.stages[0].preactivated:
+    ends['stem'] = {'bn': 'conv'}
+  if space.head_width or space.stages[-1].preactivated:
+    ends['head'] = {'bn': 'conv' if space.head_width else None}
   return ends | _of_blocks(space, blocks.norms)
 
 
@@ -275,31 +278,9 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
   """
   own = pinning.pin(space, arch)
   params = resolve(space, variables['params'], arch_lib.encode(space, arch))
-  params = _by_pinned_stage(space, arch, params)
+  params = derived.by_pinned_stage(space, arch, params)
   out = {'params': slicing.shrink(params, shapes(own), centred(own))}
   if 'batch_stats' in variables:
-    stats = _by_pinned_stage(space, arch, variables['batch_stats'])
+    stats = derived.by_pinned_stage(space, arch, variables['batch_stats'])
     out['batch_stats'] = slicing.shrink(stats, stats_shapes(own))
-  return out
-
-
-def _by_pinned_stage(space: Space, arch: Arch, tree: Variables) -> Variables:
-  """Returns arrays of a supernet by the stages of a child's pinned space."""
-  rows = pinning.pinned_stages(space, arch)
-  out = {name: tree[name] for name in tree if not name.startswith('stage')}
-  for i, (number, block, depth) in enumerate(rows):
-    stage = tree[f'stage{number + 1}']
-    if 'first' not in stage:  # some children have no block of it
-      stage = {
-        'first': jax.tree.map(lambda a: a[0], stage['rest']),
-        'rest': jax.tree.map(lambda a: a[1:], stage['rest']),
-      }
-    if depth == arch.depth[number]:
-      own = stage
-    elif block == 0:
-      own = {'first': stage['first']}
-    else:
-      entry = block - 1
-      own = {'first': jax.tree.map(lambda a, n=entry: a[n], stage['rest'])}
-    out[f'stage{i + 1}'] = own
   return out

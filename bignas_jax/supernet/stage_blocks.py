@@ -55,7 +55,7 @@ class Block:
     if self.stage.shortcut == 'pooled':
       return self.changes_width
     changes = self.changes_width or self.stride > 1
-    return self.stage.shortcut in block_kinds.NORMED_SHORTCUTS and changes
+    return self.stage.shortcut in block_kinds.PROJECTED_SHORTCUTS and changes
 
   @property
   def has_shortcut(self) -> bool:
@@ -72,7 +72,7 @@ class Block:
   @property
   def by_output(self) -> bool:
     """Returns whether hidden channels follow from the output's width."""
-    return self.stage.block in block_kinds.RESIDUAL
+    return self.stage.block in block_kinds.BY_OUTPUT
 
   def variants(self) -> list['Block']:
     """Returns blocks with fewer hidden channels, and last the whole block."""

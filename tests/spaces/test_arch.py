@@ -367,3 +367,14 @@ def test_other_seeds_and_steps_give_other_children():
   drawn = [policy.sample({}, *path, None)[2:] for path in paths]
   every = [child.arch for children in drawn for child in children]
   assert len(set(every)) == len(every) == 128
+
+
+def test_the_width_of_a_stage_that_may_be_left_out_is_its_inputs():
+  space = zoo.get('ofa_resnet50')
+  arch = arch_lib.smallest(space)
+  assert arch.depth[0] == 0
+  assert 'width[1]' not in [gene.name for gene in decisions.genes(space)]
+  wrong = dataclasses.replace(arch, width=(24, 32, *arch.width[2:]))
+  with pytest.raises(errors.UserError, match='24, the width before') as caught:
+    arch_lib.check(space, wrong)
+  assert caught.value.field == 'arch.width[1]'

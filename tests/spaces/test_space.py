@@ -286,6 +286,7 @@ def test_a_space_is_plain_data(space):
     ('basic', 'kernel_size', (3, 5)),
     ('bottleneck', 'kernel_transform', True),
     ('separable', 'se', SqueezeExcite()),
+    ('preactivated', 'shortcut', 'identity'),
   ],
 )
 def test_a_kind_of_block_refuses_what_it_has_not(block, field, value):
@@ -293,3 +294,34 @@ def test_a_kind_of_block_refuses_what_it_has_not(block, field, value):
   stage = dataclasses.replace(stage, **{field: value})
   with pytest.raises(errors.UserError, match=f'for block {block}'):
     dataclasses.replace(zoo.get('resnet18'), stages=(stage,))
+
+
+R50 = zoo.get('ofa_resnet50')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'allowed'),
+  [
+    ('depth', (0,), 'at least one block'),
+    ('stride', 2, '1, where'),
+    ('width', (24,), 'the widths before it'),
+    ('block', 'preactivated', 'another block'),
+    ('expand_ratio', (1, 2), 'space.per_block'),
+  ],
+)
+def test_a_stage_that_may_be_left_out_keeps_its_input(field, value, allowed):
+  changes = {field: value}
+  if field == 'block':
+    changes['shortcut'] = 'projected'
+  stage = dataclasses.replace(R50.stages[0], **changes)
+  with pytest.raises(errors.UserError, match=allowed) as caught:
+    dataclasses.replace(
+      R50, stages=(stage, *R50.stages[1:]), per_block=field != 'expand_ratio'
+    )
+  assert_names(caught.value, f'space.stages[0].{field}')
+
+
+def test_preactivated_blocks_end_without_a_head():
+  with pytest.raises(errors.UserError, match='preactivated') as caught:
+    dataclasses.replace(zoo.get('wrn_28_10'), head_width=(128,))
+  assert_names(caught.value, 'space.head_width')
