@@ -21,7 +21,8 @@ import dataclasses
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import zoo
-from bignas_jax.spaces.space import Space, round_to_8
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import round_to_8
 from configs import mnist, us_net
 
 _GROUPS = 10  # widths of a layer

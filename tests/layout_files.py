@@ -62,6 +62,16 @@ def once_for_all(name):
   return re.sub(r'^(blocks\.\d+)\.conv\.', r'\1.mobile_inverted_conv.', name)
 
 
+def once_for_all_residual(name):
+  """A name as in Once-for-All's published file of residual networks."""
+  return wrapped(once_for_all_residual_newer(name))
+
+
+def once_for_all_residual_newer(name):
+  """The same without wrappers: one convolution is inside a residual block."""
+  return name.replace('input_stem.1.', 'input_stem.1.conv.')
+
+
 def attentive_nas(name):
   """A name as in AttentiveNAS's published files."""
   name = re.sub(

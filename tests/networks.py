@@ -11,7 +11,7 @@ import tiny
 from bignas_jax.costs import counting
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, zoo, zoo_elastic
+from bignas_jax.spaces import pinning, zoo, zoo_elastic, zoo_residual
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
@@ -101,24 +101,38 @@ MOBILE = dataclasses.replace(
   private_norms='width',
   classes=7,
 )
-# Residual blocks of both kinds, a big stem with pooling.
+# Residual blocks of all kinds and projections, with choices per block; a big
+# stem with pooling and more convolutions, of which some may be left out.
+# Preactivated blocks come first and last, where they change stem and head.
 RESIDUAL = dataclasses.replace(
-  zoo_elastic.RESNET50,
+  zoo_residual.RESNET50,
   name='little_resnet',
   resolution=(18,),
   train_resolution=(18,),
   stem_width=(8, 16),
+  stem_stride=1,
   stages=(
     dataclasses.replace(
-      zoo_elastic.RESNET50.stages[0],
+      zoo_residual.WRN_28_10.stages[0], width=(8, 16), depth=(1,)
+    ),
+    dataclasses.replace(
+      zoo_residual.OFA_RESNET50.stages[0], width=(8, 16), depth=(0, 1, 2)
+    ),
+    dataclasses.replace(zoo_residual.OFA_RESNET50.stages[1], width=(16,)),
+    dataclasses.replace(
+      zoo_residual.OFA_RESNET50.stages[3],
       width=(16, 32),
       depth=(1, 2),
       expand_ratio=(25, 50, 100),
     ),
     dataclasses.replace(
-      zoo_elastic.RESNET18.stages[1], width=(32, 48), depth=(1, 2)
+      zoo_residual.RESNET18.stages[1], width=(32, 48), depth=(1, 2)
+    ),
+    dataclasses.replace(
+      zoo_residual.WRN_28_10.stages[0], width=(32, 48), depth=(1, 2)
     ),
   ),
+  per_block=True,
   multipliers=(),
   classes=7,
 )

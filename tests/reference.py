@@ -49,8 +49,9 @@ def child(space, arch, params, images, stats=None):
   kernel = params['stem']['conv']['kernel']
   kernel = cut(kernel, size, size, space.channels, width)
   x = convolve(images, kernel, space.stem_stride, space.padding)
-  x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
-  x, moments['stem'] = activate(x), {'bn': seen}
+  if space.stages[0].block != 'preactivated':
+    x, seen = norm(space, x, params['stem'], stats.get('stem'), 'bn')
+    x, moments['stem'] = activate(x), {'bn': seen}
   if space.stem_pool:
     x = max_pool(x)
 
@@ -59,11 +60,12 @@ def child(space, arch, params, images, stats=None):
     name = f'stage{i + 1}'
     for j in range(arch.depth[i]):
       own, given = params[name], stats.get(name, {})
-      if j == 0:
+      ahead = 0 if 0 in stage.depth else 1
+      if j < ahead:
         own, given = own['first'], given.get('first')
       else:  # the others lie on top of each other
         both = own['rest'], given.get('rest')
-        own, given = jax.tree.map(lambda a, j=j: a[j - 1], both)
+        own, given = jax.tree.map(lambda a, k=j - ahead: a[k], both)
       place = block_number + j if space.per_block else i
       x, moments[f'{name}.{j}'] = block(
         space,
@@ -86,6 +88,9 @@ def child(space, arch, params, images, stats=None):
     x = convolve(x, cut(head['conv']['kernel'], width, hidden)[None, None])
     x, seen = norm(space, x, head, stats.get('head'), 'bn')
     x, moments['head'] = activate(x), {'bn': seen}
+  if space.stages[-1].block == 'preactivated':
+    x, seen = norm(space, x, params['head'], stats.get('head'), 'bn')
+    x, moments['head'] = relu(x), {'bn': seen}
   x = x.mean((1, 2))
   if space.head_expand is not None:
     x = activate(x @ cut(head['last_conv']['kernel'], hidden, features))
@@ -108,6 +113,10 @@ def block(
 ):
   """A block with its shortcut."""
   choices = width_out, kernel_size, expand_ratio, stride
+  if stage.block == 'conv':
+    return convolution(space, stage, params, stats, x, width_out, stride)
+  if stage.block == 'preactivated':
+    return preactivated(space, params, stats, x, width_out, stride)
   if stage.block in ('basic', 'bottleneck'):
     return residual(space, stage, params, stats, x, *choices)
   moments, activate = {}, ACTIVATIONS[stage.activation]
@@ -145,6 +154,33 @@ def block(
   return h + x, moments
 
 
+def convolution(space, stage, params, stats, x, width_out, stride):
+  """A convolution of a stem, then pooling; or one whose input is added."""
+  kernel = cut(params['conv']['kernel'], 3, 3, x.shape[-1], width_out)
+  h = convolve(x, kernel, 1, space.padding)
+  h, seen = norm(space, h, params, stats, 'conv_bn')
+  h, moments = relu(h), {'conv_bn': seen}
+  if stride == 2:
+    h = max_pool(h)
+  return (h + x if stage.shortcut == 'identity' else h), moments
+
+
+def preactivated(space, params, stats, x, width_out, stride):
+  """The block of a wide residual network."""
+  width_in, moments = x.shape[-1], {}
+  h, moments['pre_bn'] = norm(space, x, params, stats, 'pre_bn')
+  activated = relu(h)
+  kernel = cut(params['conv1']['kernel'], 3, 3, width_in, width_out)
+  h = convolve(activated, kernel, stride, space.padding)
+  h, moments['conv1_bn'] = norm(space, h, params, stats, 'conv1_bn')
+  kernel = cut(params['conv2']['kernel'], 3, 3, width_out, width_out)
+  h = convolve(relu(h), kernel, 1, space.padding)
+  if width_in != width_out or stride > 1:
+    kernel = cut(params['shortcut']['kernel'], width_in, width_out)
+    x = convolve(activated, kernel[None, None], stride)
+  return h + x, moments
+
+
 def residual(
   space, stage, params, stats, x, width_out, kernel_size, expand_ratio, stride
 ):
@@ -174,6 +210,8 @@ def residual(
       h = relu(h)
   if width_in != width_out or stride > 1:
     kernel = cut(params['shortcut']['kernel'], width_in, width_out)
+    if stage.shortcut == 'pooled_projected' and stride == 2:
+      x, stride = pool(x), 1
     x = convolve(x, kernel[None, None], stride)
     x, seen = norm(space, x, params, stats, 'shortcut_bn')
     moments['shortcut_bn'] = seen
@@ -324,7 +362,9 @@ ACTIVATIONS = {
 
 def max_pool(x):
   """Maxima of 3x3 pixels around every second one."""
-  x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')  # x is positive
+  # A window that reaches past an edge has the pixel at the edge, too.
+  x = np.concatenate([x[:, :1], x, x[:, -1:]], 1)
+  x = np.concatenate([x[:, :, :1], x, x[:, :, -1:]], 2)
   height, width = (n // 2 for n in (x.shape[1] - 1, x.shape[2] - 1))
   windows = [
     x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]

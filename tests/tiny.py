@@ -8,7 +8,8 @@ from bignas_jax.data.sources import Data
 from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.runs import metrics
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
-from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import SqueezeExcite, Stage
 
 SPACE = Space(
   name='tiny',

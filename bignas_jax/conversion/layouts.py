@@ -98,12 +98,13 @@ def by_block(space: Space, of: Callable[[Block, int], Tree]) -> Tree:
   stages, number = {}, 0
   for i, stage in enumerate(space.stages):
     described = stage_blocks.of_stage(space, i, batch_norm.Pooling())
-    own = {'first': of(described['first'], number)}
+    numbers, own = [*range(number, number + max(stage.depth))], {}
+    number += max(stage.depth)
+    if 'first' in described:
+      own['first'] = of(described['first'], numbers.pop(0))
     if 'rest' in described:
-      numbers = range(number + 1, number + max(stage.depth))
       own['rest'] = _stacked([of(described['rest'], n) for n in numbers])
     stages[f'stage{i + 1}'] = own
-    number += max(stage.depth)
   return stages
 
 
@@ -121,7 +122,8 @@ def convs(
   for conv in block_kinds.convs(block.stage):
     kernel, scale = (f'{root}.{name}' for name in names[conv.name])
     tensors[conv.name] = weight(kernel, _ORDERS[conv.kind])
-    tensors[f'{conv.name}_bn'] = norm(scale)
+    if conv.normed:
+      tensors[f'{conv.name}_bn'] = norm(scale)
   return tensors
 
 

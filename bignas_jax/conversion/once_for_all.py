@@ -19,6 +19,9 @@ _CONVS = {
   'depthwise': ('depth_conv.conv', 'depth_conv.bn'),
   'project': ('point_linear.conv', 'point_linear.bn'),
 }
+_RESIDUAL_CONVS = {
+  f'conv{i}': (f'conv{i}.conv', f'conv{i}.bn') for i in (1, 2, 3)
+} | {'conv': ('conv', 'bn')}
 RENAMED = (
   (r'^module\.', ''),
   (r'\.mobile_inverted_conv\.', '.conv.'),
@@ -77,6 +80,29 @@ def _block(block: Block, number: int) -> Tree:
   return own
 
 
+def residual_tensors(space: Space) -> Tree:
+  """Returns the tensors of a supernet of residual blocks, as `tensors` does."""
+  return layouts.by_block(space, _residual_block) | {
+    'stem': {
+      'conv': layouts.weight('input_stem.0.conv', layouts.CONVOLUTION),
+      'bn': layouts.norm('input_stem.0.bn'),
+    },
+    'classifier': layouts.with_bias('classifier.linear', layouts.DENSE),
+  }
+
+
+def _residual_block(block: Block, number: int) -> Tree:
+  """Returns the tensors of a block; the first two are parts of the stem."""
+  in_stem = block.stage.block == 'conv'
+  root = f'input_stem.{number + 1}' if in_stem else f'blocks.{number - 2}'
+  own = layouts.convs(block, root, _RESIDUAL_CONVS)
+  if block.has_shortcut_conv:
+    shortcut = f'{root}.downsample'
+    own['shortcut'] = layouts.weight(f'{shortcut}.conv', layouts.POINTWISE)
+    own['shortcut_bn'] = layouts.norm(f'{shortcut}.bn')
+  return own
+
+
 MBV3 = Layout(
   tensors=functools.partial(
     tensors, head='final_expand_layer', last_conv='feature_mix_layer'
@@ -87,5 +113,15 @@ MBV3 = Layout(
 PROXYLESS = Layout(
   tensors=functools.partial(tensors, head='feature_mix_layer'),
   renamed=RENAMED,
+  unused=AVERAGES,
+)
+RESNET50 = Layout(
+  tensors=residual_tensors,
+  # The residual convolution of the stem has a wrapper more than the others.
+  renamed=(
+    *RENAMED[:1],
+    (r'^input_stem\.1\.conv\.', 'input_stem.1.'),
+    *RENAMED[2:],
+  ),
   unused=AVERAGES,
 )

@@ -22,6 +22,7 @@ LAYOUTS = {
   'alphanet': attentive_nas.LAYOUT,
   'ofa_mbv3': once_for_all.MBV3,
   'ofa_proxyless': once_for_all.PROXYLESS,
+  'ofa_resnet50': once_for_all.RESNET50,
   'efficientnet_lite0': efficientnet_lite.LAYOUT,
 }
 # Where files keep the tensors, beside what they say of their training.

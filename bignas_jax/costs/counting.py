@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from bignas_jax.costs.layers import Layer, downsample, layers
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, squeeze_width
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import squeeze_width
 
 _LAYERS = 100_000  # that are remembered of a space, about 50 MB
 
@@ -79,7 +81,8 @@ def _row(space: Space, layer: Layer) -> Row:
   elif layer.stage == 0:
     size = downsample(layer.size_in, space.stem_stride)
     cost = _conv(size, space.stem_kernel, layer.width_in, layer.width_out)
-    cost += _norm(layer.width_out)
+    if not space.stages[0].preactivated:
+      cost += _norm(layer.width_out)
   else:
     return Row(layer.name, 1, space.classes, _head(space, layer))
   return Row(layer.name, layer.size_out, layer.width_out, cost)
@@ -124,17 +127,20 @@ def _alive(space: Space, layer: Layer) -> list[int]:
 def _block(space: Space, layer: Layer) -> Cost:
   cost, stage = Cost(0, 0, 0), layer.of(space)
   convs = layer.convs(space)
+  if stage.preactivated:
+    cost += _norm(layer.width_in)
   for conv in convs:
     width_in = 1 if conv.conv.kind == 'depthwise' else conv.width_in
     cost += _conv(conv.size_out, conv.kernel_size, width_in, conv.width_out)
-    cost += _norm(conv.width_out)
+    if conv.conv.normed:
+      cost += _norm(conv.width_out)
   if stage.se is not None:
     hidden = convs[-1].width_in
     squeeze = squeeze_width(stage.se, layer.width_in, hidden)
     cost += _dense(hidden, squeeze) + _dense(squeeze, hidden)
   if layer.has_shortcut_conv(space):
     cost += _conv(layer.size_out, 1, layer.width_in, layer.width_out)
-    if stage.shortcut == 'projected':
+    if block_kinds.has_normed_shortcut(stage):
       cost += _norm(layer.width_out)
   return cost
 
@@ -143,7 +149,7 @@ def _head(space: Space, layer: Layer) -> Cost:
   width, features = layer.width_in, layer.width_out
   cost = _dense(features, space.classes)
   if not space.head_width:
-    return cost
+    return cost + _norm(width) if space.stages[-1].preactivated else cost
   if space.head_expand is None:
     return cost + _conv(layer.size_in, 1, width, features) + _norm(features)
   hidden = width * space.head_expand

@@ -67,7 +67,9 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
     for i, stage in enumerate(space.stages):
       choices = [(k, e) for k in stage.kernel_size for e in stage.expand_ratio]
       small = downsample(size, stage.stride)
-      pairs = itertools.product(widths_in, stage.width)
+      pairs = [*itertools.product(widths_in, stage.width)]
+      if stage.optional:
+        pairs = [(width, width) for width in stage.width]
       first = [(0, size, small, *pair) for pair in pairs]
       later = [(1, small, small, w, w) for w in stage.width]
       if max(stage.depth) == 1:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from bignas_jax.spaces import block_kinds, decisions
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 
 
 class Layer(NamedTuple):

@@ -3,8 +3,10 @@
 With given statistics a batch norm multiplies each channel by a number and adds
 another. The factor is multiplied into the kernel whose output is normalised;
 the summand is kept as a bias. Every batch norm of the network directly follows
-a convolution without a bias. Shortcuts, squeeze-excite, the head's last
-convolution and the classifier have no batch norm and are not changed.
+a convolution without a bias, but for those before preactivated blocks: what
+they normalise is also added to later results. These keep the factor as their
+scale. Shortcuts, squeeze-excite, the head's last convolution and the classifier
+have no batch norm and are not changed.
 """
 
 import dataclasses
@@ -46,23 +48,30 @@ def _fold(norms: Tree, params: Tree, stats: Tree, epsilon: float) -> Tree:
     if isinstance(before, dict):
       out[name] = _fold(before, params[name], stats[name], epsilon)
     else:
-      kernel, norm = params[before]['kernel'], params[name]
-      out[before], out[name] = _folded(kernel, norm, stats[name], epsilon)
+      factor, summand = _affine(params[name], stats[name], epsilon)
+      dtype = np.asarray(params[name]['bias']).dtype
+      out[name] = {'bias': summand.astype(dtype)}
+      if before is None:
+        out[name]['scale'] = factor.astype(dtype)
+      else:
+        out[before] = _folded(params[before]['kernel'], factor)
   return out
 
 
-def _folded(kernel, norm: Tree, stats: Tree, epsilon: float):
-  """Returns the folded kernel and the bias, computed in float64."""
+def _affine(norm: Tree, stats: Tree, epsilon: float):
+  """Returns a batch norm's factor and summand in float64."""
   scale, bias, mean, var = (
     np.asarray(array, np.float64)
     for array in (norm['scale'], norm['bias'], stats['mean'], stats['var'])
   )
   factor = scale / np.sqrt(var + epsilon)
+  return factor, bias - mean * factor
+
+
+def _folded(kernel, factor: np.ndarray) -> Tree:
+  """Returns the kernel times the factor, multiplied in float64."""
   kernel = np.asarray(kernel)
   # The kernel's axes between that of stacked blocks and the output channels.
   between = (1,) * (kernel.ndim - factor.ndim)
   per_channel = factor.reshape(*factor.shape[:-1], *between, -1)
-  return (
-    {'kernel': (kernel * per_channel).astype(kernel.dtype)},
-    {'bias': (bias - mean * factor).astype(kernel.dtype)},
-  )
+  return {'kernel': (kernel * per_channel).astype(kernel.dtype)}

@@ -15,7 +15,8 @@ from bignas_jax.costs.layers import layers
 from bignas_jax.deploy import folding, package
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import ops
 
 Array = Any  # the library's own type: an array, a tensor, the name of one
@@ -185,9 +186,11 @@ def stem(
   library: Library, space: Space, params: dict[str, Any], x: Array
 ) -> Array:
   """Applies the stem, which is `ends.Stem` for a single network."""
-  kernel, bias = params['conv']['kernel'], params['bn']['bias']
+  kernel, bare = params['conv']['kernel'], space.stages[0].preactivated
+  bias = None if bare else params['bn']['bias']
   x = library.conv(x, kernel, bias, space.stem_stride, space.padding)
-  x = library.activate(x, space.activation)
+  if not bare:
+    x = library.activate(x, space.activation)
   return library.max_pool(x) if space.stem_pool else x
 
 
@@ -199,6 +202,8 @@ def head(
     own = params['head']
     x = _pointwise(library, x, own['conv'], own['bn'])
     x = library.activate(x, space.activation)
+  elif space.stages[-1].preactivated:
+    x = _affine(library, x, params['head']['bn'], space.activation)
   x = library.mean(x)
   if space.head_expand is not None:
     x = library.dense(x, params['head']['last_conv']['kernel'], None)
@@ -225,6 +230,9 @@ def block(
 ) -> Array:
   """Applies a block, which is `blocks.apply` for a single network."""
   convs, h = block_kinds.convs(stage), x
+  if stage.preactivated:
+    h = _affine(library, x, params['pre_bn'], stage.activation)
+  source = h if 'shortcut' in params else x
   for conv in convs:
     if conv is convs[-1] and stage.se is not None:
       gates = library.dense(library.mean(h), **params['se']['reduce'])
@@ -232,7 +240,8 @@ def block(
       gates = library.dense(gates, **params['se']['expand'])
       h = library.scale(h, library.activate(gates, stage.se.gate))
     kernel = params[conv.name]['kernel']
-    bias = params[f'{conv.name}_bn']['bias']
+    norm: Any = params.get(f'{conv.name}_bn', {'bias': None})
+    bias = norm['bias']
     own = stride if conv.strided else 1
     if conv.kind == 'depthwise':
       h = library.depthwise(h, kernel, bias, own, padding)
@@ -242,8 +251,10 @@ def block(
       h = library.conv(h, kernel[None, None], bias, 1, 'same')
     if conv.activated:
       h = library.activate(h, stage.activation)
+  if stage.block in block_kinds.MAX_POOLED and stride == 2:
+    h = library.max_pool(h)
   if shortcut:
-    h = library.add(h, _shortcut(library, stage, params, x, stride))
+    h = library.add(h, _shortcut(library, stage, params, source, stride))
   if stage.block in block_kinds.RESIDUAL:
     h = library.activate(h, stage.activation)
   return h
@@ -253,13 +264,20 @@ def _shortcut(
   library: Library, stage: Stage, params: dict[str, Any], x: Array, stride: int
 ) -> Array:
   """Returns what is added to a block's result."""
-  if stage.shortcut == 'pooled' and stride == 2:
+  if stage.shortcut in block_kinds.POOLED_SHORTCUTS and stride == 2:
     x, stride = library.average_pool(x), 1
   if 'shortcut' not in params:
     return x
   kernel = params['shortcut']['kernel'][None, None]
   bias = params.get('shortcut_bn', {'bias': None})['bias']
   return library.conv(x, kernel, bias, stride, 'same')
+
+
+def _affine(library: Library, x: Array, norm, activation: str) -> Array:
+  """Applies a folded batch norm that follows no convolution, and activates."""
+  kernel = np.asarray(norm['scale'])[None, None, None]
+  x = library.depthwise(x, kernel, norm['bias'], 1, 'same')
+  return library.activate(x, activation)
 
 
 def _pointwise(library: Library, x: Array, conv, norm) -> Array:

@@ -14,15 +14,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.methods import loss_graph, losses, optim, step_metrics
+from bignas_jax.methods import (
+  loss_graph,
+  losses,
+  optim,
+  own_parameters,
+  step_metrics,
+)
 from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.policies.policies import Policy
-from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import (
   accumulator,
   channel_order,
-  derived,
   network,
   stage_blocks,
 )
@@ -151,25 +155,19 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     keys = model.image_keys(setup.seed, step, images.shape[0])
     if gradients is None:
       gradients = jax.tree.map(jnp.zeros_like, params)
-    whole, sums, resolve_back = params, gradients, None
-    if not derived.is_plain(model.space):
-      chosen = indices if arch is None else arch_lib.encode(model.space, arch)
-      whole, resolve_back = jax.vjp(lambda p: model.resolve(p, chosen), params)
-      sums = jax.tree.map(jnp.zeros_like, whole)
-    own = whole
-    if arch is not None:
-      plain = derived.plain(model.space)
-      own = network.slice_child(plain, {'params': whole}, arch)['params']
+    own, sums, back = own_parameters.of_child(
+      model, arch, indices, params, gradients
+    )
 
     def of_own(params, probe):
       batched = images, batch['label'], keys, indices, teachers
       return loss(params, probe, *batched)
 
     sums, square, (value, logits) = accumulator.accumulate(
-      of_own, own, sums, network.centred(model.space), setup.factor
+      of_own, own, sums, network.centred(net.space), setup.factor
     )
-    if resolve_back is not None:
-      sums = jax.tree.map(jnp.add, gradients, *resolve_back(sums))
+    if back is not None:
+      sums = jax.tree.map(jnp.add, gradients, *back(sums))
     metrics = step_metrics.of_child(
       rule,
       role,

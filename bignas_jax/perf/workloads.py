@@ -17,7 +17,8 @@ from bignas_jax.deploy import graph
 from bignas_jax.deploy.graph import Network
 from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet.batch_norm import Pooling
@@ -77,7 +78,7 @@ def of_layer(space: Space, layer: Layer) -> Workload:
   if layer.is_block:
     return _block(space, layer, shape)
   if layer.stage == 0:
-    own = _around(space, stem=layer.width_out)
+    own = _around(space, space.stages[0], stem=layer.width_out)
     return Workload(
       lambda library, params, x: graph.stem(library, own, params, x),
       _weights(network_lib.shapes(own)['stem']),
@@ -85,7 +86,8 @@ def of_layer(space: Space, layer: Layer) -> Workload:
       _out(layer),
       whole=False,
     )
-  own = _around(space, last=layer.width_in, head=layer.width_out)
+  widths = {'last': layer.width_in, 'head': layer.width_out}
+  own = _around(space, space.stages[-1], **widths)
   shapes = network_lib.shapes(own)
   return Workload(
     lambda library, params, x: graph.head(library, own, params, x),
@@ -137,8 +139,10 @@ def _out(layer: Layer) -> tuple[int, int, int]:
   return layer.size_out, layer.size_out, layer.width_out
 
 
-def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
-  """Returns a space of a stem, one block and a head of these widths."""
+def _around(
+  space: Space, stage: Stage, stem: int = 8, last: int = 8, head: int = 8
+) -> Space:
+  """Returns a space of a stem, a block like a stage's, and a head."""
   size = space.resolution[:1]
   return dataclasses.replace(
     space,
@@ -146,7 +150,14 @@ def _around(space: Space, stem: int = 8, last: int = 8, head: int = 8) -> Space:
     train_resolution=size,
     stem_width=(stem,),
     stages=(
-      Stage(width=(last,), depth=(1,), kernel_size=(3,), expand_ratio=(1,)),
+      dataclasses.replace(
+        stage,
+        width=(last,),
+        depth=(1,),
+        kernel_size=stage.kernel_size[:1],
+        expand_ratio=stage.expand_ratio[:1],
+        kernel_transform=False,
+      ),
     ),
     head_width=(head,) if space.head_width else (),
     per_block=False,

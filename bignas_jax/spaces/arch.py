@@ -16,7 +16,8 @@ import numpy as np
 
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.decisions import PER_BLOCK, drawn, entries, genes
-from bignas_jax.spaces.space import Choices, Space, multiplied
+from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.stage import Choices
 from bignas_jax.values import errors, structs
 
 
@@ -73,13 +74,7 @@ def read(space: Space, arch: Arch) -> list[int]:
 
   The value of a multiplier is -1 if the widths are those of none.
   """
-  values = _flat(arch)
-  if not space.multipliers:
-    return values
-  tied, rows = len(space.stages) + 1, multiplied(space)
-  widths = arch.width[:tied]
-  row = rows.index(widths) if widths in rows else -1
-  return [values[0], row, *values[1 + tied :]]
+  return decisions.of_entries(space, _flat(arch))
 
 
 def write(space: Space, values: Sequence[int]) -> Arch:
@@ -87,9 +82,7 @@ def write(space: Space, values: Sequence[int]) -> Arch:
 
   Values of blocks that the architecture has not are not used.
   """
-  values = [int(value) for value in values]
-  if space.multipliers:
-    values[1:2] = multiplied(space)[values[1]]
+  values = decisions.of_genes(space, values)
   fields: dict[str, Any] = {}
   for entry, value in zip(entries(space), values, strict=True):
     if entry.position is None:
@@ -213,6 +206,10 @@ def check(space: Space, arch: Arch) -> Arch:
     allowed = 'the widths of one multiplier, such as '
     allowed += f'{[*multiplied(space)[0]]} in space {space.name}'
     raise errors.UserError('arch.width', arch.width, allowed)
+  for i, stage in enumerate(space.stages):
+    if stage.optional and arch.width[i + 1] != arch.width[i]:
+      allowed = f'{arch.width[i]}, the width before it'
+      raise errors.UserError(f'arch.width[{i + 1}]', arch.width[i + 1], allowed)
   if space.per_block and arch != canonical(space, arch):
     wrong = structs.differences(to_dict(arch), to_dict(canonical(space, arch)))
     allowed = 'the smallest choice where the child has no block'

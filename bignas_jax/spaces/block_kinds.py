@@ -1,17 +1,17 @@
 """The kinds of blocks as data: the convolutions that each is made of.
 
-A block is a row of convolutions, each followed by batch norm, and a shortcut
-that is added to their result. Costs, the elastic network, its parameters and
-the graph of a child alone all read these rows.
+A block is a row of convolutions, most of them followed by batch norm, and a
+shortcut that is added to their result. Costs, the elastic network, its
+parameters and the graph of a child alone all read these rows.
 """
 
 from typing import Literal, NamedTuple
 
-from bignas_jax.spaces.space import Stage, hidden_width
+from bignas_jax.spaces.stage import Stage, hidden_width
 
 
 class Conv(NamedTuple):
-  """A convolution of a block, which batch norm follows.
+  """A convolution of a block.
 
   Attributes:
     name: name of its parameters; those of its batch norm end in `_bn`.
@@ -21,6 +21,7 @@ class Conv(NamedTuple):
       `out` channels.
     strided: whether the convolution has the block's stride.
     activated: whether the stage's activation follows batch norm.
+    normed: whether batch norm follows.
   """
 
   name: str
@@ -28,13 +29,14 @@ class Conv(NamedTuple):
   width: Literal['hidden', 'out']
   strided: bool = False
   activated: bool = True
+  normed: bool = True
 
 
 _EXPAND = Conv('expand', 'pointwise', 'hidden')
 _DEPTHWISE = Conv('depthwise', 'depthwise', 'hidden', strided=True)
 _PROJECT = Conv('project', 'pointwise', 'out')
 
-# By `Stage.block`. The last convolution is activated in a separable block only;
+# By `Stage.block`. The last convolution is activated in `separable` and `conv`;
 # the residual blocks of ResNet are activated after the sum.
 CONVS = {
   'mbconv': (_EXPAND, _DEPTHWISE, _PROJECT._replace(activated=False)),
@@ -48,8 +50,20 @@ CONVS = {
     Conv('conv2', 'dense', 'hidden', strided=True),
     Conv('conv3', 'pointwise', 'out', activated=False),
   ),
+  # The batch norm before the first convolution is called `pre_bn`.
+  'preactivated': (
+    Conv('conv1', 'dense', 'hidden', strided=True),
+    Conv('conv2', 'dense', 'out', activated=False, normed=False),
+  ),
+  'conv': (Conv('conv', 'dense', 'out'),),
 }
 RESIDUAL = ('basic', 'bottleneck')  # blocks that are activated after the sum
+BY_OUTPUT = (*RESIDUAL, 'preactivated')  # hidden channels follow the output's
+MAX_POOLED = ('conv',)  # blocks whose stride is that of 3x3 maximum pooling
+# By `Stage.shortcut`: those that are a convolution also where only the stride
+# changes, and those whose stride is that of 2x2 average pooling.
+PROJECTED_SHORTCUTS = ('projected', 'pooled_projected')
+POOLED_SHORTCUTS = ('pooled', 'pooled_projected')
 
 
 def convs(stage: Stage) -> tuple[Conv, ...]:
@@ -58,6 +72,11 @@ def convs(stage: Stage) -> tuple[Conv, ...]:
   if stage.block == 'mbconv' and not stage.has_expand:
     return every[1:]
   return every
+
+
+def has_normed_shortcut(stage: Stage) -> bool:
+  """Returns whether batch norm follows a convolution in the shortcut."""
+  return stage.shortcut in PROJECTED_SHORTCUTS and not stage.preactivated
 
 
 class Sized(NamedTuple):

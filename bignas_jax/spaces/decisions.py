@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.stage import Choices
 
 
 class Gene(NamedTuple):
@@ -68,11 +70,14 @@ def entries(space: Space) -> tuple[Gene, ...]:
 def genes(space: Space) -> tuple[Gene, ...]:
   """Returns all decisions of a space: its entries, those that are tied as one.
 
-  The first is the resolution.
+  The first is the resolution. All widths of a space with multipliers are tied;
+  in any space, the width of a stage that may have no block is tied to that of
+  its input.
   """
   every = entries(space)
   if not space.multipliers:
-    return every
+    kept = _kept(space)
+    return tuple(entry for i, entry in enumerate(every) if i not in kept)
   tied = len(space.stages) + 1
   multiplier = Gene('multiplier', None, tuple(range(len(space.multipliers))))
   return every[0], multiplier, *every[1 + tied :]
@@ -81,6 +86,36 @@ def genes(space: Space) -> tuple[Gene, ...]:
 def drawn(choices: Choices, rng: np.random.Generator) -> int:
   """Draws as `rng.choice(choices)` does, in a sixth of the time."""
   return choices[int(rng.integers(len(choices)))]
+
+
+def of_entries(space: Space, values: Sequence[int]) -> list[int]:
+  """Returns the values of all genes, from those of all entries.
+
+  The value of a multiplier is -1 if the widths are those of none.
+  """
+  if not space.multipliers:
+    kept = _kept(space)
+    return [value for i, value in enumerate(values) if i not in kept]
+  tied, rows = len(space.stages) + 1, multiplied(space)
+  widths = tuple(values[1 : 1 + tied])
+  row = rows.index(widths) if widths in rows else -1
+  return [values[0], row, *values[1 + tied :]]
+
+
+def of_genes(space: Space, values: Sequence[int]) -> list[int]:
+  """Returns the values of all entries, from those of all genes."""
+  values = [int(value) for value in values]
+  if space.multipliers:
+    values[1:2] = multiplied(space)[values[1]]
+    return values
+  for i in _kept(space):
+    values.insert(i, values[i - 1])
+  return values
+
+
+def _kept(space: Space) -> list[int]:
+  """Returns the entries that are the width of the stage's input."""
+  return [i + 2 for i, stage in enumerate(space.stages) if stage.optional]
 
 
 def banks(space: Space) -> int:

@@ -12,18 +12,28 @@ def pinned_stages(space: Space, arch: Arch) -> list[tuple[int, int, int]]:
   """Returns the stages of `pin`'s space as (stage, first block, blocks) here.
 
   A stage whose blocks have the same choices stays a stage; of others, each
-  block becomes one, because their arrays have different shapes.
+  block becomes one, because their arrays have different shapes. A stage of
+  which the child has no block is left out.
   """
   rows = []
   for i, depth in enumerate(arch.depth):
     choices = [
       arch_lib.of_block(space, arch, i, block) for block in range(depth)
     ]
-    if all(choice == choices[0] for choice in choices):
+    if depth and all(choice == choices[0] for choice in choices):
       rows.append((i, 0, depth))
     else:
       rows += [(i, block, 1) for block in range(depth)]
   return rows
+
+
+def is_aligned(space: Space, arch: Arch) -> bool:
+  """Returns whether `pin`'s space has the stages of this space, one by one.
+
+  Then a child's arrays are slices of the supernet's of the same names.
+  """
+  optional = any(stage.optional for stage in space.stages)
+  return not optional and len(pinned_stages(space, arch)) == len(space.stages)
 
 
 def pin(space: Space, arch: Arch) -> Space:

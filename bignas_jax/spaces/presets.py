@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import once_for_all_json, zoo
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices
 from bignas_jax.system import files
 from bignas_jax.values import errors, schema
 
@@ -23,11 +24,12 @@ class Preset(NamedTuple):
   Attributes:
     space: name of the space that the network belongs to.
     arch: architecture of the network.
-    macs: printed multiply-adds, rounded to a million.
+    macs: printed multiply-adds, rounded to a million; by torchvision, to ten
+      million.
     params: printed parameters, rounded to a hundred thousand; None: not
       printed.
     top1: printed top-1 on the validation images of ImageNet, 0..1.
-    source: publication that prints these numbers.
+    source: publication, or package, that prints these numbers.
   """
 
   space: str
@@ -70,6 +72,24 @@ def _attentive(
   )
   return Preset('attentive_nas', arch, macs, None, top1, source)
 
+
+def _multiplied(
+  space: str,
+  multiplier: float,
+  macs: int,
+  params: int,
+  top1: float,
+  source: str,
+) -> Preset:
+  whole = zoo.get(space)
+  values = arch_lib.read(whole, arch_lib.biggest(whole))
+  values[1] = whole.multipliers.index(multiplier)
+  arch = arch_lib.write(whole, values)
+  return Preset(space, arch, macs, params, top1, source)
+
+
+_MOBILENET = 'arXiv:1704.04861'
+_TORCHVISION = 'torchvision, IMAGENET1K_V1'
 
 # The architectures of BigNAS-L and XL were not published. AlphaNet's A0 to A4
 # and A6 are AttentiveNAS's architectures with other weights; its two A5 differ.
@@ -163,6 +183,27 @@ PRESETS = {
     596_000_000,
     0.8062,
     source='arXiv:2102.07954',
+  ),
+  'mobilenet_v1_0.25': _multiplied(
+    'mobilenet_v1', 0.25, 41_000_000, 500_000, 0.506, _MOBILENET
+  ),
+  'mobilenet_v1_0.5': _multiplied(
+    'mobilenet_v1', 0.5, 149_000_000, 1_300_000, 0.637, _MOBILENET
+  ),
+  'mobilenet_v1_0.75': _multiplied(
+    'mobilenet_v1', 0.75, 325_000_000, 2_600_000, 0.684, _MOBILENET
+  ),
+  'mobilenet_v1_1.0': _multiplied(
+    'mobilenet_v1', 1.0, 569_000_000, 4_200_000, 0.706, _MOBILENET
+  ),
+  'mobilenet_v2_1.0': _multiplied(
+    'mobilenet_v2', 1.0, 300_000_000, 3_500_000, 0.71878, _TORCHVISION
+  ),
+  'resnet18_1.0': _multiplied(
+    'resnet18', 1.0, 1_810_000_000, 11_700_000, 0.69758, _TORCHVISION
+  ),
+  'resnet50_1.0': _multiplied(
+    'resnet50', 1.0, 4_090_000_000, 25_600_000, 0.7613, _TORCHVISION
   ),
 }
 

@@ -1,7 +1,8 @@
 """The search spaces of the papers, as their tables print them."""
 
-from bignas_jax.spaces import zoo_elastic
-from bignas_jax.spaces.space import Space, SqueezeExcite, Stage
+from bignas_jax.spaces import zoo_elastic, zoo_residual
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import SqueezeExcite, Stage
 from bignas_jax.values import errors
 
 _SE = SqueezeExcite(of='input', ratio=0.25, rounding='floor')
@@ -186,7 +187,11 @@ MNIST = Space(
 
 SPACES = {
   space.name: space
-  for space in (BIGNAS, ATTENTIVE_NAS, MNIST, *zoo_elastic.SPACES)
+  for space in (
+    *(BIGNAS, ATTENTIVE_NAS, MNIST),
+    *zoo_elastic.SPACES,
+    *zoo_residual.SPACES,
+  )
 }
 
 

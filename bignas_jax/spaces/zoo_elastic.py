@@ -4,12 +4,11 @@ Each literal is a table of a paper or of its authors' code.
 """
 
 import dataclasses
-from typing import Literal
 
-from bignas_jax.spaces.space import (
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import (
   Activation,
   Choices,
-  Space,
   SqueezeExcite,
   Stage,
   round_to_8,
@@ -23,7 +22,7 @@ SE_V3 = SqueezeExcite(
   activation='relu',
   gate='hard_sigmoid',
 )
-_SIZES = tuple(range(128, 225, 4))
+SIZES = tuple(range(128, 225, 4))
 
 
 def _ofa(
@@ -64,7 +63,7 @@ def _first(activation: Activation) -> Stage:
 # resolutions here, each of which is a compiled program.
 OFA_MBV3 = Space(
   name='ofa_mbv3',
-  resolution=_SIZES,
+  resolution=SIZES,
   train_resolution=(128, 160, 192, 224),
   stem_width=(16,),
   stages=(
@@ -105,7 +104,7 @@ OFA_MBV3_W12 = _wider(OFA_MBV3, 'ofa_mbv3_w1.2', 1.2)
 OFA_PROXYLESS = _wider(
   Space(
     name='',
-    resolution=_SIZES,
+    resolution=SIZES,
     train_resolution=(128, 160, 192, 224),
     stem_width=(32,),
     stages=(
@@ -129,7 +128,7 @@ OFA_PROXYLESS = _wider(
 
 # US-Net (arXiv:1903.05134) trains any width from 0.25 on; a step of 0.025
 # changes each layer by at least 8 channels where it is widest.
-_MULTIPLIERS = tuple(round(0.25 + 0.025 * i, 3) for i in range(31))
+MULTIPLIERS = tuple(round(0.25 + 0.025 * i, 3) for i in range(31))
 
 
 def _separable(width: int, depth: int, stride: int) -> Stage:
@@ -160,7 +159,7 @@ MOBILENET_V1 = Space(
   ),
   head_width=(),
   activation='relu',
-  multipliers=_MULTIPLIERS,
+  multipliers=MULTIPLIERS,
   padding='symmetric',
   bn_epsilon=1e-5,
 )
@@ -197,7 +196,7 @@ MOBILENET_V2 = Space(
   ),
   head_width=(1280,),
   activation='relu6',
-  multipliers=_MULTIPLIERS,
+  multipliers=MULTIPLIERS,
   padding='symmetric',
   bn_epsilon=1e-5,
 )
@@ -223,57 +222,6 @@ EFFICIENTNET_LITE0 = Space(
 )
 
 
-def _residual(
-  block: Literal['basic', 'bottleneck'],
-  width: int,
-  depth: int,
-  stride: int,
-  percent: int,
-) -> Stage:
-  return Stage(
-    width=(width,),
-    depth=(depth,),
-    kernel_size=(3,),
-    expand_ratio=(percent,),
-    stride=stride,
-    block=block,
-    activation='relu',
-    shortcut='projected',
-  )
-
-
-# ResNet (arXiv:1512.03385), table 1; a stage's stride is that of its first 3x3
-# convolution.
-RESNET18 = Space(
-  name='resnet18',
-  resolution=(96, 128, 160, 192, 224),
-  train_resolution=(224,),
-  stem_width=(64,),
-  stem_kernel=7,
-  stem_pool=True,
-  stages=(
-    _residual('basic', 64, 2, 1, 100),
-    _residual('basic', 128, 2, 2, 100),
-    _residual('basic', 256, 2, 2, 100),
-    _residual('basic', 512, 2, 2, 100),
-  ),
-  head_width=(),
-  activation='relu',
-  multipliers=_MULTIPLIERS,
-  padding='symmetric',
-  bn_epsilon=1e-5,
-)
-RESNET50 = dataclasses.replace(
-  RESNET18,
-  name='resnet50',
-  stages=(
-    _residual('bottleneck', 256, 3, 1, 25),
-    _residual('bottleneck', 512, 4, 2, 25),
-    _residual('bottleneck', 1024, 6, 2, 25),
-    _residual('bottleneck', 2048, 3, 2, 25),
-  ),
-)
-
 SPACES = (
   OFA_MBV3,
   OFA_MBV3_W12,
@@ -281,6 +229,4 @@ SPACES = (
   MOBILENET_V1,
   MOBILENET_V2,
   EFFICIENTNET_LITE0,
-  RESNET18,
-  RESNET50,
 )

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Choices, Space
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices
 from bignas_jax.strategies import problem as problem_lib
 from bignas_jax.strategies.problem import Problem, Search
 

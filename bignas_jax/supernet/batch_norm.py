@@ -69,10 +69,10 @@ def batch_norm(
 
   Args:
     x: images.
-    params: `scale` and `bias`; only `bias` if the norm is folded.
+    params: `scale` and `bias`; only `bias` if it is folded into a kernel.
     stats: `mean` and `var`; None: statistics of the batch are used.
-    epsilon: number added to the variance; None: everything but the bias is
-      folded into the kernel before (`folding`).
+    epsilon: number added to the variance; None: the statistics are folded into
+      the kernel before, or into the scale and the bias (`folding`).
     pooling: images that share the batch's statistics.
     activation: one of `ops.ACTIVATIONS` that have a slope; None: none.
     width: number of active channels; the other channels become zeros. None: all
@@ -88,7 +88,10 @@ def batch_norm(
   own = {name: jnp.asarray(values) for name, values in params.items()}
   if epsilon is None:
     assert width is None or isinstance(width, int), 'a single network'
-    y = _activated(x.astype(_wide(x)) + own['bias'], activation).astype(x.dtype)
+    y = x.astype(_wide(x))
+    if 'scale' in own:
+      y = y * own['scale']
+    y = _activated(y + own['bias'], activation).astype(x.dtype)
     return y, _no_moments(x)
   how = _Norm(epsilon, pooling, activation)
   if width is not None:

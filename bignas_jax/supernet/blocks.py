@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.block_kinds import Conv
-from bignas_jax.spaces.space import Stage
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import batch_norm, branches, ops
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
@@ -34,15 +34,26 @@ def he_normal(
 
 def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
   """Returns a batch norm's parameters; for a folded one, only the bias."""
-  bias = {'bias': jnp.zeros(width)}
-  return bias if epsilon is None else {'scale': scale * jnp.ones(width)} | bias
+  if epsilon is None:
+    return {'bias': jnp.zeros(width)}
+  return init_affine(width, scale)
+
+
+def init_affine(width: int, scale: float = 1.0) -> Params:
+  """Returns a scale and a bias.
+
+  A batch norm that follows no convolution has both even if it is folded.
+  """
+  bias = jnp.zeros(width)
+  return {'scale': scale * jnp.ones(width), 'bias': bias}
 
 
 def init(key: Key[Array, ''], block: Block) -> Params:
   """Returns parameters at the largest size; a block starts as its shortcut.
 
   The last batch norm's scale is 0 (BigNAS, section 3, initialisation), unless
-  some child has no shortcut. A depthwise kernel's fan-out is its own k x k, not
+  some child has no shortcut, or an activation follows: a ReLU of 0 has no
+  gradient. A depthwise kernel's fan-out is its own k x k, not
   the dense one's.
   """
   keys = jax.random.split(key, 6)
@@ -50,12 +61,15 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   width_in, hidden = max(block.width_in), max(block.hidden())
   widths = {'hidden': hidden, 'out': max(stage.width)}
   params, width = {}, width_in
+  if stage.preactivated:
+    params['pre_bn'] = init_affine(width_in)
   for conv in convs:
     own = keys[block_kinds.CONVS[stage.block].index(conv)]
     params[conv.name] = _init_conv(own, conv, stage, width, widths[conv.width])
-    zero = conv is convs[-1] and block.has_shortcut
-    norm = init_norm(widths[conv.width], block.bn_epsilon, 1 - zero)
-    params[f'{conv.name}_bn'] = norm
+    zero = conv is convs[-1] and block.has_shortcut and not conv.activated
+    if conv.normed:
+      norm = init_norm(widths[conv.width], block.bn_epsilon, 1 - zero)
+      params[f'{conv.name}_bn'] = norm
     width = widths[conv.width]
   if stage.se is not None:
     squeeze = max(block.squeeze())
@@ -68,7 +82,7 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   if block.has_shortcut_conv:
     shape = width_in, widths['out']
     params['shortcut'] = he_normal(keys[5], shape, widths['out'])
-    if stage.shortcut == 'projected':
+    if block_kinds.has_normed_shortcut(stage):
       params['shortcut_bn'] = init_norm(widths['out'], block.bn_epsilon)
   return params
 
@@ -96,14 +110,19 @@ def shapes(block: Block) -> Params:
 CENTRED = {'depthwise': {'kernel': PIXELS}}
 
 
-def norms(block: Block) -> dict[str, str]:
-  """Returns the convolution before each batch norm, by the names of both."""
+def norms(block: Block) -> dict[str, str | None]:
+  """Returns the convolution before each batch norm, by the names of both.
+
+  None: the batch norm follows no convolution.
+  """
   if block.bn_epsilon is None:
     return {}
-  names = [conv.name for conv in block_kinds.convs(block.stage)]
-  if block.has_shortcut_conv and block.stage.shortcut == 'projected':
+  convs = block_kinds.convs(block.stage)
+  names = [conv.name for conv in convs if conv.normed]
+  if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
     names.append('shortcut')
-  return {f'{name}_bn': name for name in names}
+  before: dict[str, str | None] = {f'{name}_bn': name for name in names}
+  return {'pre_bn': None} | before if block.stage.preactivated else before
 
 
 @functools.cache
@@ -178,6 +197,10 @@ def apply(
     return ops.pointwise(h, kernel)
 
   h = x
+  if stage.preactivated:
+    width = ops.pick(list(block.width_in), active.input)
+    h = norm(x, 'pre_bn', width, stage.activation)
+  source = h  # of a convolution in the shortcut
   for conv in convs:
     if conv is convs[-1] and stage.se is not None:
       mean = remember('squeeze', ops.spatial_mean, h)
@@ -187,10 +210,15 @@ def apply(
       )
     activation = stage.activation if conv.activated else None
     h = convolve(h, conv)
-    h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+    if conv.normed:
+      h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+    else:
+      h = ops.mask(h, widths[conv.width])
+  if stage.block in block_kinds.MAX_POOLED and block.stride == 2:
+    h = ops.max_pool(h)
   if drop is not None:
     h = _dropped(block, h, active, drop)
-  shortcut = _shortcut(block, params, x, active, norm)
+  shortcut = _shortcut(block, params, x, source, active, norm)
   if shortcut is not None:
     h = h + shortcut
   if stage.block in block_kinds.RESIDUAL:
@@ -217,33 +245,44 @@ def _dropped(
 
 
 def _shortcut(
-  block: Block, params: Params, x: ops.Images, active: Active, norm: Callable
+  block: Block,
+  params: Params,
+  x: ops.Images,
+  source: ops.Images,
+  active: Active,
+  norm: Callable,
 ) -> Float[Array, 'batch rows columns out'] | None:
   """Returns what is added to a block's result, by `Stage.shortcut`.
 
-  `norm` is a function of (images, name, width, activation).
+  Args:
+    block: the block.
+    params: its parameters.
+    x: its input.
+    source: what a convolution in the shortcut reads.
+    active: active widths.
+    norm: function of (images, name, width, activation).
   """
   rule, outputs = block.stage.shortcut, block.stage.width
+  projected = rule in block_kinds.PROJECTED_SHORTCUTS
   if rule == 'none' or (rule == 'identity' and block.stride > 1):
     return None
-  if rule == 'pooled' and block.stride == 2:
-    x = ops.average_pool(x)
+  if rule in block_kinds.POOLED_SHORTCUTS and block.stride == 2:
+    x = source = ops.average_pool(x)
   if not block.changes_width and not block.has_shortcut_conv:
     return x
   width_in = ops.pick(list(block.width_in), active.input)
   width = ops.pick(list(outputs), active.output)
   changed: Any = 0
   if block.has_shortcut_conv:
-    source = x
     if rule == 'projected':
-      source = x[:, :: block.stride, :: block.stride]
+      source = source[:, :: block.stride, :: block.stride]
     changed = ops.pointwise(source, params['shortcut']['kernel'])
-    if rule == 'projected':
+    if block_kinds.has_normed_shortcut(block.stage):
       changed = norm(changed, 'shortcut_bn', width, None)
     else:
       changed = ops.mask(changed, width)
   never_same = not {*block.width_in} & {*outputs}
-  if never_same or (rule == 'projected' and block.stride > 1):
+  if never_same or (projected and block.stride > 1):
     return changed if block.has_shortcut_conv else None
   same = jnp.asarray(width_in) == jnp.asarray(width)
   return jnp.where(same, ops.resize_channels(x, max(outputs)), changed)

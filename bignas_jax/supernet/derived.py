@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.spaces.arch import Indices
+from bignas_jax.spaces import pinning
+from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.decisions import banks, of_stage
-from bignas_jax.spaces.space import Space, Stage
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import slicing
 from bignas_jax.supernet.depthwise import PIXELS
 
@@ -150,6 +152,28 @@ def _kernel(
     bigger = product.reshape(shape)
     made.append(slicing.grow(bigger, kernel, PIXELS))
   return jnp.stack(made[::-1])[position]
+
+
+def by_pinned_stage(space: Space, arch: Arch, tree: Params) -> Params:
+  """Returns arrays of a supernet by the stages of a child's pinned space."""
+  rows = pinning.pinned_stages(space, arch)
+  out = {name: tree[name] for name in tree if not name.startswith('stage')}
+  for i, (number, block, depth) in enumerate(rows):
+    stage = tree[f'stage{number + 1}']
+    if 'first' not in stage:  # some children have no block of it
+      stage = {
+        'first': jax.tree.map(lambda a: a[0], stage['rest']),
+        'rest': jax.tree.map(lambda a: a[1:], stage['rest']),
+      }
+    if depth == arch.depth[number]:
+      own = stage
+    elif block == 0:
+      own = {'first': stage['first']}
+    else:
+      entry = block - 1
+      own = {'first': jax.tree.map(lambda a, n=entry: a[n], stage['rest'])}
+    out[f'stage{i + 1}'] = own
+  return out
 
 
 def _map_norms(function, params: Params, norms: Params) -> Params:

@@ -30,10 +30,21 @@ class NormModule(nn.Module):
       self.put_variable('moments', name, jax.tree.map(whole, moments))
 
   def norm_and_activate(
-    self, x: ops.Images, name: str, width: ops.Width | None = None
+    self,
+    x: ops.Images,
+    name: str,
+    width: ops.Width | None = None,
+    *,
+    alone: bool = False,
   ) -> ops.Images:
+    """Applies batch norm, which is `alone` if it follows no convolution."""
     epsilon = self.space.bn_epsilon
-    params = self.param(name, lambda _: blocks.init_norm(x.shape[-1], epsilon))
+
+    def init(_):
+      n = x.shape[-1]
+      return blocks.init_affine(n) if alone else blocks.init_norm(n, epsilon)
+
+    params = self.param(name, init)
     x, moments = batch_norm.batch_norm(
       x,
       params,
@@ -48,7 +59,7 @@ class NormModule(nn.Module):
 
 
 class Stem(NormModule):
-  """A convolution, batch norm, activation, and pooling if there is some."""
+  """A convolution, then batch norm, activation and pooling if there are."""
 
   @nn.compact
   def __call__(
@@ -61,7 +72,10 @@ class Stem(NormModule):
     conv = self.param('conv', blocks.he_normal, shape, size**2 * width_out)
     x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
     active = ops.pick(list(space.stem_width), width)
-    x = self.norm_and_activate(x, 'bn', active)
+    if space.stages[0].preactivated:
+      x = ops.mask(x, active)
+    else:
+      x = self.norm_and_activate(x, 'bn', active)
     return ops.max_pool(x) if space.stem_pool else x
 
 
@@ -74,6 +88,9 @@ class Head(NormModule):
   ) -> Float[Array, 'batch features']:
     space = self.space
     if not space.head_width:
+      if space.stages[-1].preactivated:
+        width = ops.pick(list(space.stages[-1].width), widths[-1])
+        x = self.norm_and_activate(x, 'bn', width, alone=True)
       return x.mean((1, 2))
     last, features = space.stages[-1].width, space.head_width
     hidden = features

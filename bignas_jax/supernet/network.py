@@ -111,7 +111,10 @@ class Supernet(nn.Module):
 
 
 class Stage(ends.NormModule):
-  """A first block, and the others with stacked parameters in one loop."""
+  """A first block, and the others with stacked parameters in one loop.
+
+  A stage that some children have no block of has others only.
+  """
 
   number: int
   recompute: bool
@@ -138,29 +141,32 @@ class Stage(ends.NormModule):
     stage = space.stages[self.number]
     inside = indices.kernel_size, indices.expand_ratio
     of_first_block = of_other_blocks = inside
-    if space.per_block:
+    if space.per_block and not stage.optional:
       of_first_block, of_other_blocks = zip(
         *((positions[0], positions[1:]) for positions in inside), strict=True
       )
     described = stage_blocks.of_stage(space, self.number, self.pooling)
-    first, rest = described['first'], described.get('rest')
-    of_first, of_rest = self.param('first', blocks.init, first), None
+    first, rest = described.get('first'), described.get('rest')
+    of_first, of_rest, had = None, None, 0 if first is None else 1
+    if first is not None:
+      of_first = self.param('first', blocks.init, first)
     if rest is not None:
-      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - 1)
+      of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - had)
     if self.is_initializing():  # only parameters are needed
       return ops.resize_channels(x, max(stage.width))
 
-    x, moments, accumulator = elastic_blocks.switch(
-      first,
-      Accumulator(of_first, probe),
-      self.stats('first'),
-      x,
-      Active(*widths, *of_first_block),
-      drop[0],
-      recompute=self.recompute,
-    )
-    self.report('first', moments)
-    self.pass_on('first', accumulator)
+    if first is not None:
+      x, moments, accumulator = elastic_blocks.switch(
+        first,
+        Accumulator(of_first, probe),
+        self.stats('first'),
+        x,
+        Active(*widths, *of_first_block),
+        drop[0],
+        recompute=self.recompute,
+      )
+      self.report('first', moments)
+      self.pass_on('first', accumulator)
     if rest is None:
       return x
 
@@ -170,7 +176,7 @@ class Stage(ends.NormModule):
       self.stats('rest'),
       x,
       Active(widths[1], widths[1], *of_other_blocks),
-      ops.pick([depth - 1 for depth in stage.depth], indices.depth),
+      ops.pick([depth - had for depth in stage.depth], indices.depth),
       drop[1],
       recompute=self.recompute,
     )
@@ -231,13 +237,16 @@ def centred(space: Space) -> slicing.Centred:
 def norms(space: Space) -> dict[str, Any]:
   """Returns the convolution before each batch norm, nested as parameters are.
 
-  A folded network has no batch norms.
+  None: the batch norm follows no convolution. A folded network has no batch
+  norms.
   """
   if space.bn_epsilon is None:
     return {}
-  ends = {'stem': {'bn': 'conv'}}
-  if space.head_width:
-    ends['head'] = {'bn': 'conv'}
+  ends: dict[str, Any] = {}
+  if not space.stages[0].preactivated:
+    ends['stem'] = {'bn': 'conv'}
+  if space.head_width or space.stages[-1].preactivated:
+    ends['head'] = {'bn': 'conv' if space.head_width else None}
   return ends | _of_blocks(space, blocks.norms)
 
 
@@ -272,26 +281,9 @@ def slice_child(space: Space, variables: Variables, arch: Arch) -> Variables:
   """
   own = pinning.pin(space, arch)
   params = resolve(space, variables['params'], arch_lib.encode(space, arch))
-  params = _by_pinned_stage(space, arch, params)
+  params = derived.by_pinned_stage(space, arch, params)
   out = {'params': slicing.shrink(params, shapes(own), centred(own))}
   if 'batch_stats' in variables:
-    stats = _by_pinned_stage(space, arch, variables['batch_stats'])
+    stats = derived.by_pinned_stage(space, arch, variables['batch_stats'])
     out['batch_stats'] = slicing.shrink(stats, stats_shapes(own))
-  return out
-
-
-def _by_pinned_stage(space: Space, arch: Arch, tree: Variables) -> Variables:
-  """Returns arrays of a supernet by the stages of a child's pinned space."""
-  rows = pinning.pinned_stages(space, arch)
-  out = {name: tree[name] for name in tree if not name.startswith('stage')}
-  for i, (number, block, depth) in enumerate(rows):
-    stage = tree[f'stage{number + 1}']
-    if depth == arch.depth[number]:
-      own = stage
-    elif block == 0:
-      own = {'first': stage['first']}
-    else:
-      entry = block - 1
-      own = {'first': jax.tree.map(lambda a, n=entry: a[n], stage['rest'])}
-    out[f'stage{i + 1}'] = own
   return out

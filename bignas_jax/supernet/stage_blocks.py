@@ -18,14 +18,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from bignas_jax.spaces import block_kinds, decisions
 from bignas_jax.spaces.arch import Indices
-from bignas_jax.spaces.space import (
-  Choices,
-  Space,
-  Stage,
-  hidden_width,
-  multiplied,
-  squeeze_width,
-)
+from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.stage import Choices, Stage, hidden_width, squeeze_width
 from bignas_jax.supernet import ops
 from bignas_jax.supernet.batch_norm import Pooling
 
@@ -64,7 +58,7 @@ class Block:
     if self.stage.shortcut == 'pooled':
       return self.changes_width
     changes = self.changes_width or self.stride > 1
-    return self.stage.shortcut == 'projected' and changes
+    return self.stage.shortcut in block_kinds.PROJECTED_SHORTCUTS and changes
 
   @property
   def has_shortcut(self) -> bool:
@@ -81,7 +75,7 @@ class Block:
   @property
   def by_output(self) -> bool:
     """Returns whether hidden channels follow from the output's width."""
-    return self.stage.block in block_kinds.RESIDUAL
+    return self.stage.block in block_kinds.BY_OUTPUT
 
   def variants(self) -> list['Block']:
     """Returns blocks with fewer hidden channels, and last the whole block."""
@@ -218,6 +212,8 @@ def own_indices(space: Space, indices: Indices, number: int) -> Indices:
 def of_stage(space: Space, number: int, pooling: Pooling) -> dict[str, Block]:
   """Returns the `first` block of a stage, and what all others are: `rest`.
 
+  In a stage that may have no block, all are `rest`.
+
   Args:
     space: space of the supernet.
     number: number of the stage, from 0.
@@ -232,13 +228,16 @@ def of_stage(space: Space, number: int, pooling: Pooling) -> dict[str, Block]:
     bn_epsilon=space.bn_epsilon,
     pooling=pooling,
   )
+  rest = describe(stage.width, first=False, changes_width=False)
+  if stage.optional:
+    return {'rest': rest}
   pairs = itertools.product(before, stage.width)
   if space.multipliers:
     pairs = [row[number : number + 2] for row in multiplied(space)]
   changes = any(width_in != width_out for width_in, width_out in pairs)
   described = {'first': describe(before, first=True, changes_width=changes)}
   if max(stage.depth) > 1:
-    described['rest'] = describe(stage.width, first=False, changes_width=False)
+    described['rest'] = rest
   return described
 
 

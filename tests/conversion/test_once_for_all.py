@@ -28,12 +28,20 @@ NAMINGS = NEWER | {
   'published': layout_files.once_for_all,
   'wrapped': layout_files.wrapped,
 }
+RESIDUAL_NAMINGS = {
+  'plain': layout_files.once_for_all_residual_newer,
+  'published': layout_files.once_for_all_residual,
+}
 
 
 @pytest.fixture(params=LITTLE)
 def file(request):
+  return _file(request.param, LITTLE[request.param])
+
+
+def _file(name, space):
   """A layout, its space, random parameters, and these as its tensors."""
-  layout, space = published_files.LAYOUTS[request.param], LITTLE[request.param]
+  layout = published_files.LAYOUTS[name]
   params = jax.device_get(
     networks.cast(networks.random_params(space), 'float32')
   )
@@ -43,8 +51,20 @@ def file(request):
 
 @pytest.mark.parametrize('naming', NAMINGS)
 def test_parameters_are_the_files_however_layers_are_wrapped(file, naming):
+  _check_parameters(file, NAMINGS[naming])
+
+
+@pytest.mark.parametrize('naming', RESIDUAL_NAMINGS)
+def test_parameters_of_residual_networks_are_the_files(naming):
+  stages = networks.RESIDUAL.stages[1:-1]  # the others are not of this family
+  space = dataclasses.replace(networks.RESIDUAL, stages=stages)
+  file = _file('ofa_resnet50', space)
+  _check_parameters(file, RESIDUAL_NAMINGS[naming])
+
+
+def _check_parameters(file, rename):
   layout, space, params, named = file
-  tensors = {NAMINGS[naming](name): array for name, array in named.items()}
+  tensors = {rename(name): array for name, array in named.items()}
   converted = layouts.convert(layout, space, tensors, 'FILE')
   assert list(converted.variables) == ['params']
   jax.tree.map(
@@ -83,6 +103,7 @@ def test_a_missing_matrix_is_named(file):
 PUBLISHED = {
   'ofa_mbv3': '3935b34e593b56fb1450d5aab75dfd17',
   'ofa_proxyless': '180f39ff004305b7493147eb3cd9c3fe',
+  'ofa_resnet50': '94d71eaadebc979eaa40b09284c448cb',
 }
 
 
@@ -93,7 +114,10 @@ def test_names_and_shapes_are_those_of_the_published_file(name):
   tensors = layout_files.with_averages(
     layout_files.tensors(layout, space, {'params': params})
   )
-  tensors = {layout_files.once_for_all(k): v for k, v in tensors.items()}
+  rename = layout_files.once_for_all
+  if name == 'ofa_resnet50':
+    rename = layout_files.once_for_all_residual
+  tensors = {rename(k): v for k, v in tensors.items()}
   lines = sorted(
     f'{k}\t{",".join(map(str, array.shape))}\n' for k, array in tensors.items()
   )

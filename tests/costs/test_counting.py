@@ -157,20 +157,28 @@ def test_the_witness_counts():
 def test_the_supernet_is_its_biggest_child_and_no_more(space):
   """But for shortcuts that only narrower children use."""
   space = derived.plain(space)
-  params = network.shapes(space)
-  child = network.shapes(pinning.pin(space, arch_lib.biggest(space)))
+  params = dict(network.shapes(space))
+  child = dict(network.shapes(pinning.pin(space, arch_lib.biggest(space))))
+  for i, stage in enumerate(space.stages):
+    if stage.optional:  # has one stack of blocks, the child a first block
+      whole, own = (tree.pop(f'stage{i + 1}') for tree in (params, child))
+      assert entries(whole) == entries(own)
   sizes = {path: leaf.shape for path, leaf in flat(params)}
   largest = {path: leaf.shape for path, leaf in flat(child)}
   assert largest.items() <= sizes.items()
   assert all('shortcut' in path for path in sizes.keys() - largest.keys())
   for i, stage in enumerate(space.stages):
     before = space.stem_width if i == 0 else space.stages[i - 1].width
-    own = params[f'stage{i + 1}']
     if stage.shortcut != 'pooled':
       continue
+    own = params[f'stage{i + 1}']
     needed = len({*before, *stage.width}) > 1
     assert ('shortcut' in own['first']) == needed
     assert 'shortcut' not in own.get('rest', {})
+
+
+def entries(tree):
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def flat(tree):

@@ -18,7 +18,10 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, zoo
 from bignas_jax.values import errors
 
-_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v2')
+_NAMES = (
+  *('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v2'),
+  'ofa_resnet50',
+)
 SPACES = [zoo.get(name) for name in _NAMES]
 ABOUT = {
   'runtime': 'jax',

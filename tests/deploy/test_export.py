@@ -118,6 +118,8 @@ def test_an_onnx_graph_has_a_conv_for_each_convolution(tmp_path, space):
   for path, leaf in jax.tree_util.tree_leaves_with_path(network.params):
     names = [key.key for key in path]
     count = len(leaf) if 'rest' in names else 1  # of stacked blocks
+    if names[-1] == 'scale':  # of a batch norm that follows no convolution
+      convs += count
     if names[-1] == 'kernel':
       is_dense = {'se', 'last_conv', 'classifier'} & {*names}
       dense += count * bool(is_dense)

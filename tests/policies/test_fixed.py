@@ -18,6 +18,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import metrics, warm_start
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
@@ -36,6 +37,27 @@ RULE = Rule(
   dropout=0.0,
   weight_decay=0.0,
   label_smoothing=0.0,
+)
+
+
+# The narrow child has no block of its first stage.
+CONV = Stage(
+  width=(8,),
+  depth=(0, 2),
+  kernel_size=(3,),
+  expand_ratio=(1,),
+  block='conv',
+  activation='relu',
+  shortcut='identity',
+)
+OPTIONAL = dataclasses.replace(
+  SPACE,
+  name='optional',
+  stem_width=(8,),
+  stages=(
+    CONV,
+    dataclasses.replace(CONV, width=(8, 16), depth=(1,), stride=2),
+  ),
 )
 
 
@@ -93,7 +115,14 @@ def test_a_file_is_read_once_when_the_config_is_resolved(tmp_path):
 
 
 def test_a_step_is_the_sum_over_widths_that_learn_from_the_label():
-  setup = config_lib.setup(config(), mesh_lib.create(jax.devices()[:1]))
+  space = OPTIONAL
+  archs = arch_lib.biggest(space), arch_lib.smallest(space)
+  listed = tuple(
+    dataclasses.replace(one, arch=arch_lib.to_json(arch))
+    for one, arch in zip(CHILDREN, archs, strict=True)
+  )
+  own = config(space=space, children=listed)
+  setup = config_lib.setup(own, mesh_lib.create(jax.devices()[:1]))
   names = [program.name for program in programs.all_programs(setup)]
   assert names == ['w100', 'w50', 'update']
   children = setup.policy.sample({}, 0, 0, None)
@@ -101,9 +130,9 @@ def test_a_step_is_the_sum_over_widths_that_learn_from_the_label():
 
   def total(params):
     terms = []
-    for arch in WIDE, NARROW:
-      own = network.slice_child(SPACE, {'params': params}, arch)
-      net = network.Supernet(pinning.pin(SPACE, arch))
+    for arch in archs:
+      own = network.slice_child(space, {'params': params}, arch)
+      net = network.Supernet(pinning.pin(space, arch))
       images = setup.model.images(batch['image'], arch.resolution)
       labels = jnp.asarray(batch['label'])
       terms.append(losses.cross_entropy(net.apply(own, images), labels).mean())

@@ -12,7 +12,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, pinning, zoo
 from bignas_jax.supernet import network
 
-_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'resnet18')
+_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_resnet50', 'resnet18')
 SPACES = (tiny.SPACE, *map(zoo.get, _NAMES))
 
 

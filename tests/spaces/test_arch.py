@@ -21,7 +21,10 @@ from bignas_jax.values import errors
 
 SPACES = list(zoo.SPACES.values())
 MNIST = zoo.MNIST
-_NAMES = ('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v1')
+_NAMES = (
+  *('bignas', 'attentive_nas', 'mnist', 'ofa_mbv3', 'mobilenet_v1'),
+  'ofa_resnet50',
+)
 by_space = pytest.mark.parametrize(
   'space', [zoo.get(name) for name in _NAMES], ids=lambda s: s.name
 )
@@ -374,3 +377,14 @@ def test_a_draw_is_numpys(sizes, seed):
     choices = tuple(range(7, 7 + size))
     assert decisions.drawn(choices, ours) == numpys.choice(choices)
     assert ours.random() == numpys.random()
+
+
+def test_the_width_of_a_stage_that_may_be_left_out_is_its_inputs():
+  space = zoo.get('ofa_resnet50')
+  arch = arch_lib.smallest(space)
+  assert arch.depth[0] == 0
+  assert 'width[1]' not in [gene.name for gene in decisions.genes(space)]
+  wrong = dataclasses.replace(arch, width=(24, 32, *arch.width[2:]))
+  with pytest.raises(errors.UserError, match='24, the width before') as caught:
+    arch_lib.check(space, wrong)
+  assert caught.value.field == 'arch.width[1]'

@@ -8,7 +8,7 @@ import pytest
 
 from bignas_jax import cost
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import presets, zoo, zoo_elastic
+from bignas_jax.spaces import presets, zoo, zoo_elastic, zoo_residual
 from bignas_jax.values import errors
 
 SPACE = zoo_elastic.OFA_MBV3
@@ -42,6 +42,63 @@ def written(arch, absent=None):
 def test_it_names_the_same_child_as_ours(space, seed, absent):
   arch = arch_lib.sample(space, arch_lib.generator(seed))
   assert presets.parse(space, json.dumps(written(arch, absent))) == arch
+
+
+RESIDUAL = zoo_residual.OFA_RESNET50
+BIGGEST_RESIDUAL = {
+  'd': [2] * 5,
+  'e': [0.35] * 18,
+  'w': [2] * 6,
+  'image_size': 224,
+}
+
+
+@hypothesis.given(seed=st.integers(0, 2**32), absent=st.sampled_from([None, 0]))
+def test_residual_networks_have_positions_of_widths(seed, absent):
+  arch = arch_lib.sample(RESIDUAL, arch_lib.generator(seed))
+  ratios = [percent / 100 for percent in arch.expand_ratio[2:]]
+  fewest, first = (2, 2, 4, 2), (0, 4, 8, 14)
+  if absent is not None:
+    for start, depth, n in zip(
+      first, arch.depth[2:], (4, 4, 6, 4), strict=True
+    ):
+      ratios[start + depth : start + n] = [absent] * (n - depth)
+  widths = (arch.width[0], *arch.width[2:])
+  whole = (32, 64, 256, 512, 1024, 2048)
+  # 24 channels are those of either multiplier, 0.65 or 0.8.
+  multipliers = [
+    min((0.65, 0.8, 1), key=lambda m, w=width, n=most: abs(w - m * n))
+    for width, most in zip(widths, whole, strict=True)
+  ]
+  fields = {
+    'd': [2 * arch.depth[0]]
+    + [d - n for d, n in zip(arch.depth[2:], fewest, strict=True)],
+    'e': ratios,
+    'w': [(0.65, 0.8, 1).index(m) for m in multipliers],
+    'image_size': arch.resolution,
+  }
+  assert presets.parse(RESIDUAL, json.dumps(fields)) == arch
+
+
+RESIDUAL_WRONG = {
+  'arch.d[0]': {'d': [3, 2, 2, 2, 2]},
+  'arch.d[4]': {'d': [2, 2, 2, 2, -1]},
+  'arch.e[17]': {'e': [0.35] * 17 + [35]},
+  'arch.w[1]': {'w': [2, 0.65, 2, 2, 2, 2]},
+  'arch.w': {'w': [2] * 5},
+  'arch.image_size': {'image_size': 225},
+  'arch': {'r': 224},
+}
+
+
+@pytest.mark.parametrize('field', RESIDUAL_WRONG)
+def test_a_wrong_entry_of_a_residual_network_is_named(field):
+  biggest = presets.parse(RESIDUAL, json.dumps(BIGGEST_RESIDUAL))
+  assert biggest == arch_lib.biggest(RESIDUAL)
+  fields = BIGGEST_RESIDUAL | RESIDUAL_WRONG[field]
+  with pytest.raises(errors.UserError) as caught:
+    presets.parse(RESIDUAL, json.dumps(fields))
+  assert caught.value.field == field
 
 
 def test_proxyless_nas_has_21_blocks_in_6_stages():

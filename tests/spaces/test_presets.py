@@ -22,12 +22,15 @@ def test_a_preset_costs_what_was_printed(name):
   preset = presets.PRESETS[name]
   cost = counting.cost(zoo.get(preset.space), preset.arch)
   off = 1_300_000 if name == 'alphanet_a5_base' else 500_000
+  if preset.source.startswith('torchvision'):  # prints two digits of a billion
+    off = 5_000_000
   assert abs(cost.macs - preset.macs) <= off
   if preset.params is not None:
     assert abs(cost.params - preset.params) <= 50_000
   families = preset.space, 'alphanet'
-  assert name.startswith(families) and preset.source.startswith('arXiv:')
-  assert 0.7 < preset.top1 < 0.9
+  sources = 'arXiv:', 'torchvision'
+  assert name.startswith(families) and preset.source.startswith(sources)
+  assert 0.5 < preset.top1 < 0.9
 
 
 @named
@@ -44,13 +47,14 @@ def test_a_preset_is_read_by_name_in_its_space_alone(name):
     if other is not space:
       with pytest.raises(errors.UserError, match=f'of space {space.name}'):
         presets.parse(other, name)
-  alone = pinning.pin(space, arch_lib.biggest(space))
+  ends = arch_lib.biggest(space), arch_lib.smallest(space)
+  alone = pinning.pin(space, next(arch for arch in ends if arch != preset.arch))
   with pytest.raises(errors.UserError, match=r'arch\.'):
     presets.parse(alone, name)
 
 
 def test_better_networks_cost_more():
-  for space in 'bignas', 'attentive_nas':
+  for space in 'bignas', 'attentive_nas', 'mobilenet_v1':
     found = presets.of_space(space).values()
     order = sorted(found, key=lambda preset: preset.macs)
     assert order == sorted(found, key=lambda preset: preset.top1)

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from bignas_jax.spaces import space as space_lib
+from bignas_jax.spaces import stage as stage_lib
 from bignas_jax.spaces import zoo
-from bignas_jax.spaces.space import SqueezeExcite, Stage
+from bignas_jax.spaces.stage import SqueezeExcite, Stage
 from bignas_jax.values import errors
 
 SPACES = list(zoo.SPACES.values())
@@ -121,20 +121,20 @@ def test_get():
   ],
 )
 def test_round_to_8(value, expected):
-  assert space_lib.round_to_8(value) == expected
+  assert stage_lib.round_to_8(value) == expected
 
 
 def test_hidden_width_follows_the_active_input_width():
   stage = zoo.ATTENTIVE_NAS.stages[1]
-  assert space_lib.hidden_width(stage, 16, 8, 5) == 80
-  assert space_lib.hidden_width(stage, 24, 8, 5) == 120
-  assert space_lib.hidden_width(stage, 12, 8, 5) == 64  # 60, to a multiple of 8
+  assert stage_lib.hidden_width(stage, 16, 8, 5) == 80
+  assert stage_lib.hidden_width(stage, 24, 8, 5) == 120
+  assert stage_lib.hidden_width(stage, 12, 8, 5) == 64  # 60, to a multiple of 8
   first = zoo.ATTENTIVE_NAS.stages[0]
   assert not first.has_expand
-  assert space_lib.hidden_width(first, 24, 8, 1) == 24
+  assert stage_lib.hidden_width(first, 24, 8, 1) == 24
   kept = dataclasses.replace(stage, expand_ratio=(1,), expand_conv=True)
   assert kept.has_expand
-  assert space_lib.hidden_width(kept, 24, 8, 1) == 24
+  assert stage_lib.hidden_width(kept, 24, 8, 1) == 24
 
 
 def test_squeeze_width_of_either_rule():
@@ -143,13 +143,13 @@ def test_squeeze_width_of_either_rule():
   assert efficient is not None
   assert mobile is not None
   # Of the block's input, whatever the hidden width; never 0.
-  assert space_lib.squeeze_width(efficient, 30, 180) == 7
-  assert space_lib.squeeze_width(efficient, 30, 1000) == 7
-  assert space_lib.squeeze_width(efficient, 3, 18) == 1
+  assert stage_lib.squeeze_width(efficient, 30, 180) == 7
+  assert stage_lib.squeeze_width(efficient, 30, 1000) == 7
+  assert stage_lib.squeeze_width(efficient, 3, 18) == 1
   # Of the hidden width, whatever the input.
-  assert space_lib.squeeze_width(mobile, 24, 96) == 24
-  assert space_lib.squeeze_width(mobile, 99, 120) == 32  # 30
-  assert space_lib.squeeze_width(mobile, 24, 144) == 40  # 36
+  assert stage_lib.squeeze_width(mobile, 24, 96) == 24
+  assert stage_lib.squeeze_width(mobile, 99, 120) == 32  # 30
+  assert stage_lib.squeeze_width(mobile, 24, 144) == 40  # 36
 
 
 SPACE = zoo.MNIST
@@ -286,6 +286,7 @@ def test_a_space_is_plain_data(space):
     ('basic', 'kernel_size', (3, 5)),
     ('bottleneck', 'kernel_transform', True),
     ('separable', 'se', SqueezeExcite()),
+    ('preactivated', 'shortcut', 'identity'),
   ],
 )
 def test_a_kind_of_block_refuses_what_it_has_not(block, field, value):
@@ -293,3 +294,34 @@ def test_a_kind_of_block_refuses_what_it_has_not(block, field, value):
   stage = dataclasses.replace(stage, **{field: value})
   with pytest.raises(errors.UserError, match=f'for block {block}'):
     dataclasses.replace(zoo.get('resnet18'), stages=(stage,))
+
+
+R50 = zoo.get('ofa_resnet50')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'allowed'),
+  [
+    ('depth', (0,), 'at least one block'),
+    ('stride', 2, '1, where'),
+    ('width', (24,), 'the widths before it'),
+    ('block', 'preactivated', 'another block'),
+    ('expand_ratio', (1, 2), 'space.per_block'),
+  ],
+)
+def test_a_stage_that_may_be_left_out_keeps_its_input(field, value, allowed):
+  changes = {field: value}
+  if field == 'block':
+    changes['shortcut'] = 'projected'
+  stage = dataclasses.replace(R50.stages[0], **changes)
+  with pytest.raises(errors.UserError, match=allowed) as caught:
+    dataclasses.replace(
+      R50, stages=(stage, *R50.stages[1:]), per_block=field != 'expand_ratio'
+    )
+  assert_names(caught.value, f'space.stages[0].{field}')
+
+
+def test_preactivated_blocks_end_without_a_head():
+  with pytest.raises(errors.UserError, match='preactivated') as caught:
+    dataclasses.replace(zoo.get('wrn_28_10'), head_width=(128,))
+  assert_names(caught.value, 'space.head_width')

@@ -22,6 +22,7 @@ from bignas_jax.supernet import network
     ('resnet18', 1.81e9, 11.69e6),
     ('resnet50', 4.09e9, 25.56e6),
     ('efficientnet_lite0', 385e6, 4.65e6),
+    ('wrn_28_10', 5.24e9, 36.48e6),  # WRN-28-10 on CIFAR-10
   ],
 )
 def test_costs_are_the_published_ones(name, macs, params):
@@ -32,7 +33,7 @@ def test_costs_are_the_published_ones(name, macs, params):
 
 
 @pytest.mark.parametrize('make', [arch_lib.smallest, arch_lib.biggest])
-@pytest.mark.parametrize('name', ['ofa_mbv3', 'mobilenet_v2', 'resnet50'])
+@pytest.mark.parametrize('name', ['ofa_mbv3', 'wrn_28_10', 'ofa_resnet50'])
 def test_costs_are_those_of_the_program(name, make):
   """An independent count: the products of the traced child."""
   space = zoo.get(name)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bignas_jax.spaces import zoo
-from bignas_jax.spaces.space import Stage
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import blocks, stage_blocks
 from bignas_jax.supernet.batch_norm import Pooling
 

@@ -26,7 +26,6 @@ from bignas_jax.supernet import (
   blocks,
   derived,
   network,
-  slicing,
   stage_blocks,
 )
 from bignas_jax.system import mesh as mesh_lib
@@ -114,17 +113,20 @@ def check_child(case, arch):
   for name, seen in moments.items():
     part, *place = name.split('.')
     ours = found['moments'][part]
-    if place == ['0']:
+    if place == ['0'] and 'first' in ours:
       ours = ours['first']
     elif place:
-      ours = jax.tree.map(lambda a, j=int(place[0]): a[j - 1], ours['rest'])
+      number = int(place[0]) - ('first' in ours)
+      ours = jax.tree.map(lambda a, n=number: a[n], ours['rest'])
     shorter = jax.tree.map(lambda a, b: a[: len(b)], dict(ours), seen)
     networks.assert_close(shorter, seen, case.tolerance)
     past = jax.tree.map(lambda a, b: a[len(b) :], dict(ours), seen)
     assert not any(a.any() for a in leaves(past)), name
   for i, depth in enumerate(arch.depth):  # blocks that were skipped
-    rest = found['moments'][f'stage{i + 1}'].get('rest', {})
-    assert not any(np.asarray(a)[depth - 1 :].any() for a in leaves(rest))
+    inside = found['moments'][f'stage{i + 1}']
+    past = depth - ('first' in inside)
+    for a in leaves(inside.get('rest', {})):
+      assert not np.asarray(a)[past:].any()
 
   parts = ['stem', *(f'stage{i + 1}' for i in range(len(arch.depth)))]
   parts += ['head'] if space.head_width else []
@@ -199,10 +201,11 @@ def check_sliced(case, arch):
   networks.assert_close(alone_grads, grads, case.tolerance)
   if not derived.is_plain(case.space):
     return
-  shapes = network.shapes(pinning.pin(case.space, arch))
-  ones = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes)
-  centred = network.centred(case.space)
-  inside = leaves(slicing.grow(ones, case.params, centred))
+  cut = lambda params: network.slice_child(  # noqa: E731
+    case.space, {'params': params}, arch
+  )
+  own, uncut = jax.vjp(cut, case.cast(case.params))
+  inside = leaves(uncut(jax.tree.map(jnp.ones_like, own))[0])
   for gradient in (grads, alone_grads):
     for g, own in zip(leaves(gradient), inside, strict=True):
       assert not g[own == 0].any()
