@@ -137,6 +137,38 @@ RESIDUAL = dataclasses.replace(
   classes=7,
 )
 LITTLE |= {s.name: s for s in (OFA, MOBILE, RESIDUAL)}
+# Operations with parameters of their own, one of which does nothing.
+ONE_OF = dataclasses.replace(
+  zoo.ATTENTIVE_NAS,
+  name='little_one_of',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8,),
+  per_block=True,
+  stages=(
+    dataclasses.replace(
+      zoo.ATTENTIVE_NAS.stages[4],
+      width=(16,),
+      depth=(2, 3),
+      kernel_size=(3, 5),
+      expand_ratio=(0, 1, 3),
+      stride=2,
+      separate_weights=True,
+    ),
+    dataclasses.replace(
+      zoo.ATTENTIVE_NAS.stages[1],
+      width=(16, 24),
+      depth=(1, 2),
+      kernel_size=(3,),
+      expand_ratio=(0, 2),
+      stride=1,
+      shortcut='identity',
+      separate_weights=True,
+    ),
+  ),
+  head_width=(24,),
+  classes=7,
+)
 # A single network, for `convert` only.
 LITE = dataclasses.replace(
   zoo_elastic.EFFICIENTNET_LITE0,

@@ -10,6 +10,8 @@ It runs on NumPy arrays in float64, an operation at a time, and nothing of it is
 compiled; `gradient` differentiates it with autograd.
 """
 
+import dataclasses
+
 import autograd
 import autograd.numpy as np
 import jax
@@ -67,9 +69,15 @@ def child(space, arch, params, images, stats=None):
         both = own['rest'], given.get('rest')
         own, given = jax.tree.map(lambda a, k=j - ahead: a[k], both)
       place = block_number + j if space.per_block else i
-      x, moments[f'{name}.{j}'] = block(
+      operation, one = '', stage
+      if stage.separate_weights:
+        operation, one = alone(
+          stage, arch.kernel_size[place], arch.expand_ratio[place]
+        )
+        own, given = (tree and tree.get(operation, {}) for tree in (own, given))
+      x, seen = block(
         space,
-        stage,
+        one,
         own,
         given,
         x,
@@ -78,6 +86,7 @@ def child(space, arch, params, images, stats=None):
         expand_ratio=arch.expand_ratio[place],
         stride=stage.stride if j == 0 else 1,
       )
+      moments[f'{name}.{j}'] = {operation: seen} if operation else seen
     block_number += max(stage.depth)
 
   width, features = x.shape[-1], arch.width[-1]
@@ -97,6 +106,13 @@ def child(space, arch, params, images, stats=None):
   last = params['classifier']
   x = x @ cut(last['kernel'], features, space.classes) + last['bias']
   return x, moments
+
+
+def alone(stage, kernel_size, expand_ratio):
+  """The name of an operation's parameters, and a stage of it alone."""
+  name = f'k{kernel_size}e{expand_ratio}' if expand_ratio else 'skip'
+  choices = {'kernel_size': (kernel_size,), 'expand_ratio': (expand_ratio,)}
+  return name, dataclasses.replace(stage, separate_weights=False, **choices)
 
 
 def block(
@@ -121,6 +137,8 @@ def block(
     return residual(space, stage, params, stats, x, *choices)
   moments, activate = {}, ACTIVATIONS[stage.activation]
   width_in = hidden = x.shape[-1]
+  if max(stage.expand_ratio) == 0:  # the shortcut alone
+    return shortcut(params, x, width_out, stride), moments
   h = x
   if max(stage.expand_ratio) > 1 and stage.block == 'mbconv':
     hidden = round_to_8(round(width_in * expand_ratio))
@@ -145,13 +163,18 @@ def block(
   if stage.shortcut == 'identity':
     same = stride == 1 and width_in == width_out
     return (h + x if same else h), moments
+  return h + shortcut(params, x, width_out, stride), moments
 
+
+def shortcut(params, x, width_out, stride):
+  """The input, pooled and convolved to the output's shape."""
+  width_in = x.shape[-1]
   if stride == 2:
     x = pool(x)
   if width_in != width_out:
     kernel = cut(params['shortcut']['kernel'], width_in, width_out)
     x = convolve(x, kernel[None, None])
-  return h + x, moments
+  return x
 
 
 def convolution(space, stage, params, stats, x, width_out, stride):

@@ -114,7 +114,7 @@ def _alive(space: Space, layer: Layer) -> list[int]:
       own = conv.width_in * conv.size_in**2
       made = conv.width_out * conv.size_out**2
       alive.append(own + made + (given if i else 0))
-    return alive
+    return alive or [given + layer.width_out * layer.size_out**2]
   if layer.stage == 0:
     size = downsample(layer.size_in, space.stem_stride)
     return [given + layer.width_out * size**2]
@@ -134,7 +134,7 @@ def _block(space: Space, layer: Layer) -> Cost:
     cost += _conv(conv.size_out, conv.kernel_size, width_in, conv.width_out)
     if conv.conv.normed:
       cost += _norm(conv.width_out)
-  if stage.se is not None:
+  if convs and stage.se is not None:
     hidden = convs[-1].width_in
     squeeze = squeeze_width(stage.se, layer.width_in, hidden)
     cost += _dense(hidden, squeeze) + _dense(squeeze, hidden)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from bignas_jax.costs.layers import Layer, downsample, layers, stem_size
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors
@@ -65,7 +66,6 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
       every[Layer(0, 0, resolution, size, space.channels, width)] = None
     widths_in = space.stem_width
     for i, stage in enumerate(space.stages):
-      choices = [(k, e) for k in stage.kernel_size for e in stage.expand_ratio]
       small = downsample(size, stage.stride)
       pairs = [*itertools.product(widths_in, stage.width)]
       if stage.optional:
@@ -74,8 +74,10 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
       later = [(1, small, small, w, w) for w in stage.width]
       if max(stage.depth) == 1:
         later = []
-      for sizes, choice in itertools.product(first + later, choices):
-        every[Layer(i + 1, *sizes, *choice)] = None
+      for sizes in first + later:
+        for choice in block_kinds.operations(stage, first=not sizes[0]):
+          if choice[1] or not sizes[0]:  # others return their input
+            every[Layer(i + 1, *sizes, *choice)] = None
       size, widths_in = small, stage.width
     heads = [(w, f) for w in widths_in for f in space.head_width or [w]]
     for pair in heads:

@@ -26,7 +26,8 @@ class Layer(NamedTuple):
     width_out: channels of the output; for the head, the classifier's input.
     kernel_size: kernel size of a block's depthwise and dense convolutions; 0
       for stem and head.
-    expand_ratio: expand ratio of a block; 0 for stem and head.
+    expand_ratio: expand ratio of a block; 0 for stem and head, and for a block
+      that is its shortcut alone.
   """
 
   stage: int
@@ -107,6 +108,8 @@ def layers(space: Space, arch: Arch) -> list[Layer]:
     for block in range(arch.depth[i]):
       place = starts[i] + (block if space.per_block else 0)
       choices = arch.kernel_size[place], arch.expand_ratio[place]
+      if block and not choices[1]:
+        continue  # it returns its input
       small = size if block else downsample(size, stage.stride)
       sizes = size, small, width, arch.width[i + 1]
       walk.append(Layer(i + 1, block, *sizes, *choices))

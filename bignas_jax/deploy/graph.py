@@ -251,6 +251,8 @@ def block(
       h = library.conv(h, kernel[None, None], bias, 1, 'same')
     if conv.activated:
       h = library.activate(h, stage.activation)
+  if not convs:
+    return _shortcut(library, stage, params, source, stride)
   if stage.block in block_kinds.MAX_POOLED and stride == 2:
     h = library.max_pool(h)
   if shortcut:

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import (
+  channel_order,
   loss_graph,
   losses,
   optim,
@@ -26,7 +27,6 @@ from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import (
   accumulator,
-  channel_order,
   network,
   stage_blocks,
 )

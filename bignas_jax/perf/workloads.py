@@ -15,7 +15,7 @@ from bignas_jax.costs import latency
 from bignas_jax.costs.layers import Layer
 from bignas_jax.deploy import graph
 from bignas_jax.deploy.graph import Network
-from bignas_jax.spaces import pinning
+from bignas_jax.spaces import block_kinds, pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Stage
@@ -100,15 +100,8 @@ def of_layer(space: Space, layer: Layer) -> Workload:
 
 def _block(space: Space, layer: Layer, shape: tuple[int, int, int]) -> Workload:
   stage, stride = layer.of(space), layer.stride(space)
-  own = dataclasses.replace(
-    stage,
-    width=(layer.width_out,),
-    depth=(1,),
-    kernel_transform=False,
-    kernel_size=(layer.kernel_size,),
-    expand_ratio=(layer.expand_ratio,),
-    expand_conv=stage.has_expand,
-  )
+  own = block_kinds.alone(stage, layer.kernel_size, layer.expand_ratio)
+  own = dataclasses.replace(own, width=(layer.width_out,), depth=(1,))
   described = stage_blocks.Block(
     own,
     (layer.width_in,),

@@ -10,13 +10,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.decisions import PER_BLOCK, drawn, entries, genes
-from bignas_jax.spaces.space import Space, multiplied
+from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Choices
 from bignas_jax.values import errors, structs
 
@@ -72,9 +72,14 @@ def _flat(arch: Arch) -> list[int]:
 def read(space: Space, arch: Arch) -> list[int]:
   """Returns the architecture's values in the order of `genes`.
 
-  The value of a multiplier is -1 if the widths are those of none.
+  The value of a decision that sets several entries is -1 if they have values
+  that it cannot give them.
   """
-  return decisions.of_entries(space, _flat(arch))
+  flat = _flat(arch)
+  return [
+    decision.value([flat[place] for place in decision.places])
+    for decision in decisions.decisions(space)
+  ]
 
 
 def write(space: Space, values: Sequence[int]) -> Arch:
@@ -82,9 +87,13 @@ def write(space: Space, values: Sequence[int]) -> Arch:
 
   Values of blocks that the architecture has not are not used.
   """
-  values = decisions.of_genes(space, values)
+  flat = [0] * len(entries(space))
+  for decision, value in zip(decisions.decisions(space), values, strict=True):
+    row = decision.row(int(value))
+    for place, entry in zip(decision.places, row, strict=True):
+      flat[place] = entry
   fields: dict[str, Any] = {}
-  for entry, value in zip(entries(space), values, strict=True):
+  for entry, value in zip(entries(space), flat, strict=True):
     if entry.position is None:
       fields[entry.field] = value
     else:
@@ -134,36 +143,18 @@ def sample(
   return arch
 
 
-def mutate(
-  space: Space, arch: Arch, rng: np.random.Generator, probability: float
-) -> Arch:
-  """Redraws each decision with the given probability."""
-  values = [
-    drawn(gene.choices, rng) if rng.random() < probability else value
-    for gene, value in zip(genes(space), read(space, arch), strict=True)
-  ]
-  return write(space, values)
-
-
-def crossover(
-  space: Space, mother: Arch, father: Arch, rng: np.random.Generator
-) -> Arch:
-  """Takes each decision from either parent with equal chance."""
-  pairs = zip(read(space, mother), read(space, father), strict=True)
-  return write(space, [drawn(pair, rng) for pair in pairs])
-
-
 def count(space: Space) -> int:
   """Returns the number of architectures in the space."""
+  of_blocks = ('depth', 'operation', *PER_BLOCK)
   number = math.prod(
     len(gene.choices)
     for gene in genes(space)
-    if not (space.per_block and gene.field in ('depth', *PER_BLOCK))
+    if not (space.per_block and gene.field in of_blocks)
   )
   if space.per_block:  # choices of absent blocks make no difference
-    for stage in space.stages:
-      of_block = len(stage.kernel_size) * len(stage.expand_ratio)
-      number *= sum(of_block**depth for depth in stage.depth)
+    for i, stage in enumerate(space.stages):
+      options = decisions.options(space, i)
+      number *= sum(math.prod(options[:depth]) for depth in stage.depth)
   return number
 
 
@@ -202,19 +193,27 @@ def check(space: Space, arch: Arch) -> Arch:
         value,
         f'one of {", ".join(map(str, entry.choices))} in space {space.name}',
       )
-  if space.multipliers and read(space, arch)[1] < 0:
-    allowed = 'the widths of one multiplier, such as '
-    allowed += f'{[*multiplied(space)[0]]} in space {space.name}'
-    raise errors.UserError('arch.width', arch.width, allowed)
-  for i, stage in enumerate(space.stages):
-    if stage.optional and arch.width[i + 1] != arch.width[i]:
-      allowed = f'{arch.width[i]}, the width before it'
-      raise errors.UserError(f'arch.width[{i + 1}]', arch.width[i + 1], allowed)
+  for decision, value in zip(
+    decisions.decisions(space), read(space, arch), strict=True
+  ):
+    if value < 0:
+      _raise_untied(space, arch, decision)
   if space.per_block and arch != canonical(space, arch):
     wrong = structs.differences(to_dict(arch), to_dict(canonical(space, arch)))
     allowed = 'the smallest choice where the child has no block'
     raise errors.UserError('arch', wrong[0], allowed)
   return arch
+
+
+def _raise_untied(
+  space: Space, arch: Arch, decision: decisions.Decision
+) -> NoReturn:
+  """Raises UserError: entries that are one decision do not fit together."""
+  names = [entries(space)[place].name for place in decision.places]
+  given = [_flat(arch)[place] for place in decision.places]
+  allowed = f'one of {", ".join(str([*row]) for row in decision.rows[:3])}'
+  allowed += f'{", ..." if decision.rows[3:] else ""} in space {space.name}'
+  raise errors.UserError(f'arch.{names[0]} to {names[-1]}', given, allowed)
 
 
 def encode(space: Space, arch: Arch) -> Indices:

@@ -5,6 +5,7 @@ shortcut that is added to their result. Costs, the elastic network, its
 parameters and the graph of a child alone all read these rows.
 """
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 from bignas_jax.spaces.stage import Stage, hidden_width
@@ -69,6 +70,8 @@ POOLED_SHORTCUTS = ('pooled', 'pooled_projected')
 def convs(stage: Stage) -> tuple[Conv, ...]:
   """Returns the convolutions of a stage's blocks, in their order."""
   every = CONVS[stage.block]
+  if max(stage.expand_ratio) == 0:
+    return ()
   if stage.block == 'mbconv' and not stage.has_expand:
     return every[1:]
   return every
@@ -77,6 +80,41 @@ def convs(stage: Stage) -> tuple[Conv, ...]:
 def has_normed_shortcut(stage: Stage) -> bool:
   """Returns whether batch norm follows a convolution in the shortcut."""
   return stage.shortcut in PROJECTED_SHORTCUTS and not stage.preactivated
+
+
+def operations(stage: Stage, *, first: bool) -> tuple[tuple[int, int], ...]:
+  """Returns kernel size and expand ratio of each operation, ascending.
+
+  A block without convolutions needs a shortcut: in a stage whose shortcuts
+  cannot change the width, the first block cannot be one.
+
+  Args:
+    stage: stage of the block.
+    first: whether the block is the first of its stage.
+  """
+  sizes, ratios = stage.kernel_size, stage.expand_ratio
+  some = [(size, ratio) for ratio in ratios if ratio for size in sizes]
+  if 0 in ratios and not (first and stage.shortcut in ('identity', 'none')):
+    some.insert(0, (sizes[0], 0))
+  return tuple(some)
+
+
+def alone(stage: Stage, kernel_size: int, expand_ratio: int) -> Stage:
+  """Returns a stage of blocks of one kernel size and expand ratio."""
+  own = dataclasses.replace(
+    stage,
+    kernel_size=(kernel_size,),
+    expand_ratio=(expand_ratio,),
+    kernel_transform=False,
+    separate_weights=False,
+  )
+  of = own if stage.separate_weights else stage
+  return dataclasses.replace(own, expand_conv=of.has_expand)
+
+
+def operation_name(kernel_size: int, expand_ratio: int) -> str:
+  """Returns the name of an operation's parameters, such as `k3e6`."""
+  return f'k{kernel_size}e{expand_ratio}' if expand_ratio else 'skip'
 
 
 class Sized(NamedTuple):
@@ -113,6 +151,8 @@ def sized(
   stride: int,
 ) -> list[Sized]:
   """Returns the convolutions of a child's block with their sizes."""
+  if stage.separate_weights:
+    stage = alone(stage, kernel_size, expand_ratio)
   widths = {
     'hidden': hidden_width(stage, width_in, width_out, expand_ratio),
     'out': width_out,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space, multiplied
 from bignas_jax.spaces.stage import Choices
 
@@ -14,7 +15,8 @@ from bignas_jax.spaces.stage import Choices
 class Gene(NamedTuple):
   """One decision: its place in an Arch, and its choices.
 
-  The choices of a `multiplier` are positions in the space's multipliers.
+  The choices of a `multiplier` are positions in the space's multipliers, those
+  of an `operation` positions in `block_kinds.operations`.
   """
 
   field: str
@@ -27,6 +29,33 @@ class Gene(NamedTuple):
     if self.position is None:
       return self.field
     return f'{self.field}[{self.position}]'
+
+
+class Decision(NamedTuple):
+  """A decision, and what it sets.
+
+  Attributes:
+    gene: the decision.
+    places: numbers of the entries of an Arch that it sets (`entries`).
+    rows: for each of its choices, the values of these entries.
+  """
+
+  gene: Gene
+  places: tuple[int, ...]
+  rows: tuple[Choices, ...]
+
+  def row(self, value: int) -> Choices:
+    """Returns the values of the entries, for a value of the decision."""
+    if len(self.places) == 1:
+      return (value,)
+    return self.rows[self.gene.choices.index(value)]
+
+  def value(self, row: Sequence[int]) -> int:
+    """Returns the value of the decision; -1: it has none for these entries."""
+    if len(self.places) == 1:
+      return row[0]
+    row = tuple(row)
+    return self.gene.choices[self.rows.index(row)] if row in self.rows else -1
 
 
 PER_BLOCK = ('kernel_size', 'expand_ratio')  # or per stage, as the space says
@@ -67,20 +96,21 @@ def entries(space: Space) -> tuple[Gene, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def genes(space: Space) -> tuple[Gene, ...]:
-  """Returns all decisions of a space: its entries, those that are tied as one.
+def decisions(space: Space) -> tuple[Decision, ...]:
+  """Returns all decisions of a space, the resolution first.
 
-  The first is the resolution. All widths of a space with multipliers are tied;
-  in any space, the width of a stage that may have no block is tied to that of
-  its input.
+  Most set one entry. Where a space ties several entries, they are one decision.
   """
   every = entries(space)
-  if not space.multipliers:
-    kept = _kept(space)
-    return tuple(entry for i, entry in enumerate(every) if i not in kept)
-  tied = len(space.stages) + 1
-  multiplier = Gene('multiplier', None, tuple(range(len(space.multipliers))))
-  return every[0], multiplier, *every[1 + tied :]
+  tied = [*_multiplier(space), *_kept(space), *_operations(space)]
+  by_place = {decision.places[0]: decision for decision in tied}
+  others = {number for decision in tied for number in decision.places[1:]}
+  return tuple(
+    by_place.get(number)
+    or Decision(gene, (number,), tuple((choice,) for choice in gene.choices))
+    for number, gene in enumerate(every)
+    if number not in others
+  )
 
 
 def drawn(choices: Choices, rng: np.random.Generator) -> int:
@@ -88,34 +118,67 @@ def drawn(choices: Choices, rng: np.random.Generator) -> int:
   return choices[int(rng.integers(len(choices)))]
 
 
-def of_entries(space: Space, values: Sequence[int]) -> list[int]:
-  """Returns the values of all genes, from those of all entries.
+@functools.lru_cache(maxsize=64)
+def genes(space: Space) -> tuple[Gene, ...]:
+  """Returns all decisions of a space without what they set."""
+  return tuple(decision.gene for decision in decisions(space))
 
-  The value of a multiplier is -1 if the widths are those of none.
-  """
+
+def _multiplier(space: Space) -> list[Decision]:
+  """Returns the decision of all widths but the head's, if they are tied."""
   if not space.multipliers:
-    kept = _kept(space)
-    return [value for i, value in enumerate(values) if i not in kept]
-  tied, rows = len(space.stages) + 1, multiplied(space)
-  widths = tuple(values[1 : 1 + tied])
-  row = rows.index(widths) if widths in rows else -1
-  return [values[0], row, *values[1 + tied :]]
+    return []
+  gene = Gene('multiplier', None, tuple(range(len(space.multipliers))))
+  places = tuple(range(1, len(space.stages) + 2))
+  return [Decision(gene, places, tuple(multiplied(space)))]
 
 
-def of_genes(space: Space, values: Sequence[int]) -> list[int]:
-  """Returns the values of all entries, from those of all genes."""
-  values = [int(value) for value in values]
+def _kept(space: Space) -> list[Decision]:
+  """Returns the decisions of widths that stages keep of their inputs.
+
+  A stage that may have no block keeps the width of its input.
+  """
   if space.multipliers:
-    values[1:2] = multiplied(space)[values[1]]
-    return values
-  for i in _kept(space):
-    values.insert(i, values[i - 1])
-  return values
+    return []
+  every, found, place = entries(space), [], 1
+  for number, stage in enumerate(space.stages):
+    after = number + 2  # the entry of the stage's width
+    if not stage.optional:
+      place = after
+      continue
+    choices = every[place].choices
+    rows = tuple((width,) * (after - place + 1) for width in choices)
+    others = [decision for decision in found if decision.places[0] != place]
+    places = tuple(range(place, after + 1))
+    found = [*others, Decision(every[place], places, rows)]
+  return found
 
 
-def _kept(space: Space) -> list[int]:
-  """Returns the entries that are the width of the stage's input."""
-  return [i + 2 for i, stage in enumerate(space.stages) if stage.optional]
+def _operations(space: Space) -> list[Decision]:
+  """Returns the decision of each block (or stage) of separate operations."""
+  first = 1 + len(space.widths) + len(space.stages)
+  entries_of_a_field = of_stage(space, len(space.stages) - 1).stop
+  found = []
+  for number, stage in enumerate(space.stages):
+    if stage.separate_weights:
+      own = of_stage(space, number)
+      for entry in range(own.start, own.stop):
+        rows = block_kinds.operations(stage, first=entry == own.start)
+        gene = Gene('operation', entry, tuple(range(len(rows))))
+        places = first + entry, first + entries_of_a_field + entry
+        found.append(Decision(gene, places, rows))
+  return found
+
+
+def options(space: Space, number: int) -> list[int]:
+  """Returns how many choices each block of a stage has, in `PER_BLOCK`."""
+  own, found = of_stage(space, number), [1] * max(space.stages[number].depth)
+  for gene in genes(space):
+    if gene.field in ('operation', *PER_BLOCK):
+      assert gene.position is not None
+      if own.start <= gene.position < own.stop:
+        found[gene.position - own.start] *= len(gene.choices)
+  return found
 
 
 def banks(space: Space) -> int:

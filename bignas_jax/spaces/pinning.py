@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
@@ -12,18 +13,23 @@ def pinned_stages(space: Space, arch: Arch) -> list[tuple[int, int, int]]:
   """Returns the stages of `pin`'s space as (stage, first block, blocks) here.
 
   A stage whose blocks have the same choices stays a stage; of others, each
-  block becomes one, because their arrays have different shapes. A stage of
-  which the child has no block is left out.
+  block becomes one, because their arrays have different shapes. Blocks that
+  return their input are left out, and stages of which the child has no block.
   """
   rows = []
   for i, depth in enumerate(arch.depth):
     choices = [
       arch_lib.of_block(space, arch, i, block) for block in range(depth)
     ]
-    if depth and all(choice == choices[0] for choice in choices):
+    kept = [
+      block
+      for block, choice in enumerate(choices)
+      if block == 0 or choice['expand_ratio']
+    ]
+    if depth and len(kept) == depth and all(c == choices[0] for c in choices):
       rows.append((i, 0, depth))
     else:
-      rows += [(i, block, 1) for block in range(depth)]
+      rows += [(i, block, 1) for block in kept]
   return rows
 
 
@@ -32,8 +38,8 @@ def is_aligned(space: Space, arch: Arch) -> bool:
 
   Then a child's arrays are slices of the supernet's of the same names.
   """
-  optional = any(stage.optional for stage in space.stages)
-  return not optional and len(pinned_stages(space, arch)) == len(space.stages)
+  others = any(s.optional or s.separate_weights for s in space.stages)
+  return not others and len(pinned_stages(space, arch)) == len(space.stages)
 
 
 def pin(space: Space, arch: Arch) -> Space:
@@ -43,15 +49,13 @@ def pin(space: Space, arch: Arch) -> Space:
   for number, block, blocks in pinned_stages(space, arch):
     stage = space.stages[number]
     choices = arch_lib.of_block(space, arch, number, block)
+    own = block_kinds.alone(stage, **choices)
     stages.append(
       dataclasses.replace(
-        stage,
+        own,
         width=(arch.width[number + 1],),
         depth=(blocks,),
         stride=1 if block else stage.stride,
-        expand_conv=stage.has_expand,
-        kernel_transform=False,
-        **{field: (choice,) for field, choice in choices.items()},
       )
     )
   return dataclasses.replace(
@@ -80,10 +84,13 @@ def described(pinned: Space, fields: Any) -> Arch:
 def describes(arch: Arch, pinned: Space) -> bool:
   """Returns whether an architecture can be that of a pinned space.
 
-  In a space with choices per block, its stages may be the pinned one's blocks.
+  In a space with choices per block, its stages may be the pinned one's blocks,
+  and blocks that return their input are left out.
   """
   own = arch_lib.biggest(pinned)
   if not arch.width:
     return False
   ends = [(a.resolution, a.width[0], a.width[-1]) for a in (arch, own)]
-  return ends[0] == ends[1] and sum(arch.depth) == sum(own.depth)
+  blocks, most = sum(own.depth), sum(arch.depth)
+  fewest = most - arch.expand_ratio.count(0)
+  return ends[0] == ends[1] and fewest <= blocks <= most

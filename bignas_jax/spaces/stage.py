@@ -42,7 +42,8 @@ class Stage:
       size and the width of its input.
     kernel_size: allowed kernel sizes of depthwise and dense convolutions, odd.
     expand_ratio: allowed ratios of hidden to input channels; of a `bottleneck`,
-      hidden channels in percent of the output's.
+      hidden channels in percent of the output's; 0: the block is its shortcut
+      alone.
     stride: stride of the first block.
     se: squeeze-excite on the hidden channels of an `mbconv`; None: there is
       none.
@@ -65,6 +66,9 @@ class Stage:
       average pooling has the stride (ResNet-D); `none`: nothing.
     kernel_transform: whether smaller kernels are linear functions of bigger
       ones, which are learnt (Once-for-All); else they are their centres.
+    separate_weights: whether each kernel size and expand ratio of an `mbconv`
+      is an operation with parameters of its own, as in single-path supernets;
+      else smaller ones are slices of the biggest.
   """
 
   width: Choices
@@ -82,6 +86,7 @@ class Stage:
     'pooled', 'identity', 'projected', 'pooled_projected', 'none'
   ] = 'pooled'
   kernel_transform: bool = False
+  separate_weights: bool = False
 
   @property
   def has_expand(self) -> bool:
@@ -133,7 +138,8 @@ def check(field: str, stage: object) -> None:
   if not isinstance(stage, Stage):
     raise errors.UserError(field, stage, 'a Stage')
   for name in CHOICES:
-    least = 0 if name == 'depth' else 1
+    skips = name == 'expand_ratio' and stage.block == 'mbconv'
+    least = 0 if skips or name == 'depth' else 1
     check_choices(f'{field}.{name}', getattr(stage, name), least)
   if any(k % 2 == 0 for k in stage.kernel_size):
     raise errors.UserError(
@@ -141,15 +147,17 @@ def check(field: str, stage: object) -> None:
     )
   check_number(f'{field}.stride', stage.stride, (1, 2))
   dense = stage.block not in ('mbconv', 'separable')
+  other, separate = stage.block != 'mbconv', stage.separate_weights
   for name, wrong, allowed in (
     ('kernel_size', dense and len(stage.kernel_size) > 1, 'one size'),
-    ('se', stage.block != 'mbconv' and stage.se is not None, 'None'),
+    ('se', other and stage.se is not None, 'None'),
     ('kernel_transform', dense and stage.kernel_transform, 'False'),
     (
       'shortcut',
       stage.preactivated and stage.shortcut != 'projected',
       'projected',
     ),
+    ('separate_weights', other and separate, 'False'),
   ):
     if wrong:
       value, why = getattr(stage, name), f', for block {stage.block}'
@@ -158,6 +166,7 @@ def check(field: str, stage: object) -> None:
     ('depth', stage.depth == (0,), 'at least one block in some children'),
     ('stride', stage.optional and stage.stride > 1, '1'),
     ('kernel_transform', stage.optional and stage.kernel_transform, 'False'),
+    ('separate_weights', stage.optional and separate, 'False'),
     ('block', stage.optional and stage.preactivated, 'another block'),
   ):
     if wrong:
@@ -165,6 +174,12 @@ def check(field: str, stage: object) -> None:
       raise errors.UserError(
         f'{field}.{name}', getattr(stage, name), allowed + why
       )
+  if separate and stage.kernel_transform:
+    allowed = 'False, with separate_weights'
+    raise errors.UserError(f'{field}.kernel_transform', True, allowed)
+  if 0 in stage.expand_ratio[:-1] and not separate:
+    allowed = 'ratios above 0, or separate_weights=True'
+    raise errors.UserError(f'{field}.expand_ratio', stage.expand_ratio, allowed)
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
 

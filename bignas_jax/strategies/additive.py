@@ -13,6 +13,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 _TRIES = 1500  # children that a proposal is chosen from
@@ -105,8 +106,8 @@ def _best(
     mother, father = (parents[i] for i in rng.integers(len(parents), size=2))
     if number % 4 == 0:
       mother = arch_lib.sample(space, rng)
-    arch = arch_lib.crossover(space, mother, father, rng)
-    arch = arch_lib.mutate(space, arch, rng, float(rng.choice(_MUTATIONS)))
+    arch = variation.crossover(space, mother, father, rng)
+    arch = variation.mutate(space, arch, rng, float(rng.choice(_MUTATIONS)))
     if arch in promising or not problem.fits(arch):
       continue
     promising[arch] = predict(space, shares, arch)

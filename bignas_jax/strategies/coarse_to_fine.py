@@ -12,6 +12,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Choices
 from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 
@@ -32,7 +33,7 @@ def search(problem: Problem, settings: Search) -> None:
     arch = problem_lib.try_new(
       problem,
       scored,
-      lambda parents=parents: arch_lib.mutate(
+      lambda parents=parents: variation.mutate(
         problem.space,
         problem_lib.mostly_first(parents, rng),
         rng,

@@ -10,6 +10,7 @@ import numpy as np
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 
@@ -57,5 +58,5 @@ def _born(
   arch = problem_lib.mostly_first(parents, rng)
   if rng.random() < 0.5:
     father = parents[int(rng.integers(len(parents)))]
-    arch = arch_lib.crossover(problem.space, arch, father, rng)
-  return arch_lib.mutate(problem.space, arch, rng, settings.mutation)
+    arch = variation.crossover(problem.space, arch, father, rng)
+  return variation.mutate(problem.space, arch, rng, settings.mutation)

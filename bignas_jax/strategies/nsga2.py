@@ -10,6 +10,7 @@ import numpy as np
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 
@@ -133,5 +134,5 @@ def _tournament(points: np.ndarray):
 
 def _cross(problem: Problem, population, choose, settings: Search, rng) -> Arch:
   mother, father = (population[choose(rng)] for _ in range(2))
-  arch = arch_lib.crossover(problem.space, mother, father, rng)
-  return arch_lib.mutate(problem.space, arch, rng, settings.mutation)
+  arch = variation.crossover(problem.space, mother, father, rng)
+  return variation.mutate(problem.space, arch, rng, settings.mutation)

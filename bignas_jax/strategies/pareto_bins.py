@@ -14,6 +14,7 @@ import numpy as np
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 
@@ -76,8 +77,8 @@ def _born(
 ) -> list[Arch]:
   """Returns a generation of children that fit and have no scores."""
   pick = lambda: parents[int(rng.integers(len(parents)))]  # noqa: E731
-  mutant = lambda: arch_lib.mutate(problem.space, pick(), rng, mutation)  # noqa: E731
-  cross = lambda: arch_lib.crossover(problem.space, pick(), pick(), rng)  # noqa: E731
+  mutant = lambda: variation.mutate(problem.space, pick(), rng, mutation)  # noqa: E731
+  cross = lambda: variation.crossover(problem.space, pick(), pick(), rng)  # noqa: E731
   born: dict[Arch, None] = {}
   for make, number in ((cross, size // 2), (mutant, size)):
     draw = functools.partial(problem_lib.try_new, problem, make=make)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.strategies import problem as problem_lib
+from bignas_jax.strategies import variation
 from bignas_jax.strategies.problem import Problem, Search
 
 
@@ -54,8 +54,8 @@ def _born(
   """Returns different children that fit: mutants, then crossovers."""
   space, size = problem.space, settings.predicted_population
   pick = lambda: parents[int(rng.integers(len(parents)))]  # noqa: E731
-  mutant = lambda: arch_lib.mutate(space, pick(), rng, settings.mutation)  # noqa: E731
-  cross = lambda: arch_lib.crossover(space, pick(), pick(), rng)  # noqa: E731
+  mutant = lambda: variation.mutate(space, pick(), rng, settings.mutation)  # noqa: E731
+  cross = lambda: variation.crossover(space, pick(), pick(), rng)  # noqa: E731
   mutants = round(settings.mutant_share * size)
   born = [
     problem_lib.try_new(problem, {}, make)

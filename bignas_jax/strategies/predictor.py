@@ -14,7 +14,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.strategies import predicted_evolution
+from bignas_jax.strategies import predicted_evolution, variation
 from bignas_jax.strategies import problem as problem_lib
 from bignas_jax.strategies.problem import Problem, Search
 
@@ -63,7 +63,7 @@ def _draws(
   best = sorted(scored, key=lambda a: -scored[a])[: settings.population]
   samplers = (
     lambda: arch_lib.sample(problem.space, rng),
-    lambda: arch_lib.mutate(
+    lambda: variation.mutate(
       problem.space,
       problem_lib.mostly_first(best, rng),
       rng,

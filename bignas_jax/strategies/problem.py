@@ -16,6 +16,7 @@ from bignas_jax.costs.limits import Costs
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
+from bignas_jax.strategies import variation
 from bignas_jax.values import schema
 
 _TRIES = 1000  # draws for each child wanted, before giving up
@@ -118,7 +119,7 @@ def draw(problem: Problem, n: int, rng: np.random.Generator) -> list[Arch]:
   def neighbour() -> Arch:
     parent = list(children)[int(rng.integers(len(children)))]
     chance = float(rng.uniform(0, 0.5))
-    return arch_lib.mutate(problem.space, parent, rng, chance)
+    return variation.mutate(problem.space, parent, rng, chance)
 
   for make in (lambda: arch_lib.sample(problem.space, rng), neighbour):
     while len(children) < n:

@@ -7,102 +7,25 @@ variant switches between kernel sizes, and masks other widths.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from bignas_jax.spaces import block_kinds
-from bignas_jax.spaces.block_kinds import Conv
-from bignas_jax.spaces.stage import Stage
-from bignas_jax.supernet import batch_norm, branches, ops
+from bignas_jax.supernet import batch_norm, branches, initial, ops
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
 Params = dict[str, Any]
 
 
-def he_normal(
-  key: Key[Array, ''], shape: tuple[int, ...], fan_out: int
-) -> Params:
-  """Returns a kernel of variance 2 / fan_out (He et al. 2015, section 2.2)."""
-  return {'kernel': jax.random.normal(key, shape) * math.sqrt(2 / fan_out)}
-
-
-def init_norm(width: int, epsilon: float | None, scale: float = 1.0) -> Params:
-  """Returns a batch norm's parameters; for a folded one, only the bias."""
-  if epsilon is None:
-    return {'bias': jnp.zeros(width)}
-  return init_affine(width, scale)
-
-
-def init_affine(width: int, scale: float = 1.0) -> Params:
-  """Returns a scale and a bias.
-
-  A batch norm that follows no convolution has both even if it is folded.
-  """
-  bias = jnp.zeros(width)
-  return {'scale': scale * jnp.ones(width), 'bias': bias}
-
-
-def init(key: Key[Array, ''], block: Block) -> Params:
-  """Returns parameters at the largest size; a block starts as its shortcut.
-
-  The last batch norm's scale is 0 (BigNAS, section 3, initialisation), unless
-  some child has no shortcut, or an activation follows: a ReLU of 0 has no
-  gradient. A depthwise kernel's fan-out is its own k x k, not
-  the dense one's.
-  """
-  keys = jax.random.split(key, 6)
-  stage, convs = block.stage, block_kinds.convs(block.stage)
-  width_in, hidden = max(block.width_in), max(block.hidden())
-  widths = {'hidden': hidden, 'out': max(stage.width)}
-  params, width = {}, width_in
-  if stage.preactivated:
-    params['pre_bn'] = init_affine(width_in)
-  for conv in convs:
-    own = keys[block_kinds.CONVS[stage.block].index(conv)]
-    params[conv.name] = _init_conv(own, conv, stage, width, widths[conv.width])
-    zero = conv is convs[-1] and block.has_shortcut and not conv.activated
-    if conv.normed:
-      norm = init_norm(widths[conv.width], block.bn_epsilon, 1 - zero)
-      params[f'{conv.name}_bn'] = norm
-    width = widths[conv.width]
-  if stage.se is not None:
-    squeeze = max(block.squeeze())
-    reduce = he_normal(keys[3], (hidden, squeeze), squeeze)
-    expand = he_normal(keys[4], (squeeze, hidden), hidden)
-    params['se'] = {
-      'reduce': reduce | {'bias': jnp.zeros(squeeze)},
-      'expand': expand | {'bias': jnp.zeros(hidden)},
-    }
-  if block.has_shortcut_conv:
-    shape = width_in, widths['out']
-    params['shortcut'] = he_normal(keys[5], shape, widths['out'])
-    if block_kinds.has_normed_shortcut(stage):
-      params['shortcut_bn'] = init_norm(widths['out'], block.bn_epsilon)
-  return params
-
-
-def _init_conv(
-  key: Key[Array, ''], conv: Conv, stage: Stage, width_in: int, width_out: int
-) -> Params:
-  size = max(stage.kernel_size)
-  if conv.kind == 'pointwise':
-    return he_normal(key, (width_in, width_out), width_out)
-  if conv.kind == 'depthwise':
-    return he_normal(key, (size, size, 1, width_out), size**2)
-  shape = (size, size, width_in, width_out)
-  return he_normal(key, shape, size**2 * width_out)
-
-
 @functools.cache
 def shapes(block: Block) -> Params:
   """Returns shapes and dtypes of `init`'s result, without computing it."""
-  return jax.eval_shape(lambda: init(jax.random.key(0), block))
+  return jax.eval_shape(lambda: initial.init(jax.random.key(0), block))
 
 
 # Axes of parameters that a child takes the middle of; of all others, it takes
@@ -110,13 +33,17 @@ def shapes(block: Block) -> Params:
 CENTRED = {'depthwise': {'kernel': PIXELS}}
 
 
-def norms(block: Block) -> dict[str, str | None]:
+def norms(block: Block) -> dict[str, Any]:
   """Returns the convolution before each batch norm, by the names of both.
 
-  None: the batch norm follows no convolution.
+  None: the batch norm follows no convolution. They are nested by operation
+  where operations have parameters of their own.
   """
   if block.bn_epsilon is None:
     return {}
+  if block.stage.separate_weights:
+    every = {name: norms(one) for name, one in block.operations().items()}
+    return {name: own for name, own in every.items() if own}
   convs = block_kinds.convs(block.stage)
   names = [conv.name for conv in convs if conv.normed]
   if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
@@ -219,6 +146,8 @@ def apply(
   if drop is not None:
     h = _dropped(block, h, active, drop)
   shortcut = _shortcut(block, params, x, source, active, norm)
+  if not convs:
+    return _only(shortcut), remembered
   if shortcut is not None:
     h = h + shortcut
   if stage.block in block_kinds.RESIDUAL:
@@ -242,6 +171,12 @@ def _dropped(
     width = ops.pick(list(outputs), active.output)
     rate = jnp.where(width_in == width, rate, 0)
   return ops.drop_connect(h, rate, drop.own_keys())
+
+
+def _only(shortcut: Any) -> Float[Array, 'batch rows columns out']:
+  """Returns the shortcut, which a block without convolutions consists of."""
+  assert shortcut is not None, 'a block without convolutions and shortcut'
+  return shortcut
 
 
 def _shortcut(

@@ -100,7 +100,7 @@ def _switch(branches, chosen, accumulator, x, constants):
     y, new = _results(branch, own, x, constants, None)
     return y, slicing.put(results[1], new)
 
-  y, new = jax.eval_shape(lambda: _results(branches[-1], *arguments, None))
+  y, new = _described(branches, *arguments, None)
   room = lax.empty(y.shape, y.dtype), jax.tree.map(jnp.zeros_like, new)
   y, remembered = _loops(compute, branches, chosen, 1, room)
   return y, remembered, accumulator
@@ -148,9 +148,7 @@ def _outputs(branches, chosen, count, params, x, constants):
 
   blocks = jax.tree.leaves(params)[0].shape[0]
   count = blocks if count is None else count
-  _, new = jax.eval_shape(
-    lambda: _results(branches[-1], params, x, constants, 0)
-  )
+  _, new = _described(branches, params, x, constants, 0)
   remembered = jax.tree.map(
     lambda a: jnp.zeros((blocks, *a.shape), a.dtype), new
   )
@@ -231,6 +229,19 @@ def _in_loop(index, values):
 def _results(branch, params, x, constants, index):
   own = slicing.shrink(params, branch.shapes, index=index)
   return branch.compute(own, x, constants, None, index)
+
+
+def _described(branches, params, x, constants, index) -> tuple[Any, Tree]:
+  """Returns shapes of the output, and of all that branches remember.
+
+  Where all take slices of the same parameters, the last one remembers most.
+  """
+  y, new, shared = None, {}, len({frozenset(b.shapes) for b in branches}) == 1
+  for one in branches[-1:] if shared else branches:
+    run = functools.partial(_results, one, index=index)
+    y, own = jax.eval_shape(run, params, x, constants)
+    new = slicing.union(new, own)
+  return y, new
 
 
 def _gradient(branch, index, params, x, constants, remembered, dy, sums):

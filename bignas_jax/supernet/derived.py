@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.spaces import pinning
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import block_kinds, pinning
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.decisions import banks, of_stage
 from bignas_jax.spaces.space import Space
@@ -160,6 +161,10 @@ def by_pinned_stage(space: Space, arch: Arch, tree: Params) -> Params:
   out = {name: tree[name] for name in tree if not name.startswith('stage')}
   for i, (number, block, depth) in enumerate(rows):
     stage = tree[f'stage{number + 1}']
+    if space.stages[number].separate_weights:
+      choices = arch_lib.of_block(space, arch, number, block)
+      name = block_kinds.operation_name(**choices)
+      stage = {which: own.get(name, {}) for which, own in stage.items()}
     if 'first' not in stage:  # some children have no block of it
       stage = {
         'first': jax.tree.map(lambda a: a[0], stage['rest']),

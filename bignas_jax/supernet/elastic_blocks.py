@@ -90,6 +90,8 @@ def chain(
 
 
 def _chosen(block: Block, active: Active) -> Int[Array, '*blocks']:
+  if block.stage.separate_weights:
+    return block.operation(active)
   return jnp.asarray(ops.pick(block.variant(), block.pair(active)))
 
 
@@ -102,6 +104,14 @@ def _of_entry(active: Active, index: Any) -> Active:
 
 
 def _branches(block: Block) -> list[branches.Branch]:
+  if block.stage.separate_weights:
+    return [
+      branches.Branch(
+        {name: shapes(one)} if shapes(one) else {},
+        functools.partial(_compute_operation, name, one),
+      )
+      for name, one in block.operations().items()
+    ]
   return [
     branches.Branch(shapes(variant), functools.partial(_compute, variant))
     for variant in block.variants()
@@ -116,3 +126,17 @@ def _compute(variant: Block, params, x, constants, cached, index):
   if stats is not None:
     stats = slicing.shrink(stats, blocks.stats_shapes(variant), index=index)
   return apply(variant, params, stats, x, active, cached, drop)
+
+
+def _compute_operation(
+  name: str, one: Block, params, x, constants, cached, index
+):
+  stats, active, drop = constants
+  stats = None if stats is None else stats.get(name, {})
+  if cached is not None:
+    cached = cached | {'moments': cached['moments'].get(name, {})}
+  active = active._replace(kernel_size=0, expand_ratio=0)
+  own = params.get(name, {})
+  y, remembered = _compute(one, own, x, (stats, active, drop), cached, index)
+  moments = remembered['moments']
+  return y, remembered | {'moments': {name: moments} if moments else {}}

@@ -29,6 +29,7 @@ from bignas_jax.supernet import (
   derived,
   elastic_blocks,
   ends,
+  initial,
   ops,
   slicing,
   stage_blocks,
@@ -149,7 +150,7 @@ class Stage(ends.NormModule):
     first, rest = described.get('first'), described.get('rest')
     of_first, of_rest, had = None, None, 0 if first is None else 1
     if first is not None:
-      of_first = self.param('first', blocks.init, first)
+      of_first = self.param('first', initial.init, first)
     if rest is not None:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - had)
     if self.is_initializing():  # only parameters are needed
@@ -192,7 +193,7 @@ class Stage(ends.NormModule):
 
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:
   keys = jax.random.split(key, n)
-  return jax.vmap(lambda key: blocks.init(key, block))(keys)
+  return jax.vmap(lambda key: initial.init(key, block))(keys)
 
 
 def images_like(

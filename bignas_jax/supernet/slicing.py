@@ -98,6 +98,16 @@ def add(
   return put(big, jax.tree.map(jnp.add, there, small), centred, index)
 
 
+def union(some: Tree, others: Tree) -> Tree:
+  """Returns shapes and dtypes that hold both of two trees of them."""
+  if isinstance(others, dict):
+    return some | {n: union(some.get(n, {}), one) for n, one in others.items()}
+  if not isinstance(some, jax.ShapeDtypeStruct):
+    return others
+  shape = tuple(map(max, some.shape, others.shape))
+  return jax.ShapeDtypeStruct(shape, others.dtype)
+
+
 def _inside(centred: Centred, name: str) -> Centred:
   return centred.get(name, ()) if isinstance(centred, dict) else centred
 

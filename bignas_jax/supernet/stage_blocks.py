@@ -1,7 +1,4 @@
-"""The blocks of a stage: their choices, and the sizes that are compiled.
-
-There are few sizes, and little is computed in vain.
-"""
+"""The blocks of a stage: their choices, and the few sizes to compile."""
 
 import bisect
 import collections
@@ -76,6 +73,29 @@ class Block:
   def by_output(self) -> bool:
     """Returns whether hidden channels follow from the output's width."""
     return self.stage.block in block_kinds.BY_OUTPUT
+
+  def operations(self) -> dict[str, 'Block']:
+    """Returns the block of each operation with parameters of its own."""
+    stage, first = self.stage, self.first
+    return {
+      block_kinds.operation_name(*choice): dataclasses.replace(
+        self, stage=block_kinds.alone(stage, *choice)
+      )
+      for choice in block_kinds.operations(stage, first=first)
+    }
+
+  def operation(self, active: 'Active') -> Int[Array, '*blocks']:
+    """Returns the number in `operations` of the active choices."""
+    rows = block_kinds.operations(self.stage, first=self.first)
+    numbers = [
+      rows.index(pair) if pair in rows else 0
+      for pair in itertools.product(
+        self.stage.kernel_size, self.stage.expand_ratio
+      )
+    ]
+    ratios = len(self.stage.expand_ratio)
+    pair = active.kernel_size * ratios + active.expand_ratio
+    return jnp.asarray(ops.pick(numbers, pair))
 
   def variants(self) -> list['Block']:
     """Returns blocks with fewer hidden channels, and last the whole block."""

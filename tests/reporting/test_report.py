@@ -30,6 +30,7 @@ from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, presets
+from bignas_jax.strategies import variation
 from bignas_jax.system import files
 from bignas_jax.values import errors
 
@@ -575,7 +576,7 @@ def test_run_card_is_shown_if_there_is_one(started):
 
 
 def _alone(init_from: str = ''):
-  arch = arch_lib.mutate(_SPACE, _BIGGEST, np.random.default_rng(0), 0.5)
+  arch = variation.mutate(_SPACE, _BIGGEST, np.random.default_rng(0), 0.5)
   return dataclasses.replace(
     _CONFIG,
     space=pinning.pin(_SPACE, arch),

@@ -4,9 +4,10 @@ import jax
 import networks
 import numpy as np
 
+from bignas_jax.methods import channel_order
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
-from bignas_jax.supernet import channel_order, derived, network
+from bignas_jax.supernet import derived, network
 
 
 def initial(space):
