@@ -35,7 +35,7 @@ def get_config(variant: str = '') -> Config:
   variant = config_lib.variant(variant, 'small')
   if variant == 'small':
     rule = Rule(dropout=0.0, edges=EDGES)
-    return dataclasses.replace(mnist.get_config(), rule=rule)
+    return dataclasses.replace(mnist.get_config(), rule=rule, steps=300)
   batch_size, train_images, epochs = 2048, 1_281_167 - 10_000, 360
   steps_per_epoch = train_images / batch_size
   return Config(
