@@ -18,4 +18,5 @@ LAYOUT = Layout(
   renamed=once_for_all.RENAMED,
   # Every block has a shortcut there, and uses it where the width changes.
   unused=once_for_all.AVERAGES + r'|blocks\.\d+\.shortcut\.conv\.weight',
+  resize='pytorch',
 )

@@ -6,6 +6,7 @@ batch-norm statistics until it is calibrated, on the user's images.
 """
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import jax
@@ -51,11 +52,14 @@ def convert(
       empty; nothing was written then.
   """
   cluster.refuse('convert')
-  published_files.layout(layout, single=False)
+  resize = published_files.layout(layout, single=False).resize
   directory.check_place(workdir)
   _check_empty(workdir)
   config = config_lib.check(warm_start.resolve(config))
   space = config_lib.space(config)
+  if resize is not None:
+    space = dataclasses.replace(space, resize=resize)
+    config = dataclasses.replace(config, space=space)
   variables, origin = published_files.read(weights, layout, space, license_)
   splits = sources.load(config.data, space.channels)
   sources.check_classes(splits, space.classes)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, network, stage_blocks
+from bignas_jax.supernet import batch_norm, network, ops, stage_blocks
 from bignas_jax.supernet.stage_blocks import Block
 from bignas_jax.values import errors
 
@@ -64,12 +64,15 @@ class Layout(NamedTuple):
       a supernet.
     single: the normalisation of a single network, whose running averages are
       its statistics; None: the files hold supernets.
+    resize: how the code base resizes a batch to a child's resolution; None: it
+      does not, and the space's rule stays.
   """
 
   tensors: Callable[[Space], Tree]
   renamed: tuple[tuple[str, str], ...]
   unused: str
   single: Normalisation | None = None
+  resize: ops.Resize | None = None
 
 
 class Conversion(NamedTuple):

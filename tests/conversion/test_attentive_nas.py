@@ -140,6 +140,8 @@ def test_children_of_a_converted_run_are_extracted_and_evaluated(
     convert.main(arguments)
   result = convert.main(arguments)
   assert result['step'] == tiny.config().steps
+  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert config['config']['space']['resize'] == 'pytorch'
   origin = json.loads((tmp_path / 'run' / 'origin.json').read_text())
   assert origin['license'] == 'CC-BY-NC 4.0' and origin['not_called'] == []
   child = tmp_path / 'child'
