@@ -27,8 +27,8 @@ from configs import mnist, us_net
 def get_config(variant: str = '') -> Config:
   variant = config_lib.variant(variant, 'small')
   if variant == 'small':
-    small = us_net.SMALL
-    space = dataclasses.replace(small, train_resolution=small.resolution)
+    # Two resolutions: each is a program to compile.
+    space = dataclasses.replace(us_net.SMALL, train_resolution=(20, 28))
     config = mnist.digits(space, steps=300)
     return dataclasses.replace(config, smallest_resolution='drawn')
   config, space = us_net.get_config(), zoo.get('mobilenet_v1')
