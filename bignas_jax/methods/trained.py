@@ -36,9 +36,9 @@ def only(
     }
     return jax.tree.map(lambda _: 'trained', params) | own
 
-  parts: dict[Hashable, optax.GradientTransformation]
-  parts = {'trained': optimizer, 'fixed': optax.set_to_zero()}
-  return optax.partition(parts, labels)
+  optimizers: dict[Hashable, optax.GradientTransformation]
+  optimizers = {'trained': optimizer, 'fixed': optax.set_to_zero()}
+  return optax.partition(optimizers, labels)
 
 
 def _labels(which: Which, norms: Any, params: Any, name: str) -> Any:

@@ -27,17 +27,17 @@ def batch_norm_scales(
   Raises:
     UserError: no operation of the space has parameters of its own.
   """
-  genes, found = decisions.genes(space), []
+  genes, shares = decisions.genes(space), []
   if not any(stage.separate_weights for stage in space.stages):
     allowed = 'a space of operations with parameters of their own'
     raise errors.UserError('space', space.name, allowed)
   for gene in genes:
     if gene.field == 'operation':
       assert gene.position is not None
-      found.append(_of_layer(space, params, gene.position))
+      shares.append(_of_layer(space, params, gene.position))
     else:
-      found.append(dict.fromkeys(gene.choices, 0.0))
-  return found
+      shares.append(dict.fromkeys(gene.choices, 0.0))
+  return shares
 
 
 def _of_layer(space: Space, params, position: int) -> dict[int, float]:
@@ -56,7 +56,7 @@ def _of_layer(space: Space, params, position: int) -> dict[int, float]:
     scores[choice] = 0.0
     if sizes[1]:
       last = block_kinds.convs(block_kinds.alone(stage, *sizes))[-1].name
-      part = own['rest' if block else 'first'][name][f'{last}_bn']['scale']
-      scale = np.asarray(part[block - 1] if block else part)
+      scales = own['rest' if block else 'first'][name][f'{last}_bn']['scale']
+      scale = np.asarray(scales[block - 1] if block else scales)
       scores[choice] = float(np.abs(scale).mean())
   return scores
