@@ -46,6 +46,7 @@ OWNERS = {
   'matplotlib': {'reporting.plots'},
   'optax': {
     *('methods.optim', 'methods.schedules', 'methods.step'),
+    'methods.trained',
     'perf.step_time',
   },
   'safetensors': {'deploy.package'},

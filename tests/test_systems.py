@@ -20,6 +20,7 @@ SYSTEMS = (
   'once_for_all',
   'attentive_nas',
   'alpha_net',
+  'bn_nas',
 )
 
 

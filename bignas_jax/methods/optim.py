@@ -25,6 +25,8 @@ class Optimizer:
     clip_value: bound on each gradient entry's magnitude; 0: no clipping.
     weight_decay: factor of all kernels in their gradient, once a step; that of
       `Rule` is in the loss of one child.
+    trains: which parameters the updates change (`trained.only`): `all`;
+      `batch_norms`; or `last_batch_norms`, of each block or operation.
   """
 
   name: Literal['rmsprop', 'sgd'] = 'rmsprop'
@@ -34,6 +36,7 @@ class Optimizer:
   epsilon: schema.AtLeastZero = 1e-3
   clip_value: schema.AtLeastZero = 0.0
   weight_decay: schema.AtLeastZero = 0.0
+  trains: Literal['all', 'batch_norms', 'last_batch_norms'] = 'all'
 
 
 def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:

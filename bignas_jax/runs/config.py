@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bignas_jax.data import sources
-from bignas_jax.methods import loss_graph, optim, schedules, step
+from bignas_jax.methods import loss_graph, optim, schedules, step, trained
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
 from bignas_jax.policies.policies import Policy
@@ -269,7 +269,11 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
   return step.Setup(
     model=network,
     rule=rule,
-    optimizer=optim.create(config.optimizer, learning_rate),
+    optimizer=trained.only(
+      config.optimizer.trains,
+      optim.create(config.optimizer, learning_rate),
+      space(config),
+    ),
     rate=learning_rate,
     batch_size=config.batch_size,
     policy=the_policy,

@@ -17,7 +17,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import restore
 from bignas_jax.runs.archive import Archive, Entry
-from bignas_jax.selection import calibration, child_costs, questions
+from bignas_jax.selection import calibration, child_costs, indicators, questions
 from bignas_jax.selection.questions import Question
 from bignas_jax.selection.scorer import Basis, Scorer
 from bignas_jax.spaces import arch as arch_lib
@@ -26,7 +26,7 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import predictor
 from bignas_jax.strategies import problem as problem_lib
 from bignas_jax.strategies import table as table_lib
-from bignas_jax.strategies.problem import Problem, Search
+from bignas_jax.strategies.problem import Problem, Search, Shares
 from bignas_jax.supernet.evaluation import Score
 from bignas_jax.system import cluster, console, files, process, stopping
 from bignas_jax.training import loop, recovery
@@ -147,7 +147,10 @@ def search(
     evaluator.compile(task.space.resolution)
     evaluate = functools.partial(evaluator.score, run.params)
     basis = Basis(run.step, config.calibration.images)
-    scorer = find(task, archive, before, evaluate, basis, pause)
+    shares = functools.partial(
+      indicators.batch_norm_scales, task.space, run.params
+    )
+    scorer = find(task, archive, before, evaluate, basis, pause, shares)
     result, best = answer(task, scorer, asked), scorer.best(task.fits)
     worth = calibration.compare(run, evaluator, best.arch, pause)
 
@@ -197,6 +200,7 @@ def find(
   evaluate: Callable[[Arch], Score],
   basis: Basis,
   pause: Callable[[], None],
+  shares: Callable[[], Shares] = list,
 ) -> Scorer:
   """Runs the strategy and returns the scorer, which has seen all its children.
 
@@ -207,6 +211,7 @@ def find(
     evaluate: function that evaluates a child on held-out images.
     basis: basis of the scores.
     pause: function called before each evaluation; may raise Preempted.
+    shares: function that returns the shares of `Problem`.
   """
   space, strategy, settings = task.space, task.strategy, task.settings
   expected = table_lib.planned(strategy, space, task.fits, settings)
@@ -217,7 +222,14 @@ def find(
       if task.fits(arch):
         scorer(arch)
     problem = Problem(
-      space, scorer, task.costs, task.fits, task.start, archived
+      space,
+      scorer,
+      task.costs,
+      task.fits,
+      task.start,
+      archived,
+      task.limits.to_dict(),
+      shares,
     )
     table_lib.STRATEGIES[strategy](problem, settings)
   return scorer

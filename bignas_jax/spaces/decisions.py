@@ -140,7 +140,7 @@ def _kept(space: Space) -> list[Decision]:
   """
   if space.multipliers:
     return []
-  every, found, place = entries(space), [], 1
+  every, ties, place = entries(space), [], 1
   for number, stage in enumerate(space.stages):
     after = number + 2  # the entry of the stage's width
     if not stage.optional:
@@ -148,17 +148,17 @@ def _kept(space: Space) -> list[Decision]:
       continue
     choices = every[place].choices
     rows = tuple((width,) * (after - place + 1) for width in choices)
-    others = [decision for decision in found if decision.places[0] != place]
+    others = [decision for decision in ties if decision.places[0] != place]
     places = tuple(range(place, after + 1))
-    found = [*others, Decision(every[place], places, rows)]
-  return found
+    ties = [*others, Decision(every[place], places, rows)]
+  return ties
 
 
 def _operations(space: Space) -> list[Decision]:
   """Returns the decision of each block (or stage) of separate operations."""
   first = 1 + len(space.widths) + len(space.stages)
   entries_of_a_field = of_stage(space, len(space.stages) - 1).stop
-  found = []
+  ties = []
   for number, stage in enumerate(space.stages):
     if stage.separate_weights:
       own = of_stage(space, number)
@@ -166,19 +166,19 @@ def _operations(space: Space) -> list[Decision]:
         rows = block_kinds.operations(stage, first=entry == own.start)
         gene = Gene('operation', entry, tuple(range(len(rows))))
         places = first + entry, first + entries_of_a_field + entry
-        found.append(Decision(gene, places, rows))
-  return found
+        ties.append(Decision(gene, places, rows))
+  return ties
 
 
 def options(space: Space, number: int) -> list[int]:
   """Returns how many choices each block of a stage has, in `PER_BLOCK`."""
-  own, found = of_stage(space, number), [1] * max(space.stages[number].depth)
+  own, numbers = of_stage(space, number), [1] * max(space.stages[number].depth)
   for gene in genes(space):
     if gene.field in ('operation', *PER_BLOCK):
       assert gene.position is not None
       if own.start <= gene.position < own.stop:
-        found[gene.position - own.start] *= len(gene.choices)
-  return found
+        numbers[gene.position - own.start] *= len(gene.choices)
+  return numbers
 
 
 def banks(space: Space) -> int:

@@ -19,6 +19,7 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import variation
 from bignas_jax.values import schema
 
+Shares = Sequence[Mapping[int, float]]  # by decision and choice
 _TRIES = 1000  # draws for each child wanted, before giving up
 
 
@@ -90,6 +91,9 @@ class Problem(NamedTuple):
     fits: function that returns whether a child keeps the limits.
     start: a child that keeps the limits.
     archived: scores of children that were evaluated before this search.
+    limited: limits by field, such as `max_macs`.
+    shares: function that returns the share of each choice of each decision in
+      a score that needs no images; raises UserError where there is none.
   """
 
   space: Space
@@ -98,6 +102,8 @@ class Problem(NamedTuple):
   fits: Callable[[Arch], bool]
   start: Arch
   archived: Mapping[Arch, float] = {}
+  limited: Mapping[str, float] = {}
+  shares: Callable[[], Shares] = list
 
 
 def random(problem: Problem, settings: Search) -> None:

@@ -8,6 +8,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import (
   additive,
+  batch_norm_scales,
   coarse_to_fine,
   evolution,
   greedy,
@@ -21,6 +22,7 @@ from bignas_jax.values import errors
 
 STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
   'additive': additive.search,
+  'batch_norm_scales': batch_norm_scales.search,
   'coarse_to_fine': coarse_to_fine.search,
   'evolution': evolution.search,
   'greedy': greedy.search,
@@ -66,6 +68,8 @@ def planned(
   first = sum(map(fits, published(space)))
   if strategy == 'coarse_to_fine':
     return first + coarse_to_fine.planned(space, fits, settings)
+  if strategy == 'batch_norm_scales':
+    return first + 1
   return first + settings.evaluations
 
 

@@ -1,0 +1,96 @@
+"""Spaces whose layers choose one of several operations.
+
+The operations have parameters of their own. Each literal is a table of a paper
+or of its authors' code.
+"""
+
+from bignas_jax.spaces.space import Space
+from bignas_jax.spaces.stage import Choices, Stage
+
+
+def _layers(
+  width: int, depth: int, stride: int, expand_ratio: Choices
+) -> Stage:
+  """Returns a stage each of whose layers chooses an inverted bottleneck."""
+  return Stage(
+    width=(width,),
+    depth=(depth,),
+    kernel_size=(3, 5, 7),
+    expand_ratio=expand_ratio,
+    stride=stride,
+    activation='relu6',
+    shortcut='identity',
+    separate_weights=True,
+  )
+
+
+def _first(width: int) -> Stage:
+  """Returns the first stage, one block that leaves no choice."""
+  return Stage(
+    width=(width,),
+    depth=(1,),
+    kernel_size=(3,),
+    expand_ratio=(1,),
+    activation='relu6',
+    shortcut='identity',
+  )
+
+
+def _mobile(name: str, stem: int, *stages: Stage) -> Space:
+  return Space(
+    name=name,
+    resolution=(224,),
+    stem_width=(stem,),
+    stages=stages,
+    head_width=(1280,),
+    activation='relu6',
+    per_block=True,
+    padding='symmetric',
+    bn_epsilon=1e-5,
+  )
+
+
+_SIX = (3, 6)  # with three kernel sizes, six operations
+
+# BN-NAS (arXiv:2108.07375): 21 layers in the paper; in the authors' code, four
+# of them are fixed to do nothing, which leaves 6^17 networks.
+BN_NAS = _mobile(
+  'bn_nas',
+  40,
+  _first(24),
+  _layers(32, 2, 2, _SIX),
+  _layers(40, 2, 2, _SIX),
+  _layers(80, 4, 2, _SIX),
+  _layers(96, 4, 1, _SIX),
+  _layers(192, 4, 2, _SIX),
+  _layers(320, 1, 1, _SIX),
+)
+
+# ProxylessNAS (arXiv:1812.00332), section 4.2: a layer may also do nothing,
+# unless it changes the shape.
+PROXYLESS = _mobile(
+  'proxyless',
+  32,
+  _first(16),
+  _layers(24, 4, 2, (0, *_SIX)),
+  _layers(40, 4, 2, (0, *_SIX)),
+  _layers(80, 4, 2, (0, *_SIX)),
+  _layers(96, 4, 1, (0, *_SIX)),
+  _layers(192, 4, 2, (0, *_SIX)),
+  _layers(320, 1, 1, _SIX),
+)
+
+# MDENAS (arXiv:1905.07529), the mobile space: nine operations a layer.
+MDENAS = _mobile(
+  'mdenas',
+  32,
+  _first(16),
+  _layers(24, 4, 2, (1, 3, 6)),
+  _layers(40, 4, 2, (1, 3, 6)),
+  _layers(80, 4, 2, (1, 3, 6)),
+  _layers(96, 4, 1, (1, 3, 6)),
+  _layers(192, 4, 2, (1, 3, 6)),
+  _layers(320, 1, 1, (1, 3, 6)),
+)
+
+SPACES = (BN_NAS, PROXYLESS, MDENAS)
