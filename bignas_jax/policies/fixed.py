@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bignas_jax.policies import policies
 from bignas_jax.policies.policies import Child, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, presets
+from bignas_jax.spaces import presets
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import errors
@@ -73,9 +73,4 @@ def resolved(
 
 def _parsed(space: Space, number: int, one: NamedArch) -> Arch:
   with errors.within(f'children[{number}]'):
-    arch = presets.parse(space, one.arch)
-  if len(pinning.pinned_stages(space, arch)) > len(space.stages):
-    # As a network of its own it has more stages than the supernet's gradient.
-    allowed = 'equal choices in all blocks of a stage, for policy fixed'
-    raise errors.UserError(f'children[{number}].arch', one.arch, allowed)
-  return arch
+    return presets.parse(space, one.arch)

@@ -40,7 +40,8 @@ RULE = Rule(
 )
 
 
-# The narrow child has no block of its first stage.
+# The narrow child has no block of its first stage, and blocks of two kernel
+# sizes in its last.
 CONV = Stage(
   width=(8,),
   depth=(0, 2),
@@ -54,9 +55,11 @@ OPTIONAL = dataclasses.replace(
   SPACE,
   name='optional',
   stem_width=(8,),
+  per_block=True,
   stages=(
     CONV,
     dataclasses.replace(CONV, width=(8, 16), depth=(1,), stride=2),
+    Stage(width=(16,), depth=(2,), kernel_size=(3, 5), expand_ratio=(1,)),
   ),
 )
 
@@ -116,7 +119,10 @@ def test_a_file_is_read_once_when_the_config_is_resolved(tmp_path):
 
 def test_a_step_is_the_sum_over_widths_that_learn_from_the_label():
   space = OPTIONAL
-  archs = arch_lib.biggest(space), arch_lib.smallest(space)
+  narrow = dataclasses.replace(
+    arch_lib.smallest(space), kernel_size=(3, 3, 3, 5, 3)
+  )
+  archs = arch_lib.biggest(space), narrow
   listed = tuple(
     dataclasses.replace(one, arch=arch_lib.to_json(arch))
     for one, arch in zip(CHILDREN, archs, strict=True)
