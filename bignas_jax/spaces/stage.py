@@ -7,6 +7,7 @@ from bignas_jax.values import errors, schema
 
 Choices = tuple[int, ...]
 Activation = Literal['swish', 'relu', 'relu6', 'hard_swish']
+_DEPTHWISE = 'mbconv', 'separable'  # kinds of blocks with such kernels
 CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
 
 
@@ -146,42 +147,45 @@ def check(field: str, stage: object) -> None:
       f'{field}.kernel_size', stage.kernel_size, 'odd sizes only'
     )
   check_number(f'{field}.stride', stage.stride, (1, 2))
-  dense = stage.block not in ('mbconv', 'separable')
-  other, separate = stage.block != 'mbconv', stage.separate_weights
-  for name, wrong, allowed in (
-    ('kernel_size', dense and len(stage.kernel_size) > 1, 'one size'),
-    ('se', other and stage.se is not None, 'None'),
-    ('kernel_transform', dense and stage.kernel_transform, 'False'),
-    (
-      'shortcut',
-      stage.preactivated and stage.shortcut != 'projected',
-      'projected',
-    ),
-    ('separate_weights', other and separate, 'False'),
-  ):
-    if wrong:
-      value, why = getattr(stage, name), f', for block {stage.block}'
-      raise errors.UserError(f'{field}.{name}', value, allowed + why)
-  for name, wrong, allowed in (
-    ('depth', stage.depth == (0,), 'at least one block in some children'),
-    ('stride', stage.optional and stage.stride > 1, '1'),
-    ('kernel_transform', stage.optional and stage.kernel_transform, 'False'),
-    ('separate_weights', stage.optional and separate, 'False'),
-    ('block', stage.optional and stage.preactivated, 'another block'),
-  ):
-    if wrong:
-      why = '' if name == 'depth' else ', where the depth may be 0'
-      raise errors.UserError(
-        f'{field}.{name}', getattr(stage, name), allowed + why
-      )
-  if separate and stage.kernel_transform:
-    allowed = 'False, with separate_weights'
-    raise errors.UserError(f'{field}.kernel_transform', True, allowed)
-  if 0 in stage.expand_ratio[:-1] and not separate:
-    allowed = 'ratios above 0, or separate_weights=True'
-    raise errors.UserError(f'{field}.expand_ratio', stage.expand_ratio, allowed)
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
+  for name, allowed in _wrong(stage).items():
+    raise errors.UserError(f'{field}.{name}', getattr(stage, name), allowed)
+
+
+def _wrong(stage: Stage) -> dict[str, str]:
+  """Returns what is allowed for each field that does not fit another one."""
+  kind, separate = f'for block {stage.block}', stage.separate_weights
+  other, dense = (stage.block not in some for some in (('mbconv',), _DEPTHWISE))
+  projected = stage.shortcut == 'projected'
+  empty, optional = stage.depth == (0,), 'where the depth may be 0'
+  skips = 0 in stage.expand_ratio[:-1]
+  rules = (
+    ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
+    ('se', other and stage.se is not None, f'None, {kind}'),
+    ('kernel_transform', dense and stage.kernel_transform, f'False, {kind}'),
+    ('shortcut', stage.preactivated and not projected, f'projected, {kind}'),
+    ('separate_weights', other and separate, f'False, {kind}'),
+    ('depth', empty, 'at least one block in some children'),
+    ('stride', stage.optional and stage.stride > 1, f'1, {optional}'),
+    (
+      'kernel_transform',
+      stage.kernel_transform and (stage.optional or separate),
+      f'False, with separate_weights or {optional}',
+    ),
+    ('separate_weights', stage.optional and separate, f'False, {optional}'),
+    (
+      'block',
+      stage.optional and stage.preactivated,
+      f'another block, {optional}',
+    ),
+    (
+      'expand_ratio',
+      skips and not separate,
+      'ratios above 0, or separate_weights=True',
+    ),
+  )
+  return {name: allowed for name, wrong, allowed in rules if wrong}
 
 
 def check_choices(field: str, choices: object, least: int = 1) -> None:
