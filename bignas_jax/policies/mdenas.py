@@ -1,18 +1,116 @@
-"""The update rules of MDENAS (ICCV 2019).
+"""MDENAS (ICCV 2019): a policy that learns which choices are accurate.
 
 A choice becomes likelier if it was more accurate than another choice of the
 same decision after no more epochs.
 """
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bignas_jax.policies import distributions
+from bignas_jax.policies.policies import Child, Measured, Policy, Score, State
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.values import schema
+
 # The rule of the authors' code, or the formula of their paper.
 Rule = Literal['code', 'paper']
 # The accuracy of a choice: of its last epoch, or the mean over its epochs.
 Accuracy = Literal['last', 'mean']
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Settings:
+  """What MDENAS depends on, in a config.
+
+  Attributes:
+    epoch_steps: number of steps of an epoch, all of which train one child.
+    rate: probability that moves between two choices.
+    rule: the rule of the authors' `code`, or the formula of their `paper`.
+    accuracy: what choices are compared by: the accuracy of the `last` epoch
+      that trained them, as published, or the `mean` of all.
+  """
+
+  epoch_steps: schema.Natural = 100
+  rate: schema.PositiveShare = 0.01
+  rule: Rule = 'code'
+  accuracy: Accuracy = 'last'
+
+
+def mdenas(space: Space, settings: Settings) -> Policy:
+  """Returns the policy of MDENAS: one child of a learnt distribution an epoch.
+
+  At the end of an epoch the probabilities change by its accuracy, which is the
+  mean accuracy of its steps on their images before the update. Epochs are
+  counted by steps that were kept: after a rollback, a child is trained again
+  with other images.
+
+  Args:
+    space: space that children are drawn from.
+    settings: length of an epoch, and how the distribution learns.
+  """
+  layout = distributions.of_space(space)
+  start = distributions.probabilities(distributions.uniform(layout))
+
+  def init(seed: int) -> State:
+    del seed
+    return {
+      'probability': start.copy(),
+      'epochs': np.zeros(start.shape, np.int64),
+      'accuracy': np.zeros(start.shape),
+      'done': np.zeros(2, np.int64),  # epochs, and steps of this one
+      'top1': np.zeros(1),  # sum over the steps of this epoch
+    }
+
+  def sample(
+    state: State, seed: int, step: int, score: Score | None = None
+  ) -> list[Child]:
+    del step, score
+    rng = arch_lib.generator(seed, int(state['done'][0]))
+    (pick,) = distributions.draw(state['probability'], 1, rng)
+    return [Child('random', distributions.arch(space, layout, pick))]
+
+  def update(state: State, children: list[Child], measured: Measured) -> State:
+    (child,), (metrics,) = children, measured
+    epochs, steps = state['done']
+    top1 = state['top1'] + float(metrics['top1'])
+    if steps + 1 < settings.epoch_steps:
+      return state | {'done': np.array([epochs, steps + 1]), 'top1': top1}
+    value = float(top1[0]) / settings.epoch_steps
+    ended = {'done': np.array([epochs + 1, 0]), 'top1': np.zeros(1)}
+    return ended | _after(space, settings, state, child.arch, value)
+
+  def learnt(state: State) -> Arch:
+    best = distributions.most_probable(state['probability'])
+    return distributions.arch(space, layout, best)
+
+  return Policy(
+    ('random',), {}, sample, init=init, update=update, learnt=learnt
+  )
+
+
+def _after(
+  space: Space, settings: Settings, state: State, arch: Arch, value: float
+) -> State:
+  """Returns the distribution after an epoch of this accuracy."""
+  chosen = distributions.chosen(space, arch)
+  matters = distributions.matters(space, arch)
+  epochs, accuracy = recorded(
+    state['epochs'],
+    state['accuracy'],
+    chosen,
+    matters,
+    value,
+    settings.accuracy,
+  )
+  probability = updated(
+    state['probability'], epochs, accuracy, settings.rate, settings.rule
+  )
+  return {'probability': probability, 'epochs': epochs, 'accuracy': accuracy}
 
 
 def recorded(
