@@ -70,8 +70,9 @@ def _measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
   compile_s = time.perf_counter() - began
   state = step_time.first_state(setup)
   seconds = []
+  of_policy = setup.policy.init(0)
   for number in range(rounds + 1):
-    children = setup.policy.sample({}, 0, number, None)
+    children = setup.policy.sample(of_policy, 0, number, None)
     began = time.perf_counter()
     state, measured = programs.step(setup, compiled, state, images, children)
     jax.block_until_ready((state, measured))

@@ -58,7 +58,8 @@ def step(
     space, resolution=(resolution,), train_resolution=(resolution,)
   )
   setup = describe(space, batch, dtype, jax.devices()[:1])
-  children = setup.policy.sample({}, seed, 0, None)
+  of_policy = setup.policy.init(seed)
+  children = setup.policy.sample(of_policy, seed, 0, None)
   images = random_batch(setup)
   compiled = programs.compile_all(programs.all_programs(setup))
   state = first_state(setup)
@@ -82,7 +83,7 @@ def step(
   seconds = _interleaved(variants, rounds)
   with xla.traces() as traces:
     for one in range(1, 21):
-      train(setup.policy.sample({}, seed, one, None))()
+      train(setup.policy.sample(of_policy, seed, one, None))()
   static = [
     min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
     for i in range(len(children))

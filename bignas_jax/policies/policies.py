@@ -33,6 +33,9 @@ class Child(NamedTuple):
 ALLOWED = f'letters, digits and _, but for {", ".join(RESERVED)}'
 
 
+# What metrics call the architecture that a policy has learnt.
+LEARNT = 'most_probable'
+
 # Children -> their losses on the step's batch, equal on all hosts.
 Score = Callable[[list[Arch]], list[float]]
 # Arrays by name; they lie in the checkpoint. Empty: the policy has no state.
@@ -73,6 +76,8 @@ class Policy(NamedTuple):
       after a step. It is called before the next step's children are sampled,
       so it makes each step wait for its metrics; if the state is empty, it is
       not called. The metrics may not be finite: such a step is rolled back.
+    learnt: a function from the state to the architecture that the policy would
+      choose by what it has learnt; None: the policy learns nothing.
   """
 
   roles: tuple[str, ...]
@@ -83,6 +88,7 @@ class Policy(NamedTuple):
   resorts: frozenset[int] = frozenset()
   init: Callable[[int], State] = stateless
   update: Callable[[State, list[Child], Measured], State] = unchanged
+  learnt: Callable[[State], Arch] | None = None
 
 
 def is_role(name: str) -> bool:
@@ -101,19 +107,20 @@ def ends(space: Space) -> dict[str, Arch]:
   }
 
 
-def evaluated(policy: Policy, space: Space) -> dict[str, Arch]:
+def evaluated(
+  policy: Policy, space: Space, state: State | None = None
+) -> dict[str, Arch]:
   """Returns the children that a run evaluates, by role.
 
   They are the static ones, and the ends that have a role; if a policy has none
-  of these, the biggest and the smallest.
+  of these, the biggest and the smallest. With a state, the architecture that
+  the policy has learnt is one more.
   """
   usual = ends(space)
   named = {role: usual[role] for role in usual if role in policy.roles}
-  return (
-    policy.static
-    | {role: arch for role, arch in named.items() if role not in policy.static}
-    or usual
-  )
+  children = policy.static | named | policy.static or usual
+  learnt = {LEARNT: policy.learnt(state)} if policy.learnt and state else {}
+  return children | learnt
 
 
 def is_of(policy: Policy, children: Sequence[Child]) -> bool:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from bignas_jax.policies.attentive import Errors, attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
+from bignas_jax.policies.mdenas import Settings, mdenas
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.progressive import Phase, progressive
 from bignas_jax.policies.sandwich import (
@@ -22,6 +23,7 @@ Name = Literal[
   'uniform',
   'progressive',
   'fixed',
+  'mdenas',
   'alone',
 ]
 
@@ -37,6 +39,7 @@ def create(
   predicted: Errors | None = None,
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
+  of_mdenas: Settings | None = None,
 ) -> Policy:
   """Returns a policy for a space by its name in configs.
 
@@ -46,8 +49,8 @@ def create(
       or `worst_up` (a sandwich whose random children have the lowest or the
       highest score of their candidates); `uniform` (random children only);
       `progressive` (random children of the choices of a phase); `fixed` (all of
-      `children`); or `alone` (the biggest, which is all of a space of
-      one network).
+      `children`); `mdenas` (one random child, of a learnt distribution); or
+      `alone` (the biggest, which is all of a space of one network).
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
@@ -55,6 +58,8 @@ def create(
     predicted: predicts errors of candidates, as in `attentive`.
     children: the children of a `fixed` policy.
     phases: the phases of a `progressive` policy.
+    of_mdenas: how the distribution of policy `mdenas` learns; None: as by
+      default.
 
   Raises:
     UserError: the policy cannot be one of this space.
@@ -69,6 +74,8 @@ def create(
     return fixed(space, children)
   if name == 'progressive':
     return progressive(space, phases)
+  if name == 'mdenas':
+    return mdenas(space, of_mdenas or Settings())
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(
     space,

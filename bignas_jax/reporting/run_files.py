@@ -79,7 +79,7 @@ class Run(NamedTuple):
     """Returns curves that have points by role, whose place is `{}`."""
     policy = config_lib.policy(self.config)
     roles = {*policies.evaluated(policy, self.space), *policy.roles}
-    roles |= {one.name for one in self.config.rule.means}
+    roles |= {one.name for one in self.config.rule.means} | {policies.LEARNT}
     curves = {
       role: self.curve(metric.format(role), scale) for role in sorted(roles)
     }

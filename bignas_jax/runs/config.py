@@ -15,6 +15,7 @@ from bignas_jax.data import sources
 from bignas_jax.methods import loss_graph, optim, schedules, step, trained
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
+from bignas_jax.policies import mdenas as mdenas_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
@@ -61,6 +62,7 @@ class Config:
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
+    mdenas: how the distribution of policy `mdenas` learns.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -100,6 +102,9 @@ class Config:
   scores: attentive.Scores = dataclasses.field(default_factory=attentive.Scores)
   children: tuple[fixed.NamedArch, ...] = ()
   phases: tuple[progressive.Phase, ...] = ()
+  mdenas: mdenas_lib.Settings = dataclasses.field(
+    default_factory=mdenas_lib.Settings
+  )
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -215,6 +220,7 @@ def policy(config: Config, predicted: attentive.Errors | None = None) -> Policy:
     predicted=predicted,
     children=config.children,
     phases=config.phases,
+    of_mdenas=config.mdenas,
   )
 
 

@@ -268,7 +268,9 @@ class _Run:
     params = state.params if state.ema is None else state.ema
     params = teachers.of_network(params)
     params = mesh_lib.whole(self.setup.model.mesh, params)
-    fixed = policies.evaluated(self.setup.policy, self.setup.model.space)
+    space, learnt = self.setup.model.space, self.of_policy
+    fixed = policies.evaluated(self.setup.policy, space, learnt)
+    states.keep_learnt(self.workdir, fixed)
     values = {}
     with stop.raising() as check:
       self.evaluator.compile(arch.resolution for arch in fixed.values())

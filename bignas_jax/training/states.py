@@ -1,23 +1,28 @@
 """What a checkpoint holds: the training state, and the policy's if it has one.
 
-A policy without a state adds nothing to a checkpoint.
+A policy without a state adds nothing to a checkpoint. The architecture that a
+policy has learnt lies in a file of its own, where other commands find it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from etils import epath
 
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.step import State
 from bignas_jax.policies import policies
 from bignas_jax.runs.checkpoints import Checkpoints
-from bignas_jax.system import cluster, console
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.system import cluster, console, files
 from bignas_jax.system import mesh as mesh_lib
 
 Tree = Any
 
 _POLICY = 'policy'
+_LEARNT = f'{policies.LEARNT}.json'
 
 
 def joined(state: State, of_policy: policies.State) -> Tree:
@@ -25,6 +30,18 @@ def joined(state: State, of_policy: policies.State) -> Tree:
   if not of_policy:
     return state
   return {**state._asdict(), _POLICY: of_policy}
+
+
+def keep_learnt(workdir: epath.Path, archs: dict[str, Arch]) -> None:
+  """Writes the learnt architecture, if there is one, as `--arch` reads it.
+
+  Args:
+    workdir: work directory.
+    archs: the evaluated children by role.
+  """
+  if policies.LEARNT in archs:
+    fields = {'arch': arch_lib.to_dict(archs[policies.LEARNT])}
+    cluster.once(lambda: files.write_json(workdir / _LEARNT, fields))
 
 
 def restore_or_init(

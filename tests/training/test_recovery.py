@@ -125,8 +125,8 @@ def _poisoned(monkeypatch, draws, poison):
   """Every step that trains on one of these draws gets other parameters."""
   policy, step, now = config.policy, programs.step, [0]
 
-  def noting(config_):
-    inner = policy(config_)
+  def noting(*given):
+    inner = policy(*given)
 
     def sample(state, seed, draw, score):
       now[0] = draw
@@ -209,8 +209,8 @@ def _learning(monkeypatch):
   def init(seed):
     return {'seen': np.zeros(2, np.int64), 'loss': np.full(1, seed / 3)}
 
-  def learning(config_):
-    inner = policy(config_)
+  def learning(*given):
+    inner = policy(*given)
 
     def sample(state, seed, draw, score):
       # What was measured decides what is drawn.
