@@ -16,6 +16,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
+import reference
 import safetensors.numpy
 import tiny
 from etils import epath
@@ -28,7 +29,6 @@ from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
-from bignas_jax.supernet import derived
 from bignas_jax.supernet import network as network_lib
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
@@ -59,7 +59,7 @@ def package(tmp_path_factory):
 
 @pytest.mark.parametrize('name', networks.LITTLE)
 def test_a_plain_network_is_the_child(name):
-  """In float64: folding and the plain network say what the supernet says."""
+  """In float64: folding and the plain network say what the reference says."""
   space = networks.LITTLE[name]
   variables = {
     'params': networks.random_params(space),
@@ -67,14 +67,13 @@ def test_a_plain_network_is_the_child(name):
   }
   images = networks.random_images(space, 18)[0]
   with jax.enable_x64(True):
-    variables = networks.cast(variables, 'float64')
-    net = network_lib.Supernet(derived.plain(space), 'float64')
     for arch in networks.archs_of(space, 2, seed=5):
-      indices = arch_lib.encode(space, arch)
-      params = network_lib.resolve(space, variables['params'], indices)
-      own = variables | {'params': params}
-      expected = jax.jit(net.apply)(own, images, indices)
-      own = network_lib.slice_child(space, variables, arch)
+      expected, _ = reference.child(
+        space, arch, variables['params'], images, variables['batch_stats']
+      )
+      own = network_lib.slice_child(
+        space, networks.cast(variables, 'float64'), arch
+      )
       folded, own = folding.fold(pinning.pin(space, arch), own)
       shape = images.shape[1:]
       network = graph.Network(folded, own['params'], shape, 'float32', (), ())

@@ -7,6 +7,7 @@ import jax
 import networks
 import numpy as np
 import pytest
+import reference
 
 from bignas_jax.deploy import folding
 from bignas_jax.spaces import pinning
@@ -24,20 +25,21 @@ def child(space, arch, dtype):
   return pinning.pin(space, arch), networks.cast(own, dtype)
 
 
-def logits(space, variables, images, dtype):
-  net = network.Supernet(space, dtype)
-  return jax.jit(net.apply)(networks.cast(variables, dtype), images)
-
-
 @pytest.mark.parametrize('name', networks.LITTLE)
 def test_folded_is_kept(name):
   space, dtype = networks.LITTLE[name], 'float64'
   (arch,) = networks.archs_of(space, 1, seed=3)
   with jax.enable_x64(True):
-    kept = child(space, arch, dtype)
     images = networks.cast(networks.random_images(space, 18)[0], dtype)
-    expected = logits(*kept, images, dtype)
-    found = logits(*folding.fold(*kept), images, dtype)
+    folded, variables = folding.fold(*child(space, arch, dtype))
+    found = jax.jit(network.Supernet(folded, dtype).apply)(variables, images)
+  expected, _ = reference.child(
+    space,
+    arch,
+    networks.random_params(space),
+    np.asarray(images),
+    networks.random_stats(space),
+  )
   networks.assert_close(found, expected, 1e-10)
 
 

@@ -19,7 +19,7 @@ from bignas_jax.supernet import network
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop
 
-SPACE = tiny.QUICK_TWO
+SPACE = steps.space_of((8, 12))
 WIDTH = 100_000
 
 
@@ -66,8 +66,8 @@ def test_the_candidate_of_the_best_or_the_worst_loss_is_trained(name, best):
     assert -macs(zoo.MNIST, child.arch) == best(costs)
 
 
-def _config(**changes):
-  return tiny.config(space=SPACE, policy='best_up', candidates=3, **changes)
+def _config(space=SPACE):
+  return tiny.config(space=space, policy='best_up', candidates=3)
 
 
 def test_a_score_is_the_loss_on_the_whole_batch():
@@ -105,7 +105,8 @@ def test_a_run_by_scores_is_resumed_and_rolled_back(tmp_path, monkeypatch):
     return step(setup, compiled, state, batch, children)
 
   monkeypatch.setattr(programs, 'step', poisoned)
-  result = loop.train(_config(), tmp_path / 'whole')
+  config = _config(steps.BASE)
+  result = loop.train(config, tmp_path / 'whole')
   (one,) = rollbacks.read(tmp_path / 'whole')
   assert (one.at, one.to) == (4, 2) and 'is nan' in one.reason
   # The children after it are those of other draws, and of the state then.
@@ -114,7 +115,7 @@ def test_a_run_by_scores_is_resumed_and_rolled_back(tmp_path, monkeypatch):
   again.mkdir()
   rollbacks.write(again, [one])
   calls[:] = [None] * 10
-  assert loop.train(_config(), again) == result | {'workdir': str(again)}
+  assert loop.train(config, again) == result | {'workdir': str(again)}
   assert tiny.numbers(again) == tiny.numbers(tmp_path / 'whole')
 
 

@@ -352,9 +352,8 @@ def test_zero_scale_initialisation(little):
   assert any(inside([k.key for k in p]) for p, _ in flat(params))
   low = arch_lib.smallest(space)
   # Every stage changes the width, so every stage has a shortcut convolution.
-  high = dataclasses.replace(
-    arch_lib.biggest(space), width=(8, 16, 24, space.head_width[-1])
-  )
+  high = arch_lib.biggest(space)
+  high = dataclasses.replace(high, width=(8, 16, *high.width[2:]))
   for arch in (low, high):
     indices = arch_lib.encode(space, arch)
     _, images, weights = little.inputs()
