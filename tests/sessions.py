@@ -41,8 +41,8 @@ def get_config():
   """What the processes get: some draws poison the parameters they meet."""
   policy, step, draws = config.policy, programs.step, []
 
-  def noting_policy(config_):
-    inner = policy(config_)
+  def noting_policy(config_, *predicted):
+    inner = policy(config_, *predicted)
 
     def sample(state, seed, draw, score):
       draws.append(draw)

@@ -200,7 +200,7 @@ def find(
   evaluate: Callable[[Arch], Score],
   basis: Basis,
   pause: Callable[[], None],
-  shares: Callable[[], Shares] = list,
+  shares: Callable[[], Shares] | None = None,
 ) -> Scorer:
   """Runs the strategy and returns the scorer, which has seen all its children.
 

@@ -42,6 +42,7 @@ def search(problem: Problem, settings: Search) -> None:
       than one cost is limited, or costs do not add up over decisions.
   """
   del settings
+  assert problem.shares is not None, 'shares are what it searches by'
   if len(problem.limited) > 1 or any(n[:3] == 'min' for n in problem.limited):
     allowed = 'one limit at most, from above, for --strategy=batch_norm_scales'
     named = ', '.join(f'--{name}' for name in problem.limited)

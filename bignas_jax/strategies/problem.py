@@ -93,7 +93,8 @@ class Problem(NamedTuple):
     archived: scores of children that were evaluated before this search.
     limited: limits by field, such as `max_macs`.
     shares: function that returns the share of each choice of each decision in
-      a score that needs no images; raises UserError where there is none.
+      a score that needs no images, and raises UserError if the space has none;
+      None: only `batch_norm_scales` asks for it.
   """
 
   space: Space
@@ -103,7 +104,7 @@ class Problem(NamedTuple):
   start: Arch
   archived: Mapping[Arch, float] = {}
   limited: Mapping[str, float] = {}
-  shares: Callable[[], Shares] = list
+  shares: Callable[[], Shares] | None = None
 
 
 def random(problem: Problem, settings: Search) -> None:

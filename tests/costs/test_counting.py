@@ -10,7 +10,7 @@ import pytest
 from bignas_jax.costs import counting
 from bignas_jax.costs import layers as layers_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, presets, zoo
+from bignas_jax.spaces import block_kinds, decisions, pinning, presets, zoo
 from bignas_jax.supernet import derived, network
 
 BIGNAS, ATTENTIVE = zoo.BIGNAS, zoo.ATTENTIVE_NAS
@@ -163,6 +163,9 @@ def test_the_supernet_is_its_biggest_child_and_no_more(space):
     if stage.optional:  # has one stack of blocks, the child a first block
       whole, own = (tree.pop(f'stage{i + 1}') for tree in (params, child))
       assert entries(whole) == entries(own)
+    if stage.separate_weights:
+      whole, _ = (tree.pop(f'stage{i + 1}') for tree in (params, child))
+      assert entries(whole) == sum(map(entries, operations_alone(space, i)))
   sizes = {path: leaf.shape for path, leaf in flat(params)}
   largest = {path: leaf.shape for path, leaf in flat(child)}
   assert largest.items() <= sizes.items()
@@ -175,6 +178,19 @@ def test_the_supernet_is_its_biggest_child_and_no_more(space):
     needed = len({*before, *stage.width}) > 1
     assert ('shortcut' in own['first']) == needed
     assert 'shortcut' not in own.get('rest', {})
+
+
+def operations_alone(space, number):
+  """A stage's parameters in children all of whose blocks have one operation."""
+  biggest, stage = arch_lib.biggest(space), space.stages[number]
+  places = decisions.of_stage(space, number)
+  for sizes in block_kinds.operations(stage, first=True):
+    values = [[*getattr(biggest, field)] for field in decisions.PER_BLOCK]
+    for of_field, value in zip(values, sizes, strict=True):
+      of_field[places] = [value] * (places.stop - places.start)
+    fields = dict(zip(decisions.PER_BLOCK, map(tuple, values), strict=True))
+    own = pinning.pin(space, dataclasses.replace(biggest, **fields))
+    yield network.shapes(own)[f'stage{number + 1}']
 
 
 def entries(tree):

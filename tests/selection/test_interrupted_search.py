@@ -112,7 +112,11 @@ def plain(found, *left_out):
   return {name: value for name, value in found.items() if name not in names}
 
 
-@pytest.mark.parametrize('strategy', table_lib.STRATEGIES)
+# One evaluation, in other spaces.
+SEVERAL = sorted({*table_lib.STRATEGIES} - {'batch_norm_scales'})
+
+
+@pytest.mark.parametrize('strategy', SEVERAL)
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(
   kills=st.lists(

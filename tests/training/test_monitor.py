@@ -28,6 +28,8 @@ OF_EVALUATION = {
   f'eval/{role}/top{k}' for role in ('biggest', 'smallest') for k in (1, 5)
 }
 OF_SOME_MACHINES = {'machine/device_peak_bytes'}
+# Those of the architecture that a policy has learnt.
+OF_SOME_POLICIES = {f'eval/most_probable/top{k}' for k in (1, 5)}
 
 
 def _config(**changes):
@@ -67,7 +69,7 @@ def test_numbers_are_plausible(run):
 
 
 def test_every_tag_is_explained():
-  tags = OF_TRAINING | OF_EVALUATION | OF_SOME_MACHINES
+  tags = OF_TRAINING | OF_EVALUATION | OF_SOME_MACHINES | OF_SOME_POLICIES
   text = DOCS.read_text()
   told = re.findall(
     r'`((?:train|eval|time|machine)/\w\S*|lr|images_per_s)`', text
@@ -75,7 +77,7 @@ def test_every_tag_is_explained():
   patterns = [
     name.replace('ROLE', f'({"|".join(ROLES)})')
     .replace('PART', r'[a-z]+\d*')
-    .replace('eval/smallest/...', r'eval/smallest/top\d')
+    .replace('/...', r'/top\d')
     for name in told
   ]
   unknown = [t for t in tags if not any(re.fullmatch(p, t) for p in patterns)]
