@@ -18,7 +18,8 @@ As published: space, one random path a step, what is trained, ten epochs, batch,
 learning rate, smoothing. Otherwise: gradients are clipped entry by entry, the
 scale of the last batch norm starts at 0 where a block has a shortcut, an exact
 dynamic programme takes the place of the evolution, and 10,000 training images
-are held out. `:small` trains all batch norms. `:retrain` has the epochs and the rate of configs/us_net.py.
+are held out. `:small` trains all batch norms. `:retrain` has the epochs and the
+rate of configs/us_net.py.
 """
 
 import dataclasses
