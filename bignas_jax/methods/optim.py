@@ -11,6 +11,9 @@ from jaxtyping import Array, Float
 
 from bignas_jax.values import schema
 
+# Parameters that a run changes (`trained.only`).
+Trained = Literal['all', 'batch_norms', 'last_batch_norms']
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Optimizer:
@@ -36,7 +39,7 @@ class Optimizer:
   epsilon: schema.AtLeastZero = 1e-3
   clip_value: schema.AtLeastZero = 0.0
   weight_decay: schema.AtLeastZero = 0.0
-  trains: Literal['all', 'batch_norms', 'last_batch_norms'] = 'all'
+  trains: Trained = 'all'
 
 
 def create(config: Optimizer, rate: Callable) -> optax.GradientTransformation:

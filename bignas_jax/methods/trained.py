@@ -1,20 +1,19 @@
 """Which parameters a run trains."""
 
 from collections.abc import Hashable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import optax
 
 from bignas_jax.methods import teachers
+from bignas_jax.methods.optim import Trained
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
 
-Which = Literal['all', 'batch_norms', 'last_batch_norms']
-
 
 def only(
-  which: Which, optimizer: optax.GradientTransformation, space: Space
+  which: Trained, optimizer: optax.GradientTransformation, space: Space
 ) -> optax.GradientTransformation:
   """Returns an optimizer that changes some parameters only.
 
@@ -41,7 +40,7 @@ def only(
   return optax.partition(optimizers, labels)
 
 
-def _labels(which: Which, norms: Any, params: Any, name: str) -> Any:
+def _labels(which: Trained, norms: Any, params: Any, name: str) -> Any:
   """Returns for each array whether it is `trained` or `fixed`."""
   chosen = [n for n, before in norms.items() if not isinstance(before, dict)]
   if which == 'last_batch_norms':

@@ -28,9 +28,7 @@ def batch_norm_scales(
     UserError: no operation of the space has parameters of its own.
   """
   genes, shares = decisions.genes(space), []
-  if not any(stage.separate_weights for stage in space.stages):
-    allowed = 'a space of operations with parameters of their own'
-    raise errors.UserError('space', space.name, allowed)
+  check(space)
   for gene in genes:
     if gene.field == 'operation':
       assert gene.position is not None
@@ -38,6 +36,13 @@ def batch_norm_scales(
     else:
       shares.append(dict.fromkeys(gene.choices, 0.0))
   return shares
+
+
+def check(space: Space) -> None:
+  """Raises UserError if no operation of the space has parameters of its own."""
+  if not any(stage.separate_weights for stage in space.stages):
+    allowed = 'a space of operations with parameters of their own'
+    raise errors.UserError('space', space.name, allowed)
 
 
 def _of_layer(space: Space, params, position: int) -> dict[int, float]:

@@ -147,9 +147,8 @@ def search(
     evaluator.compile(task.space.resolution)
     evaluate = functools.partial(evaluator.score, run.params)
     basis = Basis(run.step, config.calibration.images)
-    shares = functools.partial(
-      indicators.batch_norm_scales, task.space, run.params
-    )
+    of_scales = indicators.batch_norm_scales
+    shares = functools.partial(of_scales, task.space, run.params)
     scorer = find(task, archive, before, evaluate, basis, pause, shares)
     result, best = answer(task, scorer, asked), scorer.best(task.fits)
     worth = calibration.compare(run, evaluator, best.arch, pause)
@@ -184,6 +183,8 @@ def checked(
   """
   costs = child_costs.of(space, table and functools.partial(_predicted, table))
   table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
+  if strategy == 'batch_norm_scales':
+    indicators.check(space)
   if strategy == 'nsga2':  # it compares children by these costs
     limits = dataclasses.replace(limits, required=settings.objectives)
   start = limits_lib.feasible(space, costs, limits)

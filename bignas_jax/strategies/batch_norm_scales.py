@@ -6,7 +6,8 @@ exact dynamic programme finds the best network under a limit, where the paper
 has an evolution.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bignas_jax.spaces import arch as arch_lib
@@ -38,15 +39,13 @@ def search(problem: Problem, settings: Search) -> None:
   """Scores the child whose shares have the greatest sum under the limit.
 
   Raises:
-    UserError: the space has no operations with parameters of their own, more
-      than one cost is limited, or costs do not add up over decisions.
+    UserError: the space has no operations with parameters of their own, the
+      limits are others than one upper limit, or costs do not add up over
+      decisions.
   """
   del settings
   assert problem.shares is not None, 'shares are what it searches by'
-  if len(problem.limited) > 1 or any(n[:3] == 'min' for n in problem.limited):
-    allowed = 'one limit at most, from above, for --strategy=batch_norm_scales'
-    named = ', '.join(f'--{name}' for name in problem.limited)
-    raise errors.UserError(named, 'several', allowed)
+  check(problem.limited)
   names = [name.removeprefix('max_') for name in problem.limited] or [_COST]
   space, shares = problem.space, problem.shares()
 
@@ -58,6 +57,18 @@ def search(problem: Problem, settings: Search) -> None:
     for point in reversed(front(space, shares, cost))
   )
   problem.score(next(arch for arch in fitting if problem.fits(arch)))
+
+
+def check(limits: Mapping[str, float]) -> None:
+  """Raises UserError unless there is one upper limit at most.
+
+  Args:
+    limits: limits by field, such as `max_macs`.
+  """
+  if len(limits) > 1 or any(name.startswith('min') for name in limits):
+    allowed = 'one upper limit at most, for --strategy=batch_norm_scales'
+    named = ', '.join(f'--{name}' for name in limits)
+    raise errors.UserError(named, list(limits.values()), allowed)
 
 
 def front(
@@ -83,6 +94,8 @@ def _of_resolution(space: Space, shares: Shares, cost, size: int):
   genes = decisions.genes(space)
   base = [size, *(gene.choices[0] for gene in genes[1:])]
   start = cost(arch_lib.write(space, base))
+  if math.isinf(start):  # a latency at a resolution that the table lacks
+    return []
   extra = [
     {
       choice: cost(arch_lib.write(space, [*base[:i], choice, *base[i + 1 :]]))

@@ -49,6 +49,8 @@ def check(
   if not isinstance(strategy, str) or strategy not in STRATEGIES:
     allowed = errors.one_of(STRATEGIES, strategy)
     raise errors.UserError('--strategy', strategy, allowed)
+  if strategy == 'batch_norm_scales':
+    batch_norm_scales.check(limits.to_dict())
   names = list(costs)
   for field, value in limits.to_dict().items():
     name = field.partition('_')[2]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from bignas_jax.selection import indicators
-from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.strategies import additive
 from bignas_jax.supernet import network
 from bignas_jax.values import errors
@@ -29,7 +28,6 @@ def test_the_sum_of_shares_is_that_of_the_childs_own_scales():
     if arch.width[2] == max(space.stages[1].width):
       found = additive.predict(space, shares, arch)
       np.testing.assert_allclose(found, total, rtol=1e-6)
-  assert arch_lib.count(space) > 100
 
 
 def test_a_space_of_shared_weights_has_none():

@@ -76,7 +76,7 @@ def test_no_network_under_the_limit_has_more(seed, share):
 def test_what_it_cannot_answer_is_refused():
   shares = drawn_shares(0)
   both = problem(shares, [], max_macs=1e9, max_params=1e9)
-  with pytest.raises(errors.UserError, match='one limit at most'):
+  with pytest.raises(errors.UserError, match='one upper limit'):
     batch_norm_scales.search(both, Search())
   space = zoo.get('attentive_nas')
   flat = [dict.fromkeys(g.choices, 0.0) for g in decisions.genes(space)]
