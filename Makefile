@@ -16,10 +16,11 @@ RUN := $(BIN)/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: .venv bench clean demo exports faults help lint lock test
+.PHONY: .venv bench clean demo device device-wheels exports faults help lint \
+  lock test
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
 
 .venv: $(READY)  ## the environment (PYTHON=python3.12 to choose another)
 
@@ -72,6 +73,22 @@ lint: $(READY)  ## style and types
 bench: $(READY)  ## a sandwich step against its children compiled statically
 	$(RUN) bignas_jax.benchmark step --space=mnist --batch=64 --resolution=28 \
 	  $(ARGS)
+
+device: $(READY)  ## what this machine can do, in 8 minutes: runs/device.json
+	@mkdir -p runs
+	$(RUN) bignas_jax.benchmark device --out=runs/device.json $(ARGS)
+
+# A machine with an accelerator may have its own JAX, Flax, Optax and Orbax, and
+# no network. These are the other packages that the benchmark imports.
+WHEELS := array-record grain importlib_resources ml-collections mlxtend \
+  msgspec portpicker simplejpeg tensorboardX tensorflow-datasets
+DEVICE_PYTHON := 3.12
+device-wheels: $(READY)  ## runs/device-wheels, for a machine without network
+	$(RUN) pip download --quiet --no-deps --only-binary=:all: \
+	  --python-version $(DEVICE_PYTHON) --implementation cp \
+	  $(foreach glibc,17 24 27 28,--platform manylinux_2_$(glibc)_x86_64) \
+	  --platform manylinux2014_x86_64 --constraint requirements.txt \
+	  --dest runs/device-wheels $(WHEELS)
 
 lock: $(READY)  ## choose the versions in requirements.txt anew from setup.cfg
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \

@@ -1,6 +1,7 @@
 """python -m bignas_jax.benchmark: measures steps, input and latency."""
 
 import functools
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from bignas_jax import cli
 from bignas_jax.data import sources
 from bignas_jax.perf import (
   child_latency,
+  device,
   engines,
   input_rate,
   latency_table,
@@ -224,7 +226,34 @@ def _define_table(values: flags.FlagValues) -> None:
   cli.text(values, 'topology', None, words)
 
 
+def _device(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    words = f'all if missing; one or more of {",".join(device.SECTIONS)}'
+    cli.text(values, 'sections', ','.join(device.SECTIONS), words)
+    words = 'the longest time for all sections'
+    cli.number(values, schema.Positive, 'minutes', 8.0, words)
+    words = 'JSON file that the results are also written to'
+    cli.path(values, 'out', words, required=True, make=pathlib.Path)
+    cli.text(values, 'section', None, 'only this one, in this process')
+
+  given = cli.parse(
+    'benchmark device',
+    'Measures what this machine can do: convolutions, training steps, '
+    'evaluation; with PyTorch installed, the same steps there.',
+    *(define, arguments),
+  )
+  names = [given.section] if given.section else given.sections.split(',')
+  for name in names:
+    if name not in device.SECTIONS:
+      allowed = errors.one_of(device.SECTIONS, name)
+      raise errors.UserError('--sections', name, allowed)
+  if given.section:
+    return device.section(given.section, given.out)
+  return device.measure(names, given.minutes, given.out)
+
+
 _BENCHMARKS = {
+  'device': _device,
   'step': _step,
   'scale': _scale,
   'input': _input,

@@ -57,13 +57,13 @@ def scale(
           space, resolution=(resolution,), train_resolution=(resolution,)
         )
         setup = step_time.describe(sized, batch, dtype, there[:number])
-        rows.append(of | _measure(setup, rounds))
+        rows.append(of | measure(setup, rounds))
         console.say(str(rows[-1]))
   kind = there[0].device_kind
   return {'device': kind, 'space': space.name, 'dtype': dtype, 'rows': rows}
 
 
-def _measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
+def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
   images = step_time.random_batch(setup)
   began = time.perf_counter()
   compiled = programs.compile_all(programs.all_programs(setup))

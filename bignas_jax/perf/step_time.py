@@ -5,6 +5,7 @@ of the machine affects all of them.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ def step(
   resolution: int,
   dtype: str,
   rounds: int,
+  recompute: Sequence[bool] = (True, False),
   seed: int = 0,
 ) -> dict[str, Any]:
   """Times one sandwich step: forward pass, backward pass and update.
@@ -44,15 +46,17 @@ def step(
     resolution: resolution of all children, pixels.
     dtype: dtype of activations.
     rounds: measurements of each variant, of which the median is reported.
+    recompute: whether static children compute their blocks again in the
+      backward pass; where both, the faster one counts.
     seed: seed of the random children.
 
   Returns:
-    A dict with `elastic_s`, seconds of the step; `static_sum_s`, the sum over
-    its children as plain static networks, each with or without recomputation,
-    whichever is faster; `masked_s`, seconds of the step if each child costs as
-    much as the biggest, as with masks at full size; `ratio` and
-    `ratio_to_masked` of the elastic step; and the numbers of `programs` and
-    `retraces`.
+    A dict with `elastic_s`, seconds of the step; `compile_s`, seconds in which
+    its programs were compiled; `peak_bytes` of the largest program;
+    `static_sum_s`, the sum over its children as plain static networks;
+    `masked_s`, seconds of the step if each child costs as much as the biggest,
+    as with masks at full size; `ratio` and `ratio_to_masked` of the elastic
+    step; and the numbers of `programs` and `retraces`.
   """
   space = dataclasses.replace(
     space, resolution=(resolution,), train_resolution=(resolution,)
@@ -61,9 +65,22 @@ def step(
   of_policy = setup.policy.init(seed)
   children = setup.policy.sample(of_policy, seed, 0, None)
   images = random_batch(setup)
-  compiled = programs.compile_all(programs.all_programs(setup))
   state = first_state(setup)
   params = jax.tree.map(jnp.copy, state.params)
+  static = {
+    f'static {i} {again}': _static(setup, child, params, again)
+    for i, child in enumerate(children)
+    for again in recompute
+  }
+  began = time.perf_counter()
+  compiled = programs.compile_all(programs.all_programs(setup))
+  compile_s = time.perf_counter() - began
+  alone = xla.compile_all(
+    {
+      name: functools.partial(run.lower, own, images)
+      for name, (run, own) in static.items()
+    }
+  )
 
   def train(children: list[Child]) -> Callable:
     def run():
@@ -76,16 +93,14 @@ def step(
   biggest = arch.biggest(space)
   full = [*children[:1], *(Child('random', biggest) for _ in children[1:])]
   variants = {'elastic': train(children), 'masked': train(full)}
-  for i, child in enumerate(children):
-    for recompute in (True, False):
-      name = f'static {i} {"with" if recompute else "without"}'
-      variants[name] = _static(setup, child, params, images, recompute)
+  for name, (_, own) in static.items():
+    variants[name] = functools.partial(alone[name], own, images)
   seconds = _interleaved(variants, rounds)
   with xla.traces() as traces:
     for one in range(1, 21):
       train(setup.policy.sample(of_policy, seed, one, None))()
-  static = [
-    min(seconds[f'static {i} {how}'] for how in ('with', 'without'))
+  fastest = [
+    min(seconds[f'static {i} {again}'] for again in recompute)
     for i in range(len(children))
   ]
   return {
@@ -96,13 +111,15 @@ def step(
     'dtype': dtype,
     'children': [
       {'role': c.role, 'static_s': s, 'arch': arch.to_dict(c.arch)}
-      for c, s in zip(children, static, strict=True)
+      for c, s in zip(children, fastest, strict=True)
     ],
     'elastic_s': seconds['elastic'],
-    'static_sum_s': sum(static),
-    'ratio': seconds['elastic'] / sum(static),
+    'static_sum_s': sum(fastest),
+    'ratio': seconds['elastic'] / sum(fastest),
     'masked_s': seconds['masked'],
     'ratio_to_masked': seconds['elastic'] / seconds['masked'],
+    'compile_s': compile_s,
+    'peak_bytes': max(map(xla.peak_bytes, compiled.values())),
     'programs': len(compiled),
     'retraces': len(traces),
   }
@@ -148,11 +165,11 @@ def random_batch(setup: step_lib.Setup) -> dict[str, jax.Array]:
   return mesh_lib.put(mesh, batch, mesh_lib.split(mesh))
 
 
-def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
-  """Compiles the gradient of a plain network of the child's own size.
+def _static(setup, child: Child, params, recompute: bool) -> tuple[Any, Any]:
+  """Returns the gradient of a plain network of the child's own size.
 
   Returns:
-    A function that runs the compiled forward and backward pass.
+    A jitted function of parameters and a batch, and the child's parameters.
   """
   space = pinning.pin(setup.model.space, child.arch)
   net = network.Supernet(space, setup.model.dtype, recompute=recompute)
@@ -170,9 +187,7 @@ def _static(setup, child: Child, params, images, recompute: bool) -> Callable:
     ).mean()
 
   options = xla.compiler_options(mesh_lib.platform(setup.model.mesh))
-  run = jax.jit(jax.grad(loss), compiler_options=options)
-  run = run.lower(own, images).compile()
-  return lambda: run(own, images)
+  return jax.jit(jax.grad(loss), compiler_options=options), own
 
 
 def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:

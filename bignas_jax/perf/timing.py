@@ -3,6 +3,7 @@
 The programs take turns, so that a disturbance affects all of them.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,3 +50,30 @@ def _once(run: Callable[[], Any]) -> float:
   began = time.perf_counter()
   jax.block_until_ready(run())
   return time.perf_counter() - began
+
+
+def back_to_back(
+  runs: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, float]:
+  """Times programs that are started again before their results are there.
+
+  An accelerator then never waits for the next program to be started, as in a
+  training step, whose programs are started long before they run.
+
+  Args:
+    runs: functions by name, each of which starts a program and returns its
+      arrays.
+    rounds: measured visits to each program.
+
+  Returns:
+    Seconds of one run of each program: the median of the visits.
+  """
+  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  times = {name: _times(_once(run)) for name, run in runs.items()}
+  for _ in range(rounds):
+    for name, run in runs.items():
+      began = time.perf_counter()
+      jax.block_until_ready([run() for _ in range(times[name])])
+      took = time.perf_counter() - began
+      seconds[name].append(took / times[name])
+  return {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,9 +1,12 @@
 """Depthwise convolution as one op, in the fastest formulation on each platform.
 
-The kernel may be cut to one of several sizes at run time. TPUs and GPUs have
-grouped convolutions. XLA's CPU backend runs these, and their kernel gradient
-most of all, tens of times slower than the k x k shifted multiply-adds that they
-consist of. On CPUs all three directions are therefore sums over taps (`taps`).
+The kernel may be cut to one of several sizes at run time. TPUs have grouped
+convolutions. XLA's CPU backend runs these, and their kernel gradient most of
+all, tens of times slower than the k x k shifted multiply-adds that they consist
+of. On CPUs all three directions are therefore sums over taps (`taps`). On
+NVIDIA GPUs they are kernels of our own (`triton_depthwise`): XLA tries many of
+cuDNN's kernels for each shape, which takes ten seconds for a kernel gradient,
+and strides of 2 are slow in all of them.
 """
 
 import functools
@@ -60,6 +63,7 @@ def _depthwise(how: _How, x, kernel, index):
     index,
     cpu=functools.partial(_taps_forward, how),
     default=functools.partial(_native_forward, how),
+    **_on_gpus(functools.partial(_triton_forward, how), x),
   )
 
 
@@ -76,11 +80,30 @@ def _backward(how, saved, cotangent):
     cotangent,
     cpu=functools.partial(_taps_backward, how),
     default=functools.partial(_native_backward, how),
+    **_on_gpus(functools.partial(_triton_backward, how), x),
   )
   return dx, dk.astype(kernel.dtype), None
 
 
 _depthwise.defvjp(_save, _backward)
+
+
+@functools.cache
+def has_triton() -> bool:
+  """Returns whether Triton kernels run here: on NVIDIA's Ampere and newer."""
+  if jax.default_backend() != 'gpu':
+    return False
+  capability = getattr(jax.devices()[0], 'compute_capability', '0')
+  return float(capability) >= 8
+
+
+def _on_gpus(run, x) -> dict:
+  """Returns the formulation for NVIDIA GPUs, if it can be needed.
+
+  JAX traces the formulations of all platforms that are given, which takes time.
+  The kernels sum in float32, so float64 does without them.
+  """
+  return {'cuda': run} if has_triton() and x.dtype.itemsize <= 4 else {}
 
 
 def _centre(kernel: Kernel, size: int):
@@ -123,6 +146,36 @@ def _native_backward(how, x, kernel, index, cotangent):
   def of(size, x, kernel, cotangent):
     run = functools.partial(_native_of, how, size)
     return jax.vjp(run, x, kernel)[1](cotangent)
+
+  branches = [functools.partial(of, size) for size in how.sizes]
+  return lax.switch(index, branches, x, kernel, cotangent)
+
+
+def _triton():
+  """Imports the kernels where they run: Pallas takes half a second."""
+  from bignas_jax.supernet import triton_depthwise
+
+  return triton_depthwise
+
+
+def _triton_forward(how, x, kernel, index):
+  def of(size, x, kernel):
+    around = _around(how, x.shape, size)
+    return _triton().convolve(x, _centre(kernel, size), how.stride, around)
+
+  branches = [functools.partial(of, size) for size in how.sizes]
+  return lax.switch(index, branches, x, kernel)
+
+
+def _triton_backward(how, x, kernel, index, cotangent):
+  def of(size, x, kernel, cotangent):
+    around = _around(how, x.shape, size)
+    own = _centre(kernel, size)
+    gradient = _triton().kernel_gradient(x, cotangent, size, how.stride, around)
+    return (
+      _triton().image_gradient(cotangent, own, how.stride, around, x.shape),
+      slicing.grow(gradient.astype(kernel.dtype), kernel, PIXELS),
+    )
 
   branches = [functools.partial(of, size) for size in how.sizes]
   return lax.switch(index, branches, x, kernel, cotangent)

@@ -23,12 +23,19 @@ def compiler_options(platform: str) -> dict[str, Any]:
   thirds of the time, to code that is as fast; they are used where they still
   exist. Optimization barriers are kept until loops are fused, because XLA
   otherwise fuses across them, which is a fifth slower (docs/performance.md).
+
+  On GPUs, products of matrices are left to cuBLAS. XLA would compile dozens of
+  its own kernels for each product and time them, which doubles the time of
+  compilation and finds no faster step (docs/performance.md).
   """
-  if platform != 'cpu':
-    return {}
-  options: dict[str, Any] = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
-  if jax.__version_info__ < (0, 12):
-    options['xla_cpu_use_fusion_emitters'] = False
+  old = jax.__version_info__ < (0, 12)  # where these options are known to exist
+  options: dict[str, Any] = {}
+  if platform == 'cpu':
+    options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
+    if old:
+      options['xla_cpu_use_fusion_emitters'] = False
+  if platform == 'gpu' and old:
+    options['xla_gpu_enable_triton_gemm'] = False
   return options
 
 

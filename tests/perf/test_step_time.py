@@ -55,7 +55,10 @@ def test_what_the_machine_has_not(changes, text):
 def test_benchmarks_are_named(capsys):
   assert cli.status(benchmark.main, ['steps']) == 2
   err = capsys.readouterr().err
-  assert 'one of child, input, scale, step, table (did you mean step?)' in err
+  assert (
+    'one of child, device, input, scale, step, table (did you mean step?)'
+    in err
+  )
   with pytest.raises(SystemExit) as end:
     benchmark.main(['--help'])
   assert end.value.code == 0

@@ -1,0 +1,112 @@
+"""What one machine can do: `benchmark device`.
+
+Each section runs in a process of its own, which is stopped when the time is
+over; what it has measured until then is kept.
+"""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from bignas_jax.perf import device_sections
+from bignas_jax.perf.device_sections import SECTIONS, Row
+from bignas_jax.system import console
+
+__all__ = ['SECTIONS', 'measure', 'section']
+
+
+def section(name: str, out: pathlib.Path) -> Row:
+  """Measures one section, and appends a JSON line a measurement to a file."""
+  rows = []
+  with out.open('a') as file:
+    for row in device_sections.run(name):
+      rows.append(row)
+      print(json.dumps(row), file=file, flush=True)
+      console.say(f'{name}: {json.dumps(row)[:300]}')
+  return {name: rows}
+
+
+def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
+  """Measures sections one after the other, each in a process of its own.
+
+  Args:
+    names: names of the sections. `torch` is left out if PyTorch is missing.
+    minutes: the longest time for all of them; what did not end then is missing.
+    out: JSON file that is written after each section.
+
+  Returns:
+    For each section, its rows; under `unfinished` the sections that failed,
+    were stopped or not begun; and under `markdown` a row of a table.
+  """
+  ends = time.monotonic() + 60 * minutes
+  result: Row = {'unfinished': []}
+  for name in names:
+    if name == 'torch' and importlib.util.find_spec('torch') is None:
+      console.say('torch: left out, because PyTorch is not installed')
+      continue
+    result[name], ended = _run(name, ends - time.monotonic())
+    if not ended:
+      result['unfinished'].append(name)
+    out.write_text(json.dumps(result, indent=1))
+  result['markdown'] = markdown(result)
+  out.write_text(json.dumps(result, indent=1))
+  return result
+
+
+def markdown(result: Row) -> str:
+  """Returns the most important figures as a table of one row."""
+  cells = {name: _cell(result, *where) for name, where in _COLUMNS.items()}
+  lines = cells, dict.fromkeys(cells, '---'), cells.values()
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+# Heading -> section, key of its first row, factor, unit.
+_COLUMNS = {
+  'device': ('machine', 'device', 1, ''),
+  'memory': ('machine', 'bandwidth', 1e-9, 'GB/s'),
+  'matrices': ('machine', 'flops', 1e-12, 'Tflop/s'),
+  'EfficientNet-B0': ('b0', 'images_per_s', 1, 'images/s'),
+  'step of `bignas`': ('bignas', 'elastic_s', 1e3, 'ms'),
+  'to static': ('bignas', 'ratio', 1, ''),
+  'step of `attentive_nas`': ('attentive_nas', 'elastic_s', 1e3, 'ms'),
+  'to static ': ('attentive_nas', 'ratio', 1, ''),
+  'children': ('children', 'children_per_minute', 1, 'a minute'),
+}
+
+
+def _cell(result: Row, section: str, key: str, factor: float, unit: str) -> str:
+  rows = result.get(section)
+  if not rows:
+    return 'not measured'
+  value = rows[0][key]
+  if isinstance(value, str):
+    return value
+  return f'{factor * value:,.4g} {unit}'.strip()
+
+
+def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
+  """Runs a section in a process; returns its rows and whether it ended."""
+  with tempfile.TemporaryDirectory() as directory:
+    path = pathlib.Path(directory) / 'rows.jsonl'
+    path.touch()
+    command = [sys.executable, '-m', 'bignas_jax.benchmark', 'device']
+    asked = [f'--section={name}', f'--out={path}']
+    began = time.monotonic()
+    try:
+      subprocess.run(
+        command + asked,
+        timeout=max(0, seconds),
+        stdout=subprocess.DEVNULL,
+        check=True,
+      )
+      ended = True
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+      console.say(f'{name}: {error}')
+      ended = False
+    console.say(f'{name}: {time.monotonic() - began:.0f} s')
+    return [json.loads(x) for x in path.read_text().splitlines()], ended

@@ -1,0 +1,294 @@
+"""The sections of `benchmark device`: what is measured, and at which sizes.
+
+A section yields one row, a dict of JSON values, for each measurement.
+"""
+
+import dataclasses
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bignas_jax.costs import counting
+from bignas_jax.methods import loss_graph
+from bignas_jax.perf import (
+  depthwise_time,
+  scaling,
+  step_time,
+  timing,
+  torch_cases,
+)
+from bignas_jax.policies import sandwich
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning, zoo
+from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.space import Space
+from bignas_jax.supernet import batch_norm, evaluation, ops
+from bignas_jax.system import hardware
+
+Row = dict[str, Any]
+RESOLUTION = 224  # of all networks, pixels
+_STEPS = 'bignas', 'attentive_nas'  # spaces of sandwich steps
+
+# EfficientNet-B0 (arXiv:1905.11946) is a child of `bignas`, without the
+# projections in its shortcuts.
+B0 = Arch(
+  resolution=RESOLUTION,
+  width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
+  depth=(1, 2, 2, 3, 3, 4, 1),
+  kernel_size=(3, 3, 5, 3, 5, 5, 3),
+  expand_ratio=(1, 6, 6, 6, 6, 6, 6),
+)
+B0_SPACE = dataclasses.replace(
+  zoo.get('bignas'),
+  name='efficientnet_b0',
+  stages=tuple(
+    dataclasses.replace(stage, shortcut='identity')
+    for stage in zoo.get('bignas').stages
+  ),
+)
+
+
+class _Sizes(NamedTuple):
+  """Sizes that a platform measures in a few minutes.
+
+  Attributes:
+    dtype: dtype of activations.
+    bytes: bytes of the array whose copy gives the bandwidth.
+    product: side of the matrices whose product gives the peak.
+    batch: images of convolutions and batch norms.
+    alone: batch sizes of EfficientNet-B0.
+    steps: batch sizes of sandwich steps. The first one is also compared with
+      static children and with PyTorch.
+    recompute: whether static children recompute in the backward pass; of
+      several, the fastest counts.
+    evaluated: images that a child is calibrated on, and evaluated on.
+    rounds: measurements of which the median is reported.
+  """
+
+  dtype: str
+  bytes: int
+  product: int
+  batch: int
+  alone: Sequence[int]
+  steps: Sequence[int]
+  recompute: Sequence[bool]
+  evaluated: tuple[int, int]
+  rounds: int
+
+
+_CPU = _Sizes(
+  *('float32', 2**27, 1024, 2, (8,), (8,), (False, True), (8, 16), 3)
+)
+_ACCELERATOR = _Sizes(
+  'bfloat16',
+  *(2**30, 8192, 128, (128, 256), (128, 64, 256), (False,), (512, 2048), 9),
+)
+
+
+def _sizes() -> _Sizes:
+  return _CPU if jax.default_backend() == 'cpu' else _ACCELERATOR
+
+
+def _bandwidth(sizes: _Sizes) -> float:
+  """Returns bytes read and written a second by a copy in memory."""
+  array = jnp.ones(sizes.bytes // 4, jnp.float32)
+  copy = jax.jit(lambda x: x + 1)
+  took = timing.back_to_back({'': lambda: copy(array)}, sizes.rounds)['']
+  return 2 * array.nbytes / took
+
+
+def _machine(sizes: _Sizes) -> Iterator[Row]:
+  side = jax.random.normal(jax.random.key(0), (sizes.product,) * 2, sizes.dtype)
+  product = jax.jit(lambda x: x @ x)
+  took = timing.back_to_back({'': lambda: product(side)}, sizes.rounds)['']
+  device = jax.devices()[0]
+  yield {
+    'device': device.device_kind,
+    'platform': device.platform,
+    'cpu': hardware.cpu(),
+    'cores': os.cpu_count(),
+    'versions': {'jax': jax.__version__, 'jaxlib': metadata.version('jaxlib')},
+    'dtype': sizes.dtype,
+    'bandwidth': _bandwidth(sizes),
+    'flops': 2 * sizes.product**3 / took,
+  }
+
+
+def _depthwise(sizes: _Sizes) -> Iterator[Row]:
+  yield from depthwise_time.measure(
+    sizes.batch, sizes.dtype, _bandwidth(sizes), sizes.rounds
+  )
+
+
+def _pointwise(sizes: _Sizes) -> Iterator[Row]:
+  """Times pointwise convolutions and batch norms of EfficientNet-B0."""
+  bandwidth = _bandwidth(sizes)
+  for size, narrow, wide in ((56, 24, 144), (14, 112, 672), (7, 192, 1152)):
+    shape = sizes.batch, size, size
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (*shape, narrow), sizes.dtype)
+    h = jax.random.normal(keys[1], (*shape, wide), sizes.dtype)
+    kernel = jax.random.normal(keys[2], (narrow, wide), sizes.dtype)
+    params = {'scale': jnp.ones(wide), 'bias': jnp.zeros(wide)}
+
+    def norm(h, params):
+      return batch_norm.batch_norm(
+        *(h, params, None, 1e-3, batch_norm.Pooling()), activation='swish'
+      )[0]
+
+    runs = {
+      'pointwise': jax.jit(ops.pointwise),
+      'pointwise gradients': jax.jit(_gradients(ops.pointwise)),
+      'batch norm': jax.jit(norm),
+      'batch norm gradients': jax.jit(_gradients(norm)),
+    }
+    given = {
+      'pointwise': (x, kernel),
+      'pointwise gradients': (x, kernel, h),
+      'batch norm': (h, params),
+      'batch norm gradients': (h, params, h),
+    }
+    # Moments are a pass of their own, before what is normalised is written.
+    moved = {
+      'pointwise': x.nbytes + h.nbytes,
+      'pointwise gradients': 2 * (x.nbytes + h.nbytes),
+      'batch norm': 3 * h.nbytes,
+      'batch norm gradients': 7 * h.nbytes,
+    }
+    took = timing.back_to_back(
+      {
+        name: functools.partial(run, *given[name]) for name, run in runs.items()
+      },
+      sizes.rounds,
+    )
+    for name, seconds in took.items():
+      yield {
+        'what': name,
+        'shape': [*shape, narrow, wide],
+        'us': 1e6 * seconds,
+        'floor_us': 1e6 * moved[name] / bandwidth,
+      }
+
+
+def _gradients(function: Callable) -> Callable:
+  def run(*arguments):
+    *primal, cotangent = arguments
+    return jax.vjp(function, *primal)[1](cotangent)
+
+  return run
+
+
+def _alone(sizes: _Sizes) -> Iterator[Row]:
+  """Times training steps of EfficientNet-B0."""
+  space = pinning.pin(B0_SPACE, B0)
+  macs = counting.cost(space, arch_lib.biggest(space)).macs
+  for batch in sizes.alone:
+    setup = dataclasses.replace(
+      step_time.describe(space, batch, sizes.dtype, jax.devices()[:1]),
+      policy=sandwich.alone(space),
+      rule=loss_graph.Rule(edges=loss_graph.Rule().edges[:1]),
+    )
+    row = scaling.measure(setup, sizes.rounds)
+    # A multiply-add counts as two; the backward pass takes twice the forward's.
+    flops = 6 * macs * row['images_per_s']
+    yield {'batch': batch, 'network_flops_per_s': flops} | row
+
+
+def _step(name: str, sizes: _Sizes) -> Iterator[Row]:
+  """Times a sandwich step of a space against its static children."""
+  yield step_time.step(
+    zoo.get(name),
+    batch=sizes.steps[0],
+    resolution=RESOLUTION,
+    dtype=sizes.dtype,
+    rounds=sizes.rounds,
+    recompute=sizes.recompute,
+  )
+
+
+def _batches(sizes: _Sizes) -> Iterator[Row]:
+  """Times sandwich steps by batch size."""
+  for name in _STEPS:
+    space = _sized(zoo.get(name))
+    for batch in sizes.steps[1:]:
+      setup = step_time.describe(space, batch, sizes.dtype, jax.devices()[:1])
+      row = scaling.measure(setup, sizes.rounds)
+      yield {'space': name, 'batch': batch} | row
+
+
+def _sized(space: Space) -> Space:
+  only = (RESOLUTION,)
+  return dataclasses.replace(space, resolution=only, train_resolution=only)
+
+
+def _children(sizes: _Sizes) -> Iterator[Row]:
+  """Times the calibration and evaluation of children of `attentive_nas`."""
+  space = _sized(zoo.get('attentive_nas'))
+  setup = step_time.describe(
+    space, sizes.evaluated[0], sizes.dtype, jax.devices()[:1]
+  )
+  arrays = step_time.random_batch(setup)
+  batch = {name: np.asarray(array) for name, array in arrays.items()}
+  batch['mask'] = np.ones(len(batch['label']), bool)
+  split = [batch] * (sizes.evaluated[1] // sizes.evaluated[0])
+  evaluator = evaluation.Evaluator(setup.model, [batch], split)
+  params = step_time.first_state(setup).params
+  evaluator.compile([RESOLUTION])
+  rng = np.random.default_rng(0)
+  seconds = []
+  for _ in range(sizes.rounds + 1):
+    child = arch_lib.sample(space, rng)
+    began = time.perf_counter()
+    evaluator.score(params, child)
+    seconds.append(time.perf_counter() - began)
+  yield {
+    'space': space.name,
+    'calibration_images': sizes.evaluated[0],
+    'images': sizes.evaluated[1],
+    'children_per_minute': 60 / statistics.median(seconds[1:]),
+  }
+
+
+def _torch(sizes: _Sizes) -> Iterator[Row]:
+  """Times the same steps by a plain network in PyTorch."""
+  cases = [
+    torch_cases.case(f'b0 {batch}', B0_SPACE, [B0], batch, sizes.rounds)
+    for batch in sizes.alone
+  ]
+  compiled = [
+    case | {'name': f'{case["name"]} compiled', 'compile': True}
+    for case in cases
+  ]
+  for name in _STEPS:
+    space, batch = _sized(zoo.get(name)), sizes.steps[0]
+    policy = sandwich.sandwich(space)
+    archs = [child.arch for child in policy.sample(policy.init(0), 0, 0, None)]
+    cases.append(torch_cases.case(name, space, archs, batch, sizes.rounds))
+  yield from torch_cases.run(cases + compiled)
+
+
+# In the order in which they are measured.
+_SECTIONS: dict[str, Callable[[_Sizes], Iterator[Row]]] = {
+  'machine': _machine,
+  'b0': _alone,
+  **{name: functools.partial(_step, name) for name in _STEPS},
+  'torch': _torch,
+  'depthwise': _depthwise,
+  'children': _children,
+  'pointwise': _pointwise,
+  'batches': _batches,
+}
+SECTIONS = tuple(_SECTIONS)
+
+
+def run(name: str) -> Iterator[Row]:
+  """Yields the measurements of a section, at the sizes of this platform."""
+  return _SECTIONS[name](_sizes())

@@ -1,0 +1,84 @@
+"""`benchmark device`: what it measures, and what it keeps when time is over."""
+
+import json
+
+import pytest
+
+from bignas_jax import benchmark
+from bignas_jax.costs import counting
+from bignas_jax.perf import depthwise_time, device, device_sections, torch_cases
+from bignas_jax.values import errors
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """One small depthwise convolution."""
+  shape = depthwise_time.Shape('late', 3, 4, 3, 2)
+  monkeypatch.setattr(depthwise_time, 'SHAPES', (shape,))
+
+
+def test_depthwise_formulations_are_timed_and_compared(small, monkeypatch):
+  doubled = lambda case, x, kernel, cotangent: 2 * case.native(x, kernel)  # noqa: E731
+  monkeypatch.setitem(depthwise_time._FORWARD, 'taps', doubled)
+  forward, image, kernel = depthwise_time.measure(2, 'float32', 1e9, rounds=1)
+  assert forward['wrong'] == ['taps']
+  assert image['wrong'] == kernel['wrong'] == []
+  assert set(kernel['us']) == {'package', 'native', 'taps', 'folded'}
+  assert min(kernel['us'].values()) > 0
+  # Two images of 3x3 pixels are read, two of 2x2 are written.
+  assert forward['floor_us'] == pytest.approx(2 * (9 + 4) * 4 * 4 * 1e-3)
+
+
+def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
+  path = tmp_path / 'device.json'
+  result = device.measure(['machine', 'b0'], 0.0, path)
+  assert result['unfinished'] == ['machine', 'b0']
+  assert result['machine'] == []
+  assert json.loads(path.read_text()) == result
+  assert result['markdown'].splitlines()[2].count('not measured') == 9
+
+
+def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
+  def rows(sizes):
+    yield {'first': 1}
+    raise ZeroDivisionError
+
+  monkeypatch.setitem(device_sections._SECTIONS, 'machine', rows)
+  path = tmp_path / 'rows.jsonl'
+  with pytest.raises(ZeroDivisionError):
+    device.section('machine', path)
+  assert json.loads(path.read_text()) == {'first': 1}
+
+
+def test_markdown_shows_the_first_row_of_each_section():
+  machine = {'device': 'GPU', 'bandwidth': 3e12, 'flops': 5e14}
+  table = device.markdown({'machine': [machine], 'b0': []})
+  assert table.splitlines()[2].startswith(
+    '| GPU | 3,000 GB/s | 500 Tflop/s | not measured |'
+  )
+
+
+def test_pytorch_is_given_the_same_network():
+  space, arch = device_sections.B0_SPACE, device_sections.B0
+  case = torch_cases.case('b0', space, [arch], 8, 1)
+  (child,) = case['children']
+  norm = lambda width: 2 * width  # noqa: E731
+  params = 27 * child['stem'] + norm(child['stem'])
+  for block in child['blocks']:
+    hidden, width_in = block['hidden'], block['width_in']
+    if hidden != width_in:
+      params += width_in * hidden + norm(hidden)
+    params += block['kernel_size'] ** 2 * hidden + norm(hidden)
+    params += 2 * hidden * block['squeeze'] + hidden + block['squeeze']
+    params += hidden * block['width_out'] + norm(block['width_out'])
+  params += block['width_out'] * child['head'] + norm(child['head'])
+  params += (child['head'] + 1) * case['classes']
+  assert params == counting.cost(space, arch).params
+  assert params == 5_288_548  # torchvision's efficientnet_b0
+
+
+def test_unknown_sections_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match='depthwise'):
+    benchmark.main(
+      ['device', '--sections=depthwize', f'--out={tmp_path / "a.json"}']
+    )

@@ -1,0 +1,73 @@
+"""Triton's depthwise convolutions, interpreted on the CPU, against XLA's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bignas_jax.supernet import (
+  depthwise,
+  ops,
+  triton_depthwise,
+  triton_tiles,
+)
+
+TILE = triton_tiles.Tile(2, 4, 8, 1)
+
+
+@pytest.mark.parametrize(
+  ('size', 'channels', 'kernel_size', 'stride', 'padding'),
+  [
+    (5, 3, 3, 1, 'same'),
+    (4, 9, 3, 2, 'same'),
+    (7, 8, 5, 2, 'symmetric'),
+  ],
+)
+def test_convolution_and_gradients_are_those_of_xla(
+  size, channels, kernel_size, stride, padding
+):
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((2, size, size + 1, channels), np.float32)
+  shape = kernel_size, kernel_size, 1, channels
+  kernel = rng.standard_normal(shape, np.float32)
+  around = tuple(
+    ops.pads(n, kernel_size, stride, padding) for n in x.shape[1:3]
+  )
+
+  def native(x, kernel):
+    return depthwise.native(x, kernel, stride=stride, padding=padding)
+
+  y, vjp = jax.vjp(native, jnp.asarray(x), jnp.asarray(kernel))
+  cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32))
+  how = {'tile': TILE, 'interpret': True}
+  results = (
+    triton_depthwise.convolve(x, kernel, stride, around, **how),
+    triton_depthwise.image_gradient(
+      cotangent, kernel, stride, around, x.shape, **how
+    ),
+    triton_depthwise.kernel_gradient(
+      x, cotangent, kernel_size, stride, around, **how
+    ),
+  )
+  for ours, right in zip(results, (y, *vjp(cotangent)), strict=True):
+    np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_on_gpus_all_directions_are_triton_kernels(monkeypatch, stride):
+  monkeypatch.setattr(depthwise, 'has_triton', lambda: True)
+
+  def gradients(x, kernel):
+    y, vjp = jax.vjp(
+      lambda x, kernel: depthwise.depthwise(x, kernel, stride, 'same'),
+      x,
+      kernel,
+    )
+    return vjp(y)
+
+  x = jax.ShapeDtypeStruct((2, 8, 8, 24), jnp.bfloat16)
+  kernel = jax.ShapeDtypeStruct((3, 3, 1, 24), jnp.float32)
+  lowered = jax.jit(gradients).trace(x, kernel)
+  text = lowered.lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('stablehlo.custom_call @__gpu$xla.gpu.triton') == 3
+  assert 'stablehlo.convolution' not in text
