@@ -39,21 +39,6 @@ class Pooling:
   group_size: int | None = None
 
 
-def stats_shapes(norms: dict, params: dict) -> dict:
-  """Returns shapes of the statistics `mean` and `var` of each batch norm.
-
-  Args:
-    norms: names of batch norms, nested as their parameters are.
-    params: parameters, or their shapes.
-  """
-  return {
-    name: stats_shapes(inner, params[name])
-    if isinstance(inner, dict)
-    else dict.fromkeys(('mean', 'var'), params[name]['bias'])
-    for name, inner in norms.items()
-  }
-
-
 def batch_norm(
   x: Images,
   params: dict[str, Float[AnyArray, 'channels']],

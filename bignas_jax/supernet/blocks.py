@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bignas_jax.spaces import block_kinds
-from bignas_jax.supernet import batch_norm, branches, initial, ops
+from bignas_jax.supernet import batch_norm, branches, ops, parameters
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
@@ -25,7 +25,7 @@ Params = dict[str, Any]
 @functools.cache
 def shapes(block: Block) -> Params:
   """Returns shapes and dtypes of `init`'s result, without computing it."""
-  return jax.eval_shape(lambda: initial.init(jax.random.key(0), block))
+  return jax.eval_shape(lambda: parameters.init(jax.random.key(0), block))
 
 
 # Axes of parameters that a child takes the middle of; of all others, it takes
@@ -33,29 +33,10 @@ def shapes(block: Block) -> Params:
 CENTRED = {'depthwise': {'kernel': PIXELS}}
 
 
-def norms(block: Block) -> dict[str, Any]:
-  """Returns the convolution before each batch norm, by the names of both.
-
-  None: the batch norm follows no convolution. They are nested by operation
-  where operations have parameters of their own.
-  """
-  if block.bn_epsilon is None:
-    return {}
-  if block.stage.separate_weights:
-    every = {name: norms(one) for name, one in block.operations().items()}
-    return {name: own for name, own in every.items() if own}
-  convs = block_kinds.convs(block.stage)
-  names = [conv.name for conv in convs if conv.normed]
-  if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
-    names.append('shortcut')
-  before: dict[str, str | None] = {f'{name}_bn': name for name in names}
-  return {'pre_bn': None} | before if block.stage.preactivated else before
-
-
 @functools.cache
 def stats_shapes(block: Block) -> Params:
   """Returns shapes of the batch norms' statistics."""
-  return batch_norm.stats_shapes(norms(block), shapes(block))
+  return parameters.stats_shapes(parameters.norms(block), shapes(block))
 
 
 def apply(

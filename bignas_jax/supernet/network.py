@@ -29,8 +29,8 @@ from bignas_jax.supernet import (
   derived,
   elastic_blocks,
   ends,
-  initial,
   ops,
+  parameters,
   slicing,
   stage_blocks,
 )
@@ -150,7 +150,7 @@ class Stage(ends.NormModule):
     first, rest = described.get('first'), described.get('rest')
     of_first, of_rest, had = None, None, 0 if first is None else 1
     if first is not None:
-      of_first = self.param('first', initial.init, first)
+      of_first = self.param('first', parameters.init, first)
     if rest is not None:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - had)
     if self.is_initializing():  # only parameters are needed
@@ -193,7 +193,7 @@ class Stage(ends.NormModule):
 
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:
   keys = jax.random.split(key, n)
-  return jax.vmap(lambda key: initial.init(key, block))(keys)
+  return jax.vmap(lambda key: parameters.init(key, block))(keys)
 
 
 def images_like(
@@ -248,12 +248,12 @@ def norms(space: Space) -> dict[str, Any]:
     ends['stem'] = {'bn': 'conv'}
   if space.head_width or space.stages[-1].preactivated:
     ends['head'] = {'bn': 'conv' if space.head_width else None}
-  return ends | _of_blocks(space, blocks.norms)
+  return ends | _of_blocks(space, parameters.norms)
 
 
 def stats_shapes(space: Space) -> Variables:
   """Returns shapes of `batch_stats`: `mean` and `var` of every batch norm."""
-  return batch_norm.stats_shapes(norms(space), shapes(derived.plain(space)))
+  return parameters.stats_shapes(norms(space), shapes(derived.plain(space)))
 
 
 def variables_shapes(space: Space) -> Variables:

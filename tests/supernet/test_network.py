@@ -24,8 +24,8 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import (
   batch_norm,
   derived,
-  initial,
   network,
+  parameters,
   stage_blocks,
 )
 from bignas_jax.system import mesh as mesh_lib
@@ -390,7 +390,7 @@ def test_he_initialisation():
     bn_epsilon=1e-3,
     pooling=batch_norm.Pooling(),
   )
-  params = jax.jit(lambda key: initial.init(key, block))(jax.random.key(1))
+  params = jax.jit(lambda key: parameters.init(key, block))(jax.random.key(1))
   fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
   for name, fan in fan_out.items():
     kernel = np.asarray(params[name]['kernel'])

@@ -1,4 +1,4 @@
-"""The parameters that a network starts with."""
+"""The parameters of a block: its batch norms, and what training starts with."""
 
 import math
 from typing import Any
@@ -13,6 +13,40 @@ from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet.stage_blocks import Block
 
 Params = dict[str, Any]
+
+
+def norms(block: Block) -> dict[str, Any]:
+  """Returns the convolution before each batch norm, by the names of both.
+
+  None: the batch norm follows no convolution. They are nested by operation
+  where operations have parameters of their own.
+  """
+  if block.bn_epsilon is None:
+    return {}
+  if block.stage.separate_weights:
+    every = {name: norms(one) for name, one in block.operations().items()}
+    return {name: own for name, own in every.items() if own}
+  convs = block_kinds.convs(block.stage)
+  names = [conv.name for conv in convs if conv.normed]
+  if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
+    names.append('shortcut')
+  before: dict[str, str | None] = {f'{name}_bn': name for name in names}
+  return {'pre_bn': None} | before if block.stage.preactivated else before
+
+
+def stats_shapes(norms: dict, params: dict) -> dict:
+  """Returns shapes of the statistics `mean` and `var` of each batch norm.
+
+  Args:
+    norms: names of batch norms, nested as their parameters are.
+    params: parameters, or their shapes.
+  """
+  return {
+    name: stats_shapes(inner, params[name])
+    if isinstance(inner, dict)
+    else dict.fromkeys(('mean', 'var'), params[name]['bias'])
+    for name, inner in norms.items()
+  }
 
 
 def he_normal(
