@@ -86,7 +86,8 @@ class Supernet(nn.Module):
     if indices is None:
       assert arch_lib.is_one(space), 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
-    indices = Indices(*map(jnp.asarray, indices[:4]))
+    given = indices._replace(bank=None)
+    indices = Indices(*(a if a is None else jnp.asarray(a) for a in given))
     if probe is None:
       probe = jnp.zeros(())
     x = ends.Stem(space, self.pooling, name='stem')(
@@ -140,12 +141,11 @@ class Stage(ends.NormModule):
     """
     space = self.space
     stage = space.stages[self.number]
-    inside = indices.kernel_size, indices.expand_ratio
+    inside = indices.kernel_size, indices.expand_ratio, indices.parallel
     of_first_block = of_other_blocks = inside
     if space.per_block and not stage.optional:
-      of_first_block, of_other_blocks = zip(
-        *((positions[0], positions[1:]) for positions in inside), strict=True
-      )
+      of_first_block = jax.tree.map(lambda positions: positions[0], inside)
+      of_other_blocks = jax.tree.map(lambda positions: positions[1:], inside)
     described = stage_blocks.of_stage(space, self.number, self.pooling)
     first, rest = described.get('first'), described.get('rest')
     of_first, of_rest, had = None, None, 0 if first is None else 1

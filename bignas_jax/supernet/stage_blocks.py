@@ -143,13 +143,14 @@ class Block:
 class Active(NamedTuple):
   """Positions of the active choices, in `width_in` and the stage's tuples.
 
-  Of a stack of blocks, kernel sizes and expand ratios may have an entry each.
+  All but the widths may have an entry for each of a stack of blocks.
   """
 
   input: Int[Array, '']
   output: Int[Array, '']
   kernel_size: Int[Array, '*blocks']
   expand_ratio: Int[Array, '*blocks']
+  parallel: Int[Array, '*blocks'] | None = None
 
 
 class DropConnect(NamedTuple):
@@ -225,7 +226,7 @@ def own_indices(space: Space, indices: Indices, number: int) -> Indices:
   if not space.per_block:
     return own
   places = decisions.of_stage(space, number)
-  several = {f: getattr(indices, f)[places] for f in decisions.PER_BLOCK}
+  several = {f: getattr(indices, f)[places] for f in decisions.per_block(space)}
   return own._replace(**several)
 
 
