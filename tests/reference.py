@@ -326,8 +326,12 @@ def members(space, params, stats, x, *, mask, size, stride, groups=1):
   if 'identity_bn' in params:
     results['identity'] = normed(x, 'identity')
   names = 'square point row column point_square point_average identity'
-  bits = enumerate(names.split())
-  return sum(results[n] for i, n in bits if mask >> i & 1), moments
+  gates = params.get('gates', np.zeros(7))  # added to each bit
+  total = 0
+  for i, name in enumerate(names.split()):
+    if name in results:
+      total = total + results[name] * ((mask >> i & 1) + gates[i])
+  return total, moments
 
 
 def made_of_bigger(stage, params, kernel_size):

@@ -154,9 +154,13 @@ def _sum(
   for name in parameters.members(block):
     term = _member(block, params, x, parallel.MEMBERS[name], norm)
     bits = [int(mask & parallel.mask(name) > 0) for mask in masks]
+    gate = None
     if len({*bits}) > 1:
-      term = term * jnp.asarray(bits, term.dtype)[active.parallel]
-    terms.append(term)
+      gate = jnp.asarray(bits, term.dtype)[active.parallel]
+    if block.gated:
+      number = [*parallel.MEMBERS].index(name)
+      gate = params['gates'][number] + (bits[0] if gate is None else gate)
+    terms.append(term if gate is None else term * gate.astype(term.dtype))
   return functools.reduce(jnp.add, terms)
 
 

@@ -10,6 +10,7 @@ E[x] and E[x^2] of every batch norm's input; `accumulator`, if mutable,
 receives each recomputed block's `accumulator.Accumulator`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -54,12 +55,14 @@ class Supernet(nn.Module):
     pooling: how batch statistics are pooled.
     recompute: whether blocks are computed again in the backward pass, not
       stored; False is for a space of one architecture.
+    gated: whether parallel members have gates among their parameters.
   """
 
   space: Space
   dtype: Any = jnp.float32
   pooling: batch_norm.Pooling = batch_norm.Pooling()
   recompute: bool = True
+  gated: bool = False
 
   @nn.compact
   def __call__(
@@ -100,6 +103,7 @@ class Supernet(nn.Module):
         self.pooling,
         i,
         self.recompute,
+        self.gated,
         name=f'stage{i + 1}',
       )
       own = stage_blocks.own_indices(space, indices, i)
@@ -120,6 +124,7 @@ class Stage(ends.NormModule):
 
   number: int
   recompute: bool
+  gated: bool
 
   @nn.compact
   def __call__(
@@ -147,6 +152,11 @@ class Stage(ends.NormModule):
       of_first_block = jax.tree.map(lambda positions: positions[0], inside)
       of_other_blocks = jax.tree.map(lambda positions: positions[1:], inside)
     described = stage_blocks.of_stage(space, self.number, self.pooling)
+    if self.gated and stage.parallel:
+      described = {
+        name: dataclasses.replace(block, gated=True)
+        for name, block in described.items()
+      }
     first, rest = described.get('first'), described.get('rest')
     of_first, of_rest, had = None, None, 0 if first is None else 1
     if first is not None:

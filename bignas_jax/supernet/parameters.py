@@ -157,7 +157,8 @@ def _init_members(key: Key[Array, ''], block: Block) -> Params:
         params[step.name] = he_normal(own, (*window, width, out), fan_out)
       params[f'{step.name}_bn'] = init_norm(out, block.bn_epsilon)
       width = out
-  return params
+  gates = {'gates': jnp.zeros(len(parallel.MEMBERS))} if block.gated else {}
+  return params | gates
 
 
 def _init_conv(

@@ -38,6 +38,7 @@ class Block:
     bn_epsilon: epsilon of the space's batch norms.
     pooling: how batch statistics are pooled.
     most_hidden: number of a variant's hidden channels; None: all.
+    gated: whether parallel members have gates, zeros added to their 0 or 1.
   """
 
   stage: Stage
@@ -48,6 +49,7 @@ class Block:
   bn_epsilon: float | None
   pooling: Pooling
   most_hidden: int | None = None
+  gated: bool = False
 
   @property
   def has_shortcut_conv(self) -> bool:
@@ -267,8 +269,7 @@ def few_sizes(hidden: tuple[int, ...]) -> tuple[int, ...]:
   """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
 
   There are at most `_MOST`, even if a space of many widths then wastes more.
-  Of choices that compute equally few channels, it takes the one whose first
-  size is the smallest, then whose second is, and so on.
+  Of equally good choices, it takes the one whose first sizes are the smallest.
   """
   uses = collections.Counter(hidden)
   sizes = sorted(uses)
