@@ -12,6 +12,7 @@ from bignas_jax.costs import counting
 from bignas_jax.deploy import package
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo, zoo_elastic, zoo_residual
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
@@ -167,6 +168,44 @@ ONE_OF = dataclasses.replace(
     ),
   ),
   head_width=(24,),
+  classes=7,
+)
+# Layers that are sums of parallel members: of all, where the shape stays, a
+# stride in the convolution or by pooling, a width that changes.
+PARALLEL = dataclasses.replace(
+  zoo.ATTENTIVE_NAS,
+  name='little_parallel',
+  resolution=(18,),
+  train_resolution=(18,),
+  stem_width=(8,),
+  stages=(
+    Stage(
+      width=(16,),
+      depth=(2, 3),
+      kernel_size=(3,),
+      expand_ratio=(1,),
+      stride=2,
+      block='strided_conv',
+      activation='relu',
+      shortcut='none',
+      parallel=(1, 2, 16, 32, 44, 65, 127),
+    ),
+    Stage(
+      width=(16,),
+      depth=(1,),
+      kernel_size=(3,),
+      expand_ratio=(1,),
+      stride=2,
+      block='conv',
+      activation='relu',
+      shortcut='none',
+      parallel=(3, 67),
+    ),
+  ),
+  activation='relu',
+  head_width=(),
+  head_expand=None,
+  per_block=True,
   classes=7,
 )
 # A single network, for `convert` only.

@@ -75,6 +75,21 @@ def child(space, arch, params, images, stats=None):
           stage, arch.kernel_size[place], arch.expand_ratio[place]
         )
         own, given = (tree and tree.get(operation, {}) for tree in (own, given))
+      if stage.parallel:
+        strided = stage.block == 'strided_conv' and j == 0
+        x, seen = members(
+          space,
+          own,
+          given,
+          x,
+          mask=arch.parallel[place],
+          size=stage.kernel_size[0],
+          stride=stage.stride if strided else 1,
+        )
+        x = ACTIVATIONS[stage.activation](x)
+        pooled = not strided and stage.stride == 2 and j == 0
+        x, moments[f'{name}.{j}'] = max_pool(x) if pooled else x, seen
+        continue
       x, seen = block(
         space,
         one,
@@ -239,6 +254,84 @@ def residual(
     x, seen = norm(space, x, params, stats, 'shortcut_bn')
     moments['shortcut_bn'] = seen
   return relu(h + x), moments
+
+
+def members(space, params, stats, x, *, mask, size, stride, groups=1):
+  """The sum of parallel members, and moments of all that have parameters.
+
+  Bits of the mask: K x K, 1 x 1, 1 x K, K x 1, 1 x 1 then K x K, 1 x 1 then
+  averages, identity.
+  """
+  edges = [paddings(n, size, stride, space.padding) for n in x.shape[1:3]]
+  height, width = (
+    (n + sum(edge) - size) // stride + 1
+    for n, edge in zip(x.shape[1:3], edges, strict=True)
+  )
+  moments = {}
+
+  def around(h, value=0.0):
+    inside = np.pad(np.ones((1, *h.shape[1:3], 1)), [(0, 0), *edges, (0, 0)])
+    h = np.pad(h, [(0, 0), *edges, (0, 0)], 'constant')
+    return h + value * (1 - inside)
+
+  def window(h, kernel):
+    """Sums over a window in the middle of each size x size pixels."""
+    top, left = ((size - n) // 2 for n in kernel.shape[:2])
+    y = 0
+    for i, j in np.ndindex(*kernel.shape[:2]):
+      rows = slice(top + i, top + i + stride * (height - 1) + 1, stride)
+      columns = slice(left + j, left + j + stride * (width - 1) + 1, stride)
+      y = y + product(h[:, rows, columns], kernel[i, j])
+    return y
+
+  def product(h, kernel):
+    inputs = np.split(h, groups, -1)
+    kernels = np.split(kernel, groups, -1)
+    parts = [a @ b for a, b in zip(inputs, kernels, strict=True)]
+    return np.concatenate(parts, -1)
+
+  def normed(h, name):
+    y, moments[f'{name}_bn'] = norm(space, h, params, stats, f'{name}_bn')
+    return y
+
+  def of_zero(h, name):
+    """What the norm makes of 0, by the same statistics."""
+    name, seen = f'{name}_bn', moments[f'{name}_bn']
+    mean, var = seen['mean'], seen['square'] - seen['mean'] ** 2
+    if stats is not None:
+      mean, var = stats[name]['mean'], stats[name]['var']
+    scale, bias = params[name]['scale'], params[name]['bias']
+    return bias - mean * scale / (var + space.bn_epsilon) ** 0.5
+
+  results = {}
+  for name in ('square', 'point', 'row', 'column'):
+    if name in params:
+      y = window(around(x), params[name]['kernel'])
+      results[name] = normed(y, name)
+  for name in ('point_square', 'point_average'):
+    first = f'{name}_in'
+    if first in params:
+      u = product(x, params[first]['kernel'][0, 0])
+      h = normed(u, first)
+      h = around(h, of_zero(u, first))
+      if name == 'point_square':
+        y = window(h, params[name]['kernel'])
+      else:
+        rows, columns = (
+          [slice(i, i + stride * (n - 1) + 1, stride) for i in range(size)]
+          for n in (height, width)
+        )
+        y = sum(h[:, r, c] for r in rows for c in columns) / size**2
+      results[name] = normed(y, name)
+  if 'identity_bn' in params:
+    results['identity'] = normed(x, 'identity')
+  names = 'square point row column point_square point_average identity'
+  gates = params.get('gates', np.zeros(7))  # added to each bit
+  total = 0
+  for i, name in enumerate(names.split()):
+    if name in results:
+      total = total + results[name] * ((mask >> i & 1) + gates[i])
+  return total, moments
 
 
 def made_of_bigger(stage, params, kernel_size):

@@ -21,6 +21,7 @@ SYSTEMS = (
   'attentive_nas',
   'alpha_net',
   'bn_nas',
+  'rep_nas',
 )
 
 

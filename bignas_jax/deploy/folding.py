@@ -6,15 +6,17 @@ the summand is kept as a bias. Every batch norm of the network directly follows
 a convolution without a bias, but for those before preactivated blocks: what
 they normalise is also added to later results. These keep the factor as their
 scale. Shortcuts, squeeze-excite, the head's last convolution and the classifier
-have no batch norm and are not changed.
+have no batch norm and are not changed. Layers of parallel members become one
+convolution (`fold_parallel`).
 """
 
-import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
+from bignas_jax.deploy import fold_parallel
+from bignas_jax.spaces import pinning
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
 
@@ -35,9 +37,17 @@ def fold(space: Space, variables: Tree) -> tuple[Space, Tree]:
   """
   if space.bn_epsilon is None:
     return space, variables
-  params, stats = variables['params'], variables['batch_stats']
-  return dataclasses.replace(space, bn_epsilon=None), {
-    'params': _fold(network.norms(space), params, stats, space.bn_epsilon),
+  epsilon, norms = space.bn_epsilon, network.norms(space)
+  params, stats = dict(variables['params']), variables['batch_stats']
+  for i, stage in enumerate(space.stages):
+    if stage.parallel:
+      name, (width_in,) = f'stage{i + 1}', space.widths[i]
+      params[name] = fold_parallel.stage(
+        stage, width_in, params[name], stats[name], epsilon
+      )
+      del norms[name]
+  return pinning.deployed(space), {
+    'params': _fold(norms, params, stats, epsilon),
     'batch_stats': {},
   }
 
@@ -48,7 +58,7 @@ def _fold(norms: Tree, params: Tree, stats: Tree, epsilon: float) -> Tree:
     if isinstance(before, dict):
       out[name] = _fold(before, params[name], stats[name], epsilon)
     else:
-      factor, summand = _affine(params[name], stats[name], epsilon)
+      factor, summand = fold_parallel.affine(params[name], stats[name], epsilon)
       dtype = np.asarray(params[name]['bias']).dtype
       out[name] = {'bias': summand.astype(dtype)}
       if before is None:
@@ -56,16 +66,6 @@ def _fold(norms: Tree, params: Tree, stats: Tree, epsilon: float) -> Tree:
       else:
         out[before] = _folded(params[before]['kernel'], factor)
   return out
-
-
-def _affine(norm: Tree, stats: Tree, epsilon: float):
-  """Returns a batch norm's factor and summand in float64."""
-  scale, bias, mean, var = (
-    np.asarray(array, np.float64)
-    for array in (norm['scale'], norm['bias'], stats['mean'], stats['var'])
-  )
-  factor = scale / np.sqrt(var + epsilon)
-  return factor, bias - mean * factor
 
 
 def _folded(kernel, factor: np.ndarray) -> Tree:

@@ -30,8 +30,9 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
 
-# Of a compiled program or, of one that is only traced, their shapes.
-Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '']]
+# Of a compiled program or, of one that is only traced, their shapes. They are
+# scalars, but for gradients of gates.
+Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '...']]
 
 
 def key(setup: Setup, one: Child) -> str:

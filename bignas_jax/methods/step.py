@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import (
   channel_order,
+  gates,
   loss_graph,
   losses,
   optim,
@@ -122,6 +123,9 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
+  gated = setup.policy.gated and arch is None
+  if gated:
+    net = net.clone(gated=True)
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   teaches = role in loss_graph.teachers(rule)
   regularised = role == rule.regularised
@@ -159,6 +163,9 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       model, arch, indices, params, gradients
     )
 
+    if gated:
+      own, sums = (gates.added(model.space, tree) for tree in (own, sums))
+
     def of_own(params, probe):
       batched = images, batch['label'], keys, indices, teachers
       return loss(params, probe, *batched)
@@ -166,6 +173,11 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     sums, square, (value, logits) = accumulator.accumulate(
       of_own, own, sums, network.centred(net.space), setup.factor
     )
+    of_gates = {}
+    if gated:
+      sums, slopes = gates.removed(model.space, sums)
+      of_gates['gates'] = jax.lax.psum(slopes, axes) / setup.factor
+      square -= accumulator.square_norm(slopes) / setup.factor**2
     if back is not None:
       sums = jax.tree.map(jnp.add, gradients, *back(sums))
     metrics = step_metrics.of_child(
@@ -179,7 +191,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       teachers=teachers,
       axes=axes,
     )
-    return sums, logits if teaches else None, metrics
+    return sums, logits if teaches else None, metrics | of_gates
 
   return mesh_lib.per_device(
     model.mesh,

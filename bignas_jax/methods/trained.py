@@ -10,6 +10,7 @@ from bignas_jax.methods import teachers
 from bignas_jax.methods.optim import Trained
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
+from bignas_jax.values import errors
 
 
 def only(
@@ -26,6 +27,9 @@ def only(
   """
   if which == 'all':
     return optimizer
+  if which == 'last_batch_norms' and any(s.parallel for s in space.stages):
+    allowed = 'all or batch_norms, where layers have parallel members'
+    raise errors.UserError('optimizer.trains', which, allowed)
   norms = network.norms(space)
 
   def labels(params: Any) -> Any:

@@ -62,7 +62,7 @@ def of_network(network: Network) -> Workload:
 
 def of_child(space: Space, arch: Arch) -> Workload:
   """Returns the workload of a child with random weights, batch norms folded."""
-  own = dataclasses.replace(pinning.pin(space, arch), bn_epsilon=None)
+  own = pinning.deployed(pinning.pin(space, arch))
   return Workload(
     lambda library, params, x: graph.logits(library, own, params, x),
     _weights(network_lib.shapes(own)),
@@ -150,6 +150,7 @@ def _around(
         kernel_size=stage.kernel_size[:1],
         expand_ratio=stage.expand_ratio[:1],
         kernel_transform=False,
+        parallel=(),
       ),
     ),
     head_width=(head,) if space.head_width else (),

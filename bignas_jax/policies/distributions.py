@@ -194,7 +194,7 @@ def matters(space: Space, one: Arch) -> Bool[np.ndarray, 'decisions']:
   result = []
   for gene in decisions.genes(space):
     position, present = gene.position, True
-    if gene.field in ('operation', *decisions.PER_BLOCK):
+    if gene.field in ('operation', *decisions.per_block(space)):
       assert position is not None
       starts = decisions.starts(space)
       stage = int(np.searchsorted(starts, position, 'right')) - 1

@@ -78,6 +78,8 @@ class Policy(NamedTuple):
       not called. The metrics may not be finite: such a step is rolled back.
     learnt: a function from the state to the architecture that the policy would
       choose by what it has learnt; None: the policy learns nothing.
+    gated: whether `update` learns from gradients of gates (`methods.gates`):
+      the metrics of each child that is not static have `gates`.
   """
 
   roles: tuple[str, ...]
@@ -89,6 +91,7 @@ class Policy(NamedTuple):
   init: Callable[[int], State] = stateless
   update: Callable[[State, list[Child], Measured], State] = unchanged
   learnt: Callable[[State], Arch] | None = None
+  gated: bool = False
 
 
 def is_role(name: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from bignas_jax.policies import rep_nas as rep_nas_lib
 from bignas_jax.policies.attentive import Errors, attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
 from bignas_jax.policies.mdenas import Settings, mdenas
@@ -24,6 +25,7 @@ Name = Literal[
   'progressive',
   'fixed',
   'mdenas',
+  'rep_nas',
   'alone',
 ]
 
@@ -40,6 +42,7 @@ def create(
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
   of_mdenas: Settings | None = None,
+  of_rep_nas: rep_nas_lib.Settings | None = None,
 ) -> Policy:
   """Returns a policy for a space by its name in configs.
 
@@ -49,7 +52,8 @@ def create(
       or `worst_up` (a sandwich whose random children have the lowest or the
       highest score of their candidates); `uniform` (random children only);
       `progressive` (random children of the choices of a phase); `fixed` (all of
-      `children`); `mdenas` (one random child, of a learnt distribution); or
+      `children`); `mdenas` (one random child, of a learnt distribution);
+      `rep_nas` (one child, of the parallel members of greatest logits); or
       `alone` (the biggest, which is all of a space of one network).
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
@@ -60,6 +64,7 @@ def create(
     phases: the phases of a `progressive` policy.
     of_mdenas: how the distribution of policy `mdenas` learns; None: as by
       default.
+    of_rep_nas: how the logits of policy `rep_nas` learn; None: as by default.
 
   Raises:
     UserError: the policy cannot be one of this space.
@@ -76,6 +81,8 @@ def create(
     return progressive(space, phases)
   if name == 'mdenas':
     return mdenas(space, of_mdenas or Settings())
+  if name == 'rep_nas':
+    return rep_nas_lib.rep_nas(space, of_rep_nas or rep_nas_lib.Settings())
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(
     space,

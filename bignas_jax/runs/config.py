@@ -16,6 +16,7 @@ from bignas_jax.methods import loss_graph, optim, schedules, step, trained
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
 from bignas_jax.policies import mdenas as mdenas_lib
+from bignas_jax.policies import rep_nas as rep_nas_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
@@ -63,6 +64,7 @@ class Config:
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
     mdenas: how the distribution of policy `mdenas` learns.
+    rep_nas: how the logits of policy `rep_nas` learn.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -104,6 +106,9 @@ class Config:
   phases: tuple[progressive.Phase, ...] = ()
   mdenas: mdenas_lib.Settings = dataclasses.field(
     default_factory=mdenas_lib.Settings
+  )
+  rep_nas: rep_nas_lib.Settings = dataclasses.field(
+    default_factory=rep_nas_lib.Settings
   )
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
@@ -221,6 +226,7 @@ def policy(config: Config, predicted: attentive.Errors | None = None) -> Policy:
     children=config.children,
     phases=config.phases,
     of_mdenas=config.mdenas,
+    of_rep_nas=config.rep_nas,
   )
 
 

@@ -55,7 +55,12 @@ def of(space: Space, latency_ms: Callable[[Arch], float] | None = None) -> Cost:
 def _of_single_blocks(space: Space) -> Space:
   """Returns the space with a stage for each block at its largest depth."""
   stages = [
-    dataclasses.replace(stage, depth=(1,), stride=1 if block else stage.stride)
+    dataclasses.replace(
+      stage,
+      depth=(1,),
+      stride=1 if block else stage.stride,
+      parallel=(),
+    )
     for stage in derived.plain(space).stages
     for block in range(max(stage.depth))
   ]

@@ -65,7 +65,8 @@ def extract(
     workdir: work directory of a trained run.
     text: name of the child, as `choose` reads it.
     out: directory of the package.
-    fold: whether to fold batch norms into the kernels before them.
+    fold: whether to fold batch norms into the kernels before them; a child with
+      parallel members is always folded.
     data: where the run's data are now; '': the data are where they were.
 
   Raises:
@@ -108,6 +109,7 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
     )
   )
   network = pinning.pin(model.space, arch)
+  fold = fold or any(stage.parallel for stage in network.stages)
   batches = _batches(config, model, run.splits, 'test')
   own = dataclasses.replace(model, space=network)
   alone = evaluation.Evaluator(own, [], batches)

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Arch:
       space with choices per block, of each block of each stage at its largest
       depth. Blocks that the child has not have the smallest choice.
     expand_ratio: expand ratio of each stage's blocks, or of each block.
+    parallel: mask of each block's parallel members, 0 for one without; empty in
+      a space that has none.
   """
 
   resolution: int
@@ -40,6 +42,7 @@ class Arch:
   depth: Choices
   kernel_size: Choices
   expand_ratio: Choices
+  parallel: Choices = ()
 
 
 class Indices(NamedTuple):
@@ -54,9 +57,10 @@ class Indices(NamedTuple):
   kernel_size: Any  # int32[..., stages or blocks]
   expand_ratio: Any  # int32[..., stages or blocks]
   bank: Any = None  # int32[...]
+  parallel: Any = None  # int32[..., blocks]
 
 
-_LISTS = ('width', 'depth', *PER_BLOCK)
+_LISTS = ('width', 'depth', *PER_BLOCK, decisions.PARALLEL)
 
 
 def _flat(arch: Arch) -> list[int]:
@@ -66,6 +70,7 @@ def _flat(arch: Arch) -> list[int]:
     *arch.depth,
     *arch.kernel_size,
     *arch.expand_ratio,
+    *arch.parallel,
   ]
 
 
@@ -105,12 +110,14 @@ def write(space: Space, values: Sequence[int]) -> Arch:
 
 def canonical(space: Space, arch: Arch) -> Arch:
   """Returns the architecture with the smallest choices for absent blocks."""
-  fields = {field: [*getattr(arch, field)] for field in PER_BLOCK}
+  names = decisions.per_block(space)
+  fields = {field: [*getattr(arch, field)] for field in names}
   starts = decisions.starts(space)
   for i, stage in enumerate(space.stages):
-    for place in range(starts[i] + arch.depth[i], starts[i + 1]):
+    for block in range(arch.depth[i], max(stage.depth)):
       for field, values in fields.items():
-        values[place] = getattr(stage, field)[0]
+        least = decisions.of_block(space, i, block, field)[0]
+        values[starts[i] + block] = least
   return dataclasses.replace(arch, **{k: tuple(v) for k, v in fields.items()})
 
 
@@ -145,7 +152,7 @@ def sample(
 
 def count(space: Space) -> int:
   """Returns the number of architectures in the space."""
-  of_blocks = ('depth', 'operation', *PER_BLOCK)
+  of_blocks = ('depth', 'operation', *decisions.per_block(space))
   number = math.prod(
     len(gene.choices)
     for gene in genes(space)
@@ -182,9 +189,10 @@ def contains(space: Space, arch: Arch) -> bool:
 def check(space: Space, arch: Arch) -> Arch:
   """Returns the architecture; UserError names its first wrong entry."""
   every = entries(space)
-  for field, length in collections.Counter(e.field for e in every).items():
-    given = getattr(arch, field)
-    if field != 'resolution' and len(given) != length:
+  lengths = collections.Counter(entry.field for entry in every)
+  for field in _LISTS:
+    given, length = getattr(arch, field), lengths[field]
+    if len(given) != length:
       raise errors.UserError(f'arch.{field}', given, f'{length} numbers')
   for entry, value in zip(every, _flat(arch), strict=True):
     if value not in entry.choices:
@@ -193,27 +201,12 @@ def check(space: Space, arch: Arch) -> Arch:
         value,
         f'one of {", ".join(map(str, entry.choices))} in space {space.name}',
       )
-  for decision, value in zip(
-    decisions.decisions(space), read(space, arch), strict=True
-  ):
-    if value < 0:
-      _raise_untied(space, arch, decision)
+  decisions.check_tied(space, _flat(arch))
   if space.per_block and arch != canonical(space, arch):
     wrong = structs.differences(to_dict(arch), to_dict(canonical(space, arch)))
     allowed = 'the smallest choice where the child has no block'
     raise errors.UserError('arch', wrong[0], allowed)
   return arch
-
-
-def _raise_untied(
-  space: Space, arch: Arch, decision: decisions.Decision
-) -> NoReturn:
-  """Raises UserError: entries that are one decision do not fit together."""
-  names = [entries(space)[place].name for place in decision.places]
-  given = [_flat(arch)[place] for place in decision.places]
-  allowed = f'one of {", ".join(str([*row]) for row in decision.rows[:3])}'
-  allowed += f'{", ..." if decision.rows[3:] else ""} in space {space.name}'
-  raise errors.UserError(f'arch.{names[0]} to {names[-1]}', given, allowed)
 
 
 def encode(space: Space, arch: Arch) -> Indices:
@@ -223,7 +216,11 @@ def encode(space: Space, arch: Arch) -> Indices:
   for entry, value in zip(entries(space), _flat(arch), strict=True):
     if entry.position is not None:
       positions[entry.field].append(entry.choices.index(value))
-  arrays = {k: np.array(v, np.int32) for k, v in positions.items()}
+  arrays = {
+    k: np.array(v, np.int32)
+    for k, v in positions.items()
+    if v or k != decisions.PARALLEL
+  }
   if space.private_norms != 'no':
     arrays['bank'] = np.array(_bank(space, arch), np.int32)
   return Indices(**arrays)
@@ -251,14 +248,19 @@ def decode(space: Space, indices: Indices, resolution: int) -> Arch:
 def of_block(
   space: Space, arch: Arch, number: int, block: int
 ) -> dict[str, int]:
-  """Returns the `kernel_size` and `expand_ratio` of a block of a stage."""
-  place = decisions.place(space, number, block)
-  return {field: getattr(arch, field)[place] for field in PER_BLOCK}
+  """Returns the `kernel_size` and `expand_ratio` of a block of a stage.
+
+  In a space with parallel members, it returns the mask `parallel`, too.
+  """
+  place, names = decisions.place(space, number, block), decisions.per_block
+  return {field: getattr(arch, field)[place] for field in names(space)}
 
 
 def to_dict(arch: Arch) -> dict[str, Any]:
   """Returns a dict with the fields' names as keys, ready for JSON."""
   fields = dataclasses.asdict(arch)
+  if not arch.parallel:
+    del fields['parallel']
   return {k: v if k == 'resolution' else list(v) for k, v in fields.items()}
 
 
@@ -275,10 +277,10 @@ def from_dict(space: Space, fields: Any) -> Arch:
 def parse(fields: Any) -> Arch:
   """Reads the JSON form of an architecture of any space."""
   names = [field.name for field in dataclasses.fields(Arch)]
-  if not isinstance(fields, dict) or {*fields} != {*names}:
-    raise errors.UserError(
-      'arch', fields, 'a JSON object with the keys ' + ', '.join(names)
-    )
+  needed = [name for name in names if name != decisions.PARALLEL]
+  if not isinstance(fields, dict) or not {*needed} <= {*fields} <= {*names}:
+    allowed = 'a JSON object with the keys ' + ', '.join(needed)
+    raise errors.UserError('arch', fields, allowed)
   for name, value in fields.items():
     entries = [value] if name == 'resolution' else value
     listed = isinstance(entries, list | tuple)

@@ -8,7 +8,8 @@ parameters and the graph of a child alone all read these rows.
 import dataclasses
 from typing import Literal, NamedTuple
 
-from bignas_jax.spaces.stage import Stage, hidden_width
+from bignas_jax.spaces import parallel as parallel_lib
+from bignas_jax.spaces.stage import Choices, Stage, hidden_width
 
 
 class Conv(NamedTuple):
@@ -37,8 +38,9 @@ _EXPAND = Conv('expand', 'pointwise', 'hidden')
 _DEPTHWISE = Conv('depthwise', 'depthwise', 'hidden', strided=True)
 _PROJECT = Conv('project', 'pointwise', 'out')
 
-# By `Stage.block`. The last convolution is activated in `separable` and `conv`;
-# the residual blocks of ResNet are activated after the sum.
+# By `Stage.block`. The last convolution is activated in `separable` and in
+# blocks of one convolution; the residual blocks of ResNet are activated after
+# the sum.
 CONVS = {
   'mbconv': (_EXPAND, _DEPTHWISE, _PROJECT._replace(activated=False)),
   'separable': (_DEPTHWISE, _PROJECT),
@@ -57,6 +59,7 @@ CONVS = {
     Conv('conv2', 'dense', 'out', activated=False, normed=False),
   ),
   'conv': (Conv('conv', 'dense', 'out'),),
+  'strided_conv': (Conv('conv', 'dense', 'out', strided=True),),
 }
 RESIDUAL = ('basic', 'bottleneck')  # blocks that are activated after the sum
 BY_OUTPUT = (*RESIDUAL, 'preactivated')  # hidden channels follow the output's
@@ -99,14 +102,37 @@ def operations(stage: Stage, *, first: bool) -> tuple[tuple[int, int], ...]:
   return tuple(some)
 
 
-def alone(stage: Stage, kernel_size: int, expand_ratio: int) -> Stage:
-  """Returns a stage of blocks of one kernel size and expand ratio."""
+def masks(stage: Stage, *, first: bool, changes_width: bool) -> Choices:
+  """Returns the masks of parallel members that a layer may have.
+
+  Args:
+    stage: stage of the layer.
+    first: whether the layer is the first of its stage.
+    changes_width: whether its output has another width than its input.
+  """
+  strided = first and stage.stride > 1 and CONVS[stage.block][0].strided
+  same = not (strided or changes_width)
+  return parallel_lib.allowed(stage.parallel, same_shape=same)
+
+
+def alone(
+  stage: Stage, kernel_size: int, expand_ratio: int, parallel: int = 0
+) -> Stage:
+  """Returns a stage of blocks of one kernel size and expand ratio.
+
+  Args:
+    stage: stage with choices.
+    kernel_size: the kernel size.
+    expand_ratio: the expand ratio.
+    parallel: mask of the blocks' parallel members; 0: they have none.
+  """
   own = dataclasses.replace(
     stage,
     kernel_size=(kernel_size,),
     expand_ratio=(expand_ratio,),
     kernel_transform=False,
     separate_weights=False,
+    parallel=(parallel,) if parallel else (),
   )
   of = own if stage.separate_weights else stage
   return dataclasses.replace(own, expand_conv=of.has_expand)

@@ -10,6 +10,7 @@ import numpy as np
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space, multiplied
 from bignas_jax.spaces.stage import Choices
+from bignas_jax.values import errors
 
 
 class Gene(NamedTuple):
@@ -59,6 +60,16 @@ class Decision(NamedTuple):
 
 
 PER_BLOCK = ('kernel_size', 'expand_ratio')  # or per stage, as the space says
+PARALLEL = 'parallel'
+
+
+def per_block(space: Space) -> tuple[str, ...]:
+  """Returns the fields of an Arch that have an entry for each block.
+
+  They have an entry for each stage in spaces without choices per block.
+  """
+  sums = any(stage.parallel for stage in space.stages)
+  return (*PER_BLOCK, PARALLEL) if sums else PER_BLOCK
 
 
 def of_stage(space: Space, number: int) -> slice:
@@ -79,17 +90,30 @@ def place(space: Space, number: int, block: int) -> int:
   return first + block if space.per_block else first
 
 
+def of_block(space: Space, number: int, block: int, field: str) -> Choices:
+  """Returns the choices that a block of a stage has in a field.
+
+  A block without parallel members has the mask 0.
+  """
+  stage, first = space.stages[number], block == 0
+  if field != PARALLEL:
+    return getattr(stage, field)
+  changes = first and stage.width != space.widths[number]
+  masks = block_kinds.masks(stage, first=first, changes_width=changes)
+  return masks or (0,)
+
+
 @functools.lru_cache(maxsize=64)
 def entries(space: Space) -> tuple[Gene, ...]:
   """Returns all entries of an Arch with their choices, in its fields' order."""
   every = [Gene('resolution', None, space.resolution)]
   every += [Gene('width', i, choices) for i, choices in enumerate(space.widths)]
   every += [Gene('depth', i, s.depth) for i, s in enumerate(space.stages)]
-  for field in PER_BLOCK:
+  for field in per_block(space):
     choices = [
-      getattr(stage, field)
-      for stage in space.stages
-      for _ in range(max(stage.depth) if space.per_block else 1)
+      of_block(space, number, block, field)
+      for number, stage in enumerate(space.stages)
+      for block in range(max(stage.depth) if space.per_block else 1)
     ]
     every += [Gene(field, i, some) for i, some in enumerate(choices)]
   return tuple(every)
@@ -111,6 +135,22 @@ def decisions(space: Space) -> tuple[Decision, ...]:
     for number, gene in enumerate(every)
     if number not in others
   )
+
+
+def check_tied(space: Space, values: Sequence[int]) -> None:
+  """Raises UserError if entries that are one decision do not fit together.
+
+  Args:
+    space: space of the architecture.
+    values: values of the entries, in the order of `entries`.
+  """
+  for decision in decisions(space):
+    given = [values[place] for place in decision.places]
+    if len(given) > 1 and decision.value(given) < 0:
+      names = [entries(space)[place].name for place in decision.places]
+      allowed = f'one of {", ".join(str([*row]) for row in decision.rows[:3])}'
+      allowed += f'{", ..." if decision.rows[3:] else ""} in space {space.name}'
+      raise errors.UserError(f'arch.{names[0]} to {names[-1]}', given, allowed)
 
 
 def drawn(choices: Choices, rng: np.random.Generator) -> int:
@@ -174,7 +214,7 @@ def options(space: Space, number: int) -> list[int]:
   """Returns how many choices each block of a stage has, in `PER_BLOCK`."""
   own, numbers = of_stage(space, number), [1] * max(space.stages[number].depth)
   for gene in genes(space):
-    if gene.field in ('operation', *PER_BLOCK):
+    if gene.field in ('operation', *per_block(space)):
       assert gene.position is not None
       if own.start <= gene.position < own.stop:
         numbers[gene.position - own.start] *= len(gene.choices)

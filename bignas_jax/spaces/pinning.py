@@ -65,9 +65,25 @@ def pin(space: Space, arch: Arch) -> Space:
     stem_width=arch.width[:1],
     stages=tuple(stages),
     head_width=arch.width[-1:] if space.head_width else (),
-    per_block=False,
+    per_block=any(stage.parallel for stage in stages),
     multipliers=(),
     private_norms='no',
+  )
+
+
+def deployed(space: Space) -> Space:
+  """Returns the space of a child's folded network.
+
+  It has no batch norms, and one convolution in place of parallel members.
+
+  Args:
+    space: space of a single network.
+  """
+  stages = tuple(
+    dataclasses.replace(stage, parallel=()) for stage in space.stages
+  )
+  return dataclasses.replace(
+    space, stages=stages, per_block=False, bn_epsilon=None
   )
 
 

@@ -8,6 +8,7 @@ single network; `pinning.pin` makes one.
 import dataclasses
 from typing import Literal
 
+from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.stage import (
   CHOICES,
   Activation,
@@ -135,6 +136,7 @@ def _check(space: Space) -> None:
   for i, stage in enumerate(space.stages):
     check(f'space.stages[{i}]', stage)
   _check_optional(space)
+  _check_parallel(space)
   if space.stages[-1].preactivated and space.head_width:
     allowed = '(), where the last blocks are preactivated'
     raise errors.UserError('space.head_width', space.head_width, allowed)
@@ -170,6 +172,26 @@ def _check_optional(space: Space) -> None:
       if not space.per_block and len(choices) > 1:
         allowed = f'one, or space.per_block{why}'
         raise errors.UserError(f'space.stages[{i}].{name}', choices, allowed)
+
+
+def _check_parallel(space: Space) -> None:
+  for i, stage in enumerate(space.stages):
+    if not stage.parallel:
+      continue
+    for field, value, right, allowed in (
+      ('per_block', space.per_block, space.per_block, 'True'),
+      ('multipliers', space.multipliers, not space.multipliers, '()'),
+      (f'widths[{i}]', space.widths[i], len(space.widths[i]) == 1, 'one width'),
+      ('bn_epsilon', space.bn_epsilon, space.bn_epsilon, 'a number > 0'),
+    ):
+      if not right:
+        allowed += ', where layers have parallel members'
+        raise errors.UserError(f'space.{field}', value, allowed)
+    changes = stage.width != space.widths[i]
+    if not block_kinds.masks(stage, first=True, changes_width=changes):
+      allowed = 'masks of more than the identity: the first layer has none'
+      name = f'space.stages[{i}].parallel'
+      raise errors.UserError(name, stage.parallel, allowed)
 
 
 def _check_multipliers(space: Space) -> None:

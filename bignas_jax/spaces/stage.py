@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Literal
 
+from bignas_jax.spaces import parallel as parallel_lib
 from bignas_jax.values import errors, schema
 
 Choices = tuple[int, ...]
 Activation = Literal['swish', 'relu', 'relu6', 'hard_swish']
 _DEPTHWISE = 'mbconv', 'separable'  # kinds of blocks with such kernels
+_SINGLE = 'conv', 'strided_conv'  # kinds of blocks that are one convolution
 CHOICES = ('width', 'depth', 'kernel_size', 'expand_ratio')  # of a stage
 
 
@@ -54,8 +56,8 @@ class Stage:
       bottleneck of the mobile networks; `separable`, that of MobileNetV1; the
       residual blocks of ResNet, `basic` and `bottleneck`; `preactivated`, the
       basic block whose batch norms and activations come before convolutions;
-      or `conv`, one convolution, followed by 3x3 maximum pooling if the stride
-      is 2.
+      `conv`, one convolution, followed by 3x3 maximum pooling if the stride is
+      2; or `strided_conv`, one convolution, which has the stride.
     activation: activation after batch norms.
     shortcut: what is added to a block's result. `pooled`: the input, after 2x2
       average pooling if the stride is 2 and a 1x1 convolution if the width
@@ -70,6 +72,10 @@ class Stage:
     separate_weights: whether each kernel size and expand ratio of an `mbconv`
       is an operation with parameters of its own, as in single-path supernets;
       else smaller ones are slices of the biggest.
+    parallel: sets of parallel members (`parallel.MEMBERS`), as bit masks, one
+      of which each layer of a `conv` or `strided_conv` is the sum of; (): it is
+      a convolution without members. A layer that changes the shape has no
+      identity, whatever its mask says.
   """
 
   width: Choices
@@ -80,7 +86,13 @@ class Stage:
   se: SqueezeExcite | None = None
   expand_conv: bool | None = None
   block: Literal[
-    'mbconv', 'separable', 'basic', 'bottleneck', 'preactivated', 'conv'
+    'mbconv',
+    'separable',
+    'basic',
+    'bottleneck',
+    'preactivated',
+    'conv',
+    'strided_conv',
   ] = 'mbconv'
   activation: Activation = 'swish'
   shortcut: Literal[
@@ -88,6 +100,7 @@ class Stage:
   ] = 'pooled'
   kernel_transform: bool = False
   separate_weights: bool = False
+  parallel: Choices = ()
 
   @property
   def has_expand(self) -> bool:
@@ -117,7 +130,7 @@ def hidden_width(
   stage: Stage, width_in: int, width_out: int, expand_ratio: int
 ) -> int:
   """Returns the channels between a block's first and last convolution."""
-  if stage.block == 'conv':
+  if stage.block in _SINGLE:
     return 0
   if stage.block in ('basic', 'preactivated'):
     return width_out
@@ -146,6 +159,8 @@ def check(field: str, stage: object) -> None:
     raise errors.UserError(
       f'{field}.kernel_size', stage.kernel_size, 'odd sizes only'
     )
+  if stage.parallel != ():
+    check_choices(f'{field}.parallel', stage.parallel)
   check_number(f'{field}.stride', stage.stride, (1, 2))
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
@@ -160,6 +175,7 @@ def _wrong(stage: Stage) -> dict[str, str]:
   projected = stage.shortcut == 'projected'
   empty, optional = stage.depth == (0,), 'where the depth may be 0'
   skips = 0 in stage.expand_ratio[:-1]
+  sums, most = bool(stage.parallel), parallel_lib.ALL
   rules = (
     ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
     ('se', other and stage.se is not None, f'None, {kind}'),
@@ -184,6 +200,11 @@ def _wrong(stage: Stage) -> dict[str, str]:
       skips and not separate,
       'ratios above 0, or separate_weights=True',
     ),
+    ('parallel', sums and stage.block not in _SINGLE, f'(), {kind}'),
+    ('parallel', max(stage.parallel, default=0) > most, f'masks up to {most}'),
+    ('parallel', sums and stage.optional, f'(), {optional}'),
+    ('shortcut', sums and stage.shortcut != 'none', 'none, with parallel'),
+    ('width', sums and len(stage.width) > 1, 'one width, with parallel'),
   )
   return {name: allowed for name, wrong, allowed in rules if wrong}
 

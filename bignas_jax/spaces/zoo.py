@@ -1,6 +1,11 @@
 """The search spaces of the papers, as their tables print them."""
 
-from bignas_jax.spaces import zoo_elastic, zoo_one_of, zoo_residual
+from bignas_jax.spaces import (
+  zoo_elastic,
+  zoo_one_of,
+  zoo_parallel,
+  zoo_residual,
+)
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import SqueezeExcite, Stage
 from bignas_jax.values import errors
@@ -192,6 +197,7 @@ SPACES = {
     *zoo_elastic.SPACES,
     *zoo_residual.SPACES,
     *zoo_one_of.SPACES,
+    *zoo_parallel.SPACES,
   )
 }
 

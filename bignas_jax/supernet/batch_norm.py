@@ -11,7 +11,7 @@ Statistics are float32, or float64 if `x` is.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,21 +39,6 @@ class Pooling:
   group_size: int | None = None
 
 
-def stats_shapes(norms: dict, params: dict) -> dict:
-  """Returns shapes of the statistics `mean` and `var` of each batch norm.
-
-  Args:
-    norms: names of batch norms, nested as their parameters are.
-    params: parameters, or their shapes.
-  """
-  return {
-    name: stats_shapes(inner, params[name])
-    if isinstance(inner, dict)
-    else dict.fromkeys(('mean', 'var'), params[name]['bias'])
-    for name, inner in norms.items()
-  }
-
-
 def batch_norm(
   x: Images,
   params: dict[str, Float[AnyArray, 'channels']],
@@ -64,7 +49,8 @@ def batch_norm(
   activation: str | None = None,
   width: ops.Width | None = None,
   cached: Moments | None = None,
-) -> tuple[Images, Moments]:
+  border: ops.Around | None = None,
+) -> tuple[Float[Array, 'batch rows columns channels'], Moments]:
   """Normalises each channel over all other axes, and applies the activation.
 
   Args:
@@ -78,6 +64,8 @@ def batch_norm(
     width: number of active channels; the other channels become zeros. None: all
       channels are active.
     cached: moments of this batch, if it was normalised before.
+    border: pixels to add around the result, which are what the norm makes of 0;
+      only where batch norm is neither folded nor followed by an activation.
 
   Returns:
     The output, and the batch's moments: `mean` E[x] and `square` E[x^2], with
@@ -100,6 +88,8 @@ def batch_norm(
   if stats is not None:
     mean, var = (jnp.asarray(stats[name])[None] for name in ('mean', 'var'))
     y = _affine(how, x, own, mean, var)
+    if border is not None:
+      y = _bordered(y, _of_zero(how, own, mean, var), border)
     return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
   moments = branches.reuse(take, cached, lax.stop_gradient(x))
@@ -107,7 +97,10 @@ def batch_norm(
     moments = {
       name: ops.mask(moment, width) for name, moment in moments.items()
     }
-  return _normalise(how, x, own, moments), moments
+  if border is None:
+    return _normalise(how, x, own, moments), moments
+  y, zero = cast(tuple, _normalise_with_zero(how, x, own, moments))
+  return _bordered(y, zero, border), moments
 
 
 class _Norm(NamedTuple):
@@ -138,6 +131,22 @@ def _affine(
   return _activated(y, how.activation).astype(x.dtype)
 
 
+def _of_zero(how: _Norm, params, mean, var) -> Float[Array, 'groups channels']:
+  """Returns what the norm makes of 0."""
+  factor = params['scale'] * lax.rsqrt(var + how.epsilon)
+  return params['bias'] - mean * factor
+
+
+def _bordered(
+  y: Images, zero: Float[Array, 'groups channels'], border: ops.Around
+) -> Float[Array, 'batch rows columns channels']:
+  """Returns images with pixels around them."""
+  around = (0, 0), *border, (0, 0)
+  inside = jnp.pad(jnp.ones((1, *y.shape[1:3], 1), zero.dtype), around)
+  edge = _per_image(zero, y) * (1 - inside)
+  return jnp.pad(y, around) + edge.astype(y.dtype)
+
+
 def _activated(y, activation: str | None):
   return y if activation is None else ops.ACTIVATIONS[activation](y)
 
@@ -154,10 +163,17 @@ def _normalise_forward(how, x, params, moments):
   return _normalise(how, x, params, moments), (x, params, moments)
 
 
-def _normalise_backward(how, saved, cotangent):
+def _normalise_backward(how, saved, cotangent, of_zero=None):
   """Returns the cotangents of x, params and moments.
 
   Source: Ioffe & Szegedy 2015, section 3, with the sums over whole groups.
+
+  Args:
+    how: settings.
+    saved: x, params and moments.
+    cotangent: cotangent of the output.
+    of_zero: cotangent of what the norm makes of 0, which counts as one more
+      pixel of the output, but not of the statistics; None: there is none.
   """
   x, params, moments = saved
   inverse = lax.rsqrt(_variance(moments) + how.epsilon)
@@ -171,6 +187,8 @@ def _normalise_backward(how, saved, cotangent):
   groups = inverse.shape[0]
   # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
   bias, product = _sums(dy, groups), _sums(dy * wide, groups)
+  if of_zero is not None:
+    bias = bias + of_zero
   scale = inverse * (product - moments['mean'] * bias)
   pixels = x.size // x.shape[-1] // groups
   along = _pool(jnp.stack([bias, scale]) / pixels, x, how.pooling)
@@ -185,6 +203,19 @@ def _normalise_backward(how, saved, cotangent):
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise_with_zero(how: _Norm, x, params, moments: Moments):
+  """Returns what `_normalise` does, and what the norm makes of 0."""
+  of_zero = _of_zero(how, params, moments['mean'], _variance(moments))
+  return _normalise(how, x, params, moments), of_zero
+
+
+_normalise_with_zero.defvjp(
+  lambda how, *arguments: (_normalise_with_zero(how, *arguments), arguments),
+  lambda how, saved, cotangent: _normalise_backward(how, saved, *cotangent),
+)
 
 
 def _once(x: Images) -> Images:

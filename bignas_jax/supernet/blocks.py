@@ -7,15 +7,17 @@ variant switches between kernel sizes, and masks other widths.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from bignas_jax.spaces import block_kinds
-from bignas_jax.supernet import batch_norm, branches, initial, ops
+from bignas_jax.spaces import block_kinds, parallel
+from bignas_jax.supernet import batch_norm, branches, ops, parameters
 from bignas_jax.supernet.depthwise import PIXELS, depthwise
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
@@ -25,7 +27,7 @@ Params = dict[str, Any]
 @functools.cache
 def shapes(block: Block) -> Params:
   """Returns shapes and dtypes of `init`'s result, without computing it."""
-  return jax.eval_shape(lambda: initial.init(jax.random.key(0), block))
+  return jax.eval_shape(lambda: parameters.init(jax.random.key(0), block))
 
 
 # Axes of parameters that a child takes the middle of; of all others, it takes
@@ -33,29 +35,10 @@ def shapes(block: Block) -> Params:
 CENTRED = {'depthwise': {'kernel': PIXELS}}
 
 
-def norms(block: Block) -> dict[str, Any]:
-  """Returns the convolution before each batch norm, by the names of both.
-
-  None: the batch norm follows no convolution. They are nested by operation
-  where operations have parameters of their own.
-  """
-  if block.bn_epsilon is None:
-    return {}
-  if block.stage.separate_weights:
-    every = {name: norms(one) for name, one in block.operations().items()}
-    return {name: own for name, own in every.items() if own}
-  convs = block_kinds.convs(block.stage)
-  names = [conv.name for conv in convs if conv.normed]
-  if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
-    names.append('shortcut')
-  before: dict[str, str | None] = {f'{name}_bn': name for name in names}
-  return {'pre_bn': None} | before if block.stage.preactivated else before
-
-
 @functools.cache
 def stats_shapes(block: Block) -> Params:
   """Returns shapes of the batch norms' statistics."""
-  return batch_norm.stats_shapes(norms(block), shapes(block))
+  return parameters.stats_shapes(parameters.norms(block), shapes(block))
 
 
 def apply(
@@ -91,7 +74,7 @@ def apply(
     'out': ops.pick(list(stage.width), active.output),
   }
 
-  def norm(h, name, width, activation):
+  def norm(h, name, width, activation, border=None):
     h, moments = batch_norm.batch_norm(
       h,
       params[name],
@@ -101,6 +84,7 @@ def apply(
       activation=activation,
       width=width,
       cached=cached['moments'].get(name),
+      border=border,
     )
     if block.bn_epsilon is not None:  # a folded one has none
       remembered['moments'][name] = moments
@@ -128,7 +112,10 @@ def apply(
     width = ops.pick(list(block.width_in), active.input)
     h = norm(x, 'pre_bn', width, stage.activation)
   source = h  # of a convolution in the shortcut
-  for conv in convs:
+  if stage.parallel:
+    h = _sum(block, params, x, active, norm)
+    h = ops.ACTIVATIONS[stage.activation](h)
+  for conv in () if stage.parallel else convs:
     if conv is convs[-1] and stage.se is not None:
       mean = remember('squeeze', ops.spatial_mean, h)
       squeeze = ops.pick(block.squeeze(), block.pair(active))
@@ -153,6 +140,81 @@ def apply(
   if stage.block in block_kinds.RESIDUAL:
     h = ops.ACTIVATIONS[stage.activation](h)
   return h, remembered
+
+
+def _sum(
+  block: Block, params: Params, x: ops.Images, active: Active, norm: Callable
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the sum of a layer's parallel members, without activation.
+
+  All are computed; those that the child has not are multiplied by 0. Arguments
+  are those of `_shortcut`.
+  """
+  masks, terms = parameters.masks(block), []
+  for name in parameters.members(block):
+    term = _member(block, params, x, parallel.MEMBERS[name], norm)
+    bits = [int(mask & parallel.mask(name) > 0) for mask in masks]
+    gate = None
+    if len({*bits}) > 1:
+      gate = jnp.asarray(bits, term.dtype)[active.parallel]
+    if block.gated:
+      number = [*parallel.MEMBERS].index(name)
+      gate = params['gates'][number] + (bits[0] if gate is None else gate)
+    terms.append(term if gate is None else term * gate.astype(term.dtype))
+  return functools.reduce(jnp.add, terms)
+
+
+def _member(
+  block: Block,
+  params: Params,
+  x: ops.Images,
+  steps: tuple[parallel.Step, ...],
+  norm: Callable,
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the result of a parallel member.
+
+  Its windows have the centres of the layer's kernel. The second of two steps
+  sees around its input what batch norm makes of 0.
+  """
+  (size,), last = block.stage.kernel_size, steps[-1]
+  (conv,) = block_kinds.convs(block.stage)
+  stride, sides = block.stride if conv.strided else 1, x.shape[1:3]
+  edges = [ops.pads(side, size, stride, block.padding) for side in sides]
+  for step in steps[:-1]:
+    x = ops.pointwise(x, params[step.name]['kernel'][0, 0])
+    x = norm(x, f'{step.name}_bn', None, None, tuple(edges))
+    edges = [(0, 0), (0, 0)]
+  windows = size if last.tall else 1, size if last.wide else 1
+  rows, columns = (
+    (before - (size - n) // 2, after - (size - n) // 2)
+    for n, (before, after) in zip(windows, edges, strict=True)
+  )
+  kernel = params[last.name]['kernel'] if last.learnt else None
+  x = _over_windows(x, kernel, windows, stride, (rows, columns))
+  return norm(x, f'{last.name}_bn', None, None)
+
+
+def _over_windows(
+  x: ops.Images,
+  kernel: Float[ops.AnyArray, 'high wide in out'] | None,
+  windows: tuple[int, int],
+  stride: int,
+  around: ops.Around,
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the convolution of x, or the means over windows without a kernel.
+
+  Zeros are added around x; a negative number of them is cut off.
+  """
+  if windows == (1, 1):
+    (top, bottom), (left, right) = around
+    x = x[:, -top : x.shape[1] + bottom, -left : x.shape[2] + right]
+    x = x[:, ::stride, ::stride]
+    return x if kernel is None else ops.pointwise(x, kernel[0, 0])
+  if kernel is not None:
+    return ops.convolve(x, kernel, stride, around)
+  window, strides = (1, *windows, 1), (1, stride, stride, 1)
+  sums = lax.reduce_window(x, 0.0, lax.add, window, strides, 'VALID')
+  return sums / math.prod(windows)
 
 
 def _dropped(

@@ -163,7 +163,8 @@ def by_pinned_stage(space: Space, arch: Arch, tree: Params) -> Params:
     stage = tree[f'stage{number + 1}']
     if space.stages[number].separate_weights:
       choices = arch_lib.of_block(space, arch, number, block)
-      name = block_kinds.operation_name(**choices)
+      sizes = choices['kernel_size'], choices['expand_ratio']
+      name = block_kinds.operation_name(*sizes)
       stage = {which: own.get(name, {}) for which, own in stage.items()}
     if 'first' not in stage:  # some children have no block of it
       stage = {

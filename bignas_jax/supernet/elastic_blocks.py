@@ -97,10 +97,14 @@ def _chosen(block: Block, active: Active) -> Int[Array, '*blocks']:
 
 def _of_entry(active: Active, index: Any) -> Active:
   """Returns the choices of one block of a stack."""
-  inside = active.kernel_size, active.expand_ratio
   if jnp.ndim(active.kernel_size) == 0:
     return active
-  return Active(active.input, active.output, *(a[index] for a in inside))
+  masks = active.parallel
+  return active._replace(
+    kernel_size=active.kernel_size[index],
+    expand_ratio=active.expand_ratio[index],
+    parallel=masks if masks is None else masks[index],
+  )
 
 
 def _branches(block: Block) -> list[branches.Branch]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, initial, ops
+from bignas_jax.supernet import batch_norm, ops, parameters
 
 
 class NormModule(nn.Module):
@@ -42,7 +42,9 @@ class NormModule(nn.Module):
 
     def init(_):
       n = x.shape[-1]
-      return initial.init_affine(n) if alone else initial.init_norm(n, epsilon)
+      return (
+        parameters.init_affine(n) if alone else parameters.init_norm(n, epsilon)
+      )
 
     params = self.param(name, init)
     x, moments = batch_norm.batch_norm(
@@ -69,7 +71,7 @@ class Stem(NormModule):
     width_out = max(space.stem_width)
     size = space.stem_kernel
     shape = (size, size, space.channels, width_out)
-    conv = self.param('conv', initial.he_normal, shape, size**2 * width_out)
+    conv = self.param('conv', parameters.he_normal, shape, size**2 * width_out)
     x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
     active = ops.pick(list(space.stem_width), width)
     if space.stages[0].preactivated:
@@ -97,7 +99,7 @@ class Head(NormModule):
     if space.head_expand is not None:
       hidden = tuple(w * space.head_expand for w in last)
     shape = (max(last), max(hidden))
-    conv = self.param('conv', initial.he_normal, shape, max(hidden))
+    conv = self.param('conv', parameters.he_normal, shape, max(hidden))
     x = ops.pointwise(x, conv['kernel'])
     position = widths[-1] if space.head_expand is None else widths[-2]
     width = ops.pick(list(hidden), position)
@@ -105,7 +107,9 @@ class Head(NormModule):
     if space.head_expand is None:
       return x
     shape = (max(hidden), max(features))
-    last_conv = self.param('last_conv', initial.he_normal, shape, max(features))
+    last_conv = self.param(
+      'last_conv', parameters.he_normal, shape, max(features)
+    )
     x = ops.pointwise(x, last_conv['kernel'])
     x = ops.ACTIVATIONS[space.activation](x)
     return ops.mask(x, ops.pick(list(features), widths[-1]))

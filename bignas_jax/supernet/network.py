@@ -10,6 +10,7 @@ E[x] and E[x^2] of every batch norm's input; `accumulator`, if mutable,
 receives each recomputed block's `accumulator.Accumulator`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,8 @@ from bignas_jax.supernet import (
   derived,
   elastic_blocks,
   ends,
-  initial,
   ops,
+  parameters,
   slicing,
   stage_blocks,
 )
@@ -54,12 +55,14 @@ class Supernet(nn.Module):
     pooling: how batch statistics are pooled.
     recompute: whether blocks are computed again in the backward pass, not
       stored; False is for a space of one architecture.
+    gated: whether parallel members have gates among their parameters.
   """
 
   space: Space
   dtype: Any = jnp.float32
   pooling: batch_norm.Pooling = batch_norm.Pooling()
   recompute: bool = True
+  gated: bool = False
 
   @nn.compact
   def __call__(
@@ -86,7 +89,8 @@ class Supernet(nn.Module):
     if indices is None:
       assert arch_lib.is_one(space), 'which child?'
       indices = arch_lib.encode(space, arch_lib.biggest(space))
-    indices = Indices(*map(jnp.asarray, indices[:4]))
+    given = indices._replace(bank=None)
+    indices = Indices(*(a if a is None else jnp.asarray(a) for a in given))
     if probe is None:
       probe = jnp.zeros(())
     x = ends.Stem(space, self.pooling, name='stem')(
@@ -99,6 +103,7 @@ class Supernet(nn.Module):
         self.pooling,
         i,
         self.recompute,
+        self.gated,
         name=f'stage{i + 1}',
       )
       own = stage_blocks.own_indices(space, indices, i)
@@ -119,6 +124,7 @@ class Stage(ends.NormModule):
 
   number: int
   recompute: bool
+  gated: bool
 
   @nn.compact
   def __call__(
@@ -140,17 +146,21 @@ class Stage(ends.NormModule):
     """
     space = self.space
     stage = space.stages[self.number]
-    inside = indices.kernel_size, indices.expand_ratio
+    inside = indices.kernel_size, indices.expand_ratio, indices.parallel
     of_first_block = of_other_blocks = inside
     if space.per_block and not stage.optional:
-      of_first_block, of_other_blocks = zip(
-        *((positions[0], positions[1:]) for positions in inside), strict=True
-      )
+      of_first_block = jax.tree.map(lambda positions: positions[0], inside)
+      of_other_blocks = jax.tree.map(lambda positions: positions[1:], inside)
     described = stage_blocks.of_stage(space, self.number, self.pooling)
+    if self.gated and stage.parallel:
+      described = {
+        name: dataclasses.replace(block, gated=True)
+        for name, block in described.items()
+      }
     first, rest = described.get('first'), described.get('rest')
     of_first, of_rest, had = None, None, 0 if first is None else 1
     if first is not None:
-      of_first = self.param('first', initial.init, first)
+      of_first = self.param('first', parameters.init, first)
     if rest is not None:
       of_rest = self.param('rest', _init_stack, rest, max(stage.depth) - had)
     if self.is_initializing():  # only parameters are needed
@@ -193,7 +203,7 @@ class Stage(ends.NormModule):
 
 def _init_stack(key: Key[Array, ''], block: Block, n: int) -> blocks.Params:
   keys = jax.random.split(key, n)
-  return jax.vmap(lambda key: initial.init(key, block))(keys)
+  return jax.vmap(lambda key: parameters.init(key, block))(keys)
 
 
 def images_like(
@@ -248,12 +258,12 @@ def norms(space: Space) -> dict[str, Any]:
     ends['stem'] = {'bn': 'conv'}
   if space.head_width or space.stages[-1].preactivated:
     ends['head'] = {'bn': 'conv' if space.head_width else None}
-  return ends | _of_blocks(space, blocks.norms)
+  return ends | _of_blocks(space, parameters.norms)
 
 
 def stats_shapes(space: Space) -> Variables:
   """Returns shapes of `batch_stats`: `mean` and `var` of every batch norm."""
-  return batch_norm.stats_shapes(norms(space), shapes(derived.plain(space)))
+  return parameters.stats_shapes(norms(space), shapes(derived.plain(space)))
 
 
 def variables_shapes(space: Space) -> Variables:

@@ -20,6 +20,8 @@ AnyArray = Array | np.ndarray
 Images = Float[Array, 'batch height width channels']
 Width = int | Int[Array, '']
 Padding = Literal['same', 'symmetric']
+# Pixels before and after the rows, and before and after the columns.
+Around = tuple[tuple[int, int], tuple[int, int]]
 Resize = Literal['antialiased', 'pytorch', 'bilinear']
 
 
@@ -70,9 +72,19 @@ def conv(
   padding: Padding,
 ) -> Float[Array, 'batch rows columns out']:
   """Returns the convolution of x with a kernel."""
-  around = tuple(
+  rows, columns = (
     pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
   )
+  return convolve(x, kernel, stride, (rows, columns))
+
+
+def convolve(
+  x: Float[Array, 'batch height width in'],
+  kernel: Float[AnyArray, 'high wide in out'],
+  stride: int,
+  around: Around,
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the convolution of x with a kernel, with zeros around x."""
   return lax.conv_general_dilated(
     x,
     jnp.asarray(kernel, x.dtype),

@@ -38,6 +38,7 @@ class Block:
     bn_epsilon: epsilon of the space's batch norms.
     pooling: how batch statistics are pooled.
     most_hidden: number of a variant's hidden channels; None: all.
+    gated: whether parallel members have gates, zeros added to their 0 or 1.
   """
 
   stage: Stage
@@ -48,6 +49,7 @@ class Block:
   bn_epsilon: float | None
   pooling: Pooling
   most_hidden: int | None = None
+  gated: bool = False
 
   @property
   def has_shortcut_conv(self) -> bool:
@@ -143,13 +145,14 @@ class Block:
 class Active(NamedTuple):
   """Positions of the active choices, in `width_in` and the stage's tuples.
 
-  Of a stack of blocks, kernel sizes and expand ratios may have an entry each.
+  All but the widths may have an entry for each of a stack of blocks.
   """
 
   input: Int[Array, '']
   output: Int[Array, '']
   kernel_size: Int[Array, '*blocks']
   expand_ratio: Int[Array, '*blocks']
+  parallel: Int[Array, '*blocks'] | None = None
 
 
 class DropConnect(NamedTuple):
@@ -225,7 +228,7 @@ def own_indices(space: Space, indices: Indices, number: int) -> Indices:
   if not space.per_block:
     return own
   places = decisions.of_stage(space, number)
-  several = {f: getattr(indices, f)[places] for f in decisions.PER_BLOCK}
+  several = {f: getattr(indices, f)[places] for f in decisions.per_block(space)}
   return own._replace(**several)
 
 
@@ -266,8 +269,7 @@ def few_sizes(hidden: tuple[int, ...]) -> tuple[int, ...]:
   """Returns the fewest of these sizes that keep within `_WASTE`, ascending.
 
   There are at most `_MOST`, even if a space of many widths then wastes more.
-  Of choices that compute equally few channels, it takes the one whose first
-  size is the smallest, then whose second is, and so on.
+  Of equally good choices, it takes the one whose first sizes are the smallest.
   """
   uses = collections.Counter(hidden)
   sizes = sorted(uses)

@@ -148,6 +148,8 @@ def summary(children: list[Child], measured: Any) -> dict[str, float]:
       **numbers,
       'resolution': child.arch.resolution,
     }.items():
+      if np.ndim(value):
+        continue  # for the policy
       values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
   line = {name: float(np.mean(v)) for name, v in values.items()}
   for name, value in of_update.items():

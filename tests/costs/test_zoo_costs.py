@@ -3,10 +3,11 @@
 import math
 
 import jax
+import numpy as np
 import pytest
 from test_counting import multiply_adds
 
-from bignas_jax.costs import counting
+from bignas_jax.costs import counting, layers
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, pinning, zoo
 from bignas_jax.supernet import network
@@ -23,6 +24,15 @@ from bignas_jax.supernet import network
     ('resnet50', 4.09e9, 25.56e6),
     ('efficientnet_lite0', 385e6, 4.65e6),
     ('wrn_28_10', 5.24e9, 36.48e6),  # WRN-28-10 on CIFAR-10
+    # RepVGG, table 2, as deployed; VGG-16 with a classifier of 512 features.
+    ('repvgg_a0', 1.36e9, 8.30e6),
+    ('repvgg_a1', 2.36e9, 12.78e6),
+    ('repvgg_a2', 5.12e9, 25.49e6),
+    ('repvgg_b0', 3.06e9, 14.33e6),
+    ('repvgg_b1', 11.82e9, 51.82e6),
+    ('repvgg_b2', 18.38e9, 80.31e6),
+    ('repvgg_b3', 26.21e9, 110.96e6),
+    ('vgg16', 15.35e9, 14.71e6 + 0.51e6),
   ],
 )
 def test_costs_are_the_published_ones(name, macs, params):
@@ -46,6 +56,21 @@ def test_costs_are_those_of_the_program(name, make):
   assert cost.macs == multiply_adds(program.jaxpr)
   leaves = jax.tree.leaves(variables['params'])
   assert cost.params == sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def test_costs_of_a_sum_are_those_of_its_one_convolution():
+  """But for scales of batch norms, which the folded network has not."""
+  space = zoo.get('repvgg_a0')
+  arch = arch_lib.sample(space, np.random.default_rng(0))
+  own = pinning.deployed(pinning.pin(space, arch))
+  variables = network.variables_shapes(own)
+  images = network.images_like(own, arch.resolution)
+  program = jax.make_jaxpr(network.Supernet(own).apply)(variables, images)
+  cost = counting.cost(space, arch)
+  assert cost.macs == multiply_adds(program.jaxpr)
+  scales = sum(layer.width_out for layer in layers.layers(space, arch)[:-1])
+  leaves = jax.tree.leaves(variables['params'])
+  assert cost.params == scales + sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def test_widths_of_one_multiplier_move_together():

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from bignas_jax.methods import trained
+from bignas_jax.values import errors
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,8 @@ def _leaf(some, others, *keys):
   for key in keys:
     some, others = some[key], others[key]
   return some, others
+
+
+def test_the_last_of_parallel_batch_norms_is_refused():
+  with pytest.raises(errors.UserError, match=r'optimizer\.trains.*parallel'):
+    trained.only('last_batch_norms', optax.sgd(0.1), networks.PARALLEL)

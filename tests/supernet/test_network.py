@@ -24,8 +24,8 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import (
   batch_norm,
   derived,
-  initial,
   network,
+  parameters,
   stage_blocks,
 )
 from bignas_jax.system import mesh as mesh_lib
@@ -145,7 +145,7 @@ def check_child(case, arch):
   # batch norm removes has none either, nor has a unit that a ReLU cuts off;
   # by so little none comes to life.)
   nonzero = sum(np.count_nonzero(g) for g in leaves(grads))
-  if derived.is_plain(space):
+  if derived.is_plain(space) and not arch.parallel:  # counted as folded
     assert nonzero <= counting.cost(space, arch).params
   other = jax.tree.map(
     lambda p, g: np.where(np.asarray(g) == 0, p + 1e-9, p), params, grads
@@ -247,7 +247,9 @@ def test_mnist_children_are_the_references(mnist):
 
 # The rules of the big spaces in float64.
 
-SPACES = networks.LITTLE | {'little_one_of': networks.ONE_OF}
+SPACES = networks.LITTLE | {
+  space.name: space for space in (networks.ONE_OF, networks.PARALLEL)
+}
 
 
 @functools.cache
@@ -275,7 +277,8 @@ def test_gradients_of_the_big_spaces(little):
     arch
     for arch in networks.archs_of(little.space, 50, 10)
     if max(arch.depth) == 2
-    and (arch.width, arch.expand_ratio) != (high.width, high.expand_ratio)
+    and (arch.width, arch.expand_ratio, arch.parallel)
+    != (high.width, high.expand_ratio, high.parallel)
   )
   check_gradient(little, arch)
   check_sliced(little, arch)
@@ -390,7 +393,7 @@ def test_he_initialisation():
     bn_epsilon=1e-3,
     pooling=batch_norm.Pooling(),
   )
-  params = jax.jit(lambda key: initial.init(key, block))(jax.random.key(1))
+  params = jax.jit(lambda key: parameters.init(key, block))(jax.random.key(1))
   fan_out = {'expand': 288, 'depthwise': 25, 'project': 64, 'shortcut': 64}
   for name, fan in fan_out.items():
     kernel = np.asarray(params[name]['kernel'])

@@ -1,18 +1,57 @@
-"""The parameters that a network starts with."""
+"""The parameters of a block: its batch norms, and what training starts with."""
 
+import functools
 import math
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from bignas_jax.spaces import block_kinds
+from bignas_jax.spaces import block_kinds, parallel
 from bignas_jax.spaces.block_kinds import Conv
-from bignas_jax.spaces.stage import Stage
+from bignas_jax.spaces.stage import Choices, Stage
 from bignas_jax.supernet.stage_blocks import Block
 
 Params = dict[str, Any]
+
+
+def norms(block: Block) -> dict[str, Any]:
+  """Returns the convolution before each batch norm, by the names of both.
+
+  None: the batch norm follows no convolution. They are nested by operation
+  where operations have parameters of their own.
+  """
+  if block.bn_epsilon is None:
+    return {}
+  if block.stage.separate_weights:
+    every = {name: norms(one) for name, one in block.operations().items()}
+    return {name: own for name, own in every.items() if own}
+  if block.stage.parallel:
+    steps = parallel.steps(parallel.mask(*members(block)))
+    return {f'{s.name}_bn': s.name if s.learnt else None for s in steps}
+  convs = block_kinds.convs(block.stage)
+  names = [conv.name for conv in convs if conv.normed]
+  if block.has_shortcut_conv and block_kinds.has_normed_shortcut(block.stage):
+    names.append('shortcut')
+  before: dict[str, str | None] = {f'{name}_bn': name for name in names}
+  return {'pre_bn': None} | before if block.stage.preactivated else before
+
+
+def stats_shapes(norms: dict, params: dict) -> dict:
+  """Returns shapes of the statistics `mean` and `var` of each batch norm.
+
+  Args:
+    norms: names of batch norms, nested as their parameters are.
+    params: parameters, or their shapes.
+  """
+  return {
+    name: stats_shapes(inner, params[name])
+    if isinstance(inner, dict)
+    else dict.fromkeys(('mean', 'var'), params[name]['bias'])
+    for name, inner in norms.items()
+  }
 
 
 def he_normal(
@@ -48,6 +87,8 @@ def init(key: Key[Array, ''], block: Block) -> Params:
   """
   if block.stage.separate_weights:
     return _init_operations(key, block)
+  if block.stage.parallel:
+    return _init_members(key, block)
   keys = jax.random.split(key, 6)
   stage, convs = block.stage, block_kinds.convs(block.stage)
   width_in, hidden = max(block.width_in), max(block.hidden())
@@ -88,6 +129,36 @@ def _init_operations(key: Key[Array, ''], block: Block) -> Params:
     for own, (name, one) in zip(keys, operations, strict=True)
   }
   return {name: params for name, params in every.items() if params}
+
+
+def masks(block: Block) -> Choices:
+  """Returns the masks of parallel members that a layer may have."""
+  first, changes = block.first, block.changes_width
+  return block_kinds.masks(block.stage, first=first, changes_width=changes)
+
+
+def members(block: Block) -> list[str]:
+  """Returns the parallel members that some child's layer has."""
+  return parallel.members(functools.reduce(operator.or_, masks(block)))
+
+
+def _init_members(key: Key[Array, ''], block: Block) -> Params:
+  """Returns parameters of all steps of a layer's parallel members."""
+  ((size,), (width_out,)) = block.stage.kernel_size, block.stage.width
+  width_in, params = max(block.width_in), {}
+  for name in members(block):
+    width = width_in
+    for step in parallel.MEMBERS[name]:
+      out = width_in if step.output == 'in' else width_out
+      if step.learnt:
+        key, own = jax.random.split(key)
+        window = size if step.tall else 1, size if step.wide else 1
+        fan_out = window[0] * window[1] * out
+        params[step.name] = he_normal(own, (*window, width, out), fan_out)
+      params[f'{step.name}_bn'] = init_norm(out, block.bn_epsilon)
+      width = out
+  gates = {'gates': jnp.zeros(len(parallel.MEMBERS))} if block.gated else {}
+  return params | gates
 
 
 def _init_conv(

@@ -1,0 +1,88 @@
+"""RepNAS: which parallel branches a layer keeps is learnt by gradients.
+
+  python -m bignas_jax.main --config=configs/rep_nas.py --workdir=DIR \
+    --config.data.directory=IMAGENET
+  python -m bignas_jax.extract --workdir=DIR --arch=DIR/most_probable.json \
+    --out=DIR/children/learnt
+
+arXiv:2109.03508: each layer is a sum of linear branches (here: members), each
+with a batch norm. Each has a logit; a step trains the branches of the
+greatest logits of the whole network, after noise was added. Gates pass the
+gradient to the logits. Then the branches are fixed, and at last folded into one
+3x3 convolution a layer, which `extract` does.
+
+  configs/rep_nas.py:small     5,000 digits, in minutes on two CPU cores
+  configs/rep_nas.py:random    the control: random branches, as many, that never
+                               learn, on the same digits
+
+As published: the branches, how logits learn, their rate, 34 % of all branches,
+epochs (15 of random branches, 35 of learning ones, 100 of fixed ones).
+Otherwise: the first convolution has no branches, a layer keeps its best branch
+even if others are better, scales of all batch norms start at 1, and 10,000
+training images are held out. Batch and learning rate are RepVGG's. Logits learn
+faster in `:small`, which has few steps.
+"""
+
+import dataclasses
+
+from bignas_jax.methods.loss_graph import Edge, Rule
+from bignas_jax.methods.optim import Optimizer
+from bignas_jax.policies.rep_nas import Settings
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs.config import Config, Schedule
+from bignas_jax.spaces import zoo
+from configs import mnist, us_net
+
+_A0 = zoo.get('repvgg_a0')
+# RepVGG for digits of 28 pixels.
+SMALL = dataclasses.replace(
+  _A0,
+  name='repvgg_small',
+  resolution=(28,),
+  train_resolution=(28,),
+  stem_width=(16,),
+  stages=(
+    dataclasses.replace(_A0.stages[0], width=(16,), stride=1),
+    dataclasses.replace(_A0.stages[1], width=(32,), depth=(2,)),
+  ),
+  channels=1,
+  classes=10,
+)
+# The child of a step learns from the label.
+EDGES = (Edge(student='random', teacher='label'),)
+
+
+def get_config(variant: str = '') -> Config:
+  variant = config_lib.variant(variant, 'small', 'random')
+  rule = Rule(edges=EDGES, regularised='random', dropout=0.0)
+  if variant:
+    learns = variant == 'small'
+    return mnist.digits(
+      SMALL,
+      policy='rep_nas',
+      rep_nas=Settings(
+        rate=0.02 if learns else 0.0, warmup_steps=60, joint_steps=120
+      ),
+      rule=rule,
+      steps=300,
+      schedule=Schedule(peak=0.003, warmup_steps=20, decay_steps=13.7),
+      eval_every=150,
+    )
+  config, epoch = us_net.get_config(), 1_271_167 / 256
+  return dataclasses.replace(
+    config,
+    space='repvgg_a0',
+    policy='rep_nas',
+    rep_nas=Settings(
+      warmup_steps=round(15 * epoch), joint_steps=round(35 * epoch)
+    ),
+    rule=dataclasses.replace(rule, label_smoothing=0.1),
+    batch_size=256,
+    steps=round(150 * epoch),
+    schedule=Schedule(name='cosine', peak=0.1, warmup_steps=0),
+    optimizer=Optimizer(
+      name='sgd', momentum=0.9, nesterov=True, weight_decay=1e-4
+    ),
+    eval_every=round(10 * epoch),
+    checkpoint_every=round(2 * epoch),
+  )
