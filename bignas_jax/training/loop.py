@@ -79,7 +79,7 @@ def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
   """Returns the run's setup and images, on every host, which may have none."""
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
-  sources.check_classes(splits, setup.model.space.classes)
+  identity_lib.check_classes(splits, setup.model.space.classes)
   return setup, splits
 
 
