@@ -16,6 +16,7 @@ from bignas_jax.methods import loss_graph, optim, schedules, step, trained
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
 from bignas_jax.policies import mdenas as mdenas_lib
+from bignas_jax.policies import parsec as parsec_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
@@ -46,23 +47,22 @@ class Config:
     init_from: child package that the run starts with; '' for random weights.
     init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).
     classes: classes of the network, whatever the space says; 0: the space's.
-    image_size: pixels of the images in a batch, which each child's are resized
-      from; 0: those of the biggest trained resolution, or of the child package
-      that `init_from` or `arch` names.
+    image_size: pixels of a batch's images, which each child's are resized from;
+      0: the biggest trained resolution, or that of `init_from` or `arch`.
     data: dataset that the run is trained on.
     seed: seed of initialisation, children, data order, augmentation, dropout.
     steps: number of updates.
     batch_size: images in a step, over all devices.
     policy: children that a step trains (`policies.sampling`).
     random_children: number of random children in a step.
-    smallest_resolution: resolution of the smallest child of `sandwich`,
-      `best_up` and `worst_up`: the smallest trained one, or `drawn` anew in
-      each step.
+    smallest_resolution: resolution of the smallest child of a sandwich: the
+      smallest trained one, or `drawn` anew in each step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
     mdenas: how the distribution of policy `mdenas` learns.
+    parsec: how the distribution of policy `parsec` learns.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
@@ -104,6 +104,9 @@ class Config:
   phases: tuple[progressive.Phase, ...] = ()
   mdenas: mdenas_lib.Settings = dataclasses.field(
     default_factory=mdenas_lib.Settings
+  )
+  parsec: parsec_lib.Settings = dataclasses.field(
+    default_factory=parsec_lib.Settings
   )
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
@@ -172,6 +175,11 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
+  needs, of_policy = policy(config), f'for policy {config.policy}'
+  right = config.data.second > 0 or not needs.second_batches
+  yield 'data.second', right, f'a whole number >= 1, {of_policy}'
+  right = config.rule.aggregate == 'sum' or not needs.weighs
+  yield 'rule.aggregate', right, f'sum, {of_policy}'
 
 
 def variant(name: str, *allowed: str) -> str:
@@ -221,6 +229,8 @@ def policy(config: Config, predicted: attentive.Errors | None = None) -> Policy:
     children=config.children,
     phases=config.phases,
     of_mdenas=config.mdenas,
+    of_parsec=config.parsec,
+    images=config.batch_size,
   )
 
 
