@@ -58,15 +58,18 @@ def get_config(variant: str = '') -> Config:
     return bn_nas.retrained('fbnet_v2')
   if variant == 'small_retrain':
     return mdenas.alone(SMALL)
-  config = parsec.get_config(variant)
-  small = variant == 'small'
+  config, small = parsec.get_config(variant), variant == 'small'
+  steps = 300 if small else config.steps
   settings: Settings = dataclasses.replace(
     config.parsec,
     samples=0,
     per_nat=0.5 if small else 0.25,
-    joins=config.steps // 2,
+    joins=steps // 2,
     macs=0.5e6 if small else 250e6,
     cost=0.1,
   )
   space = SMALL if small else 'fbnet_v2'
-  return dataclasses.replace(config, space=space, parsec=settings)
+  eval_every = steps if small else config.eval_every
+  return dataclasses.replace(
+    config, space=space, parsec=settings, steps=steps, eval_every=eval_every
+  )

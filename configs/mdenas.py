@@ -29,7 +29,7 @@ from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.methods.optim import Optimizer
 from bignas_jax.policies.mdenas import Settings
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs.config import Config, Schedule
+from bignas_jax.runs.config import Config, Recovery, Schedule
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Space
 from configs import bn_nas, mnist, us_net
@@ -64,6 +64,8 @@ SMALL = dataclasses.replace(
   classes=10,
 )
 RULE = Rule(edges=bn_nas.EDGES, regularised='random', dropout=0.0)
+# A network that was hardly trained yet is no sign that training has collapsed.
+RECOVERY = Recovery(remains=0.0)
 
 
 def get_config(variant: str = '') -> Config:
@@ -97,6 +99,7 @@ def images(**changes: Any) -> Config:
     rule=dataclasses.replace(RULE, weight_decay=0.0, label_smoothing=0.0),
     batch_size=BATCH_SIZE,
     steps=round(100 * EPOCH),
+    recovery=RECOVERY,
     optimizer=Optimizer(name='sgd', momentum=0.9, weight_decay=4e-5),
     schedule=Schedule(name='cosine', peak=0.025, warmup_steps=0),
     eval_every=round(10 * EPOCH),
@@ -111,7 +114,11 @@ def digits(space: Space, **changes: Any) -> Config:
   data = dataclasses.replace(config.data, second=1000)
   schedule = Schedule(peak=0.005, warmup_steps=50, decay_steps=13.7)
   return dataclasses.replace(
-    config, data=data, schedule=schedule, eval_every=config.steps
+    config,
+    data=data,
+    schedule=schedule,
+    recovery=RECOVERY,
+    eval_every=config.steps,
   )
 
 

@@ -68,6 +68,6 @@ def get_config(variant: str = '') -> Config:
     return mdenas.alone(SMALL)
   if variant == 'small':
     settings = Settings(samples=4, temperature=64 * SMOOTH, rate=0.2)
-    return mdenas.digits(SMALL, policy='parsec', parsec=settings, steps=300)
+    return mdenas.digits(SMALL, policy='parsec', parsec=settings, steps=200)
   settings = Settings(temperature=mdenas.BATCH_SIZE * SMOOTH)
   return mdenas.images(space='proxyless', policy='parsec', parsec=settings)
