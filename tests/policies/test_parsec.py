@@ -55,6 +55,11 @@ def measured(children):
   return [{'second_loss': np.float32(loss)} for loss in losses]
 
 
+# All that FP-NAS adds; a step has two children or three.
+FP_NAS = parsec.Settings(
+  samples=0, per_nat=2.0, temperature=1.0, rate=2.0, joins=3, macs=1.0, cost=0.1
+)
+
 # The policy.
 
 
@@ -285,11 +290,12 @@ def test_a_run_learns_and_is_resumed_and_rolled_back(tmp_path, monkeypatch):
 
   monkeypatch.setattr(programs, 'step', poisoned)
   monkeypatch.setattr(programs, 'on_second', noted)
-  made = config_lib.check(config())
+  made = config_lib.check(config(parsec=FP_NAS))
   result = loop.train(made, tmp_path / 'whole')
   (one,) = rollbacks.read(tmp_path / 'whole')
   assert (one.at, one.to) == (4, 2) and len(calls) == len(told) == 8
   assert calls[2] != calls[4]
+  assert {len(children) for children in calls} == {2, 3}
   # The state follows from what was measured of the steps that were kept.
   policy = config_lib.policy(made)
   state = policy.init(made.seed)
