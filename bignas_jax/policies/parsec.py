@@ -66,12 +66,12 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
   separate = distributions.of_space(space)
   start, blocks = distributions.uniform(separate), distributions.blocks(space)
   joint, joint_start = distributions.joined(separate, start, blocks)
+  layouts = {'logits': separate, 'joint': joint}
   most = settings.samples or samples(start, settings.per_nat)
 
-  def present(state: State) -> tuple[Layout, Float[np.ndarray, 'a b']]:
-    if settings.joins and state['done'][0] >= settings.joins:
-      return joint, state['joint']
-    return separate, state['logits']
+  def present(state: State) -> str:
+    joined = settings.joins and state['done'][0] >= settings.joins
+    return 'joint' if joined else 'logits'
 
   def init(seed: int) -> State:
     del seed
@@ -81,7 +81,8 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
   def sample(
     state: State, seed: int, step: int, score: Score | None = None
   ) -> list[Child]:
-    layout, logits = present(state)
+    name = present(state)
+    layout, logits = layouts[name], state[name]
     number = settings.samples or samples(logits, settings.per_nat)
     picks = distributions.draw(
       distributions.probabilities(logits),
@@ -100,10 +101,9 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     after = state | {'done': done}
     loss = np.array([one['second_loss'] for one in measured], np.float64)
     if np.isfinite(loss).all():
-      layout, logits = present(state)
-      archs = [child.arch for child in children]
+      name, archs = present(state), [child.arch for child in children]
+      layout, logits = layouts[name], state[name]
       slope = _slope(space, settings, layout, logits, archs, -images * loss)
-      name = 'logits' if layout == separate else 'joint'
       after[name] = logits + settings.rate * slope
     if settings.joins == done[0]:
       _, after['joint'] = distributions.joined(
@@ -112,9 +112,9 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     return after
 
   def learnt(state: State) -> Arch:
-    layout, logits = present(state)
-    best = distributions.most_probable(logits)
-    return distributions.arch(space, layout, best)
+    name = present(state)
+    best = distributions.most_probable(state[name])
+    return distributions.arch(space, layouts[name], best)
 
   return Policy(
     ('random',) * most,
