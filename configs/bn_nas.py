@@ -69,11 +69,9 @@ def get_config(variant: str = '') -> Config:
       optimizer=optimizer,
       schedule=Schedule(peak=0.02, warmup_steps=50, decay_steps=13.7),
     )
-  config = us_net.get_config()
   if variant == 'retrain':
-    return dataclasses.replace(
-      config, space='bn_nas', arch='biggest', policy='alone'
-    )
+    return retrained('bn_nas')
+  config = us_net.get_config()
   epoch = 1_271_167 / 512
   return dataclasses.replace(
     config,
@@ -88,4 +86,11 @@ def get_config(variant: str = '') -> Config:
     schedule=Schedule(name='linear', peak=0.25, warmup_steps=0),
     eval_every=round(5 * epoch),
     checkpoint_every=round(epoch),
+  )
+
+
+def retrained(space: str) -> Config:
+  """Returns a config that trains one network of a space alone."""
+  return dataclasses.replace(
+    us_net.get_config(), space=space, arch='biggest', policy='alone'
   )

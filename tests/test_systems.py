@@ -4,11 +4,13 @@ import dataclasses
 import importlib
 
 import pytest
+from etils import epath
 
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
+from bignas_jax.training import states
 from configs import mutual_net, once_for_all, rs_net, slimmable, us_net
 
 SYSTEMS = (
@@ -22,6 +24,9 @@ SYSTEMS = (
   'alpha_net',
   'bn_nas',
   'rep_nas',
+  'mdenas',
+  'parsec',
+  'fp_nas',
 )
 
 
@@ -32,6 +37,21 @@ def test_every_config_is_right(name, variant):
   assert config_lib.check(config) == config
   roles = config_lib.policy(config).roles
   assert config.rule.regularised in roles
+
+
+@pytest.mark.parametrize('variant', ['retrain', 'small_retrain'])
+@pytest.mark.parametrize('name', ['mdenas', 'parsec', 'fp_nas'])
+def test_what_was_learnt_can_be_trained_alone(name, variant, tmp_path):
+  module = importlib.import_module(f'configs.{name}')
+  learnt = module.get_config(variant.removesuffix('retrain').rstrip('_'))
+  policy = config_lib.policy(learnt)
+  best = policy.learnt(policy.init(0))
+  states.keep_learnt(epath.Path(tmp_path), {'most_probable': best})
+  config = module.get_config(variant)
+  config.arch = str(tmp_path / 'most_probable.json')
+  config = config_lib.check(warm_start.resolve(config))
+  assert config_lib.space(config) == pinning.pin(config_lib.space(learnt), best)
+  assert config.data.second == 0 < learnt.data.second
 
 
 def test_mutual_net_at_one_resolution_is_us_net():

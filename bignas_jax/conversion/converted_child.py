@@ -73,7 +73,7 @@ def convert(
   data = dataclasses.replace(config.data, **single._asdict())
   config = dataclasses.replace(config, data=sources.placed(data))
   splits = sources.load(config.data, space.channels)
-  sources.check_classes(splits, space.classes)
+  identity.check_classes(splits, space.classes)
   arch = arch_lib.biggest(space)
   model = Model(
     space=pinning.pin(space, arch),

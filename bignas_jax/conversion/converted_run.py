@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from bignas_jax.conversion import published_files
-from bignas_jax.data import sources
+from bignas_jax.data import identity, sources
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints, directory, warm_start
 from bignas_jax.runs import config as config_lib
@@ -62,7 +62,7 @@ def convert(
     config = dataclasses.replace(config, space=space)
   variables, origin = published_files.read(weights, layout, space, license_)
   splits = sources.load(config.data, space.channels)
-  sources.check_classes(splits, space.classes)
+  identity.check_classes(splits, space.classes)
   workdir.mkdir(parents=True, exist_ok=True)
   again = 'to convert anew'
   full = recovery.no_room_in_one_line(workdir, again)

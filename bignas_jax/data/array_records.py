@@ -137,7 +137,9 @@ class RecordSource:
 
   def subset(self, indices: Sequence[int]) -> 'RecordSource':
     """Returns the images at some indices, in their order."""
-    return dataclasses.replace(self, indices=self.indices[np.asarray(indices)])
+    return dataclasses.replace(
+      self, indices=self.indices[np.asarray(indices, int)]
+    )
 
   def digest(self) -> str:
     """Returns the SHA-256 of the files' names and lengths and the indices."""

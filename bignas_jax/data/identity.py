@@ -42,6 +42,7 @@ class _Identity:
   train: _Split
   held_out: _Split
   test: _Split
+  second: _Split | None = None  # where there is one
 
 
 class Opened(NamedTuple):
@@ -63,6 +64,8 @@ def describe(splits: sources.Splits) -> dict[str, Any]:
   """Returns plain JSON that is equal for equal data in equal splits."""
   description: dict[str, Any] = {_CLASSES: _classes(splits.train.classes)}
   for name, split in splits._asdict().items():
+    if name == 'second' and not len(split):
+      continue  # as in files of versions that had no second split
     description[name] = {'images': len(split), 'sha256': split.digest()}
   return description
 
@@ -140,6 +143,23 @@ def check(
   if changes:
     allowed = f'the data that {whose} was made with; ' + '; '.join(changes)
     raise errors.UserError('data.directory', directory, allowed)
+
+
+def check_classes(splits: sources.Splits, classes: int) -> None:
+  """Raises UserError if the space has fewer classes than the data.
+
+  If the space has more, it prints a warning.
+  """
+  needed = len(splits.train.classes)
+  if classes < needed:
+    raise errors.UserError(
+      'space.classes', classes, f'at least {needed}, the classes of the data'
+    )
+  if classes > needed:
+    console.say(
+      f'warning: space.classes is {classes}, the data have {needed} classes: '
+      f'outputs {needed} to {classes - 1} stand for nothing'
+    )
 
 
 def of_child(

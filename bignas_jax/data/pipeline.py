@@ -6,6 +6,7 @@ in which batches are asked for, nor on restarts. Batches stay uint8; the
 training step normalises them.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from bignas_jax.values import errors
 
 # Practically endless: Grain's own endless repeat cannot be batched by one.
 _EPOCHS = 2**31
-_TRAINING, _CALIBRATION = 0, 1  # what a seed is used for
+_TRAINING, _CALIBRATION, _SECOND = 0, 1, 2  # what a seed is used for
 
 
 def train_batches(
@@ -58,6 +59,35 @@ def train_batches(
     [rows]}.
   """
   elements = _augmented(source, data, resolution, _seeds(seed, _TRAINING))
+  return _shared(elements, source, data, batch_size, rows)
+
+
+def second_batches(
+  source: sources.Source,
+  data: sources.Data,
+  *,
+  batch_size: int,
+  resolution: int,
+  seed: int,
+  rows: Sequence[int] | None = None,
+) -> loader.Batches:
+  """Returns endless batches of the second split, as evaluation sees images.
+
+  All else is as in `train_batches`.
+  """
+  seen = dataclasses.replace(data, augment='none')
+  elements = _augmented(source, seen, resolution, _seeds(seed, _SECOND))
+  return _shared(elements, source, data, batch_size, rows)
+
+
+def _shared(
+  elements: grain.MapDataset,
+  source: sources.Source,
+  data: sources.Data,
+  batch_size: int,
+  rows: Sequence[int] | None,
+) -> loader.Batches:
+  """Returns this process's rows of endless batches."""
   rows = range(batch_size) if rows is None else rows
   mine = _Share(elements, batch_size, rows)
   return loader.Batches(mine, len(rows), _stack, source, data)

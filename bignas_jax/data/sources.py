@@ -12,7 +12,6 @@ from typing import Annotated, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from bignas_jax.data import array_records, decode, folders, tfds_sets
-from bignas_jax.system import console
 from bignas_jax.values import errors, schema
 
 # Splits must never change, nor depend on a run's seed: children were selected
@@ -56,6 +55,8 @@ class Data:
       `val`) inside it; for imagenet2012, has TFDS's ArrayRecord files; for
       tfds, is TFDS's `data_dir`, by default `~/tensorflow_datasets`.
     held_out: number of training images set aside to select children by.
+    second: number of other training images set aside, on which a policy may
+      measure children; they train no parameters.
     augment: augmentation of training images: `affine` for digits, `crop`
       (random box and flip), `autoaugment` (crop, then policy v0),
       `autoaugment_original` (crop, then the paper's policy), `randaugment`
@@ -79,6 +80,7 @@ class Data:
   name: Name
   directory: str = ''
   held_out: schema.Whole
+  second: schema.Whole = 0
   augment: Augment
   mean: tuple[float, ...]
   std: tuple[schema.Positive, ...]
@@ -129,11 +131,12 @@ class Source(Protocol):
 
 
 class Splits(NamedTuple):
-  """Disjoint sets of images; `held_out` is cut from the training set."""
+  """Disjoint sets of images; all but `test` are cut from the training set."""
 
   train: Source
   held_out: Source
   test: Source
+  second: Source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,7 +165,7 @@ class ArraySource:
 
   def subset(self, indices: Sequence[int]) -> 'ArraySource':
     """Returns the images at some indices, in their order."""
-    chosen = np.asarray(indices)
+    chosen = np.asarray(indices, int)
     return dataclasses.replace(
       self, images=self.images[chosen], labels=self.labels[chosen]
     )
@@ -217,23 +220,6 @@ def placed(data: Data, directory: str = '') -> Data:
   return dataclasses.replace(data, directory=path)
 
 
-def check_classes(splits: Splits, classes: int) -> None:
-  """Raises UserError if the space has fewer classes than the data.
-
-  If the space has more, it prints a warning.
-  """
-  needed = len(splits.train.classes)
-  if classes < needed:
-    raise errors.UserError(
-      'space.classes', classes, f'at least {needed}, the classes of the data'
-    )
-  if classes > needed:
-    console.say(
-      f'warning: space.classes is {classes}, the data have {needed} classes: '
-      f'outputs {needed} to {classes - 1} stand for nothing'
-    )
-
-
 def _check(data: Data, channels: int) -> None:
   """Raises UserError, naming the field, if a value has no meaning."""
   if channels not in (1, 3):
@@ -246,12 +232,20 @@ def _check(data: Data, channels: int) -> None:
       )
 
 
-def _cut(data: Data, count: int) -> int:
-  """Returns the number of training images that are not held out."""
+def _cut(data: Data, count: int) -> tuple[slice, slice, slice]:
+  """Returns the parts of the training images: train, held-out and second.
+
+  Held-out images are the same, whatever the size of the second split is.
+  """
   if data.held_out >= count:
     allowed = f'0 to {count - 1}, of {count} training images'
     raise errors.UserError('data.held_out', data.held_out, allowed)
-  return count - data.held_out
+  last = count - data.held_out
+  if data.second >= last:
+    allowed = f'0 to {last - 1}, of {last} training images not held out'
+    raise errors.UserError('data.second', data.second, allowed)
+  first = last - data.second
+  return slice(first), slice(last, count), slice(first, last)
 
 
 def _mnist5k(data: Data, channels: int) -> Splits:
@@ -270,11 +264,11 @@ def _mnist5k(data: Data, channels: int) -> Splits:
   labels = rows[:, -1].astype(np.int32)
   classes = tuple(map(str, range(10)))
   last = len(rows) - _MNIST5K_TEST
-  cut = _cut(data, last)
+  train, held_out, second = _cut(data, last)
   return Splits(
     *(
       ArraySource(pixels[span], labels[span], classes)
-      for span in (slice(cut), slice(cut, last), slice(last, None))
+      for span in (train, held_out, slice(last, None), second)
     )
   )
 
@@ -294,7 +288,8 @@ def _tfds(data: Data, channels: int) -> Splits:
 
 def _held_out(data: Data, train: Source, test: Source) -> Splits:
   """Holds out training images by their index, always the same ones."""
-  cut = _cut(data, len(train))
   order = np.random.RandomState(_SPLIT_SEED).permutation(len(train))
-  kept, held_out = sorted(order[:cut]), sorted(order[cut:])
-  return Splits(train.subset(kept), train.subset(held_out), test)
+  kept, held_out, second = (
+    train.subset(sorted(order[span])) for span in _cut(data, len(train))
+  )
+  return Splits(kept, held_out, test, second)

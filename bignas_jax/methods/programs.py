@@ -7,12 +7,13 @@ are trained alike share; one for the update.
 Each is given only the logits that its child learns from. One more program
 starts the sum of gradients, unless the first child is static and the only one
 of its role. Policies that compare children on the batch have one program a
-resolution that scores a child. Teachers that are no children have programs of
+resolution that scores a child, and so have policies that measure children on a
+second split. Teachers that are no children have programs of
 their own, before all others (`teaching`).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -66,11 +67,12 @@ def all_programs(setup: Setup) -> list[Program]:
       indices if arch is None else None,
       gradients if programs else None,
       dict.fromkeys(loss_graph.teachers_of(setup.rule, role), logits),
+      *mesh_lib.described(mesh, _weight(setup, 1.0), REPLICATED),
     )
     function = step_lib.child(setup, role, resolution, arch)
     function = jitted.jit(name, function, 4, mesh)
     programs.append(Program(name, function, arguments, arch is not None))
-  if setup.policy.scored:
+  if setup.policy.scored or setup.policy.second_batches:
     for size in setup.model.space.train_resolution:
       name, arguments = f'{SCORE}@{size}', (params, batch, indices)
       function = jitted.jit(name, step_lib.score(setup, size), (), mesh)
@@ -92,6 +94,11 @@ def _scale(setup: Setup, children: int) -> tuple[np.float32, ...]:
   if not step_lib.is_scaled(setup):
     return ()
   return (np.float32(len(setup.policy.roles) / children),)
+
+
+def _weight(setup: Setup, weight: float) -> tuple[np.float32, ...]:
+  """Returns the weight of a child's gradient, if the policy weighs children."""
+  return (np.float32(weight),) if setup.policy.weighs else ()
 
 
 def _starts(setup: Setup) -> bool:
@@ -124,13 +131,43 @@ def scores(
   archs: list[Arch],
 ) -> list[float]:
   """Returns the losses of children on a step's batch (see `step`)."""
+  scored = _scored(setup, compiled, state, batch, archs)
+  return [float(one['loss']) for one in jax.device_get(scored)]
+
+
+def on_second(
+  setup: Setup,
+  compiled: dict[str, Callable],
+  state: State,
+  batches: Iterable[Tree],
+  children: list[Child],
+) -> list[dict[str, Any]]:
+  """Returns of each child `second_loss` and `second_top1`, the means.
+
+  Args:
+    setup: setup of the run.
+    compiled: compiled programs of the run by name.
+    state: training state.
+    batches: batches of the second split, as of `step`; at least one.
+    children: the children that are measured.
+  """
+  archs = [child.arch for child in children]
+  scored = [_scored(setup, compiled, state, batch, archs) for batch in batches]
+  means = jax.tree.map(lambda *values: np.mean(values), *jax.device_get(scored))
+  return [
+    {f'second_{name}': value for name, value in one.items()} for one in means
+  ]
+
+
+def _scored(setup, compiled, state, batch, archs) -> list[Measured]:
+  """Returns what the scores of children on a batch consist of."""
   space, mesh = setup.model.space, setup.model.mesh
-  params, losses = teachers.of_network(state.params), []
+  params, scored = teachers.of_network(state.params), []
   for arch in archs:
     indices = mesh_lib.put(mesh, arch_lib.encode(space, arch), REPLICATED)
     program = compiled[f'{SCORE}@{arch.resolution}']
-    losses.append(program(params, batch, indices))
-  return [float(loss) for loss in jax.device_get(losses)]
+    scored.append(program(params, batch, indices))
+  return scored
 
 
 def before_step(
@@ -183,6 +220,7 @@ def step(
       indices,
       gradients,
       {t: outputs[t] for t in loss_graph.teachers_of(rule, one.role)},
+      *mesh_lib.put(mesh, _weight(setup, one.weight), REPLICATED),
     )
     if logits is not None:
       outputs[one.role] = logits

@@ -119,7 +119,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     returns (gradients, logits or None, metrics). `gradients` is None where
     the sum starts with this child. Gradients are stacked over devices along the
     first axis. `teachers` are the logits of the child's teachers; its own are
-    returned if it teaches others.
+    returned if it teaches others. If the policy weighs children, its last
+    argument is the factor of the child's gradient.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
@@ -133,6 +134,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   # Each device adds its share, so that their sum holds the term once.
   decay = rule.weight_decay / devices if regularised else 0.0
   most = rule.drop_connect if regularised else 0.0
+  weight = (REPLICATED,) if setup.policy.weighs else ()
   drop_rates = stage_blocks.DropRates(most, rule.drop_connect_stages)
 
   def loss(params, probe, images, labels, keys, indices, teachers):
@@ -154,7 +156,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     return (value + penalty, accumulators), (value, logits)
 
   @jax.named_scope(role)
-  def run(params, step, batch, indices, gradients, teachers):
+  def run(params, step, batch, indices, gradients, teachers, *weight):
     images = model.images(batch['image'], resolution)
     keys = model.image_keys(setup.seed, step, images.shape[0])
     if gradients is None:
@@ -171,7 +173,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       return loss(params, probe, *batched)
 
     sums, square, (value, logits) = accumulator.accumulate(
-      of_own, own, sums, network.centred(net.space), setup.factor
+      of_own, own, sums, network.centred(net.space), setup.factor, *weight
     )
     of_gates = {}
     if gated:
@@ -195,7 +197,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 
   return mesh_lib.per_device(
     model.mesh,
-    (REPLICATED, REPLICATED, split, REPLICATED, split, split),
+    (REPLICATED, REPLICATED, split, REPLICATED, split, split, *weight),
     (split, split, REPLICATED),
   )(run)
 
@@ -203,9 +205,11 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 def score(setup: Setup, resolution: int) -> Callable:
   """Returns the function that scores any child of a resolution on a batch.
 
-  It is a function of (params, batch, indices) that returns the child's
-  cross-entropy to the labels, with the batch's own statistics and without
-  dropout or smoothing, equal on all devices.
+  It is a function of (params, batch, indices) that returns the child's `loss`,
+  the cross-entropy to the labels, with the batch's own statistics and without
+  dropout or smoothing, equal on all devices. If the policy measures children on
+  a second split, it also returns `top1`, the share of images where the label
+  comes first.
   """
   model, net = setup.model, setup.model.net()
   split = mesh_lib.split(model.mesh)
@@ -216,8 +220,11 @@ def score(setup: Setup, resolution: int) -> Callable:
     params = model.resolve(params, indices)
     logits: Any = net.apply({'params': params}, images, indices)
     of_images = losses.cross_entropy(logits, batch['label'])
-    whole = jax.lax.psum(of_images.sum(), model.mesh.axis_names)
-    return whole / setup.batch_size
+    sums = {'loss': of_images.sum()}
+    if setup.policy.second_batches:
+      sums['top1'] = (logits.argmax(-1) == batch['label']).sum()
+    whole = jax.lax.psum(sums, model.mesh.axis_names)
+    return jax.tree.map(lambda value: value / setup.batch_size, whole)
 
   return mesh_lib.per_device(
     model.mesh, (REPLICATED, split, REPLICATED), REPLICATED

@@ -152,6 +152,7 @@ def weighted_gradient(
   logits: Float[np.ndarray, 'groups choices'],
   picks: Int[np.ndarray, 'number groups'],
   weight: Float[np.ndarray, 'number'],
+  matters: Bool[np.ndarray, 'number groups'] | None = None,
 ) -> Float[np.ndarray, 'groups choices']:
   """Returns the gradient of the weighted sum of the log-probabilities.
 
@@ -159,9 +160,14 @@ def weighted_gradient(
     logits: logits, with respect to which the gradient is.
     picks: draws.
     weight: weight of each draw's log-probability.
+    matters: whether the architecture of a draw depends on each group's choice;
+      the probability of the architecture is that of these choices alone. None:
+      it depends on all.
   """
-  gradient = -weight.sum() * probabilities(logits)
-  for pick, one in zip(picks, weight, strict=True):
+  share = np.ones(picks.shape) if matters is None else matters
+  share = share * weight[:, None]
+  gradient = -share.sum(0)[:, None] * probabilities(logits)
+  for pick, one in zip(picks, share, strict=True):
     gradient[np.arange(len(pick)), pick] += one
   return gradient
 
@@ -175,6 +181,37 @@ def positions(
     own = np.unravel_index(int(index), layout.shape(group))
     result[list(layout.groups[group])] = own
   return result
+
+
+def picked(
+  layout: Layout, position: Int[np.ndarray, 'decisions']
+) -> Int[np.ndarray, 'groups']:
+  """Returns the draw in which decisions have these positions."""
+  return np.array(
+    [
+      np.ravel_multi_index(position[list(own)], layout.shape(group))
+      for group, own in enumerate(layout.groups)
+    ]
+  )
+
+
+def blocks(space: Space) -> tuple[tuple[int, ...], ...]:
+  """Returns the numbers of all decisions, those of one block together.
+
+  The width of a stage belongs to its first block. Where all blocks of a stage
+  have the same choices, they count as one block.
+  """
+  starts = decisions.starts(space)
+  groups: dict[object, list[int]] = {}
+  for number, gene in enumerate(decisions.genes(space)):
+    place = gene.position or 0
+    block: object = gene.name  # a group of its own
+    if gene.field in ('operation', *decisions.PER_BLOCK):
+      block = place
+    elif gene.field == 'width' and 0 < place <= len(space.stages):
+      block = starts[place - 1]
+    groups.setdefault(block, []).append(number)
+  return tuple(tuple(group) for group in groups.values())
 
 
 def arch(space: Space, layout: Layout, pick: Int[np.ndarray, 'groups']) -> Arch:
@@ -201,3 +238,11 @@ def matters(space: Space, one: Arch) -> Bool[np.ndarray, 'decisions']:
       present = position - starts[stage] < one.depth[stage]
     result.append(present)
   return np.array(result)
+
+
+def groups_that_matter(
+  space: Space, layout: Layout, one: Arch
+) -> Bool[np.ndarray, 'groups']:
+  """Returns whether each group has a decision of a block that there is."""
+  single = matters(space, one)
+  return np.array([single[list(group)].any() for group in layout.groups])

@@ -29,6 +29,8 @@ class Settings:
 
   Attributes:
     epoch_steps: number of steps of an epoch, all of which train one child.
+    validation_batches: number of batches of the second split that the child is
+      measured on after an epoch.
     rate: probability that moves between two choices.
     rule: the rule of the authors' `code`, or the formula of their `paper`.
     accuracy: what choices are compared by: the accuracy of the `last` epoch
@@ -36,6 +38,7 @@ class Settings:
   """
 
   epoch_steps: schema.Natural = 100
+  validation_batches: schema.Natural = 10
   rate: schema.PositiveShare = 0.01
   rule: Rule = 'code'
   accuracy: Accuracy = 'last'
@@ -44,8 +47,8 @@ class Settings:
 def mdenas(space: Space, settings: Settings) -> Policy:
   """Returns the policy of MDENAS: one child of a learnt distribution an epoch.
 
-  At the end of an epoch the probabilities change by its accuracy, which is the
-  mean accuracy of its steps on their images before the update. Epochs are
+  At the end of an epoch the probabilities change by the child's accuracy on
+  images of the second split, with each batch's own statistics. Epochs are
   counted by steps that were kept: after a rollback, a child is trained again
   with other images.
 
@@ -63,7 +66,6 @@ def mdenas(space: Space, settings: Settings) -> Policy:
       'epochs': np.zeros(start.shape, np.int64),
       'accuracy': np.zeros(start.shape),
       'done': np.zeros(2, np.int64),  # epochs, and steps of this one
-      'top1': np.zeros(1),  # sum over the steps of this epoch
     }
 
   def sample(
@@ -77,11 +79,10 @@ def mdenas(space: Space, settings: Settings) -> Policy:
   def update(state: State, children: list[Child], measured: Measured) -> State:
     (child,), (metrics,) = children, measured
     epochs, steps = state['done']
-    top1 = state['top1'] + float(metrics['top1'])
     if steps + 1 < settings.epoch_steps:
-      return state | {'done': np.array([epochs, steps + 1]), 'top1': top1}
-    value = float(top1[0]) / settings.epoch_steps
-    ended = {'done': np.array([epochs + 1, 0]), 'top1': np.zeros(1)}
+      return state | {'done': np.array([epochs, steps + 1])}
+    value = float(metrics['second_top1'])
+    ended = {'done': np.array([epochs + 1, 0])}
     return ended | _after(space, settings, state, child.arch, value)
 
   def learnt(state: State) -> Arch:
@@ -89,7 +90,14 @@ def mdenas(space: Space, settings: Settings) -> Policy:
     return distributions.arch(space, layout, best)
 
   return Policy(
-    ('random',), {}, sample, init=init, update=update, learnt=learnt
+    ('random',),
+    {},
+    sample,
+    second_batches=settings.validation_batches,
+    second_every=settings.epoch_steps,
+    init=init,
+    update=update,
+    learnt=learnt,
   )
 
 

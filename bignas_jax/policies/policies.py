@@ -24,10 +24,11 @@ RESERVED = ('label', 'ema', 'start', 'score', 'resort', 'update')
 
 
 class Child(NamedTuple):
-  """A child in a step, and its role there."""
+  """A child in a step, its role there, and the weight of its loss."""
 
   role: str
   arch: Arch
+  weight: float = 1.0
 
 
 ALLOWED = f'letters, digits and _, but for {", ".join(RESERVED)}'
@@ -69,6 +70,11 @@ class Policy(NamedTuple):
       of a step. Without a score, it may return any children of its roles.
     varies: whether a step may have fewer children: the first of `roles`.
     scored: whether `sample` scores children on the step's batch.
+    weighs: whether children have weights; else all weights are 1.
+    second_batches: number of batches of the second split (`sources.Splits`)
+      that the children of a step are measured on after the update. `update` is
+      given their mean loss and accuracy, as `second_loss` and `second_top1`.
+    second_every: how often a step's children are measured so, in updates.
     resorts: numbers of updates after which hidden channels are sorted by
       importance (`channel_order`).
     init: a function from the seed to the state before the first step.
@@ -87,6 +93,9 @@ class Policy(NamedTuple):
   sample: Callable[[State, int, int, Score | None], list[Child]]
   varies: bool = False
   scored: bool = False
+  weighs: bool = False
+  second_batches: int = 0
+  second_every: int = 1
   resorts: frozenset[int] = frozenset()
   init: Callable[[int], State] = stateless
   update: Callable[[State, list[Child], Measured], State] = unchanged
@@ -133,5 +142,6 @@ def is_of(policy: Policy, children: Sequence[Child]) -> bool:
   right = len(roles) >= fewest and roles == policy.roles[: len(roles)]
   return right and all(
     child.arch == policy.static.get(child.role, child.arch)
+    and (policy.weighs or child.weight == 1)
     for child in children
   )

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from bignas_jax.policies import mdenas as mdenas_lib
+from bignas_jax.policies import parsec as parsec_lib
 from bignas_jax.policies import rep_nas as rep_nas_lib
 from bignas_jax.policies.attentive import Errors, attentive
 from bignas_jax.policies.fixed import NamedArch, fixed
-from bignas_jax.policies.mdenas import Settings, mdenas
 from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.progressive import Phase, progressive
 from bignas_jax.policies.sandwich import (
@@ -26,6 +27,7 @@ Name = Literal[
   'fixed',
   'mdenas',
   'rep_nas',
+  'parsec',
   'alone',
 ]
 
@@ -41,8 +43,10 @@ def create(
   predicted: Errors | None = None,
   children: Sequence[NamedArch] = (),
   phases: Sequence[Phase] = (),
-  of_mdenas: Settings | None = None,
+  of_mdenas: mdenas_lib.Settings | None = None,
   of_rep_nas: rep_nas_lib.Settings | None = None,
+  of_parsec: parsec_lib.Settings | None = None,
+  images: int = 1,
 ) -> Policy:
   """Returns a policy for a space by its name in configs.
 
@@ -53,8 +57,9 @@ def create(
       highest score of their candidates); `uniform` (random children only);
       `progressive` (random children of the choices of a phase); `fixed` (all of
       `children`); `mdenas` (one random child, of a learnt distribution);
-      `rep_nas` (one child, of the parallel members of greatest logits); or
-      `alone` (the biggest, which is all of a space of one network).
+      `rep_nas` (one child, of the parallel members of greatest logits);
+      `parsec` (several, which are weighted by their likelihoods); or `alone`
+      (the biggest, which is all of a space of one network).
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
@@ -65,6 +70,8 @@ def create(
     of_mdenas: how the distribution of policy `mdenas` learns; None: as by
       default.
     of_rep_nas: how the logits of policy `rep_nas` learn; None: as by default.
+    of_parsec: the same for policy `parsec`.
+    images: number of images in a batch, for policy `parsec`.
 
   Raises:
     UserError: the policy cannot be one of this space.
@@ -80,9 +87,12 @@ def create(
   if name == 'progressive':
     return progressive(space, phases)
   if name == 'mdenas':
-    return mdenas(space, of_mdenas or Settings())
+    return mdenas_lib.mdenas(space, of_mdenas or mdenas_lib.Settings())
   if name == 'rep_nas':
     return rep_nas_lib.rep_nas(space, of_rep_nas or rep_nas_lib.Settings())
+  if name == 'parsec':
+    settings = of_parsec or parsec_lib.Settings()
+    return parsec_lib.parsec(space, settings, images)
   choice = 'best' if name == 'best_up' else 'worst'
   return attentive(
     space,

@@ -15,9 +15,10 @@ from bignas_jax.data import sources
 from bignas_jax.methods import loss_graph, optim, schedules, step, trained
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
-from bignas_jax.policies import mdenas as mdenas_lib
-from bignas_jax.policies import rep_nas as rep_nas_lib
+from bignas_jax.policies.mdenas import Settings as MdenasSettings
+from bignas_jax.policies.parsec import Settings as ParsecSettings
 from bignas_jax.policies.policies import Policy
+from bignas_jax.policies.rep_nas import Settings as RepNasSettings
 from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
 from bignas_jax.runs.supervision import Profile, Recovery
@@ -47,23 +48,22 @@ class Config:
     init_from: child package that the run starts with; '' for random weights.
     init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).
     classes: classes of the network, whatever the space says; 0: the space's.
-    image_size: pixels of the images in a batch, which each child's are resized
-      from; 0: those of the biggest trained resolution, or of the child package
-      that `init_from` or `arch` names.
+    image_size: pixels of a batch's images, which each child's are resized from;
+      0: the biggest trained resolution, or that of `init_from` or `arch`.
     data: dataset that the run is trained on.
     seed: seed of initialisation, children, data order, augmentation, dropout.
     steps: number of updates.
     batch_size: images in a step, over all devices.
     policy: children that a step trains (`policies.sampling`).
     random_children: number of random children in a step.
-    smallest_resolution: resolution of the smallest child of `sandwich`,
-      `best_up` and `worst_up`: the smallest trained one, or `drawn` anew in
-      each step.
+    smallest_resolution: resolution of the smallest child of a sandwich: the
+      smallest trained one, or `drawn` anew in each step.
     candidates: number of candidates of a `best_up` or `worst_up` child.
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
     mdenas: how the distribution of policy `mdenas` learns.
+    parsec: how the distribution of policy `parsec` learns.
     rep_nas: how the logits of policy `rep_nas` learn.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
@@ -104,12 +104,9 @@ class Config:
   scores: attentive.Scores = dataclasses.field(default_factory=attentive.Scores)
   children: tuple[fixed.NamedArch, ...] = ()
   phases: tuple[progressive.Phase, ...] = ()
-  mdenas: mdenas_lib.Settings = dataclasses.field(
-    default_factory=mdenas_lib.Settings
-  )
-  rep_nas: rep_nas_lib.Settings = dataclasses.field(
-    default_factory=rep_nas_lib.Settings
-  )
+  mdenas: MdenasSettings = dataclasses.field(default_factory=MdenasSettings)
+  parsec: ParsecSettings = dataclasses.field(default_factory=ParsecSettings)
+  rep_nas: RepNasSettings = dataclasses.field(default_factory=RepNasSettings)
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
   optimizer: optim.Optimizer = dataclasses.field(
     default_factory=optim.Optimizer
@@ -177,6 +174,11 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
+  needs, of_policy = policy(config), f'for policy {config.policy}'
+  right = config.data.second > 0 or not needs.second_batches
+  yield 'data.second', right, f'a whole number >= 1, {of_policy}'
+  right = config.rule.aggregate == 'sum' or not needs.weighs
+  yield 'rule.aggregate', right, f'sum, {of_policy}'
 
 
 def variant(name: str, *allowed: str) -> str:
@@ -227,6 +229,8 @@ def policy(config: Config, predicted: attentive.Errors | None = None) -> Policy:
     phases=config.phases,
     of_mdenas=config.mdenas,
     of_rep_nas=config.rep_nas,
+    of_parsec=config.parsec,
+    images=config.batch_size,
   )
 
 

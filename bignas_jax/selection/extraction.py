@@ -10,7 +10,7 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax.costs import counting
-from bignas_jax.data import pipeline, sources
+from bignas_jax.data import identity, pipeline
 from bignas_jax.deploy import folding, package
 from bignas_jax.deploy.package import Child
 from bignas_jax.runs import config as config_lib
@@ -79,7 +79,7 @@ def extract(
   config = directory.load_config(workdir)
   arch = choose(workdir, config_lib.space(config), text)
   run = restore.load(workdir, data)
-  sources.check_classes(run.splits, run.model.space.classes)
+  identity.check_classes(run.splits, run.model.space.classes)
   with xla.exact_products():
     child = _verified(run, arch, text, fold)
   if (origin := directory.origin(workdir)) is not None:

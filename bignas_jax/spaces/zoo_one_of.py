@@ -1,11 +1,14 @@
-"""Spaces whose layers choose one of several operations.
+"""Spaces over which distributions are learnt.
 
-The operations have parameters of their own. Each literal is a table of a paper
-or of its authors' code.
+In most, layers choose one of several operations with parameters of their own.
+Each literal is a table of a paper or of its authors' code, unless it says what
+is otherwise.
 """
 
+import dataclasses
+
 from bignas_jax.spaces.space import Space
-from bignas_jax.spaces.stage import Choices, Stage
+from bignas_jax.spaces.stage import Activation, Choices, Stage
 
 
 def _layers(
@@ -93,4 +96,39 @@ MDENAS = _mobile(
   _layers(320, 1, 1, (1, 3, 6)),
 )
 
-SPACES = (BN_NAS, PROXYLESS, MDENAS)
+
+def _elastic(
+  widths: Choices, depth: int, stride: int, most: int, activation: Activation
+) -> Stage:
+  """Returns a stage whose blocks choose a kernel size and an expand ratio."""
+  return Stage(
+    width=widths,
+    depth=(depth,),
+    kernel_size=(3, 5),
+    expand_ratio=tuple(range(1, most + 1)),
+    stride=stride,
+    expand_conv=True,
+    activation=activation,
+    shortcut='identity',
+  )
+
+
+# In the manner of FBNetV2 (arXiv:2004.05565), which FP-NAS searches: kernel
+# size, expand ratio and width are choices. The numbers are not its table's; a
+# width is that of a stage, and there is no squeeze-excite.
+FBNET_V2 = dataclasses.replace(
+  _mobile(
+    'fbnet_v2',
+    16,
+    dataclasses.replace(_first(16), width=(12, 16)),
+    _elastic((16, 20, 24, 28), 3, 2, 3, 'relu'),
+    _elastic((16, 24, 32, 40), 3, 2, 3, 'relu'),
+    _elastic(tuple(range(48, 97, 8)), 3, 2, 4, 'hard_swish'),
+    _elastic(tuple(range(72, 129, 8)), 4, 1, 4, 'hard_swish'),
+    _elastic(tuple(range(112, 217, 8)), 4, 2, 4, 'hard_swish'),
+  ),
+  head_width=(1984,),
+  activation='hard_swish',
+)
+
+SPACES = (BN_NAS, PROXYLESS, MDENAS, FBNET_V2)

@@ -53,6 +53,7 @@ def accumulate(
   sums: Tree,
   centred: slicing.Centred,
   factor: float,
+  weight: Float[Array, ''] | float = 1.0,
 ) -> tuple[Tree, Float[Array, ''], Any]:
   """Adds the gradient of a child's loss to a step's sum of gradients.
 
@@ -63,10 +64,11 @@ def accumulate(
     sums: gradients of the supernet's parameters, of which `params` are slices.
     centred: axes of parameters that are cut around their centre.
     factor: factor of the gradient.
+    weight: another factor, which may be 0.
 
   Returns:
-    The sums, the square norm of the child's gradient without the factor, and
-    the loss's other results.
+    The sums, the square norm of the child's gradient with the weight but
+    without the factor, and the loss's other results.
   """
   (value, accumulators), back, more = jax.vjp(
     loss, params, jnp.zeros(()), has_aux=True
@@ -81,7 +83,7 @@ def accumulate(
     }
     for module, blocks in accumulators.items()
   }
-  gradient, square = back((jnp.full_like(value, factor), cotangents))
+  gradient, square = back((jnp.full_like(value, factor * weight), cotangents))
   if not cotangents:
     square = jnp.zeros(())  # all gradients are in `gradient`, none in the sums
   for module, blocks in cotangents.items():

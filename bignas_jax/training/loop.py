@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import jax
 from etils import epath
 
 from bignas_jax.data import identity as identity_lib
@@ -20,7 +19,6 @@ from bignas_jax.methods import programs, teachers, teaching
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.step import State
 from bignas_jax.policies import policies
-from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record as record
 from bignas_jax.runs import directory, metrics, run_card, warm_start
@@ -29,11 +27,9 @@ from bignas_jax.runs.config import Config
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import cluster, console, process, stopping, xla
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import monitor, recovery, states
+from bignas_jax.training import learner, monitor, recovery, states
 from bignas_jax.training.divergence import Diverged
 from bignas_jax.values import errors
-
-Tree = Any
 
 
 def train(config: Config, workdir: epath.Path) -> dict[str, Any]:
@@ -79,7 +75,7 @@ def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
   """Returns the run's setup and images, on every host, which may have none."""
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
-  sources.check_classes(splits, setup.model.space.classes)
+  identity_lib.check_classes(splits, setup.model.space.classes)
   return setup, splits
 
 
@@ -107,18 +103,21 @@ class _Run:
     self.setup = teaching.placed(setup)
     self.classes = splits.train.classes
     self.card = card
-    self.batches = pipeline.train_batches(
-      splits.train,
-      config.data,
-      batch_size=config.batch_size,
-      resolution=setup.model.image_size,
-      seed=config.seed,
-      rows=mesh_lib.rows(setup.model.mesh, config.batch_size),
-    )
+    shared = {
+      'batch_size': config.batch_size,
+      'resolution': setup.model.image_size,
+      'seed': config.seed,
+      'rows': mesh_lib.rows(setup.model.mesh, config.batch_size),
+    }
+    train, data = splits.train, config.data
+    self.batches = pipeline.train_batches(train, data, **shared)
+    second = None
+    if setup.policy.second_batches:
+      second = pipeline.second_batches(splits.second, data, **shared)
+    self.learner = learner.Learner(self.setup, second)
     self.evaluator = evaluator(config, setup.model, splits, splits.test)
     self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
-    self.of_policy: policies.State = {}
     console.say(monitor.overview(config))
 
   def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
@@ -141,7 +140,7 @@ class _Run:
     with contextlib.closing(checkpoints):
       with stop.promptly(self.leave):
         weights = functools.partial(warm_start.weights, config, self.classes)
-        state, self.of_policy = states.restore_or_init(
+        state, self.learner.state = states.restore_or_init(
           self.setup, checkpoints, weights
         )
         start = int(state.step)
@@ -198,19 +197,20 @@ class _Run:
       evaluated(start, state)
     values, split, saved = {}, mesh_lib.split(mesh), start
     stream = loader.stream(self.batches, lineage.draws(start))
-    with contextlib.closing(stream), progress, watch:
+    learning = self.learner.started(start, compiled)
+    with contextlib.closing(stream), learning, progress, watch:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
         with watch.step(done):
           state = programs.before_step(self.setup, compiled, state, done - 1)
           draw, batch = watch.next(stream)
           batch = mesh_lib.put(mesh, batch, split)
-          children = self.children(draw, state, batch)
+          children = self.learner.sample(draw, state, batch)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
           )
         watch.handed_over(done, measured)
-        self.learn(children, measured)
+        measured = self.learner.learn(done, state, children, measured)
         ending = stop.due() and not last
         lineage.look(done, children, measured)
         checkpoints.check()
@@ -233,28 +233,9 @@ class _Run:
             raise
     return state, values
 
-  def children(self, draw: int, state: State, batch: Tree) -> list[Child]:
-    """Returns the children of a step, on all hosts the same."""
-    compiled = self.compiled
-    assert compiled is not None
-    score = functools.partial(
-      programs.scores, self.setup, compiled, state, batch
-    )
-    policy = self.setup.policy
-    children = policy.sample(self.of_policy, self.config.seed, draw, score)
-    assert policies.is_of(policy, children), children
-    return children
-
-  def learn(self, children: list[Child], measured: list[Any]) -> None:
-    """Updates the policy's state, if it has one, when the step has ended."""
-    if self.of_policy:
-      *of_children, _ = jax.device_get(measured)
-      update = self.setup.policy.update
-      self.of_policy = update(self.of_policy, children, of_children)
-
   def save(self, checkpoints: Checkpoints, step: int, state: State) -> None:
     """Starts to save the states after a step that `settle` has checked."""
-    held = states.joined(state, self.of_policy)
+    held = states.joined(state, self.learner.state)
     checkpoints.save(step, held, self.lineage.notes())
 
   def evaluate(
@@ -268,7 +249,7 @@ class _Run:
     params = state.params if state.ema is None else state.ema
     params = teachers.of_network(params)
     params = mesh_lib.whole(self.setup.model.mesh, params)
-    space, learnt = self.setup.model.space, self.of_policy
+    space, learnt = self.setup.model.space, self.learner.state
     fixed = policies.evaluated(self.setup.policy, space, learnt)
     states.keep_learnt(self.workdir, fixed)
     values = {}

@@ -115,13 +115,13 @@ def names(source) -> list[str]:
 
 def test_archives_become_the_splits_of_the_papers_config(prepared):
   splits = sources.load(config(prepared), channels=3)
-  assert [len(split) for split in splits] == [15, 6, 6]
+  assert [len(split) for split in splits] == [15, 6, 6, 0]
   assert splits.train.classes == CLASSES
   files = prepared / 'imagenet2012' / '5.1.0'
   assert (
     len(list(files.glob('imagenet2012-train.array_record-*-of-00005'))) == 5
   )
-  for split, first in zip(splits, (0, 0, 50), strict=True):
+  for split, first in zip(splits[:3], (0, 0, 50), strict=True):
     for index in range(len(split)):
       image, label = split[index]
       name = names(split)[index]

@@ -18,6 +18,7 @@ import tiny
 from bignas_jax.data import (
   decode,
   folders,
+  identity,
   loader,
   pipeline,
   sources,
@@ -77,10 +78,10 @@ def assert_same(a, b):
 
 
 def test_mnist_splits_are_disjoint_and_have_every_class(splits):
-  assert [len(split) for split in splits] == [3500, 500, 1000]
-  for split in splits:
+  assert [len(split) for split in splits] == [3500, 500, 1000, 0]
+  for split in splits[:3]:
     assert np.bincount(split.labels).min() > len(split) / 20
-  assert sum(np.bincount(split.labels) for split in splits).tolist() == (
+  assert sum(np.bincount(split.labels) for split in splits[:3]).tolist() == (
     [500] * 10
   )
   seen = [image.tobytes() for split in splits for image in split.images]
@@ -96,18 +97,53 @@ def test_mnist_splits_never_change(splits):
   If these change, a run that is resumed trains on images that its children
   are chosen by and reported on, and no figure compares with an earlier one.
   """
-  first = [split.labels[:12].tolist() for split in splits]
+  first = [split.labels[:12].tolist() for split in splits[:3]]
   assert first == GOLDEN_LABELS
 
 
 def test_held_out_comes_off_the_training_set_alone(splits):
   other = sources.load(mnist(held_out=0), channels=1)
-  assert [len(split) for split in other] == [4000, 0, 1000]
+  assert [len(split) for split in other] == [4000, 0, 1000, 0]
   np.testing.assert_array_equal(other.test.images, splits.test.images)
   np.testing.assert_array_equal(other.train.images[:3500], splits.train.images)
   np.testing.assert_array_equal(
     other.train.images[3500:], splits.held_out.images
   )
+
+
+def test_a_second_split_comes_off_what_is_trained_alone(splits, pictures):
+  other = sources.load(mnist(second=700), channels=1)
+  assert [len(split) for split in other] == [2800, 500, 1000, 700]
+  for name in ('held_out', 'test'):
+    ours, theirs = getattr(other, name), getattr(splits, name)
+    np.testing.assert_array_equal(ours.images, theirs.images)
+  both = np.concatenate([other.train.images, other.second.images])
+  np.testing.assert_array_equal(both, splits.train.images)
+  assert len({image.tobytes() for image in both}) == 3500
+  # What describes the data of a run without one is as it was before.
+  assert 'second' not in identity.describe(splits)
+  assert identity.describe(other)['second']['images'] == 700
+  plain = sources.load(folder(pictures), channels=3)
+  more = sources.load(folder(pictures, second=4), channels=3)
+  assert {*more.train.paths, *more.second.paths} == {*plain.train.paths}
+  assert len(more.second) == 4 and len(more.train) == 9
+  assert more.held_out.paths == plain.held_out.paths
+
+
+def test_batches_of_the_second_split_are_as_evaluation_sees_images():
+  how = {'batch_size': 4, 'resolution': 8, 'seed': 3}
+  source, data = numbered(10), mnist(augment='affine')
+  whole = pipeline.second_batches(source, data, **how)
+  assert sorted(labels(whole, range(5))) == sorted([*range(10)] * 2)
+  assert labels(whole, range(5)) != labels(batches(source, 3), range(5))
+  for step in (4, 0):
+    batch = whole[step]
+    for row, (image, label) in enumerate(zip(*batch.values(), strict=True)):
+      assert (image == label).all()
+      one = pipeline.second_batches(source, data, **how, rows=[row])
+      assert one[step]['label'] == label
+  other = pipeline.second_batches(source, data, **how | {'seed': 4})
+  assert labels(other, range(5)) != labels(whole, range(5))
 
 
 def test_mnist_in_three_channels_repeats_the_gray_one(splits):
@@ -369,7 +405,7 @@ def pictures(tmp_path):
 
 def test_a_folder_is_read_in_rgb(pictures):
   splits = sources.load(folder(pictures), channels=3)
-  assert [len(split) for split in splits] == [13, 3, 6]
+  assert [len(split) for split in splits] == [13, 3, 6, 0]
   assert splits.test.classes == ('cat', 'dog')
   assert len(splits.train.classes) == 2
   assert splits.test.labels == (0, 0, 0, 1, 1, 1)
@@ -497,6 +533,8 @@ def test_val_serves_where_there_is_no_test(pictures):
     ('data.held_out', {'held_out': 4000}, '0 to 3999'),
     ('data.held_out', {'held_out': -1}, '>= 0'),
     ('data.held_out', {'held_out': 0.1}, 'a whole number >= 0'),
+    ('data.second', {'second': 3500}, '0 to 3499'),
+    ('data.second', {'second': -1}, '>= 0'),
     ('data.mean', {'mean': (0.1, 0.2, 0.3)}, '1 numbers'),
     ('data.std', {'std': ()}, '1 numbers'),
     ('data.std[0]', {'std': (0.0,)}, '> 0'),
@@ -519,12 +557,12 @@ def test_impossible_channels_are_named():
 
 
 def test_too_few_classes_in_the_space_are_an_error(splits, capsys):
-  sources.check_classes(splits, 10)
+  identity.check_classes(splits, 10)
   assert not capsys.readouterr().err
-  sources.check_classes(splits, 1000)
+  identity.check_classes(splits, 1000)
   assert 'outputs 10 to 999 stand for nothing' in capsys.readouterr().err
   with pytest.raises(errors.UserError, match='at least 10') as error:
-    sources.check_classes(splits, 9)
+    identity.check_classes(splits, 9)
   assert error.value.field == 'space.classes'
 
 

@@ -40,7 +40,7 @@ def data(directory, **changes):
 
 def test_images_labels_names_and_splits_are_the_sets(prepared):
   splits = sources.load(data(prepared), 3)
-  assert [len(split) for split in splits] == [18, 6, 9]
+  assert [len(split) for split in splits] == [18, 6, 9, 0]
   assert splits.train.classes == tfds_sets.NAMES
   wanted = sorted(
     tfds_sets.pixels(i).tobytes() for i in range(tfds_sets.IMAGES['train'])
@@ -105,7 +105,7 @@ def test_training_needs_no_tensorflow(prepared):
     'import sys\n'
     'import test_tfds_sets\n'
     'from bignas_jax.data import sources\n'
-    'for split in sources.load(test_tfds_sets.data(sys.argv[1]), 3):\n'
+    'for split in sources.load(test_tfds_sets.data(sys.argv[1]), 3)[:3]:\n'
     '  split[0]\n'
     'sys.exit("tensorflow" in sys.modules)\n'
   )

@@ -1,5 +1,7 @@
 """MDENAS as a policy of a run: one child an epoch, and what it learns."""
 
+import dataclasses
+
 import networks
 import numpy as np
 import pytest
@@ -35,16 +37,17 @@ def test_an_epoch_trains_one_child_and_ends_with_an_update():
     (child,) = policy.sample(state, 0, 3 * epoch, None)
     archs.append(arch_lib.check(SPACE, child.arch))
     before = state
-    for step, top1 in enumerate((0.1, 0.2, 0.3 + 0.2 * epoch)):
+    top1 = 0.3 + 0.2 * epoch
+    for step in range(3):
       # Other draws, as after a rollback, do not change the child.
       assert policy.sample(state, 0, 99 + step, None) == [child]
       assert (state['probability'] == before['probability']).all()
-      state = policy.update(state, [child], [{'top1': np.float32(top1)}])
-    mean = (0.6 + 0.2 * epoch) / 3
+      last = {'second_top1': np.float32(top1)} if step == 2 else {}
+      state = policy.update(state, [child], [{'top1': 0.9} | last])
     chosen = distributions.chosen(SPACE, child.arch)
     matters = distributions.matters(SPACE, child.arch)
     place = np.arange(len(chosen))[matters], chosen[matters]
-    np.testing.assert_allclose(state['accuracy'][place], mean, rtol=1e-6)
+    np.testing.assert_allclose(state['accuracy'][place], top1, rtol=1e-6)
     trained = np.zeros_like(state['epochs'])
     trained[place] = 1
     assert (state['epochs'] - before['epochs'] == trained).all()
@@ -67,7 +70,7 @@ def test_the_best_operation_becomes_the_most_probable():
   for step in range(100):
     children = policy.sample(state, 0, step, None)
     wide = children[0].arch.width[2] == 16
-    state = policy.update(state, children, [{'top1': 0.4 + 0.2 * wide}])
+    state = policy.update(state, children, [{'second_top1': 0.4 + 0.2 * wide}])
   assert policy.learnt is not None
   assert policy.learnt(state).width[2] == 16
   assert state['probability'].max() == pytest.approx(1)
@@ -86,7 +89,13 @@ def test_what_is_learnt_is_evaluated_beside_the_usual_children():
 
 @pytest.mark.parametrize(
   ('field', 'value'),
-  [('epoch_steps', 0), ('rate', 0.0), ('rule', 'cod'), ('accuracy', 'best')],
+  [
+    ('epoch_steps', 0),
+    ('validation_batches', 0),
+    ('rate', 0.0),
+    ('rule', 'cod'),
+    ('accuracy', 'best'),
+  ],
 )
 def test_wrong_settings_are_refused(field, value):
   config = tiny.config(
@@ -98,22 +107,25 @@ def test_wrong_settings_are_refused(field, value):
 
 def test_a_run_learns_from_what_it_measures(tmp_path):
   """Its state follows from the logged accuracies, and is in the checkpoint."""
-  config = config_lib.check(
-    tiny.config(
-      space=tiny.QUICK,
-      policy='mdenas',
-      rule=RULE,
-      mdenas=settings(epoch_steps=2, rate=0.25),
-    )
+  config = tiny.config(
+    space=tiny.QUICK,
+    policy='mdenas',
+    rule=RULE,
+    mdenas=settings(epoch_steps=2, rate=0.25, validation_batches=2),
   )
+  with pytest.raises(errors.UserError, match=r'data\.second.*mdenas'):
+    config_lib.check(config)
+  config.data = dataclasses.replace(config.data, second=100)
+  config = config_lib.check(config)
   result = loop.train(config, tmp_path)
   policy = config_lib.policy(config)
   state = policy.init(config.seed)
   lines = tiny.numbers(tmp_path)
-  accuracies = [line.get('train/top1_random') for line in lines]
+  accuracies = [line.get('train/second_top1_random') for line in lines]
+  assert [top1 is None for top1 in accuracies[:6]] == [True, False] * 3
   for step, top1 in enumerate(accuracies[:6]):
     children = policy.sample(state, config.seed, step, None)
-    state = policy.update(state, children, [{'top1': top1}])
+    state = policy.update(state, children, [{'second_top1': top1}])
   checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   _, learnt = states.restore_or_init(config_lib.setup(config), checkpoints)
   checkpoints.close()
