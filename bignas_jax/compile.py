@@ -9,7 +9,7 @@ from absl import flags
 from etils import epath
 
 from bignas_jax import cli
-from bignas_jax.perf import plan
+from bignas_jax.estimates import plan
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file, warm_start
 from bignas_jax.system import files, storage

@@ -17,8 +17,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 # From the ground up; the commands, and what they share, stand on top.
 ROOMS = (
   *('values', 'system', 'spaces', 'costs', 'strategies', 'data'),
-  *('supernet', 'policies', 'methods', 'deploy', 'runs', 'training'),
-  *('reporting', 'selection', 'conversion', 'perf'),
+  *('operations', 'supernet', 'policies', 'methods', 'deploy', 'runs'),
+  *('training', 'reporting', 'selection', 'conversion', 'estimates', 'perf'),
 )
 COMMANDS = {
   *('main', 'search', 'extract', 'evaluate', 'export', 'cost', 'compile'),
@@ -58,7 +58,7 @@ OWNERS = {
   'ml_dtypes': {'conversion.torch_files'},
 }
 # Shapes stand in the signatures of these rooms.
-SHAPED = {'supernet', 'policies', 'methods'}
+SHAPED = {'operations', 'supernet', 'policies', 'methods'}
 
 
 def _name(path: pathlib.Path) -> str:
@@ -123,7 +123,7 @@ def test_the_witness_sees_all_kinds_of_imports():
     'onnx.checker',
   }
   network = ours('supernet.network')
-  assert {'spaces.arch', 'supernet.blocks', 'supernet.ops'} <= network
+  assert {'spaces.arch', 'supernet.blocks', 'operations.ops'} <= network
 
 
 def test_every_module_has_a_room():

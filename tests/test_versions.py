@@ -19,7 +19,7 @@ import bignas_jax
 from bignas_jax import cli
 from bignas_jax.data import shards
 from bignas_jax.deploy import package
-from bignas_jax.perf import compiler_reports
+from bignas_jax.estimates import compiler_reports
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory, rollbacks, run_card
 from bignas_jax.system import files

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bignas_jax.operations import ops
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, network, ops, stage_blocks
+from bignas_jax.supernet import batch_norm, network, stage_blocks
 from bignas_jax.supernet.stage_blocks import Block
 from bignas_jax.values import errors
 

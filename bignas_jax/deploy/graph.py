@@ -13,11 +13,11 @@ import numpy as np
 
 from bignas_jax.costs.layers import layers
 from bignas_jax.deploy import folding, package
+from bignas_jax.operations import ops
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Stage
-from bignas_jax.supernet import ops
 
 Array = Any  # the library's own type: an array, a tensor, the name of one
 

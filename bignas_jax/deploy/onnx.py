@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bignas_jax.deploy.graph import Network
-from bignas_jax.supernet import ops
+from bignas_jax.operations import ops
 from bignas_jax.system import extras
 
 NAME, INT8_NAME = 'model.onnx', 'model.int8.onnx'

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from bignas_jax.deploy.graph import Network
-from bignas_jax.supernet import depthwise, ops
+from bignas_jax.operations import depthwise, ops
 
 NAME = 'model.stablehlo'
 PLATFORMS = ('cpu', 'tpu', 'cuda')

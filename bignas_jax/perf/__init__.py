@@ -1,1 +1,1 @@
-"""Speed of training and children, measured here or estimated by a compiler."""
+"""Speed of training and of children, measured."""

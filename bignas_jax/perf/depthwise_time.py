@@ -1,6 +1,6 @@
 """Time of a depthwise convolution and its gradients, by several formulations.
 
-`supernet.depthwise` uses the fastest one on each kind of device.
+`operations.depthwise` uses the fastest one on each kind of device.
 """
 
 import functools
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bignas_jax.operations import depthwise, ops, taps, triton_depthwise
 from bignas_jax.perf import timing
-from bignas_jax.supernet import depthwise, ops, taps, triton_depthwise
 from bignas_jax.system import xla
 
 

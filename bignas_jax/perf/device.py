@@ -60,7 +60,7 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
 
 def markdown(result: Row) -> str:
   """Returns the most important figures as a table of one row."""
-  cells = {name: _cell(result, *where) for name, where in _COLUMNS.items()}
+  cells = {name: _cell(result, *column) for name, column in _COLUMNS.items()}
   lines = cells, dict.fromkeys(cells, '---'), cells.values()
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from bignas_jax.costs import counting
 from bignas_jax.methods import loss_graph
+from bignas_jax.operations import ops
 from bignas_jax.perf import (
   depthwise_time,
   scaling,
@@ -30,7 +31,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, evaluation, ops
+from bignas_jax.supernet import batch_norm, evaluation
 from bignas_jax.system import hardware
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bignas_jax.deploy import stablehlo
-from bignas_jax.perf import chips, compiler_reports, estimates, plan
+from bignas_jax.estimates import chips, compiler_reports, duration, plan
 from bignas_jax.perf.workloads import Workload
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
@@ -58,6 +58,6 @@ def milliseconds(
       allowed = f'one that fits {topology}: {report.problem}'
       raise errors.UserError('--batch', batch, allowed)
   return {
-    name: 1e3 * estimates.of_program(report, chip)
+    name: 1e3 * duration.of_program(report, chip)
     for name, report in reports.items()
   }

@@ -56,7 +56,7 @@ class Supernet(nn.Module):
     if cut:
       own = own[:, :, cut : cut + size, cut : cut + size]
     y = F.conv2d(x, own, None, stride, size // 2, 1, groups)
-    scale, bias = (self.tensors[f'{name}_{part}'] for part in ('scale', 'bias'))
+    scale, bias = (self.tensors[f'{name}_{kind}'] for kind in ('scale', 'bias'))
     y = F.batch_norm(y, None, None, scale[:out], bias[:out], training=True)
     return _ACTIVATIONS[act](y)
 

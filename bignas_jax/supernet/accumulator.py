@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bignas_jax.supernet import slicing
+from bignas_jax.operations import slicing
 
 Tree = Any
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from bignas_jax.supernet import branches, ops
-from bignas_jax.supernet.ops import AnyArray, Images
+from bignas_jax.operations import ops
+from bignas_jax.operations.ops import AnyArray, Images
+from bignas_jax.supernet import branches
 
 # E[x] as `mean` and E[x^2] as `square`, of the groups on this device.
 Moments = dict[str, Float[Array, 'groups channels']]

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from bignas_jax.operations import ops
+from bignas_jax.operations.depthwise import PIXELS, depthwise
 from bignas_jax.spaces import block_kinds, parallel
-from bignas_jax.supernet import batch_norm, branches, ops, parameters
-from bignas_jax.supernet.depthwise import PIXELS, depthwise
+from bignas_jax.supernet import batch_norm, branches, parameters
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
 
 Params = dict[str, Any]

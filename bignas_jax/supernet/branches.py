@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.supernet import slicing
+from bignas_jax.operations import slicing
 from bignas_jax.supernet.accumulator import Accumulator
 
 Tree = Any

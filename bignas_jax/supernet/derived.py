@@ -18,14 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from bignas_jax.operations import slicing
+from bignas_jax.operations.depthwise import PIXELS
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds, pinning
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.decisions import banks, of_stage
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Stage
-from bignas_jax.supernet import slicing
-from bignas_jax.supernet.depthwise import PIXELS
 
 Params = dict[str, Any]
 Kernel = Float[Array, 'size size 1 channels']

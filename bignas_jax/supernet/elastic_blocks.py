@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.supernet import blocks, branches, ops, slicing
+from bignas_jax.operations import ops, slicing
+from bignas_jax.supernet import blocks, branches
 from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.blocks import Params, apply, shapes
 from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from bignas_jax.operations import ops
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, ops, parameters
+from bignas_jax.supernet import batch_norm, parameters
 
 
 class NormModule(nn.Module):

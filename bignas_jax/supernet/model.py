@@ -9,11 +9,12 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from bignas_jax.operations import ops
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import batch_norm, derived, network, ops
+from bignas_jax.supernet import batch_norm, derived, network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from bignas_jax.operations import ops, slicing
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch, Indices
@@ -30,9 +31,7 @@ from bignas_jax.supernet import (
   derived,
   elastic_blocks,
   ends,
-  ops,
   parameters,
-  slicing,
   stage_blocks,
 )
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from bignas_jax.operations import ops
 from bignas_jax.spaces import block_kinds, decisions
 from bignas_jax.spaces.arch import Indices
 from bignas_jax.spaces.space import Space, multiplied
 from bignas_jax.spaces.stage import Choices, Stage, hidden_width, squeeze_width
-from bignas_jax.supernet import ops
 from bignas_jax.supernet.batch_norm import Pooling
 
 _WASTE = 1.05  # most hidden channels computed for one that is needed

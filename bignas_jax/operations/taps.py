@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from bignas_jax.supernet.ops import Images
+from bignas_jax.operations.ops import Images
 
 _TERMS = 8  # products that are added in registers
 _CACHE = 2**21  # bytes of a core's cache

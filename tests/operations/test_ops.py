@@ -11,8 +11,8 @@ import pytest
 from jax import lax
 
 from bignas_jax.methods import losses
+from bignas_jax.operations import depthwise, ops, slicing
 from bignas_jax.supernet import batch_norm as batch_norm_lib
-from bignas_jax.supernet import depthwise, ops, slicing
 from bignas_jax.system import mesh as mesh_lib
 
 PADDINGS = ('same', 'symmetric')

@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bignas_jax.supernet import (
-  depthwise,
-  ops,
-  triton_depthwise,
-  triton_tiles,
-)
+from bignas_jax.operations import depthwise, ops, triton_depthwise, triton_tiles
 
 TILE = triton_tiles.Tile(2, 4, 8, 1)
 

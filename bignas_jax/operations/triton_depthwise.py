@@ -16,9 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from bignas_jax.supernet import triton_tiles as tiles
-from bignas_jax.supernet.ops import Images
-from bignas_jax.supernet.taps import Convolved, Kernel
+from bignas_jax.operations import triton_tiles as tiles
+from bignas_jax.operations.ops import Images
+from bignas_jax.operations.taps import Convolved, Kernel
 
 _PROGRAMS = 1024  # that sum a kernel gradient; they fill a GPU of 132 cores
 
@@ -203,18 +203,18 @@ def kernel_gradient(
   blocks = pl.cdiv(channels, tile.channels)
   across, down = pl.cdiv(columns, tile.columns), pl.cdiv(rows, tile.rows)
   each = pl.cdiv(images * down, max(1, _PROGRAMS // blocks))
-  parts = pl.cdiv(images * down, each)
+  shares = pl.cdiv(images * down, each)
   taps = list(np.ndindex(size, size))
   (top, _), (left, _) = around
 
   def run(x_ref, cotangent_ref, out_ref):
     own = tiles.across(pl.program_id(0) * tile.channels, tile.channels)
-    part = pl.program_id(1)
+    share = pl.program_id(1)
 
     def add(number, totals):
       totals = dict(zip(taps, totals, strict=True))
       group, block = _divided(number, across)
-      place = part * each + group
+      place = share * each + group
       image, line = _divided(place, down)
       # Past the last image, rows are outside of it.
       first = jnp.where(image < images, line * tile.rows, rows + size)
@@ -236,11 +236,11 @@ def kernel_gradient(
     zeros = [jnp.zeros(tile[1:3], jnp.float32)] * len(taps)
     totals = lax.fori_loop(0, each * across, add, zeros)
     for number, total in enumerate(totals):
-      place = out_ref.at[part, number, own]
+      place = out_ref.at[share, number, own]
       triton.store(place, total.sum(0, keepdims=True), mask=own < channels)
 
-  out = jax.ShapeDtypeStruct((parts, len(taps), channels), jnp.float32)
-  sums = tiles.call(run, (blocks, parts), out, tile, interpret)(
+  out = jax.ShapeDtypeStruct((shares, len(taps), channels), jnp.float32)
+  sums = tiles.call(run, (blocks, shares), out, tile, interpret)(
     x, cotangent
   ).sum(0)
   return sums.reshape(size, size, 1, channels)

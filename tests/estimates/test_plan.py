@@ -12,8 +12,8 @@ from etils import epath
 
 from bignas_jax import cli, compile
 from bignas_jax.costs import counting
+from bignas_jax.estimates import chips, compiler_reports, duration, plan
 from bignas_jax.methods import loss_graph, programs
-from bignas_jax.perf import chips, compiler_reports, estimates, plan
 from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch, pinning, zoo
 from bignas_jax.system import mesh as mesh_lib
@@ -36,10 +36,10 @@ def found(seconds=0.0, flops=0.0, moved=0.0):
 
 
 def test_seconds_are_the_compilers_or_the_rooflines():
-  assert estimates.of_program(found(0.5, 1e15), V3) == 0.5
+  assert duration.of_program(found(0.5, 1e15), V3) == 0.5
   # Where the compiler's are unusable, they are negative.
-  assert estimates.of_program(found(-1, 61.5e12, 45e9), V3) == 1
-  assert estimates.of_program(found(-1, 61.5e12, 900e9), V3) == 2
+  assert duration.of_program(found(-1, 61.5e12, 45e9), V3) == 1
+  assert duration.of_program(found(-1, 61.5e12, 900e9), V3) == 2
 
 
 def test_children_take_the_biggests_time_by_their_activations():
@@ -52,28 +52,28 @@ def test_children_take_the_biggests_time_by_their_activations():
   whole = counting.total(rows).activations
   once = whole - third.cost.activations
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimates.seconds(config, V3, took)
+  seconds = duration.seconds(config, V3, took)
   assert seconds['update'] == 0.25
   assert seconds['biggest'] == pytest.approx(3 * whole / once)
   smallest = counting.cost(space, arch.smallest(space)).activations
   assert seconds['smallest'] == pytest.approx(3 * smallest / once)
   assert seconds['smallest'] < seconds['random@28'] < seconds['biggest']
   step = seconds['biggest'] + seconds['smallest'] + 2 * seconds['random@28']
-  assert estimates.step_seconds(config, seconds) == pytest.approx(step + 0.25)
+  assert duration.step_seconds(config, seconds) == pytest.approx(step + 0.25)
 
 
 def test_a_network_alone_takes_its_own_time():
   space = pinning.pin(tiny.SPACE, arch.smallest(tiny.SPACE))
   config = tiny.config(space=space, policy='alone')
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimates.seconds(config, V3, took)
+  seconds = duration.seconds(config, V3, took)
   assert seconds == {'biggest': 3.0, 'update': 0.25}
-  assert estimates.step_seconds(config, seconds) == 3.25
+  assert duration.step_seconds(config, seconds) == 3.25
   # So do a sandwich's two ends, without anything in between.
   two = tiny.config(random_children=0)
-  seconds = estimates.seconds(two, V3, took)
+  seconds = duration.seconds(two, V3, took)
   assert set(seconds) == {'biggest', 'smallest', 'update'}
-  assert estimates.step_seconds(two, seconds) == sum(seconds.values())
+  assert duration.step_seconds(two, seconds) == sum(seconds.values())
 
 
 def test_teachers_that_are_no_children_take_their_time():
@@ -84,18 +84,18 @@ def test_teachers_that_are_no_children_take_their_time():
   config = tiny.config(random_children=0, rule=rule)
   forward = {'forward:biggest': found(1.0), 'forward:smallest': found(0.5)}
   took = {'biggest': found(3.0), 'update': found(0.25), **forward}
-  seconds = estimates.seconds(config, V3, took | {'mean:both': found(0.125)})
+  seconds = duration.seconds(config, V3, took | {'mean:both': found(0.125)})
   assert set(seconds) == {*took, 'smallest', 'mean:both'}
-  assert estimates.step_seconds(config, seconds) == sum(seconds.values())
+  assert duration.step_seconds(config, seconds) == sum(seconds.values())
 
 
 def test_random_children_alone_compute_twice():
   space = dataclasses.replace(zoo.MNIST, train_resolution=(28,))
   took = {'biggest': found(3.0), 'update': found(0.25)}
-  seconds = estimates.seconds(tiny.config(space=space), V3, took)
+  seconds = duration.seconds(tiny.config(space=space), V3, took)
   assert seconds['biggest'] == pytest.approx(3)
   again = tiny.config(space=space, recompute=True)
-  expected = estimates.seconds(again, V3, took)
+  expected = duration.seconds(again, V3, took)
   by_both = [s['random@28'] / s['biggest'] for s in (seconds, expected)]
   assert by_both[0] == pytest.approx(4 / 3 * by_both[1])
 
@@ -133,7 +133,7 @@ def test_the_state_and_a_copy_of_it_lie_beside_each_program():
     mine = {id(leaf) for leaf in jax.tree.leaves(program.arguments)}
     rest = [leaf for leaf in jax.tree.leaves(state) if id(leaf) not in mine]
     assert beside[program.name] == size(rest) + size(state), program.name
-  said = ' '.join(estimates.ASSUMPTIONS)
+  said = ' '.join(duration.ASSUMPTIONS)
   assert 'a copy of the state, which is being saved' in said
 
 

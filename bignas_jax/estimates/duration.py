@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bignas_jax.costs import counting
+from bignas_jax.estimates import chips
+from bignas_jax.estimates.compiler_reports import Report
 from bignas_jax.methods import programs, teaching
-from bignas_jax.perf import chips
-from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.supernet import ops, slicing, taps
-from bignas_jax.supernet.ops import Images
-from bignas_jax.supernet.taps import Convolved, Kernel
+from bignas_jax.operations import ops, slicing, taps
+from bignas_jax.operations.ops import Images
+from bignas_jax.operations.taps import Convolved, Kernel
 
 PIXELS = (-4, -3)  # axes of a kernel's height and width
 
@@ -153,7 +153,7 @@ def _native_backward(how, x, kernel, index, cotangent):
 
 def _triton():
   """Imports the kernels where they run: Pallas takes half a second."""
-  from bignas_jax.supernet import triton_depthwise
+  from bignas_jax.operations import triton_depthwise
 
   return triton_depthwise
 

@@ -15,10 +15,10 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from bignas_jax.estimates import chips, compiler_reports, duration
+from bignas_jax.estimates.compiler_reports import Report
 from bignas_jax.methods import programs
 from bignas_jax.methods.teaching import PACKAGE
-from bignas_jax.perf import chips, compiler_reports, estimates
-from bignas_jax.perf.compiler_reports import Report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.system import mesh as mesh_lib
@@ -54,8 +54,8 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   chip, mesh = chips.of(topology), topology_mesh(topology, config.layout)
   reports = _compile(config, mesh)
   fits = all(_fits(report, chip) for report in reports.values())
-  seconds = estimates.seconds(config, chip, reports) if fits else {}
-  step = estimates.step_seconds(config, seconds)
+  seconds = duration.seconds(config, chip, reports) if fits else {}
+  step = duration.step_seconds(config, seconds)
   result = {
     'topology': topology,
     'devices': mesh.size,
@@ -77,7 +77,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     'fits': fits,
     'estimated_step_s': step,
     'estimated_hours': None if step is None else step * config.steps / 3600,
-    'assumptions': list(estimates.ASSUMPTIONS),
+    'assumptions': list(duration.ASSUMPTIONS),
   }
   if not fits:
     worst = max(reports, key=lambda name: _memory(reports[name]))

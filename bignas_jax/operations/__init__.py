@@ -1,0 +1,1 @@
+"""Operations on arrays: convolutions, masks, slices, by platform."""
