@@ -19,6 +19,7 @@ from bignas_jax.perf import (
 )
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file, warm_start
+from bignas_jax.selection import ranking
 from bignas_jax.spaces import zoo
 from bignas_jax.values import errors, schema
 
@@ -199,6 +200,35 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
+def _ranking(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    cli.path(values, 'workdir', 'a trained supernet', required=True)
+    words = 'random children, at least 3'
+    cli.number(values, ranking.Count, 'children', 20, words)
+    words = "steps that each child is trained alone; the supernet's if missing"
+    cli.number(values, schema.Natural, 'steps', None, words)
+    words = "the peak of the learning rate then; the supernet's if missing"
+    cli.number(values, schema.Positive, 'rate', None, words)
+    cli.number(values, schema.Seed, 'seed', 0, 'of the children')
+    cli.data(values)
+
+  given = cli.parse(
+    'benchmark ranking',
+    'Measures how well indicators rank random children of a supernet. Each '
+    'child is trained alone, once; an interrupted command goes on where it '
+    'stopped. Writes DIR/ranking.json, which the report shows.',
+    *(define, arguments),
+  )
+  return ranking.rank(
+    given.workdir,
+    children=given.children,
+    steps=given.steps,
+    rate=given.rate,
+    seed=given.seed,
+    data=given.data,
+  )
+
+
 def _define_table(values: flags.FlagValues) -> None:
   spaces = ', '.join(zoo.SPACES)
   cli.text(values, 'space', None, f'one of {spaces}', required=True)
@@ -230,6 +260,7 @@ _BENCHMARKS = {
   'input': _input,
   'child': _child,
   'table': _table,
+  'ranking': _ranking,
 }
 
 

@@ -162,6 +162,15 @@ def agreement(points: Points, xlabel: str, ylabel: str) -> str:
 
 
 @canvas.styled
+def scatter(points: Points, xlabel: str, ylabel: str) -> str:
+  """Draws pairs of two quantities."""
+  figure, axes = canvas.figure(xlabel, ylabel, HALF)
+  style = {'color': _STARS[0], 'alpha': 0.7, 'markeredgewidth': 0}
+  axes.plot(*_xy(points), 'o', markersize=5, **style)
+  return canvas.svg(figure)
+
+
+@canvas.styled
 def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
   """Draws a network as a row of bars, as high as its parts are wide.
 

@@ -55,11 +55,13 @@ def test_what_the_machine_has_not(changes, text):
 def test_benchmarks_are_named(capsys):
   assert cli.status(benchmark.main, ['steps']) == 2
   err = capsys.readouterr().err
-  assert 'one of child, input, scale, step, table (did you mean step?)' in err
+  names = 'child, input, ranking, scale, step, table'
+  assert f'one of {names} (did you mean step?)' in err
   with pytest.raises(SystemExit) as end:
     benchmark.main(['--help'])
   assert end.value.code == 0
-  assert 'one of step, scale, input, child, table' in capsys.readouterr().out
+  names = 'step, scale, input, child, table, ranking'
+  assert f'one of {names}' in capsys.readouterr().out
 
 
 def test_numbers_are_numbers(capsys):
