@@ -14,6 +14,7 @@ from bignas_jax.perf import (
   engines,
   input_rate,
   latency_table,
+  path_time,
   scaling,
   step_time,
 )
@@ -54,6 +55,30 @@ def _step(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
+def _path(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    _define_step(values, 'bn_nas')
+    cli.number(values, schema.Natural, 'batch', 8, 'images')
+    cli.number(values, schema.Natural, 'resolution', 128, 'pixels')
+    words = 'random paths that are timed, and compiled alone'
+    cli.number(values, schema.Natural, 'paths', 3, words)
+
+  given = cli.parse(
+    'benchmark path',
+    'Measures steps that train one random child each, as in single-path '
+    'supernets, against steps of the same children alone.',
+    *(define, arguments),
+  )
+  return path_time.path(
+    zoo.get(given.space),
+    batch=given.batch,
+    resolution=given.resolution,
+    dtype=given.dtype,
+    rounds=given.rounds,
+    paths=given.paths,
+  )
+
+
 def _scale(arguments: Sequence[str]) -> dict[str, Any]:
   def define(values: flags.FlagValues) -> None:
     _define_step(values)
@@ -76,8 +101,8 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
-def _define_step(values: flags.FlagValues) -> None:
-  cli.text(values, 'space', 'mnist', f'one of {", ".join(zoo.SPACES)}')
+def _define_step(values: flags.FlagValues, space: str = 'mnist') -> None:
+  cli.text(values, 'space', space, f'one of {", ".join(zoo.SPACES)}')
   types = ['float32', 'bfloat16']
   words = 'of activations'
   flags.DEFINE_enum('dtype', types[0], types, words, flag_values=values)
@@ -256,6 +281,7 @@ def _define_table(values: flags.FlagValues) -> None:
 
 _BENCHMARKS = {
   'step': _step,
+  'path': _path,
   'scale': _scale,
   'input': _input,
   'child': _child,
