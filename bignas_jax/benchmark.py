@@ -16,11 +16,13 @@ from bignas_jax.perf import (
   engines,
   input_rate,
   latency_table,
+  path_time,
   scaling,
   step_time,
 )
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file, warm_start
+from bignas_jax.selection import ranking
 from bignas_jax.spaces import zoo
 from bignas_jax.values import errors, schema
 
@@ -39,20 +41,26 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
-  def define(values: flags.FlagValues) -> None:
-    _define_step(values)
-    cli.number(values, schema.Natural, 'batch', 8, 'images')
-    cli.number(values, schema.Natural, 'resolution', 32, 'pixels')
-
+  define = functools.partial(_define_one, space='mnist', resolution=32)
   description = 'Measures a sandwich step against static children.'
   given = cli.parse('benchmark step', description, define, arguments)
-  return step_time.step(
-    zoo.get(given.space),
-    batch=given.batch,
-    resolution=given.resolution,
-    dtype=given.dtype,
-    rounds=given.rounds,
+  return step_time.step(zoo.get(given.space), **_of_one(given))
+
+
+def _path(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    _define_one(values, space='bn_nas', resolution=128)
+    words = 'random paths that are timed, and compiled alone'
+    cli.number(values, schema.Natural, 'paths', 3, words)
+
+  given = cli.parse(
+    'benchmark path',
+    'Measures steps that train one random child each, as in single-path '
+    'supernets, against steps of the same children alone.',
+    *(define, arguments),
   )
+  space = zoo.get(given.space)
+  return path_time.path(space, **_of_one(given), paths=given.paths)
 
 
 def _scale(arguments: Sequence[str]) -> dict[str, Any]:
@@ -77,8 +85,21 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
-def _define_step(values: flags.FlagValues) -> None:
-  cli.text(values, 'space', 'mnist', f'one of {", ".join(zoo.SPACES)}')
+def _define_one(values: flags.FlagValues, space: str, resolution: int) -> None:
+  """Defines the flags of a step of one size."""
+  _define_step(values, space)
+  cli.number(values, schema.Natural, 'batch', 8, 'images')
+  cli.number(values, schema.Natural, 'resolution', resolution, 'pixels')
+
+
+def _of_one(given: Any) -> dict[str, Any]:
+  """Returns the flags of a step of one size, but for its space."""
+  names = 'batch', 'resolution', 'dtype', 'rounds'
+  return {name: getattr(given, name) for name in names}
+
+
+def _define_step(values: flags.FlagValues, space: str = 'mnist') -> None:
+  cli.text(values, 'space', space, f'one of {", ".join(zoo.SPACES)}')
   types = ['float32', 'bfloat16']
   words = 'of activations'
   flags.DEFINE_enum('dtype', types[0], types, words, flag_values=values)
@@ -201,6 +222,35 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
+def _ranking(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    cli.path(values, 'workdir', 'a trained supernet', required=True)
+    words = 'random children, at least 3'
+    cli.number(values, ranking.Count, 'children', 20, words)
+    words = "steps that each child is trained alone; the supernet's if missing"
+    cli.number(values, schema.Natural, 'steps', None, words)
+    words = "the peak of the learning rate then; the supernet's if missing"
+    cli.number(values, schema.Positive, 'rate', None, words)
+    cli.number(values, schema.Seed, 'seed', 0, 'of the children')
+    cli.data(values)
+
+  given = cli.parse(
+    'benchmark ranking',
+    'Measures how well indicators rank random children of a supernet. Each '
+    'child is trained alone, once; an interrupted command goes on where it '
+    'stopped. Writes DIR/ranking.json, which the report shows.',
+    *(define, arguments),
+  )
+  return ranking.rank(
+    given.workdir,
+    children=given.children,
+    steps=given.steps,
+    rate=given.rate,
+    seed=given.seed,
+    data=given.data,
+  )
+
+
 def _define_table(values: flags.FlagValues) -> None:
   spaces = ', '.join(zoo.SPACES)
   cli.text(values, 'space', None, f'one of {spaces}', required=True)
@@ -234,7 +284,7 @@ def _device(arguments: Sequence[str]) -> dict[str, Any]:
     cli.number(values, schema.Positive, 'minutes', 8.0, words)
     words = 'JSON file that the results are also written to'
     cli.path(values, 'out', words, required=True, make=pathlib.Path)
-    cli.text(values, 'section', None, 'only this one, in this process')
+    cli.boolean(values, 'here', 'measure in this process, without a limit')
 
   given = cli.parse(
     'benchmark device',
@@ -242,23 +292,21 @@ def _device(arguments: Sequence[str]) -> dict[str, Any]:
     'evaluation; with PyTorch installed, the same steps there.',
     *(define, arguments),
   )
-  names = [given.section] if given.section else given.sections.split(',')
-  for name in names:
-    if name not in device.SECTIONS:
-      allowed = errors.one_of(device.SECTIONS, name)
-      raise errors.UserError('--sections', name, allowed)
-  if given.section:
-    return device.section(given.section, given.out)
+  names = device.check(given.sections.split(','))
+  if given.here:
+    return device.measure_here(names, given.out)
   return device.measure(names, given.minutes, given.out)
 
 
 _BENCHMARKS = {
   'device': _device,
   'step': _step,
+  'path': _path,
   'scale': _scale,
   'input': _input,
   'child': _child,
   'table': _table,
+  'ranking': _ranking,
 }
 
 

@@ -119,6 +119,8 @@ RUN = {
   'convert': 'test_attentive_nas',
   'compile': 'test_plan',
   'benchmark step': 'test_step_time',
+  'benchmark path': 'test_step_time',
+  'benchmark ranking': 'test_ranking',
   'benchmark scale': 'test_step_time',
   'benchmark input': 'test_input_rate',
   'benchmark child': 'test_latency_table',

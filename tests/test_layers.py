@@ -43,7 +43,7 @@ OWNERS = {
   'simplejpeg': {'data.decode'},
   'jinja2': {'reporting.page'},
   'markupsafe': {'reporting.page'},
-  'matplotlib': {'reporting.plots'},
+  'matplotlib': {'reporting.canvas'},
   'optax': {
     *('methods.optim', 'methods.schedules', 'methods.step'),
     'methods.trained',

@@ -16,19 +16,33 @@ from collections.abc import Sequence
 from bignas_jax.perf import device_sections
 from bignas_jax.perf.device_sections import SECTIONS, Row
 from bignas_jax.system import console
+from bignas_jax.values import errors
 
-__all__ = ['SECTIONS', 'measure', 'section']
+
+def check(names: Sequence[str]) -> Sequence[str]:
+  """Returns names of sections; raises UserError if one is unknown."""
+  for name in names:
+    if name not in SECTIONS:
+      raise errors.UserError('--sections', name, errors.one_of(SECTIONS, name))
+  return names
 
 
-def section(name: str, out: pathlib.Path) -> Row:
-  """Measures one section, and appends a JSON line a measurement to a file."""
-  rows = []
+def measure_here(names: Sequence[str], out: pathlib.Path) -> Row:
+  """Measures sections in this process, and appends each row to a file.
+
+  Args:
+    names: names of the sections.
+    out: file that gets a JSON line for each row.
+  """
+  result: dict[str, list[Row]] = {}
   with out.open('a') as file:
-    for row in device_sections.run(name):
-      rows.append(row)
-      print(json.dumps(row), file=file, flush=True)
-      console.say(f'{name}: {json.dumps(row)[:300]}')
-  return {name: rows}
+    for name in names:
+      rows = result.setdefault(name, [])
+      for row in device_sections.run(name):
+        rows.append(row)
+        print(json.dumps(row), file=file, flush=True)
+        console.say(f'{name}: {json.dumps(row)[:300]}')
+  return result
 
 
 def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
@@ -95,7 +109,7 @@ def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
     path = pathlib.Path(directory) / 'rows.jsonl'
     path.touch()
     command = [sys.executable, '-m', 'bignas_jax.benchmark', 'device']
-    asked = [f'--section={name}', f'--out={path}']
+    asked = [f'--sections={name}', '--here', f'--out={path}']
     began = time.monotonic()
     try:
       subprocess.run(

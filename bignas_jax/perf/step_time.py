@@ -19,7 +19,7 @@ import optax
 from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.policies import sandwich
-from bignas_jax.policies.policies import Child
+from bignas_jax.policies.policies import Child, Policy
 from bignas_jax.spaces import arch, pinning
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network
@@ -95,7 +95,7 @@ def step(
   variants = {'elastic': train(children), 'masked': train(full)}
   for name, (_, own) in static.items():
     variants[name] = functools.partial(alone[name], own, images)
-  seconds = _interleaved(variants, rounds)
+  seconds = interleaved(variants, rounds)
   with xla.traces() as traces:
     for one in range(1, 21):
       train(setup.policy.sample(of_policy, seed, one, None))()
@@ -126,9 +126,23 @@ def step(
 
 
 def describe(
-  space: Space, batch: int, dtype: str, devices: Sequence[Any]
+  space: Space,
+  batch: int,
+  dtype: str,
+  devices: Sequence[Any],
+  policy: Policy | None = None,
+  rule: loss_graph.Rule | None = None,
 ) -> step_lib.Setup:
-  """Returns the setup of a run on these devices, with a plain loss."""
+  """Returns the setup of a run on these devices, with a plain loss.
+
+  Args:
+    space: space of the children.
+    batch: batch size, images.
+    dtype: dtype of activations.
+    devices: devices of the run.
+    policy: policy of the run; None: the sandwich rule.
+    rule: loss graph of the run; None: in-place distillation.
+  """
   rate = lambda step: 1e-3  # noqa: E731
   return step_lib.Setup(
     model=Model(
@@ -138,11 +152,11 @@ def describe(
       std=(0.25,) * space.channels,
       dtype=jnp.dtype(dtype),
     ),
-    rule=loss_graph.Rule(),
+    rule=rule or loss_graph.Rule(),
     optimizer=optim.create(optim.Optimizer(), rate),
     rate=rate,
     batch_size=batch,
-    policy=sandwich.sandwich(space),
+    policy=policy or sandwich.sandwich(space),
   )
 
 
@@ -190,7 +204,7 @@ def _static(setup, child: Child, params, recompute: bool) -> tuple[Any, Any]:
   return jax.jit(jax.grad(loss), compiler_options=options), own
 
 
-def _interleaved(variants: dict[str, Callable], rounds: int) -> dict:
+def interleaved(variants: dict[str, Callable], rounds: int) -> dict[str, float]:
   """Returns the median seconds of each variant, after one unmeasured round."""
   seconds: dict[str, list[float]] = {name: [] for name in variants}
   for number in range(rounds + 1):

@@ -113,6 +113,36 @@ class Predictor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranked:
+  """Describes a child in `ranking.json`."""
+
+  top1: Number = None
+  indicators: dict[str, Number] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Correlation:
+  """Says how well an indicator ranks, in `ranking.json`."""
+
+  tau: Number = None
+  low: Number = None
+  high: Number = None
+  p: Number = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranking:
+  """Holds `ranking.json`."""
+
+  step: Number = None
+  steps: Number = None
+  images: Number = None
+  level: Number = None
+  children: tuple[Ranked, ...] = ()
+  indicators: dict[str, Correlation] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Images:
   """Holds what was measured on how many images of a split, in `child.json`.
 

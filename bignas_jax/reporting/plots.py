@@ -1,14 +1,11 @@
-"""Pictures, as SVG text; the only importer of matplotlib."""
+"""The pictures of a report, as SVG text."""
 
-import io
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
+
+from bignas_jax.reporting import canvas
 
 Points = Sequence[tuple[float, float]]
 
@@ -29,28 +26,13 @@ _COLOURS = {
 _STARS = ('#e0482e', '#f2b134', '#6d3a9c', '#2a9d8f', '#c2457c', '#6b6b6b')
 _KINDS = ('#9db7dd', '#5b8dd6', '#1f4e9c', '#d9d9d9', '#b9b9b9')
 _BARS = ('#1f4e9c', '#9db7dd', '#d9d9d9')
-_INK, _FAINT = '#444444', '#d5d5d5'
+_FAINT = '#d5d5d5'
 _MARKERS_UP_TO = 60  # points on a line; more would run into one another
 _DRAWN = 250  # points on a line
 _MARGIN = 0.05  # of the axis, around what is drawn
 
-# For our own pictures alone: a notebook has a style, and a backend, of its own.
-_STYLE: Any = {
-  'svg.fonttype': 'none',  # text stays text: it can be searched and copied
-  'svg.hashsalt': 'bignas_jax',  # the same picture has the same bytes
-  'text.parse_math': False,  # a child may be called '$'
-  'font.size': 9,
-  'text.color': _INK,
-  'axes.labelcolor': _INK,
-  'axes.edgecolor': '#9a9a9a',
-  'xtick.color': _INK,
-  'ytick.color': _INK,
-  'lines.linewidth': 1.6,
-}
-_styled = matplotlib.rc_context(_STYLE)
 
-
-@_styled
+@canvas.styled
 def pareto(
   groups: Mapping[str, Points],
   front: Points,
@@ -70,7 +52,7 @@ def pareto(
     limit: the most that a child may cost; None: any.
     cost: what the axis calls it.
   """
-  figure, axes = _figure(cost, 'held-out top-1, %', WIDE)
+  figure, axes = canvas.figure(cost, 'held-out top-1, %', WIDE)
   everything = [point for points in groups.values() for point in points]
   stars = [point for points in marked.values() for point in points]
   low, high = _limits([y for _, y in everything], [y for _, y in stars])
@@ -97,18 +79,18 @@ def pareto(
     )
   if limit is not None:
     axes.axvline(limit, color='#888888', linestyle=(0, (4, 3)), linewidth=1)
-    _note(axes, 'limit', (limit, 1), ('data', 'axes fraction'), (-4, -9))
+    canvas.note(axes, 'limit', (limit, 1), ('data', 'axes fraction'), (-4, -9))
   outside = sum(y < low for _, y in everything)
   if outside:
     text = f'▾ {outside} below {low:.4g} %'
-    _note(axes, text, (1, 0), 'axes fraction', (0, -28))
+    canvas.note(axes, text, (1, 0), 'axes fraction', (0, -28))
   axes.set_ylim(low, high)
   if everything or stars:
     axes.legend(loc='lower right', framealpha=0.9, edgecolor=_FAINT)
-  return _svg(figure)
+  return canvas.svg(figure)
 
 
-@_styled
+@canvas.styled
 def curves(
   lines: Mapping[str, Points],
   ylabel: str,
@@ -116,7 +98,7 @@ def curves(
   size: tuple[float, float] = WIDE,
 ) -> str:
   """Draws values over steps, a line a name; long lines are averaged."""
-  figure, axes = _figure('step', ylabel, size)
+  figure, axes = canvas.figure('step', ylabel, size)
   for i, (name, points) in enumerate(lines.items()):
     marker = 'o' if len(points) <= _MARKERS_UP_TO else ''
     axes.plot(
@@ -132,10 +114,10 @@ def curves(
   axes.set_xlim(left=0)
   if len(lines) > 1:
     axes.legend(frameon=False)
-  return _svg(figure)
+  return canvas.svg(figure)
 
 
-@_styled
+@canvas.styled
 def history(groups: Mapping[str, Points], best: Points) -> str:
   """Draws accuracies of children in the order in which they were evaluated.
 
@@ -143,7 +125,7 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
     groups: (position, held-out top-1 %) of children, by what found them.
     best: (position, held-out top-1 %) of the best so far, where it changes.
   """
-  figure, axes = _figure('children evaluated', 'held-out top-1, %', WIDE)
+  figure, axes = canvas.figure('children evaluated', 'held-out top-1, %', WIDE)
   everything = [point for points in groups.values() for point in points]
   low, high = _limits([y for _, y in everything], [y for _, y in best[-1:]])
   for i, (name, points) in enumerate(groups.items()):
@@ -152,18 +134,22 @@ def history(groups: Mapping[str, Points], best: Points) -> str:
     style = {'color': colour, 'alpha': 0.6, 'markeredgewidth': 0}
     axes.plot(*_xy(visible), 'o', markersize=4, label=name, **style)
   axes.step(
-    *_xy(best), color=_INK, where='post', linewidth=1.2, label='best so far'
+    *_xy(best),
+    color=canvas.INK,
+    where='post',
+    linewidth=1.2,
+    label='best so far',
   )
   axes.set_ylim(low, high)
   axes.set_xlim(left=0)
   axes.legend(loc='lower right', framealpha=0.9, edgecolor=_FAINT)
-  return _svg(figure)
+  return canvas.svg(figure)
 
 
-@_styled
+@canvas.styled
 def agreement(points: Points, xlabel: str, ylabel: str) -> str:
   """Draws pairs of one quantity, and the line on which both are equal."""
-  figure, axes = _figure(xlabel, ylabel, WIDE)
+  figure, axes = canvas.figure(xlabel, ylabel, WIDE)
   both = [value for point in points for value in point]
   room = max((max(both) - min(both)) * _MARGIN, 1e-9)
   ends = min(both) - room, max(both) + room
@@ -172,10 +158,19 @@ def agreement(points: Points, xlabel: str, ylabel: str) -> str:
   axes.plot(*_xy(points), 'o', markersize=4, **style)
   axes.set_xlim(*ends)
   axes.set_ylim(*ends)
-  return _svg(figure)
+  return canvas.svg(figure)
 
 
-@_styled
+@canvas.styled
+def scatter(points: Points, xlabel: str, ylabel: str) -> str:
+  """Draws pairs of two quantities."""
+  figure, axes = canvas.figure(xlabel, ylabel, HALF)
+  style = {'color': _STARS[0], 'alpha': 0.7, 'markeredgewidth': 0}
+  axes.plot(*_xy(points), 'o', markersize=5, **style)
+  return canvas.svg(figure)
+
+
+@canvas.styled
 def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
   """Draws a network as a row of bars, as high as its parts are wide.
 
@@ -183,7 +178,7 @@ def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
     rows: a name, the channels and the pixels of the output, and a kind, which
       gives the colour, of each part from the image to the classes.
   """
-  figure, axes = _figure('', 'channels', (9.2, 2.6))
+  figure, axes = canvas.figure('', 'channels', (9.2, 2.6))
   kinds = list(dict.fromkeys(kind for *_, kind in rows))
   for i, kind in enumerate(kinds):
     at = [n for n, row in enumerate(rows) if row[3] == kind]
@@ -192,7 +187,7 @@ def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
     axes.bar(at, heights, 0.85, color=colour, label=kind)
   for n, (name, channels, *_) in enumerate(rows):
     style = {'rotation': 90, 'ha': 'center', 'va': 'bottom', 'fontsize': 7}
-    axes.text(n, channels * 1.06, name, color=_INK, **style)
+    axes.text(n, channels * 1.06, name, color=canvas.INK, **style)
   sizes = [pixels for _, _, pixels, _ in rows]
   starts = [n for n in range(len(rows)) if n == 0 or sizes[n] != sizes[n - 1]]
   axes.set_xticks(starts, [f'{sizes[n]} px' for n in starts], fontsize=8)
@@ -202,13 +197,13 @@ def blocks(rows: Sequence[tuple[str, int, int, str]]) -> str:
   axes.set_ylim(min(widths) * 0.6, max(widths) * 4)
   axes.grid(visible=False, axis='x')
   figure.legend(loc='outside upper left', ncols=len(kinds), frameon=False)
-  return _svg(figure)
+  return canvas.svg(figure)
 
 
-@_styled
+@canvas.styled
 def bars(groups: dict[str, dict[str, float | None]], ylabel: str) -> str:
   """Draws values in percent, a cluster of bars a group; None: no bar."""
-  figure, axes = _figure('', ylabel, (9.2, 2.5))
+  figure, axes = canvas.figure('', ylabel, (9.2, 2.5))
   series = list(dict.fromkeys(itertools.chain(*groups.values())))
   width = 0.8 / max(1, len(series))
   for i, name in enumerate(series):
@@ -233,43 +228,7 @@ def bars(groups: dict[str, dict[str, float | None]], ylabel: str) -> str:
   axes.set_ylim(0, 108)
   axes.set_yticks(range(0, 101, 25))
   figure.legend(loc='outside upper left', ncols=len(series), frameon=False)
-  return _svg(figure)
-
-
-def _figure(xlabel: str, ylabel: str, size: tuple[float, float]):
-  figure = matplotlib.figure.Figure(figsize=size, layout='constrained')
-  axes = figure.subplots()
-  axes.set_xlabel(xlabel)
-  axes.set_ylabel(ylabel)
-  axes.grid(color='#ececec', linewidth=0.8)
-  axes.set_axisbelow(True)
-  for side in ('top', 'right'):
-    axes.spines[side].set_visible(False)
-  return figure, axes
-
-
-def _note(axes, text: str, at, coordinates, offset) -> None:
-  """Writes text that ends some points away from a place."""
-  axes.annotate(
-    text,
-    at,
-    xycoords=coordinates,
-    xytext=offset,
-    textcoords='offset points',
-    ha='right',
-  )
-
-
-def _svg(figure) -> str:
-  text = io.StringIO()
-  nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-  with warnings.catch_warnings():
-    # Text stays text: what matplotlib's font lacks, the reader's may have.
-    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
-    figure.savefig(
-      text, format='svg', metadata=nothing, facecolor='none', edgecolor='none'
-    )
-  return text.getvalue()
+  return canvas.svg(figure)
 
 
 def _limits(values: list[float], always: list[float]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from bignas_jax.reporting import (
   formats,
   learning_curves,
   page,
+  rankings,
   run_files,
   search_results,
 )
@@ -102,11 +103,13 @@ def _shown(run: Run) -> dict[str, Any]:
     'roles': policy.roles,
     'pictures': learning_curves.pictures(run)
     | ({} if run.is_one else search_results.pictures(run))
+    | rankings.pictures(run)
     | children.pictures(run),
     'teachers': learning_curves.teachers(run.config),
     'images_per_s': learning_curves.images_per_s(run),
     'compared': compared or (),
     'front': search_results.front(run),
+    'ranked': rankings.rows(run),
     'versions': run_card.versions(),
     'config': json.dumps(run.record.config, indent=2),
   }

@@ -53,6 +53,7 @@ class Run(NamedTuple):
   best_arch: Arch | None
   calibration: contents.Calibration | None
   predictor: contents.Predictor | None
+  ranking: contents.Ranking | None
   children: list[ChildFile]
   table: latency.Table | None  # predicts latencies
 
@@ -125,6 +126,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
       search / 'calibration.json', contents.Calibration
     ),
     predictor=contents.read(search / 'predictor.json', contents.Predictor),
+    ranking=contents.read(workdir / directory.RANKING, contents.Ranking),
     children=[_child(p) for p in _packages(workdir)],
     table=None if table is None else latency_tables.load(table, space),
   )

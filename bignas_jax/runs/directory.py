@@ -16,6 +16,8 @@ from bignas_jax.values import errors, schema, stored, structs
 
 _CONFIG = 'config.json'
 CARD = 'run.json'
+# How well indicators rank children.
+RANKING = 'ranking.json'
 # Where the weights of a converted run are from.
 ORIGIN = 'origin.json'
 FORMAT = 1  # of `config.json`; that of version 0.1.0, without a number, is 1

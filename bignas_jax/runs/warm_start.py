@@ -123,6 +123,10 @@ def _before(config: Config, workdir: epath.Path | None) -> _Network | None:
     return None
   space = config_lib.space(run)
   arch = arch_lib.biggest(space)
+  if config.space and not arch_lib.contains(zoo.get(config.space), arch):
+    # Where blocks have choices of their own, each is a stage of the run's
+    # space: `arch` has to be read again.
+    return None
   return _Network(space, arch, run.image_size, run.init_sha256)
 
 

@@ -40,9 +40,14 @@ def batch_norm_scales(
 
 def check(space: Space) -> None:
   """Raises UserError if no operation of the space has parameters of its own."""
-  if not any(stage.separate_weights for stage in space.stages):
+  if not has_operations(space):
     allowed = 'a space of operations with parameters of their own'
     raise errors.UserError('space', space.name, allowed)
+
+
+def has_operations(space: Space) -> bool:
+  """Returns whether operations of the space have parameters of their own."""
+  return any(stage.separate_weights for stage in space.stages)
 
 
 def _of_layer(space: Space, params, position: int) -> dict[int, float]:

@@ -43,15 +43,17 @@ def _begun_path(directory: epath.Path, asked: Question) -> epath.Path:
 
 
 @contextlib.contextmanager
-def alone(directory: epath.Path) -> Iterator[None]:
-  """Holds a lock that keeps other searches of the run out; the leader takes it.
+def alone(directory: epath.Path, what: str = 'search') -> Iterator[None]:
+  """Holds a lock that keeps others out of a directory; the leader takes it.
 
   Args:
-    directory: directory of the run's searches, which is created.
+    directory: directory of the run's searches, or of what a command makes; it
+      is created.
+    what: what is done in the directory, for the message.
 
   Raises:
-    UserError: another process searches in the run, or nothing can be written in
-      the directory.
+    UserError: another process does the same in the run, or nothing can be
+      written in the directory.
   """
   with contextlib.ExitStack() as held:
 
@@ -59,7 +61,7 @@ def alone(directory: epath.Path) -> Iterator[None]:
       files.check_writable(directory, 'workdir')
       if not storage.in_bucket(directory):
         directory.mkdir(parents=True, exist_ok=True)
-      allowed = 'a run in which no other search is running; wait for its end'
+      allowed = f'a run in which no other {what} is running; wait for its end'
       held.enter_context(locks.hold(directory / '.lock', 'workdir', allowed))
 
     cluster.once(enter)

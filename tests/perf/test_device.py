@@ -46,7 +46,7 @@ def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
   monkeypatch.setitem(device_sections._SECTIONS, 'machine', rows)
   path = tmp_path / 'rows.jsonl'
   with pytest.raises(ZeroDivisionError):
-    device.section('machine', path)
+    device.measure_here(['machine'], path)
   assert json.loads(path.read_text()) == {'first': 1}
 
 

@@ -1,10 +1,12 @@
 """`benchmark step` and `benchmark scale`: what they report is what ran."""
 
+import dataclasses
+
 import pytest
 import tiny
 
 from bignas_jax import benchmark, cli
-from bignas_jax.perf import scaling, step_time
+from bignas_jax.perf import path_time, scaling, step_time
 from bignas_jax.values import errors
 
 
@@ -22,6 +24,33 @@ def test_a_step_and_its_children():
     ('ratio_to_masked', 'masked_s'),
   ):
     assert result[ratio] == result['elastic_s'] / result[whole] > 0
+
+
+def test_a_path_and_its_child_alone():
+  """One program a resolution, the start and the update serve all paths."""
+  space = dataclasses.replace(
+    tiny.QUICK,
+    stages=(
+      dataclasses.replace(
+        tiny.QUICK.stages[0], kernel_size=(3, 5), separate_weights=True
+      ),
+    ),
+    per_block=True,
+  )
+  result = path_time.path(
+    space,
+    batch=4,
+    resolution=8,
+    dtype='float32',
+    rounds=1,
+    paths=1,
+    steps=200,
+  )
+  assert result['programs'] == 3 and result['retraces'] == 0
+  (path,) = result['paths']
+  assert path['ratio'] == path['elastic_s'] / path['static_s']
+  assert result['ratio'] == pytest.approx(path['ratio'])
+  assert result['gradient']['elastic_s'] > 0
 
 
 def scale(**changes):
@@ -55,14 +84,13 @@ def test_what_the_machine_has_not(changes, text):
 def test_benchmarks_are_named(capsys):
   assert cli.status(benchmark.main, ['steps']) == 2
   err = capsys.readouterr().err
-  assert (
-    'one of child, device, input, scale, step, table (did you mean step?)'
-    in err
-  )
+  names = 'child, device, input, path, ranking, scale, step, table'
+  assert f'one of {names} (did you mean step?)' in err
   with pytest.raises(SystemExit) as end:
     benchmark.main(['--help'])
   assert end.value.code == 0
-  assert 'one of step, scale, input, child, table' in capsys.readouterr().out
+  names = 'step, path, scale, input, child, table, ranking'
+  assert f'one of {names}' in capsys.readouterr().out
 
 
 def test_numbers_are_numbers(capsys):

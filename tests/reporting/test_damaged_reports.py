@@ -21,6 +21,7 @@ JSON = {
   'search/best.json': contents.Best,
   'search/calibration.json': contents.Calibration,
   'search/predictor.json': contents.Predictor,
+  'ranking.json': contents.Ranking,
   'children/best/child.json': contents.Child,
   'children/best/export/export.json': contents.Exports,
   'children/best/latency.json': contents.Measured,

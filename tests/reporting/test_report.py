@@ -46,12 +46,14 @@ _AFTER_SEARCH = (
   'What the search tried',
   'How well accuracy is predicted',
 )
+_AFTER_RANKING = 'How well indicators rank children'
 _SECTIONS = (
   'Training',
   'Accuracy against cost',
   *_AFTER_SEARCH,
   'Why children are calibrated',
   'Children on the front',
+  _AFTER_RANKING,
   'Extracted children',
   'Config and versions',
 )
@@ -203,6 +205,23 @@ def _write_predictor(workdir: pathlib.Path) -> None:
   files.write_json(workdir / 'search' / 'predictor.json', found)
 
 
+def _write_ranking(workdir: pathlib.Path) -> None:
+  rng = np.random.default_rng(1)
+  children = [
+    {
+      'arch': arch_lib.to_dict(arch_lib.sample(_SPACE, rng)),
+      'top1': 0.9 + 0.01 * i,
+      'indicators': {'calibrated_top1': 0.8 + 0.01 * i, 'macs': 1e6 - 1e3 * i},
+    }
+    for i in range(5)
+  ]
+  found = {'step': 600, 'steps': 150, 'images': 1000, 'level': 0.95}
+  of_macs = {'tau': -0.4, 'low': -0.95, 'high': 0.2, 'p': 0.4833}
+  of_top1 = {'tau': 1.0, 'low': None, 'high': None, 'p': 0.0167}
+  found['indicators'] = {'calibrated_top1': of_top1, 'macs': of_macs}
+  files.write_json(workdir / 'ranking.json', found | {'children': children})
+
+
 def _write_child(workdir: pathlib.Path, name: str, arch, **more) -> dict:
   cost = counting.cost(_SPACE, arch)
   info = {
@@ -239,6 +258,7 @@ def full(workdir: pathlib.Path) -> Entry:
   _write_metrics(workdir)
   best = _write_search(workdir)
   _write_predictor(workdir)
+  _write_ranking(workdir)
   _write_child(workdir, 'best', best.arch)
   return best
 
@@ -287,7 +307,7 @@ def test_every_section_in_reading_order(run):
 def test_pictures_are_named_and_identifiers_unique(run):
   *_, page = run
   pictures = [a for tag, a in page.tags if tag == 'svg']
-  assert len(pictures) == 10
+  assert len(pictures) == 12
   assert all(picture['aria-label'] for picture in pictures)
   assert len(page.ids) == len(set(page.ids))
   for name in ('losses', 'train-top1', 'eval-top1', 'lr', 'speed'):
@@ -375,6 +395,15 @@ def test_quality_of_predictions_is_the_files(run):
   page = run[-1]
   assert 'rank correlation 0.86, mean error 1.2 points' in page.text
   assert {'history', 'prediction'} <= set(page.ids)
+
+
+def test_taus_are_the_files(run):
+  page = run[-1]
+  assert '5 random children were trained alone' in page.text
+  table = {row[0]: row[1:] for row in page.rows if row}
+  assert table['MACs'] == ['-0.40', '-0.95 to 0.20', '0.48']
+  none = f'{formats.NOTHING} to {formats.NOTHING}'
+  assert table['calibrated accuracy in the supernet'] == ['1.00', none, '0.017']
 
 
 def test_exports_are_their_receipts(started):
@@ -490,7 +519,8 @@ def test_same_files_same_page(run):
 def test_parts_not_made_yet_name_their_commands(started):
   result = report_lib.write(started)
   page = _read(started)
-  known = [name for name in _SECTIONS if name not in _AFTER_SEARCH]
+  later = (*_AFTER_SEARCH, _AFTER_RANKING)
+  known = [name for name in _SECTIONS if name not in later]
   assert page.headings == ['BigNAS supernet mnist', *known]
   where = f"--workdir='{started}'"
   for command in (

@@ -8,6 +8,7 @@ import shutil
 import chex
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import reference
@@ -236,6 +237,23 @@ def test_what_a_run_took_stays(copied, tmp_path, field):
       directory_lib.claim(tmp_path / 'run', again)
   with pytest.raises(errors.UserError, match=field):
     warm_start.resolve(config, tmp_path / 'another')
+
+
+def test_a_run_of_a_space_with_choices_per_block_is_known_again(tmp_path):
+  """Blocks of such a network are stages of their own in the run's space."""
+  archs = networks.archs_of(networks.ONE_OF, 2)
+  texts = [arch_lib.to_json(arch) for arch in archs]
+  config = _alone(space=networks.ONE_OF, arch=texts[0], classes=10)
+  started = warm_start.resolve(config, tmp_path)
+  directory_lib.claim(tmp_path, started)
+  resumed = warm_start.resolve(config, tmp_path)
+  assert config_record.to_dict(resumed) == config_record.to_dict(started)
+  directory_lib.claim(tmp_path, resumed)
+  other = warm_start.resolve(
+    dataclasses.replace(config, arch=texts[1]), tmp_path
+  )
+  with pytest.raises(errors.UserError, match='differs'):
+    directory_lib.claim(tmp_path, other)
 
 
 def test_before_its_first_checkpoint_a_run_needs_its_child(copied, tmp_path):
