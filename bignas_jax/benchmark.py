@@ -44,7 +44,7 @@ def _step(arguments: Sequence[str]) -> dict[str, Any]:
   define = functools.partial(_define_one, space='mnist', resolution=32)
   description = 'Measures a sandwich step against static children.'
   given = cli.parse('benchmark step', description, define, arguments)
-  return step_time.step(zoo.get(given.space), **_of_one(given))
+  return step_time.step(zoo.get(given.space), **_named(given, *_SIZES))
 
 
 def _path(arguments: Sequence[str]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _path(arguments: Sequence[str]) -> dict[str, Any]:
     *(define, arguments),
   )
   space = zoo.get(given.space)
-  return path_time.path(space, **_of_one(given), paths=given.paths)
+  return path_time.path(space, **_named(given, *_SIZES), paths=given.paths)
 
 
 def _scale(arguments: Sequence[str]) -> dict[str, Any]:
@@ -80,9 +80,11 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
     devices=given.devices,
     batches=given.batch,
     resolutions=given.resolution,
-    dtype=given.dtype,
-    rounds=given.rounds,
+    **_named(given, 'dtype', 'rounds'),
   )
+
+
+_SIZES = 'batch', 'resolution', 'dtype', 'rounds'
 
 
 def _define_one(values: flags.FlagValues, space: str, resolution: int) -> None:
@@ -92,9 +94,8 @@ def _define_one(values: flags.FlagValues, space: str, resolution: int) -> None:
   cli.number(values, schema.Natural, 'resolution', resolution, 'pixels')
 
 
-def _of_one(given: Any) -> dict[str, Any]:
-  """Returns the flags of a step of one size, but for its space."""
-  names = 'batch', 'resolution', 'dtype', 'rounds'
+def _named(given: Any, *names: str) -> dict[str, Any]:
+  """Returns flags by their names."""
   return {name: getattr(given, name) for name in names}
 
 
@@ -145,12 +146,9 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   return input_rate.measure(
     data,
     channels=channels,
-    batch=given.batch,
     resolution=given.resolution or resolution,
-    workers=given.workers,
-    seconds=given.seconds,
     step_s=step_s,
-    tf_data=given.tf_data,
+    **_named(given, 'batch', 'workers', 'seconds', 'tf_data'),
   )
 
 
@@ -194,8 +192,7 @@ def _child(arguments: Sequence[str]) -> dict[str, Any]:
     given.child,
     batches=given.batch,
     names=given.runtime.split(','),
-    rounds=given.rounds,
-    keep=given.keep,
+    **_named(given, 'rounds', 'keep'),
   )
 
 
@@ -211,14 +208,8 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     space,
     given.out,
     resolutions=given.resolutions or list(space.resolution),
-    batch=given.batch,
-    runtime=given.runtime,
-    rounds=given.rounds,
-    statistic=given.statistic,
-    children=given.children,
-    fitted=given.fitted,
-    seed=given.seed,
-    topology=given.topology,
+    **_named(given, 'batch', 'runtime', 'rounds', 'statistic', 'children'),
+    **_named(given, 'fitted', 'seed', 'topology'),
   )
 
 
@@ -241,14 +232,8 @@ def _ranking(arguments: Sequence[str]) -> dict[str, Any]:
     'stopped. Writes DIR/ranking.json, which the report shows.',
     *(define, arguments),
   )
-  return ranking.rank(
-    given.workdir,
-    children=given.children,
-    steps=given.steps,
-    rate=given.rate,
-    seed=given.seed,
-    data=given.data,
-  )
+  names = 'children', 'steps', 'rate', 'seed', 'data'
+  return ranking.rank(given.workdir, **_named(given, *names))
 
 
 def _define_table(values: flags.FlagValues) -> None:

@@ -89,7 +89,7 @@ def test_benchmarks_are_named(capsys):
   with pytest.raises(SystemExit) as end:
     benchmark.main(['--help'])
   assert end.value.code == 0
-  names = 'step, path, scale, input, child, table, ranking'
+  names = 'device, step, path, scale, input, child, table, ranking'
   assert f'one of {names}' in capsys.readouterr().out
 
 
