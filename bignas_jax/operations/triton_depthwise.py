@@ -117,7 +117,7 @@ def _weighted(
   images, rows, columns, channels = shape
   # Of one phase.
   high, wide = (pl.cdiv(n, spread) for n in (rows, columns))
-  tile = tile or (tiles.FEW_TAPS if len(kernel) <= 3 else tiles.MANY_TAPS)
+  tile = tile or tiles.for_taps(len(kernel))
 
   def run(x_ref, kernel_ref, y_ref):
     own = tiles.across(pl.program_id(0) * tile.channels, tile.channels)
@@ -199,7 +199,7 @@ def kernel_gradient(
     interpret: whether the kernel runs on a CPU, slowly.
   """
   images, rows, columns, channels = cotangent.shape
-  tile = tile or (tiles.FEW_SUMS if size <= 3 else tiles.MANY_SUMS)
+  tile = tile or tiles.for_kernel_gradients(size)
   blocks = pl.cdiv(channels, tile.channels)
   across, down = pl.cdiv(columns, tile.columns), pl.cdiv(rows, tile.rows)
   each = pl.cdiv(images * down, max(1, _PROGRAMS // blocks))

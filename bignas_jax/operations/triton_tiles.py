@@ -33,9 +33,23 @@ class Tile(NamedTuple):
     return max(1, threads // _THREADS)
 
 
-# Found by trying nine tiles on an H200 (docs/performance.md).
-FEW_TAPS, MANY_TAPS = Tile(8, 8, 32, 4), Tile(4, 8, 64, 4)
-FEW_SUMS, MANY_SUMS = Tile(4, 8, 32, 2), Tile(2, 8, 64, 4)
+def for_taps(size: int) -> Tile:
+  """Returns a good tile of sums over a kernel's taps.
+
+  Args:
+    size: size of the kernel. For 3 and 5, the best of nine tiles on an H200;
+      for 7, one whose weights fit the registers (docs/performance.md).
+  """
+  if size <= 3:
+    return Tile(8, 8, 32, 4)
+  return Tile(4, 8, 64, 4) if size <= 5 else Tile(4, 4, 64, 2)
+
+
+def for_kernel_gradients(size: int) -> Tile:
+  """Returns a good tile of kernel gradients; `for_taps` has the argument."""
+  if size <= 3:
+    return Tile(4, 8, 32, 2)
+  return Tile(2, 8, 64, 4) if size <= 5 else Tile(2, 4, 64, 2)
 
 
 class Image:

@@ -17,6 +17,7 @@ from autograd.scipy import special
 
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.methods import loss_graph, programs, step
+from bignas_jax.policies.policies import Child
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record, warm_start
@@ -91,7 +92,7 @@ def test_only_the_networks_programs_are_made():
   assert names == ['biggest', 'update']
   assert loss_graph.teachers(setup.rule) == set()
   (child,) = setup.policy.sample({}, 0, 3, None)
-  assert child == ('biggest', arch_lib.smallest(tiny.QUICK))
+  assert child == Child('biggest', arch_lib.smallest(tiny.QUICK))
   # Of a sandwich without random children, no programs for random ones either.
   setup = config_lib.setup(tiny.config(random_children=0))
   names = [p.name for p in programs.all_programs(setup)]

@@ -29,7 +29,10 @@ OF_EVALUATION = {
 }
 OF_SOME_MACHINES = {'machine/device_peak_bytes'}
 # Those of the architecture that a policy has learnt.
-OF_SOME_POLICIES = {f'eval/most_probable/top{k}' for k in (1, 5)}
+OF_SOME_POLICIES = {
+  *('eval/most_probable/top1', 'eval/most_probable/top5'),
+  *('train/second_loss_random', 'train/second_top1_random'),
+}
 
 
 def _config(**changes):
