@@ -22,6 +22,7 @@ from bignas_jax.methods.loss_graph import Edge, Rule
 from bignas_jax.methods.optim import Optimizer
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Calibration, Config, Schedule, Search
+from bignas_jax.spaces.zoo import MNIST
 from configs import mnist
 
 EDGES = (
@@ -34,8 +35,11 @@ EDGES = (
 def get_config(variant: str = '') -> Config:
   variant = config_lib.variant(variant, 'small')
   if variant == 'small':
+    # One resolution: each is a program to compile, or two that score children.
+    only = (28,)
+    space = dataclasses.replace(MNIST, resolution=only, train_resolution=only)
     rule = Rule(dropout=0.0, edges=EDGES)
-    return dataclasses.replace(mnist.get_config(), rule=rule, steps=300)
+    return mnist.digits(space, rule=rule, steps=300)
   batch_size, train_images, epochs = 2048, 1_281_167 - 10_000, 360
   steps_per_epoch = train_images / batch_size
   return Config(
