@@ -32,8 +32,9 @@ def measure_here(names: Sequence[str], out: pathlib.Path) -> Row:
 
   Args:
     names: names of the sections.
-    out: file that gets a JSON line for each row.
+    out: file that gets a JSON line for each row; it is empty or not there.
   """
+  _check_new(out, ours=False)
   result: dict[str, list[Row]] = {}
   with out.open('a') as file:
     for name in names:
@@ -51,12 +52,14 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
   Args:
     names: names of the sections. `torch` is left out if PyTorch is missing.
     minutes: the longest time for all of them; what did not end then is missing.
-    out: JSON file that is written after each section.
+    out: JSON file that is written after each section; an earlier one of this
+      command is replaced.
 
   Returns:
     For each section, its rows; under `unfinished` the sections that failed,
     were stopped or not begun; and under `markdown` a row of a table.
   """
+  _check_new(out, ours=True)
   ends = time.monotonic() + 60 * minutes
   result: Row = {'unfinished': []}
   for name in names:
@@ -70,6 +73,21 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
   result['markdown'] = markdown(result)
   out.write_text(json.dumps(result, indent=1))
   return result
+
+
+def _check_new(out: pathlib.Path, ours: bool) -> None:
+  """Raises UserError if a file has something that may not be replaced.
+
+  Args:
+    out: the file.
+    ours: whether it may have an earlier result of `measure`.
+  """
+  text = out.read_text(errors='replace') if out.is_file() else ''
+  # `measure` writes this name first.
+  right = not text or (ours and text.startswith('{\n "unfinished"'))
+  if not right or out.is_dir() or not out.parent.is_dir():
+    allowed = 'a new file, in a directory that is there'
+    raise errors.UserError('--out', str(out), allowed)
 
 
 def markdown(result: Row) -> str:

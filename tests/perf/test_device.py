@@ -82,3 +82,16 @@ def test_unknown_sections_are_refused(tmp_path):
     benchmark.main(
       ['device', '--sections=depthwize', f'--out={tmp_path / "a.json"}']
     )
+
+
+def test_a_file_of_someone_else_is_not_replaced(tmp_path):
+  path = tmp_path / 'notes.json'
+  path.write_text('{"mine": 1}')
+  for out in (path, tmp_path, tmp_path / 'missing' / 'a.json'):
+    for more in ([], ['--here']):
+      with pytest.raises(errors.UserError, match='--out'):
+        benchmark.main(['device', '--sections=b0', f'--out={out}', *more])
+  assert path.read_text() == '{"mine": 1}'
+  ours = tmp_path / 'device.json'
+  for _ in range(2):
+    device.measure(['b0'], 0.0, ours)
