@@ -52,6 +52,7 @@ OWNERS = {
   'safetensors': {'deploy.package'},
   'sklearn': {'strategies.predictor'},
   'threadpoolctl': {'strategies.predictor'},
+  'torch': {'perf.torch_peer'},
   'tensorboardX': {'runs.metrics'},
   'msgspec': {'values.annotations', 'values.schema'},
   'fcntl': {'system.locks'},

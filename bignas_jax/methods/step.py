@@ -134,7 +134,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   # Each device adds its share, so that their sum holds the term once.
   decay = rule.weight_decay / devices if regularised else 0.0
   most = rule.drop_connect if regularised else 0.0
-  weight = (REPLICATED,) if setup.policy.weighs else ()
+  of_weight = (REPLICATED,) if setup.policy.weighs else ()
   drop_rates = stage_blocks.DropRates(most, rule.drop_connect_stages)
 
   def loss(params, probe, images, labels, keys, indices, teachers):
@@ -197,7 +197,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
 
   return mesh_lib.per_device(
     model.mesh,
-    (REPLICATED, REPLICATED, split, REPLICATED, split, split, *weight),
+    (REPLICATED, REPLICATED, split, REPLICATED, split, split, *of_weight),
     (split, split, REPLICATED),
   )(run)
 

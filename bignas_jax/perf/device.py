@@ -4,9 +4,12 @@ Each section runs in a process of its own, which is stopped when the time is
 over; what it has measured until then is kept.
 """
 
+import contextlib
 import importlib.util
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,22 +126,35 @@ def _cell(result: Row, section: str, key: str, factor: float, unit: str) -> str:
 
 def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
   """Runs a section in a process; returns its rows and whether it ended."""
+  if seconds <= 0:
+    return [], False
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory) / 'rows.jsonl'
     path.touch()
     command = [sys.executable, '-m', 'bignas_jax.benchmark', 'device']
     asked = [f'--sections={name}', '--here', f'--out={path}']
     began = time.monotonic()
+    status = _status(command + asked, seconds)
+    console.say(f'{name}: {time.monotonic() - began:.0f} s, status {status}')
+    lines = path.read_text().splitlines(keepends=True)
+    # The last line of a process that was stopped may be half of one.
+    rows = [json.loads(line) for line in lines if line.endswith('\n')]
+    return rows, status == 0
+
+
+def _status(command: Sequence[str], seconds: float) -> int | None:
+  """Runs a command; returns its status, or None if its time was over.
+
+  Processes that it has started end with it, such as PyTorch's, so that they do
+  not run beside the next section.
+  """
+  with subprocess.Popen(
+    command, stdout=subprocess.DEVNULL, start_new_session=True
+  ) as process:
     try:
-      subprocess.run(
-        command + asked,
-        timeout=max(0, seconds),
-        stdout=subprocess.DEVNULL,
-        check=True,
-      )
-      ended = True
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-      console.say(f'{name}: {error}')
-      ended = False
-    console.say(f'{name}: {time.monotonic() - began:.0f} s')
-    return [json.loads(x) for x in path.read_text().splitlines()], ended
+      return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+      return None
+    finally:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

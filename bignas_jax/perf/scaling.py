@@ -64,6 +64,15 @@ def scale(
 
 
 def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
+  """Compiles and times the steps of a setup.
+
+  Args:
+    setup: setup of the steps.
+    rounds: measured steps, of which the median is reported.
+
+  Returns:
+    `compile_s`, `peak_bytes`, `step_s` and `images_per_s`, as in `scale`.
+  """
   images = step_time.random_batch(setup)
   began = time.perf_counter()
   compiled = programs.compile_all(programs.all_programs(setup))

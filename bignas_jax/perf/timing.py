@@ -69,6 +69,8 @@ def back_to_back(
     Seconds of one run of each program: the median of the visits.
   """
   seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for run in runs.values():
+    _once(run)  # it may be compiled only now
   times = {name: _times(_once(run)) for name, run in runs.items()}
   for _ in range(rounds):
     for name, run in runs.items():

@@ -1,6 +1,8 @@
 """`benchmark device`: what it measures, and what it keeps when time is over."""
 
 import json
+import pathlib
+import time
 
 import pytest
 
@@ -95,3 +97,16 @@ def test_a_file_of_someone_else_is_not_replaced(tmp_path):
   ours = tmp_path / 'device.json'
   for _ in range(2):
     device.measure(['b0'], 0.0, ours)
+
+
+def test_what_a_section_started_ends_with_it(tmp_path):
+  path = tmp_path / 'pid'
+  script = f'sleep 60 & echo $! > {path}; wait'
+  assert device._status(['sh', '-c', script], 1.0) is None
+  # A zombie, of which nobody has asked yet, has ended too.
+  stat = pathlib.Path(f'/proc/{path.read_text().strip()}/stat')
+  deadline = time.monotonic() + 10
+  while stat.exists() and stat.read_text().split()[2] != 'Z':
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  assert device._status(['sh', '-c', 'exit 3'], 10.0) == 3
