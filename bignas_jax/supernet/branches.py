@@ -172,6 +172,9 @@ def _chain_backward(branches, saved, cotangent):
   def back(branch, index, carry):
     dy, sums = carry
     x = lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+    # Of a stack of one block, the input is the same in every iteration: tied to
+    # what the loop carries, XLA does not compute all branches before it.
+    x, dy = lax.optimization_barrier((x, dy))
     return _gradient(branch, index, params, x, constants, remembered, dy, sums)
 
   carry = dy, sums

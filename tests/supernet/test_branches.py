@@ -1,6 +1,7 @@
 """Blocks chosen as a program runs, against plain ones."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -236,3 +237,54 @@ def test_what_is_recalled_is_not_computed_but_differentiated():
   for found, wanted in zip(grads[1:], expected, strict=True):
     np.testing.assert_array_equal(found, wanted)
   assert total(None, x, kernel) == (x @ kernel).sum()
+
+
+@pytest.mark.parametrize('per_block', [False, True])
+def test_a_stack_of_one_block_computes_the_chosen_branch_only(per_block):
+  """No product is outside the loops, where all branches would be computed."""
+  wide = 64
+
+  def compute(params, x, constants, known, turn):
+    del constants, known, turn
+    return jnp.tanh(x @ params['w']) @ params['w'].T, {}
+
+  def sized(size):
+    return Branch(
+      {'w': jax.ShapeDtypeStruct((wide, size), jnp.float32)}, compute
+    )
+
+  params, x = {'w': jnp.ones((1, wide, wide))}, jnp.ones((wide, wide))
+
+  def run(params, sums, chosen, count):
+    def function(accumulator, x):
+      branches = sized(wide // 2), sized(wide)
+      return branches_lib.chain(chosen, branches, count, accumulator, x, ())
+
+    _, back, _ = jax.vjp(
+      lambda *a: (lambda y, seen, out: ((y, out), seen))(
+        *function(Accumulator(*a[:2]), a[2])
+      ),
+      *(params, jnp.float32(0), x),
+      has_aux=True,
+    )
+    return back((x, Accumulator(sums, jnp.float32(0))))
+
+  chosen = jnp.zeros(1, jnp.int32) if per_block else jnp.int32(0)
+  count = None if per_block else jnp.int32(1)
+  program = jax.jit(run, donate_argnums=1).lower(params, params, chosen, count)
+  computations = _computations(program.compile().as_text())
+  assert any('dot' in text for text in computations.values())
+  outside = [computations['ENTRY']]
+  for text in outside:
+    assert 'dot_general' not in text
+    called = re.findall(r'(?:calls|to_apply)=%?([\w.\-]+)', text)
+    outside += [computations[name] for name in called]
+
+
+def _computations(text):
+  """Returns the text of each computation of a compiled program, by name."""
+  pattern = r'^(?:(ENTRY) )?%?([\w.\-]+) \(.*\{\n((?:.*\n)*?)\}'
+  return {
+    entry or name: body
+    for entry, name, body in re.findall(pattern, text, re.MULTILINE)
+  }
