@@ -16,7 +16,7 @@ from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
-# of the input, one head convolution, TensorFlow's padding ...
+# of the input, here as a choice, one head convolution, TensorFlow's padding ...
 BIGNAS = dataclasses.replace(
   zoo.BIGNAS,
   name='little_bignas',
@@ -25,7 +25,9 @@ BIGNAS = dataclasses.replace(
   stem_width=(8,),
   stages=(
     dataclasses.replace(zoo.BIGNAS.stages[0], width=(16, 24), depth=(1,)),
-    dataclasses.replace(zoo.BIGNAS.stages[3], width=(16, 32), depth=(1, 2)),
+    dataclasses.replace(
+      zoo.BIGNAS.stages[3], width=(16, 32), depth=(1, 2), se_choice=True
+    ),
   ),
   head_width=(24, 40),
   classes=7,

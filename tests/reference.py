@@ -100,6 +100,7 @@ def child(space, arch, params, images, stats=None):
         kernel_size=arch.kernel_size[place],
         expand_ratio=arch.expand_ratio[place],
         stride=stage.stride if j == 0 else 1,
+        gated=not stage.se_choice or arch.squeeze_excite[place],
       )
       moments[f'{name}.{j}'] = {operation: seen} if operation else seen
     block_number += max(stage.depth)
@@ -141,6 +142,7 @@ def block(
   kernel_size,
   expand_ratio,
   stride,
+  gated,
 ):
   """A block with its shortcut."""
   choices = width_out, kernel_size, expand_ratio, stride
@@ -168,7 +170,7 @@ def block(
   h = convolve(h, kernel, stride, space.padding, depthwise=True)
   h, moments['depthwise_bn'] = norm(space, h, params, stats, 'depthwise_bn')
   h = activate(h)
-  if stage.se is not None:
+  if stage.se is not None and gated:
     h = h * gates(stage.se, params['se'], h, width_in)[:, None, None, :]
   kernel = cut(params['project']['kernel'], hidden, width_out)
   h = convolve(h, kernel[None, None])

@@ -146,6 +146,7 @@ def squeeze_excite(
   width: Width,
   activation: str,
   gate: str,
+  used: Int[Array, ''] | None = None,
 ) -> Images:
   """Scales each channel by a gate that is computed from the channels' means.
 
@@ -157,10 +158,13 @@ def squeeze_excite(
     width: number of active squeeze channels.
     activation: activation between the two layers, `swish` or `relu`.
     gate: activation of the gate, `sigmoid` or `hard_sigmoid`.
+    used: 0: the gate is 1, and x is returned; None: as 1.
   """
   squeezed = ACTIVATIONS[activation](dense(mean, params['reduce']))
   scale = dense(mask(squeezed, width), params['expand'])
   scale = ACTIVATIONS[gate](scale)
+  if used is not None:
+    scale = jnp.where(used, scale, 1)
   return x * scale[:, None, None, :]
 
 

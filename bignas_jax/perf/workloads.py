@@ -150,6 +150,7 @@ def _around(
         kernel_size=stage.kernel_size[:1],
         expand_ratio=stage.expand_ratio[:1],
         kernel_transform=False,
+        se_choice=False,
         parallel=(),
       ),
     ),

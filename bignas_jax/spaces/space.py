@@ -167,9 +167,10 @@ def _check_optional(space: Space) -> None:
     if stage.width != space.widths[i]:
       allowed = f'the widths before it, {space.widths[i]}{why}'
       raise errors.UserError(f'space.stages[{i}].width', stage.width, allowed)
-    for name in ('kernel_size', 'expand_ratio'):
+    for name in ('kernel_size', 'expand_ratio', 'se_choice'):
       choices = getattr(stage, name)
-      if not space.per_block and len(choices) > 1:
+      several = choices is True if name == 'se_choice' else len(choices) > 1
+      if several and not space.per_block:
         allowed = f'one, or space.per_block{why}'
         raise errors.UserError(f'space.stages[{i}].{name}', choices, allowed)
 
@@ -210,5 +211,6 @@ def _check_epsilon(space: Space) -> None:
     choices = [space.resolution, *space.widths]
     choices += [getattr(s, name) for s in space.stages for name in CHOICES]
     right = {len(values) for values in choices} == {1}
+    right = right and not any(stage.se_choice for stage in space.stages)
   if not right:
     raise errors.UserError('space.bn_epsilon', epsilon, allowed)

@@ -50,6 +50,8 @@ class Stage:
     stride: stride of the first block.
     se: squeeze-excite on the hidden channels of an `mbconv`; None: there is
       none.
+    se_choice: whether children choose to have `se`, block by block if the space
+      has choices per block; else all have it.
     expand_conv: whether an `mbconv` begins with an expanding convolution; None:
       it does unless the largest expand ratio is 1.
     block: kind of the blocks (`block_kinds.CONVS`): `mbconv`, the inverted
@@ -84,6 +86,7 @@ class Stage:
   expand_ratio: Choices
   stride: int = 1
   se: SqueezeExcite | None = None
+  se_choice: bool = False
   expand_conv: bool | None = None
   block: Literal[
     'mbconv',
@@ -179,6 +182,12 @@ def _wrong(stage: Stage) -> dict[str, str]:
   rules = (
     ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
     ('se', other and stage.se is not None, f'None, {kind}'),
+    (
+      'se_choice',
+      stage.se_choice and stage.se is None,
+      'False, where se is None',
+    ),
+    ('se_choice', stage.se_choice and separate, 'False, with separate_weights'),
     ('kernel_transform', dense and stage.kernel_transform, f'False, {kind}'),
     ('shortcut', stage.preactivated and not projected, f'projected, {kind}'),
     ('separate_weights', other and separate, f'False, {kind}'),

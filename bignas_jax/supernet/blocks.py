@@ -20,7 +20,8 @@ from bignas_jax.operations import ops
 from bignas_jax.operations.depthwise import PIXELS, depthwise
 from bignas_jax.spaces import block_kinds, parallel
 from bignas_jax.supernet import batch_norm, branches, parameters
-from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
+from bignas_jax.supernet.drop_connect import DropConnect
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 Params = dict[str, Any]
 
@@ -120,9 +121,9 @@ def apply(
     if conv is convs[-1] and stage.se is not None:
       mean = remember('squeeze', ops.spatial_mean, h)
       squeeze = ops.pick(block.squeeze(), block.pair(active))
-      h = ops.squeeze_excite(
-        h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
-      )
+      used = active.squeeze_excite if stage.se_choice else None
+      own = stage.se.activation, stage.se.gate, used
+      h = ops.squeeze_excite(h, mean, params['se'], squeeze, *own)
     activation = stage.activation if conv.activated else None
     h = convolve(h, conv)
     if conv.normed:
