@@ -173,7 +173,7 @@ ONE_OF = dataclasses.replace(
   classes=7,
 )
 # Layers that are sums of parallel members: of all, where the shape stays, a
-# stride in the convolution or by pooling, a width that changes.
+# stride in the convolution or by pooling, a width that changes, groups.
 PARALLEL = dataclasses.replace(
   zoo.ATTENTIVE_NAS,
   name='little_parallel',
@@ -191,6 +191,7 @@ PARALLEL = dataclasses.replace(
       activation='relu',
       shortcut='none',
       parallel=(1, 2, 16, 32, 44, 65, 127),
+      groups=2,
     ),
     Stage(
       width=(16,),

@@ -85,6 +85,7 @@ def child(space, arch, params, images, stats=None):
           mask=arch.parallel[place],
           size=stage.kernel_size[0],
           stride=stage.stride if strided else 1,
+          groups=stage.groups,
         )
         x = ACTIVATIONS[stage.activation](x)
         pooled = not strided and stage.stride == 2 and j == 0

@@ -28,7 +28,7 @@ _ABOUT: dict[str, Any] = {
   'threads': schema.Natural,
 }
 # Fields of a stage that the digests of older tables do not have.
-_LATER = {'se_choice': False}
+_LATER = {'se_choice': False, 'groups': 1}
 _NOT_ALWAYS = ('statistic', 'threads')  # a compiler's estimate has none
 
 

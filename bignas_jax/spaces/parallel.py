@@ -28,6 +28,10 @@ class Step(NamedTuple):
   learnt: bool = True
   output: str = 'out'
 
+  def windows(self, size: int) -> tuple[int, int]:
+    """Returns the rows and columns of its window, for a kernel's size."""
+    return size if self.tall else 1, size if self.wide else 1
+
 
 # The members in the order of their bits, the first of which is 1. The first of
 # two steps is a 1x1 convolution.

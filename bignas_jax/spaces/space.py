@@ -137,6 +137,7 @@ def _check(space: Space) -> None:
     check(f'space.stages[{i}]', stage)
   _check_optional(space)
   _check_parallel(space)
+  _check_groups(space)
   if space.stages[-1].preactivated and space.head_width:
     allowed = '(), where the last blocks are preactivated'
     raise errors.UserError('space.head_width', space.head_width, allowed)
@@ -193,6 +194,15 @@ def _check_parallel(space: Space) -> None:
       allowed = 'masks of more than the identity: the first layer has none'
       name = f'space.stages[{i}].parallel'
       raise errors.UserError(name, stage.parallel, allowed)
+
+
+def _check_groups(space: Space) -> None:
+  for i, stage in enumerate(space.stages):
+    ends = space.widths[i], stage.width
+    whole = all(width % stage.groups == 0 for width in (*ends[0], *ends[1]))
+    if stage.groups > 1 and not (whole and len(ends[0]) == 1):
+      allowed = f'a divisor of one width before and after, {ends}'
+      raise errors.UserError(f'space.stages[{i}].groups', stage.groups, allowed)
 
 
 def _check_multipliers(space: Space) -> None:

@@ -78,6 +78,8 @@ class Stage:
       of which each layer of a `conv` or `strided_conv` is the sum of; (): it is
       a convolution without members. A layer that changes the shape has no
       identity, whatever its mask says.
+    groups: number of groups of channels that each convolution of a `conv` or
+      `strided_conv` has, those of its members, too.
   """
 
   width: Choices
@@ -104,6 +106,7 @@ class Stage:
   kernel_transform: bool = False
   separate_weights: bool = False
   parallel: Choices = ()
+  groups: int = 1
 
   @property
   def has_expand(self) -> bool:
@@ -164,6 +167,10 @@ def check(field: str, stage: object) -> None:
     )
   if stage.parallel != ():
     check_choices(f'{field}.parallel', stage.parallel)
+  if type(stage.groups) is not int or stage.groups < 1:
+    raise errors.UserError(
+      f'{field}.groups', stage.groups, 'a whole number >= 1'
+    )
   check_number(f'{field}.stride', stage.stride, (1, 2))
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
@@ -179,6 +186,7 @@ def _wrong(stage: Stage) -> dict[str, str]:
   empty, optional = stage.depth == (0,), 'where the depth may be 0'
   skips = 0 in stage.expand_ratio[:-1]
   sums, most = bool(stage.parallel), parallel_lib.ALL
+  grouped = stage.groups > 1
   rules = (
     ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
     ('se', other and stage.se is not None, f'None, {kind}'),
@@ -210,10 +218,15 @@ def _wrong(stage: Stage) -> dict[str, str]:
       'ratios above 0, or separate_weights=True',
     ),
     ('parallel', sums and stage.block not in _SINGLE, f'(), {kind}'),
+    ('groups', grouped and stage.block not in _SINGLE, f'1, {kind}'),
     ('parallel', max(stage.parallel, default=0) > most, f'masks up to {most}'),
     ('parallel', sums and stage.optional, f'(), {optional}'),
     ('shortcut', sums and stage.shortcut != 'none', 'none, with parallel'),
-    ('width', sums and len(stage.width) > 1, 'one width, with parallel'),
+    (
+      'width',
+      (sums or grouped) and len(stage.width) > 1,
+      'one width, with parallel or groups',
+    ),
   )
   return {name: allowed for name, wrong, allowed in rules if wrong}
 

@@ -154,8 +154,13 @@ def test_the_whole_network():
 class NumPy:
   """The operations of such a network, in float64."""
 
-  def conv(self, x, kernel, bias, stride, padding):
-    return reference.convolve(x, kernel, stride, padding) + bias
+  def conv(self, x, kernel, bias, stride, padding, groups=1):
+    inputs, kernels = (np.split(a, groups, -1) for a in (x, kernel))
+    parts = [
+      reference.convolve(own, k, stride, padding)
+      for own, k in zip(inputs, kernels, strict=True)
+    ]
+    return np.concatenate(parts, -1) + bias
 
   def dense(self, x, kernel, bias):
     return x @ kernel + bias
