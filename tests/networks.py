@@ -211,6 +211,15 @@ PARALLEL = dataclasses.replace(
   per_block=True,
   classes=7,
 )
+# The same, with one kernel for all members of a layer.
+SHARED = dataclasses.replace(
+  PARALLEL,
+  name='little_shared',
+  stages=tuple(
+    dataclasses.replace(stage, shared_kernel=True, zero_start=True)
+    for stage in PARALLEL.stages
+  ),
+)
 # A single network, for `convert` only.
 LITE = dataclasses.replace(
   zoo_elastic.EFFICIENTNET_LITE0,

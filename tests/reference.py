@@ -265,6 +265,8 @@ def members(space, params, stats, x, *, mask, size, stride, groups=1):
   Bits of the mask: K x K, 1 x 1, 1 x K, K x 1, 1 x 1 then K x K, 1 x 1 then
   averages, identity.
   """
+  if 'shared' in params:
+    params = params | centres(params, size)
   edges = [paddings(n, size, stride, space.padding) for n in x.shape[1:3]]
   height, width = (
     (n + sum(edge) - size) // stride + 1
@@ -335,6 +337,24 @@ def members(space, params, stats, x, *, mask, size, stride, groups=1):
     if name in results:
       total = total + results[name] * ((mask >> i & 1) + gates[i])
   return total, moments
+
+
+def centres(params, size):
+  """Kernels of members that are the middle of a shared one."""
+  kernel, middle = params['shared']['kernel'], slice(size // 2, size // 2 + 1)
+  kernels = {
+    'square': kernel,
+    'point': kernel[middle, middle],
+    'row': kernel[middle],
+    'column': kernel[:, middle],
+    'point_square': kernel,
+    'point_average_in': kernel[middle, middle],
+  }
+  return {
+    name: {'kernel': own}
+    for name, own in kernels.items()
+    if f'{name}_bn' in params
+  }
 
 
 def made_of_bigger(stage, params, kernel_size):

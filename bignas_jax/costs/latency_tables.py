@@ -28,7 +28,12 @@ _ABOUT: dict[str, Any] = {
   'threads': schema.Natural,
 }
 # Fields of a stage that the digests of older tables do not have.
-_LATER = {'se_choice': False, 'groups': 1}
+_LATER = {
+  'se_choice': False,
+  'groups': 1,
+  'shared_kernel': False,
+  'zero_start': False,
+}
 _NOT_ALWAYS = ('statistic', 'threads')  # a compiler's estimate has none
 
 

@@ -147,6 +147,8 @@ def alone(
     parallel=(parallel,) if parallel else (),
     se=stage.se if squeeze_excite else None,
     se_choice=False,
+    shared_kernel=False,
+    zero_start=False,
   )
   of = own if stage.separate_weights else stage
   return dataclasses.replace(own, expand_conv=of.has_expand)

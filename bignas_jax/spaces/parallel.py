@@ -28,6 +28,14 @@ class Step(NamedTuple):
   learnt: bool = True
   output: str = 'out'
 
+  @property
+  def shared(self) -> bool:
+    """Returns whether the centre of a layer's kernel can be its kernel.
+
+    A 1x1 convolution before another one has another shape.
+    """
+    return self.learnt and self.output == 'out'
+
   def windows(self, size: int) -> tuple[int, int]:
     """Returns the rows and columns of its window, for a kernel's size."""
     return size if self.tall else 1, size if self.wide else 1

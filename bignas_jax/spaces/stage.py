@@ -80,6 +80,10 @@ class Stage:
       identity, whatever its mask says.
     groups: number of groups of channels that each convolution of a `conv` or
       `strided_conv` has, those of its members, too.
+    shared_kernel: whether the kernels of a layer's members are the centres of
+      one learnt kernel (`parallel.Step.shared`); else each has its own.
+    zero_start: whether all members of a layer but `square` start as 0: the
+      scales of their last batch norms do.
   """
 
   width: Choices
@@ -107,6 +111,8 @@ class Stage:
   separate_weights: bool = False
   parallel: Choices = ()
   groups: int = 1
+  shared_kernel: bool = False
+  zero_start: bool = False
 
   @property
   def has_expand(self) -> bool:
@@ -187,6 +193,7 @@ def _wrong(stage: Stage) -> dict[str, str]:
   skips = 0 in stage.expand_ratio[:-1]
   sums, most = bool(stage.parallel), parallel_lib.ALL
   grouped = stage.groups > 1
+  square = any(mask & parallel_lib.mask('square') for mask in stage.parallel)
   rules = (
     ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
     ('se', other and stage.se is not None, f'None, {kind}'),
@@ -219,6 +226,14 @@ def _wrong(stage: Stage) -> dict[str, str]:
     ),
     ('parallel', sums and stage.block not in _SINGLE, f'(), {kind}'),
     ('groups', grouped and stage.block not in _SINGLE, f'1, {kind}'),
+    *(
+      (
+        name,
+        getattr(stage, name) and not square,
+        'False, without member square',
+      )
+      for name in ('shared_kernel', 'zero_start')
+    ),
     ('parallel', max(stage.parallel, default=0) > most, f'masks up to {most}'),
     ('parallel', sums and stage.optional, f'(), {optional}'),
     ('shortcut', sums and stage.shortcut != 'none', 'none, with parallel'),

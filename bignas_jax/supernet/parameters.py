@@ -155,7 +155,10 @@ def _init_members(key: Key[Array, ''], block: Block) -> Params:
         shape = *step.windows(size), width // groups, out
         fan_out = shape[0] * shape[1] * (out // groups)
         params[step.name] = he_normal(own, shape, fan_out)
-      params[f'{step.name}_bn'] = init_norm(out, block.bn_epsilon)
+      last = step == parallel.MEMBERS[name][-1]
+      zero = block.stage.zero_start and name != 'square' and last
+      norm = init_norm(out, block.bn_epsilon, 1 - zero)
+      params[f'{step.name}_bn'] = norm
       width = out
   gates = {'gates': jnp.zeros(len(parallel.MEMBERS))} if block.gated else {}
   return params | gates
