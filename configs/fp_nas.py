@@ -7,19 +7,19 @@
     --config.data.directory=IMAGENET
 
 arXiv:2011.10949: PARSEC, but a step draws a quarter of a network for each nat
-of the distribution's entropy; kernel size, expand ratio and width are learnt
-apart first, and together for each block later; networks of more MACs than
-a target cost. Published: 64 % fewer networks are drawn than by PARSEC; at 400 M
-MACs, 0.7 % more top-1 than EfficientNet-B0.
+of the distribution's entropy; kernel size, expand ratio, width and
+squeeze-excite are learnt apart first, and together for each block later;
+networks of more MACs than a target cost. Published: 64 % fewer networks are
+drawn than by PARSEC; at 400 M MACs, 0.7 % more top-1 than EfficientNet-B0.
 
   configs/fp_nas.py:small           5,000 digits, in minutes on two CPU cores
   configs/fp_nas.py:small_retrain   the network that it chose, alone
 
 As published: the number of networks, the joint distributions and what they
 start from, the form of the cost. Otherwise: the space is made in the manner of
-FBNetV2's, without squeeze-excite, with whole expand ratios and one width a
-stage, and is smaller; when the distributions are joined, the target of MACs and
-how much they matter are chosen. All else is as in configs/parsec.py.
+FBNetV2's, with whole expand ratios and one width a stage, and is smaller; when
+the distributions are joined, the target of MACs and how much they matter are
+chosen. All else is as in configs/parsec.py.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from bignas_jax.spaces import zoo
 from configs import bn_nas, mdenas, parsec
 
 _FBNET = zoo.get('fbnet_v2')
-# The space for digits of 28 pixels: 256 networks.
+# The space for digits of 28 pixels: 2,048 networks.
 SMALL = dataclasses.replace(
   _FBNET,
   name='fbnet_v2_small',

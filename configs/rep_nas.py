@@ -14,13 +14,17 @@ gradient to the logits. Then the branches are fixed, and at last folded into one
   configs/rep_nas.py:small     5,000 digits, in minutes on two CPU cores
   configs/rep_nas.py:random    the control: random branches, as many, that never
                                learn, on the same digits
+  configs/rep_nas.py:shared    on ImageNet, as in the paper and not in the
+                               authors' code: kernels of a layer's branches are
+                               centres of one, and all branches but the 3x3
+                               convolution start as 0
 
 As published: the branches, how logits learn, their rate, 34 % of all branches,
 epochs (15 of random branches, 35 of learning ones, 100 of fixed ones).
 Otherwise: the first convolution has no branches, a layer keeps its best branch
-even if others are better, scales of all batch norms start at 1, and 10,000
-training images are held out. Batch and learning rate are RepVGG's. Logits learn
-faster in `:small`, which has few steps.
+even if others are better, and 10,000 training images are held out. The 1x1
+convolution before a 3x3 one never shares its kernel. Batch and learning rate
+are RepVGG's. Logits learn faster in `:small`, which has few steps.
 """
 
 import dataclasses
@@ -48,14 +52,22 @@ SMALL = dataclasses.replace(
   channels=1,
   classes=10,
 )
+SHARED = dataclasses.replace(
+  _A0,
+  name='repvgg_a0_shared',
+  stages=tuple(
+    dataclasses.replace(stage, shared_kernel=True, zero_start=True)
+    for stage in _A0.stages
+  ),
+)
 # The child of a step learns from the label.
 EDGES = (Edge(student='random', teacher='label'),)
 
 
 def get_config(variant: str = '') -> Config:
-  variant = config_lib.variant(variant, 'small', 'random')
+  variant = config_lib.variant(variant, 'small', 'random', 'shared')
   rule = Rule(edges=EDGES, regularised='random', dropout=0.0)
-  if variant:
+  if variant in ('small', 'random'):
     learns = variant == 'small'
     return mnist.digits(
       SMALL,
@@ -71,7 +83,7 @@ def get_config(variant: str = '') -> Config:
   config, epoch = us_net.get_config(), 1_271_167 / 256
   return dataclasses.replace(
     config,
-    space='repvgg_a0',
+    space=SHARED if variant else 'repvgg_a0',
     policy='rep_nas',
     rep_nas=Settings(
       warmup_steps=round(15 * epoch), joint_steps=round(35 * epoch)

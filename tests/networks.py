@@ -16,7 +16,7 @@ from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network
 
 # One feature of each real space that the other lacks: expand ratio 1, squeeze
-# of the input, one head convolution, TensorFlow's padding ...
+# of the input, here as a choice, one head convolution, TensorFlow's padding ...
 BIGNAS = dataclasses.replace(
   zoo.BIGNAS,
   name='little_bignas',
@@ -25,7 +25,9 @@ BIGNAS = dataclasses.replace(
   stem_width=(8,),
   stages=(
     dataclasses.replace(zoo.BIGNAS.stages[0], width=(16, 24), depth=(1,)),
-    dataclasses.replace(zoo.BIGNAS.stages[3], width=(16, 32), depth=(1, 2)),
+    dataclasses.replace(
+      zoo.BIGNAS.stages[3], width=(16, 32), depth=(1, 2), se_choice=True
+    ),
   ),
   head_width=(24, 40),
   classes=7,
@@ -171,7 +173,7 @@ ONE_OF = dataclasses.replace(
   classes=7,
 )
 # Layers that are sums of parallel members: of all, where the shape stays, a
-# stride in the convolution or by pooling, a width that changes.
+# stride in the convolution or by pooling, a width that changes, groups.
 PARALLEL = dataclasses.replace(
   zoo.ATTENTIVE_NAS,
   name='little_parallel',
@@ -189,6 +191,7 @@ PARALLEL = dataclasses.replace(
       activation='relu',
       shortcut='none',
       parallel=(1, 2, 16, 32, 44, 65, 127),
+      groups=2,
     ),
     Stage(
       width=(16,),
@@ -207,6 +210,15 @@ PARALLEL = dataclasses.replace(
   head_expand=None,
   per_block=True,
   classes=7,
+)
+# The same, with one kernel for all members of a layer.
+SHARED = dataclasses.replace(
+  PARALLEL,
+  name='little_shared',
+  stages=tuple(
+    dataclasses.replace(stage, shared_kernel=True, zero_start=True)
+    for stage in PARALLEL.stages
+  ),
 )
 # A single network, for `convert` only.
 LITE = dataclasses.replace(

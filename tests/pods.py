@@ -16,7 +16,8 @@ import jax
 import tiny
 
 from bignas_jax.data import sources
-from bignas_jax.methods import programs
+from bignas_jax.methods import loss_graph, programs
+from bignas_jax.policies import parsec
 from bignas_jax.training import states
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -44,11 +45,24 @@ def interleaved_config(**changes):
 
 def plain_config(**changes):
   """A few steps of a network that is traced quickly, at two resolutions."""
-  return tiny.config(
-    space=tiny.QUICK_TWO,
-    eval_every=STEPS,
-    **{'steps': STEPS, 'checkpoint_every': STEPS} | changes,
+  usual = {'steps': STEPS, 'eval_every': STEPS, 'checkpoint_every': STEPS}
+  return tiny.config(space=tiny.QUICK_TWO, **usual | changes)
+
+
+def learning_config():
+  """Learns on a second split, and loses blocks of single images."""
+  space = dataclasses.replace(tiny.LOOP, resolution=(8,), train_resolution=(8,))
+  rule = loss_graph.Rule(
+    edges=(loss_graph.Edge(student='random', teacher=loss_graph.LABEL),),
+    regularised='random',
+    dropout=0.0,
+    drop_connect=0.8,
   )
+  settings = parsec.Settings(samples=2, temperature=10.0, rate=0.5)
+  changes = {'policy': 'parsec', 'parsec': settings, 'rule': rule}
+  made = plain_config(**changes | {'steps': 3, 'eval_every': 3})
+  data = dataclasses.replace(made.data, second=100)
+  return dataclasses.replace(made, space=space, data=data)
 
 
 def kept_config():

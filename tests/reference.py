@@ -85,6 +85,7 @@ def child(space, arch, params, images, stats=None):
           mask=arch.parallel[place],
           size=stage.kernel_size[0],
           stride=stage.stride if strided else 1,
+          groups=stage.groups,
         )
         x = ACTIVATIONS[stage.activation](x)
         pooled = not strided and stage.stride == 2 and j == 0
@@ -100,6 +101,7 @@ def child(space, arch, params, images, stats=None):
         kernel_size=arch.kernel_size[place],
         expand_ratio=arch.expand_ratio[place],
         stride=stage.stride if j == 0 else 1,
+        gated=not stage.se_choice or arch.squeeze_excite[place],
       )
       moments[f'{name}.{j}'] = {operation: seen} if operation else seen
     block_number += max(stage.depth)
@@ -141,6 +143,7 @@ def block(
   kernel_size,
   expand_ratio,
   stride,
+  gated,
 ):
   """A block with its shortcut."""
   choices = width_out, kernel_size, expand_ratio, stride
@@ -168,7 +171,7 @@ def block(
   h = convolve(h, kernel, stride, space.padding, depthwise=True)
   h, moments['depthwise_bn'] = norm(space, h, params, stats, 'depthwise_bn')
   h = activate(h)
-  if stage.se is not None:
+  if stage.se is not None and gated:
     h = h * gates(stage.se, params['se'], h, width_in)[:, None, None, :]
   kernel = cut(params['project']['kernel'], hidden, width_out)
   h = convolve(h, kernel[None, None])
@@ -262,6 +265,8 @@ def members(space, params, stats, x, *, mask, size, stride, groups=1):
   Bits of the mask: K x K, 1 x 1, 1 x K, K x 1, 1 x 1 then K x K, 1 x 1 then
   averages, identity.
   """
+  if 'shared' in params:
+    params = params | centres(params, size)
   edges = [paddings(n, size, stride, space.padding) for n in x.shape[1:3]]
   height, width = (
     (n + sum(edge) - size) // stride + 1
@@ -332,6 +337,24 @@ def members(space, params, stats, x, *, mask, size, stride, groups=1):
     if name in results:
       total = total + results[name] * ((mask >> i & 1) + gates[i])
   return total, moments
+
+
+def centres(params, size):
+  """Kernels of members that are the middle of a shared one."""
+  kernel, middle = params['shared']['kernel'], slice(size // 2, size // 2 + 1)
+  kernels = {
+    'square': kernel,
+    'point': kernel[middle, middle],
+    'row': kernel[middle],
+    'column': kernel[:, middle],
+    'point_square': kernel,
+    'point_average_in': kernel[middle, middle],
+  }
+  return {
+    name: {'kernel': own}
+    for name, own in kernels.items()
+    if f'{name}_bn' in params
+  }
 
 
 def made_of_bigger(stage, params, kernel_size):

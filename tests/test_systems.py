@@ -11,7 +11,14 @@ from bignas_jax.runs import warm_start
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.training import states
-from configs import mutual_net, once_for_all, rs_net, slimmable, us_net
+from configs import (
+  mutual_net,
+  once_for_all,
+  rep_nas,
+  rs_net,
+  slimmable,
+  us_net,
+)
 
 SYSTEMS = (
   'slimmable',
@@ -67,6 +74,15 @@ def test_mutual_net_at_one_resolution_is_us_net():
   assert ours._replace(sample=theirs.sample) == theirs
   assert config.smallest_resolution == 'drawn'
   assert dataclasses.replace(config, smallest_resolution='smallest') == other
+
+
+def test_rep_nas_shares_kernels_as_the_paper_does():
+  config = rep_nas.get_config('shared')
+  assert config_lib.check(config) == config
+  usual = dataclasses.replace(config, space=rep_nas.get_config().space)
+  assert usual == rep_nas.get_config()
+  for stage in config.space.stages:
+    assert stage.shared_kernel and stage.zero_start
 
 
 def test_slimmable_trains_the_four_published_widths():

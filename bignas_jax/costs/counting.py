@@ -130,7 +130,9 @@ def _block(space: Space, layer: Layer) -> Cost:
   if stage.preactivated:
     cost += _norm(layer.width_in)
   for conv in convs:
-    width_in = 1 if conv.conv.kind == 'depthwise' else conv.width_in
+    groups = stage.groups if conv.conv.kind == 'dense' else 1
+    width_in = conv.width_in // groups
+    width_in = 1 if conv.conv.kind == 'depthwise' else width_in
     cost += _conv(conv.size_out, conv.kernel_size, width_in, conv.width_out)
     if conv.conv.normed:
       cost += _norm(conv.width_out)

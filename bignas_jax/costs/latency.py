@@ -33,12 +33,16 @@ class Fit(NamedTuple):
 
 
 def name(layer: Layer) -> str:
-  """Returns a layer's name in a file: `stage3.first 28px 24>40 k5 e6`."""
+  """Returns a layer's name in a file: `stage3.first 28px 24>40 k5 e6`.
+
+  ` no se` follows if the layer leaves out the squeeze-excite of its stage.
+  """
   shape = f'{layer.size_in}px {layer.width_in}>{layer.width_out}'
   if not layer.is_block:
     return f'{layer.name} {shape}'
   which = 'rest' if layer.block else 'first'
   choices = f'k{layer.kernel_size} e{layer.expand_ratio}'
+  choices += ' no se' if layer.leaves_out_se else ''
   return f'stage{layer.stage}.{which} {shape} {choices}'
 
 
@@ -74,10 +78,12 @@ def all_layers(space: Space, resolutions: Iterable[int]) -> list[Layer]:
       later = [(1, small, small, w, w) for w in stage.width]
       if max(stage.depth) == 1:
         later = []
+      without = (False, True) if stage.se_choice else (False,)
       for sizes in first + later:
-        for choice in block_kinds.operations(stage, first=not sizes[0]):
+        operations = block_kinds.operations(stage, first=not sizes[0])
+        for choice, one in itertools.product(operations, without):
           if choice[1] or not sizes[0]:  # others return their input
-            every[Layer(i + 1, *sizes, *choice)] = None
+            every[Layer(i + 1, *sizes, *choice, one)] = None
       size, widths_in = small, stage.width
     heads = [(w, f) for w in widths_in for f in space.head_width or [w]]
     for pair in heads:

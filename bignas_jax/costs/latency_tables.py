@@ -27,6 +27,13 @@ _ABOUT: dict[str, Any] = {
   'statistic': Literal['least', 'median'],
   'threads': schema.Natural,
 }
+# Fields of a stage that the digests of older tables do not have.
+_LATER = {
+  'se_choice': False,
+  'groups': 1,
+  'shared_kernel': False,
+  'zero_start': False,
+}
 _NOT_ALWAYS = ('statistic', 'threads')  # a compiler's estimate has none
 
 
@@ -35,6 +42,10 @@ def digest(space: Space) -> str:
   fields = dataclasses.asdict(space)
   for left_out in ('name', 'train_resolution'):
     del fields[left_out]
+  for stage in fields['stages']:
+    for name, default in _LATER.items():
+      if stage[name] == default:
+        del stage[name]
   return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ Costs, latency, pictures and exports read the sizes of a child's layers from
 here, so that they cannot disagree.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 from bignas_jax.spaces import block_kinds, decisions
@@ -28,6 +29,7 @@ class Layer(NamedTuple):
       for stem and head.
     expand_ratio: expand ratio of a block; 0 for stem and head, and for a block
       that is its shortcut alone.
+    leaves_out_se: whether a block leaves out the squeeze-excite of its stage.
   """
 
   stage: int
@@ -38,6 +40,7 @@ class Layer(NamedTuple):
   width_out: int
   kernel_size: int = 0
   expand_ratio: int = 0
+  leaves_out_se: bool = False
 
   @property
   def is_block(self) -> bool:
@@ -52,12 +55,15 @@ class Layer(NamedTuple):
     return 'head' if self.stage else 'stem'
 
   def of(self, space: Space) -> Stage:
-    """Returns the stage of a block."""
-    return space.stages[self.stage - 1]
+    """Returns the stage of a block, without `se` if the block has none."""
+    stage = space.stages[self.stage - 1]
+    if not self.leaves_out_se:
+      return stage
+    return dataclasses.replace(stage, se=None, se_choice=False)
 
   def stride(self, space: Space) -> int:
     """Returns the stride of a block."""
-    return 1 if self.block else self.of(space).stride
+    return 1 if self.block else space.stages[self.stage - 1].stride
 
   def convs(self, space: Space) -> list[block_kinds.Sized]:
     """Returns the convolutions of a block with their sizes."""
@@ -112,7 +118,8 @@ def layers(space: Space, arch: Arch) -> list[Layer]:
         continue  # it returns its input
       small = size if block else downsample(size, stage.stride)
       sizes = size, small, width, arch.width[i + 1]
-      walk.append(Layer(i + 1, block, *sizes, *choices))
+      without = stage.se_choice and not arch.squeeze_excite[place]
+      walk.append(Layer(i + 1, block, *sizes, *choices, without))
       size, width = small, arch.width[i + 1]
   last = len(space.stages) + 1
   features = arch.width[-1] if space.head_width else width

@@ -62,7 +62,7 @@ def stage(
   ((size,), (width,), (mask,)) = own.kernel_size, own.width, own.parallel
 
   def folded(variables: tuple[Tree, Tree], width_in: int) -> Tree:
-    sizes = Layer(size, width_in, width)
+    sizes = Layer(size, width_in, width, own.groups)
     kernel, bias = layer(*variables, mask, sizes, epsilon)
     dtype = jax.tree.leaves(variables)[0].dtype
     bias = {'bias': bias.astype(dtype)}

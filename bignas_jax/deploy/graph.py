@@ -36,10 +36,11 @@ class Library(Protocol):
     bias: np.ndarray | None,
     stride: int,
     padding: ops.Padding,
+    groups: int = 1,
   ) -> Array:
-    """Convolves images with a kernel [k, k, in, out] and adds a bias [out].
+    """Convolves images with a kernel [k, k, in / groups, out].
 
-    A bias of None is not added.
+    It adds a bias [out], unless it is None.
     """
     ...
 
@@ -246,7 +247,7 @@ def block(
     if conv.kind == 'depthwise':
       h = library.depthwise(h, kernel, bias, own, padding)
     elif conv.kind == 'dense':
-      h = library.conv(h, kernel, bias, own, padding)
+      h = library.conv(h, kernel, bias, own, padding, stage.groups)
     else:
       h = library.conv(h, kernel[None, None], bias, 1, 'same')
     if conv.activated:

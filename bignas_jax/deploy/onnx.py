@@ -54,8 +54,8 @@ class _Onnx:
     )
     return name
 
-  def conv(self, x, kernel, bias, stride, padding):
-    return self._conv(x, kernel, bias, stride, padding, 1)
+  def conv(self, x, kernel, bias, stride, padding, groups=1):
+    return self._conv(x, kernel, bias, stride, padding, groups)
 
   def depthwise(self, x, kernel, bias, stride, padding):
     return self._conv(x, kernel, bias, stride, padding, kernel.shape[-1])

@@ -31,8 +31,8 @@ class Jax:
   rounding of TPUs to bfloat16 would be visible.
   """
 
-  def conv(self, x, kernel, bias, stride, padding):
-    if kernel.shape[:2] == (1, 1) and stride == 1:
+  def conv(self, x, kernel, bias, stride, padding, groups=1):
+    if kernel.shape[:2] == (1, 1) and stride == groups == 1:
       y = ops.pointwise(x, jnp.asarray(kernel[0, 0]))
     else:
       y = ops.conv(x, jnp.asarray(kernel), stride, padding)

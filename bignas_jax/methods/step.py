@@ -26,11 +26,7 @@ from bignas_jax.methods import (
 from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import (
-  accumulator,
-  network,
-  stage_blocks,
-)
+from bignas_jax.supernet import accumulator, drop_connect, network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -135,7 +131,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
   decay = rule.weight_decay / devices if regularised else 0.0
   most = rule.drop_connect if regularised else 0.0
   of_weight = (REPLICATED,) if setup.policy.weighs else ()
-  drop_rates = stage_blocks.DropRates(most, rule.drop_connect_stages)
+  drop_rates = drop_connect.DropRates(most, rule.drop_connect_stages)
 
   def loss(params, probe, images, labels, keys, indices, teachers):
     logits, updated = net.apply(

@@ -67,11 +67,11 @@ def pads(
 
 def conv(
   x: Float[Array, 'batch height width in'],
-  kernel: Float[AnyArray, 'size size in out'],
+  kernel: Float[AnyArray, 'size size inner out'],
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch rows columns out']:
-  """Returns the convolution of x with a kernel."""
+  """Returns the convolution of x with a kernel, as `convolve` does."""
   rows, columns = (
     pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
   )
@@ -80,17 +80,21 @@ def conv(
 
 def convolve(
   x: Float[Array, 'batch height width in'],
-  kernel: Float[AnyArray, 'high wide in out'],
+  kernel: Float[AnyArray, 'high wide inner out'],
   stride: int,
   around: Around,
 ) -> Float[Array, 'batch rows columns out']:
-  """Returns the convolution of x with a kernel, with zeros around x."""
+  """Returns the convolution of x with a kernel, with zeros around x.
+
+  Channels are convolved in groups as small as the kernel's input.
+  """
   return lax.conv_general_dilated(
     x,
     jnp.asarray(kernel, x.dtype),
     (stride, stride),
     around,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1] // kernel.shape[2],
   )
 
 
@@ -146,6 +150,7 @@ def squeeze_excite(
   width: Width,
   activation: str,
   gate: str,
+  used: Int[Array, ''] | None = None,
 ) -> Images:
   """Scales each channel by a gate that is computed from the channels' means.
 
@@ -157,10 +162,13 @@ def squeeze_excite(
     width: number of active squeeze channels.
     activation: activation between the two layers, `swish` or `relu`.
     gate: activation of the gate, `sigmoid` or `hard_sigmoid`.
+    used: 0: the gate is 1, and x is returned; None: as 1.
   """
   squeezed = ACTIVATIONS[activation](dense(mean, params['reduce']))
   scale = dense(mask(squeezed, width), params['expand'])
   scale = ACTIVATIONS[gate](scale)
+  if used is not None:
+    scale = jnp.where(used, scale, 1)
   return x * scale[:, None, None, :]
 
 

@@ -137,22 +137,14 @@ def _around(
 ) -> Space:
   """Returns a space of a stem, a block like a stage's, and a head."""
   size = space.resolution[:1]
+  own = block_kinds.alone(stage, stage.kernel_size[0], stage.expand_ratio[0])
+  own = dataclasses.replace(own, width=(last,), depth=(1,), groups=1)
   return dataclasses.replace(
     space,
     resolution=size,
     train_resolution=size,
     stem_width=(stem,),
-    stages=(
-      dataclasses.replace(
-        stage,
-        width=(last,),
-        depth=(1,),
-        kernel_size=stage.kernel_size[:1],
-        expand_ratio=stage.expand_ratio[:1],
-        kernel_transform=False,
-        parallel=(),
-      ),
-    ),
+    stages=(own,),
     head_width=(head,) if space.head_width else (),
     per_block=False,
     multipliers=(),

@@ -206,7 +206,8 @@ def blocks(space: Space) -> tuple[tuple[int, ...], ...]:
   for number, gene in enumerate(decisions.genes(space)):
     place = gene.position or 0
     block: object = gene.name  # a group of its own
-    if gene.field in ('operation', *decisions.PER_BLOCK):
+    of_block = ('operation', *decisions.PER_BLOCK, decisions.SQUEEZE_EXCITE)
+    if gene.field in of_block:
       block = place
     elif gene.field == 'width' and 0 < place <= len(space.stages):
       block = starts[place - 1]

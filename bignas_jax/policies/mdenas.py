@@ -35,6 +35,9 @@ class Settings:
     rule: the rule of the authors' `code`, or the formula of their `paper`.
     accuracy: what choices are compared by: the accuracy of the `last` epoch
       that trained them, as published, or the `mean` of all.
+    replacement: whether a choice may be drawn again at any time; else each
+      choice of a decision is drawn once before one is drawn again, so that K
+      choices are all trained within K epochs.
   """
 
   epoch_steps: schema.Natural = 100
@@ -42,6 +45,7 @@ class Settings:
   rate: schema.PositiveShare = 0.01
   rule: Rule = 'code'
   accuracy: Accuracy = 'last'
+  replacement: bool = True
 
 
 def mdenas(space: Space, settings: Settings) -> Policy:
@@ -61,7 +65,8 @@ def mdenas(space: Space, settings: Settings) -> Policy:
 
   def init(seed: int) -> State:
     del seed
-    return {
+    used = {} if settings.replacement else {'used': np.zeros_like(start, int)}
+    return used | {
       'probability': start.copy(),
       'epochs': np.zeros(start.shape, np.int64),
       'accuracy': np.zeros(start.shape),
@@ -73,7 +78,10 @@ def mdenas(space: Space, settings: Settings) -> Policy:
   ) -> list[Child]:
     del step, score
     rng = arch_lib.generator(seed, int(state['done'][0]))
-    (pick,) = distributions.draw(state['probability'], 1, rng)
+    weight = state['probability']
+    if not settings.replacement:
+      weight = unused(weight, (start > 0) & (state['used'] == 0))
+    (pick,) = distributions.draw(weight, 1, rng)
     return [Child('random', distributions.arch(space, layout, pick))]
 
   def update(state: State, children: list[Child], measured: Measured) -> State:
@@ -83,6 +91,8 @@ def mdenas(space: Space, settings: Settings) -> Policy:
       return state | {'done': np.array([epochs, steps + 1])}
     value = float(metrics['second_top1'])
     ended = {'done': np.array([epochs + 1, 0])}
+    if not settings.replacement:
+      ended['used'] = _used(space, state['used'], child.arch, start > 0)
     return ended | _after(space, settings, state, child.arch, value)
 
   def learnt(state: State) -> Arch:
@@ -119,6 +129,39 @@ def _after(
     state['probability'], epochs, accuracy, settings.rate, settings.rule
   )
   return {'probability': probability, 'epochs': epochs, 'accuracy': accuracy}
+
+
+def unused(
+  probability: Float[np.ndarray, 'decisions choices'],
+  left: Bool[np.ndarray, 'decisions choices'],
+) -> Float[np.ndarray, 'decisions choices']:
+  """Returns the weights that choices are drawn by without replacement.
+
+  Args:
+    probability: probabilities of each decision's choices.
+    left: choices that were not drawn yet, one at least of each decision. If
+      none of them has a probability above 0, they have equal weights.
+  """
+  weight = np.where(left, np.maximum(probability, 0), 0)
+  return np.where(weight.any(axis=1, keepdims=True), weight, left)
+
+
+def _used(
+  space: Space,
+  used: Int[np.ndarray, 'decisions choices'],
+  arch: Arch,
+  real: Bool[np.ndarray, 'decisions choices'],
+) -> Int[np.ndarray, 'decisions choices']:
+  """Returns which choices were drawn, after an epoch of an architecture.
+
+  Decisions of which all choices were drawn begin again. A decision of a block
+  that the architecture has not counts as not drawn.
+  """
+  matters = distributions.matters(space, arch)
+  used = used.copy()
+  used[matters, distributions.chosen(space, arch)[matters]] = 1
+  used[((used == 1) | ~real).all(axis=1)] = 0
+  return used
 
 
 def recorded(

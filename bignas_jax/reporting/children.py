@@ -17,6 +17,7 @@ def _drawn(child: ChildFile) -> str:
   for layer in layers(child.space, arch_lib.biggest(child.space)):
     if layer.is_block:
       name, kind = f'x{layer.expand_ratio}', f'kernel {layer.kernel_size}'
+      name += ' se' if layer.of(child.space).se else ''
       bars.append((name, layer.width_out, layer.size_out, kind))
     else:
       size = layer.size_in if layer.stage else layer.size_out

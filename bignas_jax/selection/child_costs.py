@@ -60,6 +60,7 @@ def _of_single_blocks(space: Space) -> Space:
       depth=(1,),
       stride=1 if block else stage.stride,
       parallel=(),
+      zero_start=False,
     )
     for stage in derived.plain(space).stages
     for block in range(max(stage.depth))

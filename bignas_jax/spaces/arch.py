@@ -35,6 +35,9 @@ class Arch:
     expand_ratio: expand ratio of each stage's blocks, or of each block.
     parallel: mask of each block's parallel members, 0 for one without; empty in
       a space that has none.
+    squeeze_excite: 1 for each stage's blocks, or each block, with
+      squeeze-excite, 0 for those without; empty in a space where it is no
+      choice.
   """
 
   resolution: int
@@ -43,6 +46,7 @@ class Arch:
   kernel_size: Choices
   expand_ratio: Choices
   parallel: Choices = ()
+  squeeze_excite: Choices = ()
 
 
 class Indices(NamedTuple):
@@ -58,20 +62,15 @@ class Indices(NamedTuple):
   expand_ratio: Any  # int32[..., stages or blocks]
   bank: Any = None  # int32[...]
   parallel: Any = None  # int32[..., blocks]
+  squeeze_excite: Any = None  # int32[..., stages or blocks]
 
 
-_LISTS = ('width', 'depth', *PER_BLOCK, decisions.PARALLEL)
+_LISTS = ('width', 'depth', *PER_BLOCK, *decisions.SOMETIMES)
 
 
 def _flat(arch: Arch) -> list[int]:
-  return [
-    arch.resolution,
-    *arch.width,
-    *arch.depth,
-    *arch.kernel_size,
-    *arch.expand_ratio,
-    *arch.parallel,
-  ]
+  lists = (getattr(arch, field) for field in _LISTS)
+  return [arch.resolution, *itertools.chain(*lists)]
 
 
 def read(space: Space, arch: Arch) -> list[int]:
@@ -219,7 +218,7 @@ def encode(space: Space, arch: Arch) -> Indices:
   arrays = {
     k: np.array(v, np.int32)
     for k, v in positions.items()
-    if v or k != decisions.PARALLEL
+    if v or k not in decisions.SOMETIMES
   }
   if space.private_norms != 'no':
     arrays['bank'] = np.array(_bank(space, arch), np.int32)
@@ -250,7 +249,7 @@ def of_block(
 ) -> dict[str, int]:
   """Returns the `kernel_size` and `expand_ratio` of a block of a stage.
 
-  In a space with parallel members, it returns the mask `parallel`, too.
+  It returns `parallel` and `squeeze_excite`, too, if the space has them.
   """
   place, names = decisions.place(space, number, block), decisions.per_block
   return {field: getattr(arch, field)[place] for field in names(space)}
@@ -259,9 +258,11 @@ def of_block(
 def to_dict(arch: Arch) -> dict[str, Any]:
   """Returns a dict with the fields' names as keys, ready for JSON."""
   fields = dataclasses.asdict(arch)
-  if not arch.parallel:
-    del fields['parallel']
-  return {k: v if k == 'resolution' else list(v) for k, v in fields.items()}
+  return {
+    k: v if k == 'resolution' else list(v)
+    for k, v in fields.items()
+    if v or k not in decisions.SOMETIMES
+  }
 
 
 def to_json(arch: Arch) -> str:
@@ -277,7 +278,7 @@ def from_dict(space: Space, fields: Any) -> Arch:
 def parse(fields: Any) -> Arch:
   """Reads the JSON form of an architecture of any space."""
   names = [field.name for field in dataclasses.fields(Arch)]
-  needed = [name for name in names if name != decisions.PARALLEL]
+  needed = [name for name in names if name not in decisions.SOMETIMES]
   if not isinstance(fields, dict) or not {*needed} <= {*fields} <= {*names}:
     allowed = 'a JSON object with the keys ' + ', '.join(needed)
     raise errors.UserError('arch', fields, allowed)

@@ -115,8 +115,19 @@ def masks(stage: Stage, *, first: bool, changes_width: bool) -> Choices:
   return parallel_lib.allowed(stage.parallel, same_shape=same)
 
 
+def squeezes(stage: Stage) -> Choices:
+  """Returns the numbers of squeeze-excites that a block may have, 0 or 1."""
+  if stage.se_choice:
+    return 0, 1
+  return (0,) if stage.se is None else (1,)
+
+
 def alone(
-  stage: Stage, kernel_size: int, expand_ratio: int, parallel: int = 0
+  stage: Stage,
+  kernel_size: int,
+  expand_ratio: int,
+  parallel: int = 0,
+  squeeze_excite: int = 1,
 ) -> Stage:
   """Returns a stage of blocks of one kernel size and expand ratio.
 
@@ -125,6 +136,7 @@ def alone(
     kernel_size: the kernel size.
     expand_ratio: the expand ratio.
     parallel: mask of the blocks' parallel members; 0: they have none.
+    squeeze_excite: 0: the blocks have no squeeze-excite; 1: that of the stage.
   """
   own = dataclasses.replace(
     stage,
@@ -133,6 +145,10 @@ def alone(
     kernel_transform=False,
     separate_weights=False,
     parallel=(parallel,) if parallel else (),
+    se=stage.se if squeeze_excite else None,
+    se_choice=False,
+    shared_kernel=False,
+    zero_start=False,
   )
   of = own if stage.separate_weights else stage
   return dataclasses.replace(own, expand_conv=of.has_expand)

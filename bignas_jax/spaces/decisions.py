@@ -60,16 +60,21 @@ class Decision(NamedTuple):
 
 
 PER_BLOCK = ('kernel_size', 'expand_ratio')  # or per stage, as the space says
-PARALLEL = 'parallel'
+PARALLEL, SQUEEZE_EXCITE = 'parallel', 'squeeze_excite'
+SOMETIMES = (PARALLEL, SQUEEZE_EXCITE)  # fields that are empty in most spaces
 
 
+@functools.lru_cache(maxsize=64)
 def per_block(space: Space) -> tuple[str, ...]:
   """Returns the fields of an Arch that have an entry for each block.
 
   They have an entry for each stage in spaces without choices per block.
   """
-  sums = any(stage.parallel for stage in space.stages)
-  return (*PER_BLOCK, PARALLEL) if sums else PER_BLOCK
+  there = {
+    PARALLEL: any(stage.parallel for stage in space.stages),
+    SQUEEZE_EXCITE: any(stage.se_choice for stage in space.stages),
+  }
+  return (*PER_BLOCK, *(field for field in SOMETIMES if there[field]))
 
 
 def of_stage(space: Space, number: int) -> slice:
@@ -96,6 +101,8 @@ def of_block(space: Space, number: int, block: int, field: str) -> Choices:
   A block without parallel members has the mask 0.
   """
   stage, first = space.stages[number], block == 0
+  if field == SQUEEZE_EXCITE:
+    return block_kinds.squeezes(stage)
   if field != PARALLEL:
     return getattr(stage, field)
   changes = first and stage.width != space.widths[number]

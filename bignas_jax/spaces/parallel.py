@@ -28,6 +28,18 @@ class Step(NamedTuple):
   learnt: bool = True
   output: str = 'out'
 
+  @property
+  def shared(self) -> bool:
+    """Returns whether the centre of a layer's kernel can be its kernel.
+
+    A 1x1 convolution before another one has another shape.
+    """
+    return self.learnt and self.output == 'out'
+
+  def windows(self, size: int) -> tuple[int, int]:
+    """Returns the rows and columns of its window, for a kernel's size."""
+    return size if self.tall else 1, size if self.wide else 1
+
 
 # The members in the order of their bits, the first of which is 1. The first of
 # two steps is a 1x1 convolution.

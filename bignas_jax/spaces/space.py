@@ -137,6 +137,7 @@ def _check(space: Space) -> None:
     check(f'space.stages[{i}]', stage)
   _check_optional(space)
   _check_parallel(space)
+  _check_groups(space)
   if space.stages[-1].preactivated and space.head_width:
     allowed = '(), where the last blocks are preactivated'
     raise errors.UserError('space.head_width', space.head_width, allowed)
@@ -167,9 +168,10 @@ def _check_optional(space: Space) -> None:
     if stage.width != space.widths[i]:
       allowed = f'the widths before it, {space.widths[i]}{why}'
       raise errors.UserError(f'space.stages[{i}].width', stage.width, allowed)
-    for name in ('kernel_size', 'expand_ratio'):
+    for name in ('kernel_size', 'expand_ratio', 'se_choice'):
       choices = getattr(stage, name)
-      if not space.per_block and len(choices) > 1:
+      several = choices is True if name == 'se_choice' else len(choices) > 1
+      if several and not space.per_block:
         allowed = f'one, or space.per_block{why}'
         raise errors.UserError(f'space.stages[{i}].{name}', choices, allowed)
 
@@ -194,6 +196,15 @@ def _check_parallel(space: Space) -> None:
       raise errors.UserError(name, stage.parallel, allowed)
 
 
+def _check_groups(space: Space) -> None:
+  for i, stage in enumerate(space.stages):
+    ends = space.widths[i], stage.width
+    whole = all(width % stage.groups == 0 for width in (*ends[0], *ends[1]))
+    if stage.groups > 1 and not (whole and len(ends[0]) == 1):
+      allowed = f'a divisor of one width before and after, {ends}'
+      raise errors.UserError(f'space.stages[{i}].groups', stage.groups, allowed)
+
+
 def _check_multipliers(space: Space) -> None:
   given = space.multipliers
   ascending = [*given] == sorted(m for m in {*given} if m > 0)
@@ -210,5 +221,6 @@ def _check_epsilon(space: Space) -> None:
     choices = [space.resolution, *space.widths]
     choices += [getattr(s, name) for s in space.stages for name in CHOICES]
     right = {len(values) for values in choices} == {1}
+    right = right and not any(stage.se_choice for stage in space.stages)
   if not right:
     raise errors.UserError('space.bn_epsilon', epsilon, allowed)

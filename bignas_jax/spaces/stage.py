@@ -50,6 +50,8 @@ class Stage:
     stride: stride of the first block.
     se: squeeze-excite on the hidden channels of an `mbconv`; None: there is
       none.
+    se_choice: whether children choose to have `se`, block by block if the space
+      has choices per block; else all have it.
     expand_conv: whether an `mbconv` begins with an expanding convolution; None:
       it does unless the largest expand ratio is 1.
     block: kind of the blocks (`block_kinds.CONVS`): `mbconv`, the inverted
@@ -76,6 +78,12 @@ class Stage:
       of which each layer of a `conv` or `strided_conv` is the sum of; (): it is
       a convolution without members. A layer that changes the shape has no
       identity, whatever its mask says.
+    groups: number of groups of channels that each convolution of a `conv` or
+      `strided_conv` has, those of its members, too.
+    shared_kernel: whether the kernels of a layer's members are the centres of
+      one learnt kernel (`parallel.Step.shared`); else each has its own.
+    zero_start: whether all members of a layer but `square` start as 0: the
+      scales of their last batch norms do.
   """
 
   width: Choices
@@ -84,6 +92,7 @@ class Stage:
   expand_ratio: Choices
   stride: int = 1
   se: SqueezeExcite | None = None
+  se_choice: bool = False
   expand_conv: bool | None = None
   block: Literal[
     'mbconv',
@@ -101,6 +110,9 @@ class Stage:
   kernel_transform: bool = False
   separate_weights: bool = False
   parallel: Choices = ()
+  groups: int = 1
+  shared_kernel: bool = False
+  zero_start: bool = False
 
   @property
   def has_expand(self) -> bool:
@@ -161,6 +173,10 @@ def check(field: str, stage: object) -> None:
     )
   if stage.parallel != ():
     check_choices(f'{field}.parallel', stage.parallel)
+  if type(stage.groups) is not int or stage.groups < 1:
+    raise errors.UserError(
+      f'{field}.groups', stage.groups, 'a whole number >= 1'
+    )
   check_number(f'{field}.stride', stage.stride, (1, 2))
   if stage.se is not None and not isinstance(stage.se, SqueezeExcite):
     raise errors.UserError(f'{field}.se', stage.se, 'None or a SqueezeExcite')
@@ -176,9 +192,17 @@ def _wrong(stage: Stage) -> dict[str, str]:
   empty, optional = stage.depth == (0,), 'where the depth may be 0'
   skips = 0 in stage.expand_ratio[:-1]
   sums, most = bool(stage.parallel), parallel_lib.ALL
+  grouped = stage.groups > 1
+  square = any(mask & parallel_lib.mask('square') for mask in stage.parallel)
   rules = (
     ('kernel_size', dense and len(stage.kernel_size) > 1, f'one size, {kind}'),
     ('se', other and stage.se is not None, f'None, {kind}'),
+    (
+      'se_choice',
+      stage.se_choice and stage.se is None,
+      'False, where se is None',
+    ),
+    ('se_choice', stage.se_choice and separate, 'False, with separate_weights'),
     ('kernel_transform', dense and stage.kernel_transform, f'False, {kind}'),
     ('shortcut', stage.preactivated and not projected, f'projected, {kind}'),
     ('separate_weights', other and separate, f'False, {kind}'),
@@ -201,10 +225,23 @@ def _wrong(stage: Stage) -> dict[str, str]:
       'ratios above 0, or separate_weights=True',
     ),
     ('parallel', sums and stage.block not in _SINGLE, f'(), {kind}'),
+    ('groups', grouped and stage.block not in _SINGLE, f'1, {kind}'),
+    *(
+      (
+        name,
+        getattr(stage, name) and not square,
+        'False, without member square',
+      )
+      for name in ('shared_kernel', 'zero_start')
+    ),
     ('parallel', max(stage.parallel, default=0) > most, f'masks up to {most}'),
     ('parallel', sums and stage.optional, f'(), {optional}'),
     ('shortcut', sums and stage.shortcut != 'none', 'none, with parallel'),
-    ('width', sums and len(stage.width) > 1, 'one width, with parallel'),
+    (
+      'width',
+      (sums or grouped) and len(stage.width) > 1,
+      'one width, with parallel or groups',
+    ),
   )
   return {name: allowed for name, wrong, allowed in rules if wrong}
 

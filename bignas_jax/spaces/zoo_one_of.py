@@ -9,6 +9,7 @@ import dataclasses
 
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Activation, Choices, Stage
+from bignas_jax.spaces.zoo_elastic import SE_V3
 
 
 def _layers(
@@ -100,13 +101,15 @@ MDENAS = _mobile(
 def _elastic(
   widths: Choices, depth: int, stride: int, most: int, activation: Activation
 ) -> Stage:
-  """Returns a stage whose blocks choose a kernel size and an expand ratio."""
+  """Returns a stage whose blocks choose all but their width."""
   return Stage(
     width=widths,
     depth=(depth,),
     kernel_size=(3, 5),
     expand_ratio=tuple(range(1, most + 1)),
     stride=stride,
+    se=SE_V3,
+    se_choice=True,
     expand_conv=True,
     activation=activation,
     shortcut='identity',
@@ -114,8 +117,8 @@ def _elastic(
 
 
 # In the manner of FBNetV2 (arXiv:2004.05565), which FP-NAS searches: kernel
-# size, expand ratio and width are choices. The numbers are not its table's; a
-# width is that of a stage, and there is no squeeze-excite.
+# size, expand ratio, width and squeeze-excite are choices. The numbers are not
+# its table's, and a width is that of a stage.
 FBNET_V2 = dataclasses.replace(
   _mobile(
     'fbnet_v2',

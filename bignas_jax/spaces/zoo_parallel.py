@@ -19,6 +19,7 @@ def layers(
   depth: int,
   stride: int,
   block: Literal['conv', 'strided_conv'] = 'strided_conv',
+  groups: int = 1,
 ) -> Stage:
   """Returns a stage of 3x3 convolutions, each of any members."""
   return Stage(
@@ -31,6 +32,7 @@ def layers(
     activation='relu',
     shortcut='none',
     parallel=EVERY,
+    groups=groups,
   )
 
 
@@ -49,7 +51,9 @@ def _plain(name: str, stem: int, stem_stride: int, *stages: Stage) -> Space:
   )
 
 
-def _repvgg(name: str, depths: tuple[int, ...], a: float, b: float) -> Space:
+def _repvgg(
+  name: str, depths: tuple[int, ...], a: float, b: float, groups: int = 1
+) -> Space:
   """Returns a RepVGG, whose stem has no members here.
 
   Args:
@@ -57,12 +61,18 @@ def _repvgg(name: str, depths: tuple[int, ...], a: float, b: float) -> Space:
     depths: layers of each stage after the stem.
     a: factor of the widths of all stages but the last.
     b: factor of the last stage's width.
+    groups: groups of channels of every second layer of a stage. If there are
+      any, each layer is a stage here, because their kernels differ in shape.
   """
   widths = [round(64 * a), round(128 * a), round(256 * a), round(512 * b)]
-  stages = [
-    layers(width, depth, stride=2)
-    for width, depth in zip(widths, depths, strict=True)
-  ]
+  rows = [*zip(widths, depths, strict=True)]
+  stages = [layers(width, depth, stride=2) for width, depth in rows]
+  if groups > 1:
+    stages = [
+      layers(width, 1, 1 if i else 2, groups=groups if i % 2 else 1)
+      for width, depth in rows
+      for i in range(depth)
+    ]
   return _plain(f'repvgg_{name}', min(64, widths[0]), 2, *stages)
 
 
@@ -90,7 +100,10 @@ SPACES = (
   _repvgg('a2', _A, 1.5, 2.75),
   _repvgg('b0', _B, 1, 2.5),
   _repvgg('b1', _B, 2, 4),
+  _repvgg('b1g4', _B, 2, 4, groups=4),
   _repvgg('b2', _B, 2.5, 5),
+  _repvgg('b2g4', _B, 2.5, 5, groups=4),
   _repvgg('b3', _B, 3, 5),
+  _repvgg('b3g4', _B, 3, 5, groups=4),
   VGG16,
 )

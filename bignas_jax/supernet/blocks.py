@@ -20,7 +20,8 @@ from bignas_jax.operations import ops
 from bignas_jax.operations.depthwise import PIXELS, depthwise
 from bignas_jax.spaces import block_kinds, parallel
 from bignas_jax.supernet import batch_norm, branches, parameters
-from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
+from bignas_jax.supernet.drop_connect import DropConnect
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 Params = dict[str, Any]
 
@@ -120,9 +121,9 @@ def apply(
     if conv is convs[-1] and stage.se is not None:
       mean = remember('squeeze', ops.spatial_mean, h)
       squeeze = ops.pick(block.squeeze(), block.pair(active))
-      h = ops.squeeze_excite(
-        h, mean, params['se'], squeeze, stage.se.activation, stage.se.gate
-      )
+      used = active.squeeze_excite if stage.se_choice else None
+      own = stage.se.activation, stage.se.gate, used
+      h = ops.squeeze_excite(h, mean, params['se'], squeeze, *own)
     activation = stage.activation if conv.activated else None
     h = convolve(h, conv)
     if conv.normed:
@@ -182,10 +183,10 @@ def _member(
   stride, sides = block.stride if conv.strided else 1, x.shape[1:3]
   edges = [ops.pads(side, size, stride, block.padding) for side in sides]
   for step in steps[:-1]:
-    x = ops.pointwise(x, params[step.name]['kernel'][0, 0])
+    x = _pointwise(x, params[step.name]['kernel'])
     x = norm(x, f'{step.name}_bn', None, None, tuple(edges))
     edges = [(0, 0), (0, 0)]
-  windows = size if last.tall else 1, size if last.wide else 1
+  windows = last.windows(size)
   rows, columns = (
     (before - (size - n) // 2, after - (size - n) // 2)
     for n, (before, after) in zip(windows, edges, strict=True)
@@ -210,12 +211,21 @@ def _over_windows(
     (top, bottom), (left, right) = around
     x = x[:, -top : x.shape[1] + bottom, -left : x.shape[2] + right]
     x = x[:, ::stride, ::stride]
-    return x if kernel is None else ops.pointwise(x, kernel[0, 0])
+    return x if kernel is None else _pointwise(x, kernel)
   if kernel is not None:
     return ops.convolve(x, kernel, stride, around)
   window, strides = (1, *windows, 1), (1, stride, stride, 1)
   sums = lax.reduce_window(x, 0.0, lax.add, window, strides, 'VALID')
   return sums / math.prod(windows)
+
+
+def _pointwise(
+  x: ops.Images, kernel: Float[ops.AnyArray, '1 1 inner out']
+) -> Float[Array, 'batch rows columns out']:
+  """Returns the 1x1 convolution of x, in groups if the kernel is of groups."""
+  if kernel.shape[2] == x.shape[-1]:
+    return ops.pointwise(x, kernel[0, 0])
+  return ops.convolve(x, kernel, 1, ((0, 0), (0, 0)))
 
 
 def _dropped(

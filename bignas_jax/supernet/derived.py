@@ -1,8 +1,9 @@
 """Parameters that a child derives from a supernet's, before they are cut.
 
-Two features of a space give a supernet parameters that no child keeps: kernels
-of which smaller ones are linear functions (`Stage.kernel_transform`), and batch
-norms with scales and biases of their own for each width or resolution
+Three features of a space give a supernet parameters that no child keeps:
+kernels of which smaller ones are linear functions (`Stage.kernel_transform`),
+one kernel of which a layer's members have the centres (`Stage.shared_kernel`),
+and batch norms with scales and biases of their own for each width or resolution
 (`Space.private_norms`). `resolve` computes a child's parameters from them, in
 the shapes of the same space without these features: `plain`. The rest of the
 network knows only plain spaces.
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from bignas_jax.operations import slicing
 from bignas_jax.operations.depthwise import PIXELS
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import block_kinds, pinning
+from bignas_jax.spaces import block_kinds, parallel, pinning
 from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.spaces.decisions import banks, of_stage
 from bignas_jax.spaces.space import Space
@@ -35,7 +36,8 @@ Kernel = Float[Array, 'size size 1 channels']
 def plain(space: Space) -> Space:
   """Returns the space without parameters that children derive theirs from."""
   stages = tuple(
-    dataclasses.replace(stage, kernel_transform=False) for stage in space.stages
+    dataclasses.replace(stage, kernel_transform=False, shared_kernel=False)
+    for stage in space.stages
   )
   return dataclasses.replace(space, stages=stages, private_norms='no')
 
@@ -48,8 +50,8 @@ def is_plain(space: Space) -> bool:
 def extend(space: Space, params: Params, norms: Params) -> Params:
   """Returns a supernet's parameters from those of its plain space.
 
-  Matrices that make kernels begin as identities; private batch norms begin
-  equal.
+  Matrices that make kernels begin as identities, a kernel that members share as
+  that of the member `square`; private batch norms begin equal.
 
   Args:
     space: space of the supernet.
@@ -68,7 +70,30 @@ def extend(space: Space, params: Params, norms: Params) -> Params:
         for which, block in params[name].items()
       }
       params = params | {name: own}
+    elif stage.shared_kernel:
+      name = f'stage{i + 1}'
+      own = {which: _sharing(block) for which, block in params[name].items()}
+      params = params | {name: own}
   return params
+
+
+def _sharing(block: Params) -> Params:
+  """Returns a layer's parameters with one kernel for all that can share it."""
+  own = {step.name for step in parallel.steps(parallel.ALL) if step.shared}
+  others = {name: block[name] for name in block if name not in own}
+  return others | {'shared': block['square']}
+
+
+def _shared(stage: Stage, block: Params) -> Params:
+  """Returns a layer's parameters with the kernels of all its members."""
+  (size,), kernel, made = stage.kernel_size, block['shared']['kernel'], {}
+  for step in parallel.steps(parallel.ALL):
+    if step.shared and f'{step.name}_bn' in block:
+      high, wide = step.windows(size)
+      shape = (*kernel.shape[:-4], high, wide, *kernel.shape[-2:])
+      like = jax.ShapeDtypeStruct(shape, kernel.dtype)
+      made[step.name] = {'kernel': slicing.shrink(kernel, like, PIXELS)}
+  return {name: block[name] for name in block if name != 'shared'} | made
 
 
 def _identities(stage: Stage, which: str, depth: int) -> Params:
@@ -102,6 +127,10 @@ def resolve(
         which: _with_kernels(stage, block, positions[which])
         for which, block in params[name].items()
       }
+      params = params | {name: own}
+    elif stage.shared_kernel:
+      name, make = f'stage{i + 1}', functools.partial(_shared, stage)
+      own = {which: make(block) for which, block in params[name].items()}
       params = params | {name: own}
   return params
 

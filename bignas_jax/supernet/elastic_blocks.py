@@ -14,7 +14,8 @@ from bignas_jax.operations import ops, slicing
 from bignas_jax.supernet import blocks, branches
 from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.blocks import Params, apply, shapes
-from bignas_jax.supernet.stage_blocks import Active, Block, DropConnect
+from bignas_jax.supernet.drop_connect import DropConnect
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 
 def switch(
@@ -100,12 +101,8 @@ def _of_entry(active: Active, index: Any) -> Active:
   """Returns the choices of one block of a stack."""
   if jnp.ndim(active.kernel_size) == 0:
     return active
-  masks = active.parallel
-  return active._replace(
-    kernel_size=active.kernel_size[index],
-    expand_ratio=active.expand_ratio[index],
-    parallel=masks if masks is None else masks[index],
-  )
+  widths, choices = active[:2], active[2:]
+  return Active(*widths, *jax.tree.map(lambda some: some[index], choices))
 
 
 def _branches(block: Block) -> list[branches.Branch]:

@@ -35,12 +35,8 @@ from bignas_jax.supernet import (
   stage_blocks,
 )
 from bignas_jax.supernet.accumulator import COLLECTION, Accumulator
-from bignas_jax.supernet.stage_blocks import (
-  Active,
-  Block,
-  DropConnect,
-  DropRates,
-)
+from bignas_jax.supernet.drop_connect import DropConnect, DropRates
+from bignas_jax.supernet.stage_blocks import Active, Block
 
 Variables = dict[str, Any]
 
@@ -145,7 +141,10 @@ class Stage(ends.NormModule):
     """
     space = self.space
     stage = space.stages[self.number]
-    inside = indices.kernel_size, indices.expand_ratio, indices.parallel
+    inside = (
+      *(indices.kernel_size, indices.expand_ratio),
+      *(indices.parallel, indices.squeeze_excite),
+    )
     of_first_block = of_other_blocks = inside
     if space.per_block and not stage.optional:
       of_first_block = jax.tree.map(lambda positions: positions[0], inside)

@@ -145,17 +145,20 @@ def members(block: Block) -> list[str]:
 def _init_members(key: Key[Array, ''], block: Block) -> Params:
   """Returns parameters of all steps of a layer's parallel members."""
   ((size,), (width_out,)) = block.stage.kernel_size, block.stage.width
-  width_in, params = max(block.width_in), {}
+  width_in, groups, params = max(block.width_in), block.stage.groups, {}
   for name in members(block):
     width = width_in
     for step in parallel.MEMBERS[name]:
       out = width_in if step.output == 'in' else width_out
       if step.learnt:
         key, own = jax.random.split(key)
-        window = size if step.tall else 1, size if step.wide else 1
-        fan_out = window[0] * window[1] * out
-        params[step.name] = he_normal(own, (*window, width, out), fan_out)
-      params[f'{step.name}_bn'] = init_norm(out, block.bn_epsilon)
+        shape = *step.windows(size), width // groups, out
+        fan_out = shape[0] * shape[1] * (out // groups)
+        params[step.name] = he_normal(own, shape, fan_out)
+      last = step == parallel.MEMBERS[name][-1]
+      zero = block.stage.zero_start and name != 'square' and last
+      norm = init_norm(out, block.bn_epsilon, 1 - zero)
+      params[f'{step.name}_bn'] = norm
       width = out
   gates = {'gates': jnp.zeros(len(parallel.MEMBERS))} if block.gated else {}
   return params | gates
@@ -169,5 +172,5 @@ def _init_conv(
     return he_normal(key, (width_in, width_out), width_out)
   if conv.kind == 'depthwise':
     return he_normal(key, (size, size, 1, width_out), size**2)
-  shape = (size, size, width_in, width_out)
-  return he_normal(key, shape, size**2 * width_out)
+  shape = (size, size, width_in // stage.groups, width_out)
+  return he_normal(key, shape, size**2 * (width_out // stage.groups))

@@ -1,5 +1,6 @@
 """The spaces of elastic networks before BigNAS, against published numbers."""
 
+import dataclasses
 import math
 
 import jax
@@ -9,7 +10,7 @@ from test_counting import multiply_adds
 
 from bignas_jax.costs import counting, layers
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import decisions, pinning, zoo
+from bignas_jax.spaces import decisions, parallel, pinning, zoo
 from bignas_jax.supernet import network
 
 
@@ -32,6 +33,9 @@ from bignas_jax.supernet import network
     ('repvgg_b1', 11.82e9, 51.82e6),
     ('repvgg_b2', 18.38e9, 80.31e6),
     ('repvgg_b3', 26.21e9, 110.96e6),
+    ('repvgg_b1g4', 7.32e9, 36.13e6),
+    ('repvgg_b2g4', 11.34e9, 55.78e6),
+    ('repvgg_b3g4', 16.08e9, 75.63e6),
     ('vgg16', 15.35e9, 14.71e6 + 0.51e6),
   ],
 )
@@ -58,9 +62,10 @@ def test_costs_are_those_of_the_program(name, make):
   assert cost.params == sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def test_costs_of_a_sum_are_those_of_its_one_convolution():
+@pytest.mark.parametrize('name', ['repvgg_a0', 'repvgg_b1g4'])
+def test_costs_of_a_sum_are_those_of_its_one_convolution(name):
   """But for scales of batch norms, which the folded network has not."""
-  space = zoo.get('repvgg_a0')
+  space = zoo.get(name)
   arch = arch_lib.sample(space, np.random.default_rng(0))
   own = pinning.deployed(pinning.pin(space, arch))
   variables = network.variables_shapes(own)
@@ -71,6 +76,18 @@ def test_costs_of_a_sum_are_those_of_its_one_convolution():
   scales = sum(layer.width_out for layer in layers.layers(space, arch)[:-1])
   leaves = jax.tree.leaves(variables['params'])
   assert cost.params == scales + sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def test_parameters_of_repvggs_own_members():
+  """In training, as they are published; its first layer has a member more."""
+  space = zoo.get('repvgg_b1g4')
+  own = (parallel.mask('square', 'point', 'identity'),)
+  stages = tuple(dataclasses.replace(s, parallel=own) for s in space.stages)
+  space = dataclasses.replace(space, stages=stages)
+  number = sum(
+    math.prod(a.shape) for a in jax.tree.leaves(network.shapes(space))
+  )
+  assert number + 3 * 64 + 2 * 64 == pytest.approx(39.97e6, abs=5e3)
 
 
 def test_widths_of_one_multiplier_move_together():

@@ -82,10 +82,14 @@ def test_a_plain_network_is_the_child(name):
       networks.assert_close(found, expected, 1e-10)
 
 
+# With convolutions of groups of channels.
+EXPORTED = networks.LITTLE | {'little_parallel': networks.PARALLEL}
+
+
 @functools.cache
 def expected_logits(name, seed):
   """A child, images, and what it says of them, in float32."""
-  child = networks.random_child(networks.LITTLE[name], seed)
+  child = networks.random_child(EXPORTED[name], seed)
   images = networks.random_images(child.space, 18, 5)[0].astype(np.float32)
   network = graph.network(child)
   logits = jax.jit(stablehlo.function(network))(images)
@@ -93,7 +97,7 @@ def expected_logits(name, seed):
 
 
 @pytest.mark.parametrize('names', ['onnx', TENSORFLOW])
-@pytest.mark.parametrize('space', networks.LITTLE)
+@pytest.mark.parametrize('space', EXPORTED)
 def test_graphs_of_random_children(tmp_path, space, names):
   for seed in (0, 1):
     network, images, expected = expected_logits(space, seed)

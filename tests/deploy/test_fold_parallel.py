@@ -131,10 +131,12 @@ def test_masks_and_names():
   assert parallel.allowed((64,), same_shape=False) == ()
 
 
-def test_the_whole_network():
+@pytest.mark.parametrize('space', [networks.PARALLEL, networks.SHARED])
+def test_the_whole_network(space):
   """Elastic parameters, cut and folded; equal to the members' sums."""
-  space = networks.PARALLEL
   params, stats = networks.random_params(space), networks.random_stats(space)
+  shares = 'shared' in params['stage1']['rest']
+  assert shares == (space is networks.SHARED)
   images, _ = networks.random_images(space, 18)
   variables = {'params': params, 'batch_stats': stats}
   for arch in networks.archs_of(space, 3, seed=2):
@@ -154,8 +156,13 @@ def test_the_whole_network():
 class NumPy:
   """The operations of such a network, in float64."""
 
-  def conv(self, x, kernel, bias, stride, padding):
-    return reference.convolve(x, kernel, stride, padding) + bias
+  def conv(self, x, kernel, bias, stride, padding, groups=1):
+    inputs, kernels = (np.split(a, groups, -1) for a in (x, kernel))
+    parts = [
+      reference.convolve(own, k, stride, padding)
+      for own, k in zip(inputs, kernels, strict=True)
+    ]
+    return np.concatenate(parts, -1) + bias
 
   def dense(self, x, kernel, bias):
     return x @ kernel + bias

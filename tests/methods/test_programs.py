@@ -16,7 +16,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.supernet import network
-from bignas_jax.supernet.stage_blocks import DropRates
+from bignas_jax.supernet.drop_connect import DropRates
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 

@@ -56,11 +56,14 @@ def blocks_of(child, arch):
   return [*own, {name: params[name] for name in last if name in params}]
 
 
-@pytest.mark.parametrize('name', networks.LITTLE)
-def test_parts_one_after_the_other_are_the_child(name):
-  space = networks.LITTLE[name]
+@pytest.mark.parametrize(
+  'space', [*networks.LITTLE.values(), networks.SHARED], ids=lambda s: s.name
+)
+def test_parts_one_after_the_other_are_the_child(space):
   rng = np.random.default_rng(0)
   arch = arch_lib.biggest(space)
+  # Blocks of the same members, which stay a stage.
+  arch = dataclasses.replace(arch, parallel=arch_lib.smallest(space).parallel)
   child = workloads.of_child(space, arch)
   weights = blocks_of(child, arch)
   parts = [workloads.of_layer(space, p) for p in latency.measured(space, arch)]

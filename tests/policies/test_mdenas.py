@@ -63,6 +63,35 @@ def test_an_epoch_trains_one_child_and_ends_with_an_update():
   assert policy.learnt(state) == distributions.arch(SPACE, layout, best)
 
 
+def test_without_replacement_each_choice_is_drawn_once_in_a_pass():
+  """Also one that has no probability left; the same after a restart."""
+  own = settings(epoch_steps=1, replacement=False, rate=0.5)
+  policy = mdenas.mdenas(SPACE, own)
+  state, drawn = policy.init(3), []
+  sizes = distributions.of_space(SPACE).sizes
+  assert {*sizes} >= {2, 3}
+  vanished = False
+  for step in range(25):
+    (child,) = policy.sample(state, 3, step, None)
+    again = mdenas.mdenas(SPACE, own)
+    assert again.sample(state, 3, 99, None) == [child]
+    matters = distributions.matters(SPACE, child.arch)
+    chosen = distributions.chosen(SPACE, child.arch)
+    drawn.append(np.where(matters, chosen, -1))
+    top1 = 0.5 + 0.1 * np.sin(step)
+    state = policy.update(state, [child], [{'second_top1': top1}])
+    vanished |= bool((state['probability'] <= 0)[state['epochs'] > 0].any())
+  assert vanished
+  for size, picks in zip(sizes, np.array(drawn).T, strict=True):
+    present = picks[picks >= 0]
+    passes = present[: len(present) // size * size].reshape(-1, size)
+    assert len(passes) >= 3
+    assert (np.sort(passes) == np.arange(size)).all()
+  assert state['used'].any() and 'used' not in mdenas.mdenas(
+    SPACE, settings()
+  ).init(0)
+
+
 def test_the_best_operation_becomes_the_most_probable():
   """Where the accuracy depends on one decision alone."""
   policy = mdenas.mdenas(SPACE, settings(epoch_steps=1, accuracy='mean'))
@@ -111,7 +140,9 @@ def test_a_run_learns_from_what_it_measures(tmp_path):
     space=tiny.QUICK,
     policy='mdenas',
     rule=RULE,
-    mdenas=settings(epoch_steps=2, rate=0.25, validation_batches=2),
+    mdenas=settings(
+      epoch_steps=2, rate=0.25, validation_batches=2, replacement=False
+    ),
   )
   with pytest.raises(errors.UserError, match=r'data\.second.*mdenas'):
     config_lib.check(config)
@@ -130,6 +161,7 @@ def test_a_run_learns_from_what_it_measures(tmp_path):
   _, learnt = states.restore_or_init(config_lib.setup(config), checkpoints)
   checkpoints.close()
   assert learnt.keys() == state.keys() and learnt['done'].tolist() == [3, 0]
+  assert 'used' in learnt
   for name, array in state.items():
     np.testing.assert_allclose(learnt[name], array, atol=1e-7)
   best = presets.parse(tiny.QUICK, str(tmp_path / 'most_probable.json'))

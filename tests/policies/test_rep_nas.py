@@ -27,7 +27,8 @@ STAGE = dataclasses.replace(
   zoo.get('repvgg_a0').stages[0],
   width=(8,),
   stride=1,
-  parallel=parallel.subsets('point', 'identity'),
+  parallel=parallel.subsets('square', 'point', 'identity'),
+  shared_kernel=True,
 )
 SPACE = dataclasses.replace(
   tiny.QUICK, stages=(STAGE,), head_width=(), per_block=True
@@ -39,13 +40,13 @@ RULE = Rule(
   weight_decay=0.0,
   label_smoothing=0.0,
 )
-# 2 layers of 2 members, of which a child has 3.
-SETTINGS = rep_nas.Settings(share=0.75, rate=0.1, warmup_steps=2, joint_steps=3)
+# 2 layers of 3 members, of which a child has 3.
+SETTINGS = rep_nas.Settings(share=0.5, rate=0.1, warmup_steps=2, joint_steps=3)
 
 
-def run_config(**changes):
+def run_config(space=SPACE, **changes):
   return tiny.config(
-    space=SPACE, policy='rep_nas', rep_nas=SETTINGS, rule=RULE, **changes
+    space=space, policy='rep_nas', rep_nas=SETTINGS, rule=RULE, **changes
   )
 
 
@@ -106,7 +107,7 @@ def test_what_moves_a_logit_is_the_slope_of_its_sigmoid():
   one, other = arch_lib.generator(3, 0).gumbel(size=(2, 2, 7))
   sigmoid = 1 / (1 + np.exp(other - one))
   own = after['first'] != 0
-  assert own.sum() == 4
+  assert own.sum() == 6
   expected = 0.5 * sigmoid * (1 - sigmoid)
   np.testing.assert_allclose(after['first'][own], expected[own], rtol=1e-7)
 
@@ -136,18 +137,20 @@ def test_gradients_of_gates_come_out_of_a_step():
   assert measured[0]['loss'] == pytest.approx(value, rel=1e-4)
   found = np.asarray(measured[0]['gates'])
   networks.assert_close(found, np.vstack(own), 1e-3)
-  assert np.count_nonzero(found) == 4
+  assert np.count_nonzero(found) == 6
   networks.assert_close(gradient, expected, 1e-3, least=1e-2)
 
 
 def test_a_run_learns_and_its_child_is_folded(tmp_path):
-  config = config_lib.check(run_config())
+  stage = dataclasses.replace(STAGE, zero_start=True)
+  space = dataclasses.replace(SPACE, stages=(stage,))
+  config = config_lib.check(run_config(space=space))
   loop.train(config, tmp_path)
   checkpoints = checkpoints_lib.Checkpoints(tmp_path)
   _, state = states.restore_or_init(config_lib.setup(config), checkpoints)
   checkpoints.close()
   assert state['done'] == config.steps
-  assert np.count_nonzero(state['logits']) == 4
+  assert np.count_nonzero(state['logits']) == 6
   policy = config_lib.policy(config)
   best = presets.parse(SPACE, str(tmp_path / 'most_probable.json'))
   assert policy.learnt is not None and best == policy.learnt(state)
@@ -170,7 +173,7 @@ def test_a_run_learns_and_its_child_is_folded(tmp_path):
   [
     (networks.ONE_OF, 0.5, 'parallel members|one depth'),
     (networks.PARALLEL, 0.5, 'one depth'),
-    (SPACE, 0.3, '2 of 4 members'),
+    (SPACE, 0.3, '2 of 6 members'),
   ],
 )
 def test_what_cannot_be_learnt_is_refused(space, share, allowed):

@@ -1,6 +1,7 @@
 """What a child costs, against the child itself."""
 
 import jax
+import networks
 import numpy as np
 import pytest
 import tiny
@@ -38,6 +39,12 @@ def test_file_is_no_bigger_than_promised(space, tmp_path):
     arrays = 4 * (total.params + total.statistics)
     assert size == arrays + package.header_bytes(shapes)
     assert size <= costs(arch)['file_bytes']
+
+
+def test_how_members_are_learnt_costs_nothing():
+  arch = arch_lib.biggest(networks.SHARED)
+  shared, own = map(child_costs.of, (networks.SHARED, networks.PARALLEL))
+  assert shared(arch) == own(arch)
 
 
 def test_peak_activations_of_a_network_counted_by_hand():

@@ -83,6 +83,13 @@ def test_other_spaces_have_no_masks():
     ({'shortcut': 'identity'}, 'stages[0].shortcut', 'none'),
     ({'width': (8, 16)}, 'stages[0].width', 'one width'),
     ({'depth': (0, 1)}, 'stages[0]', 'where the depth may be 0'),
+    ({'parallel': (2,), 'shared_kernel': True}, 'stages[0].shared', 'square'),
+    ({'parallel': (2,), 'zero_start': True}, 'stages[0].zero', 'square'),
+    ({'groups': 0}, 'stages[0].groups', 'a whole number >= 1'),
+    ({'groups': 3}, 'stages[0].groups', 'a divisor'),
+    ({'groups': 2.0}, 'stages[0].groups', 'a whole number'),
+    ({'block': 'basic', 'parallel': ()}, 'stages[0].groups', 'for block basic'),
+    ({'width': (8, 16), 'parallel': ()}, 'stages[0].width', 'one width'),
   ],
 )
 def test_malformed_stages(changes, field, allowed):

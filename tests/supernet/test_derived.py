@@ -28,6 +28,31 @@ def test_identity_matrices_give_the_centre_of_the_biggest_kernel():
     jax.tree.map(np.testing.assert_array_equal, own, cut)
 
 
+def test_members_start_as_centres_of_one_kernel_and_all_but_one_as_0():
+  """All else is what it is in a space without either feature."""
+  space, plain = networks.SHARED, networks.PARALLEL
+  indices = arch_lib.encode(space, arch_lib.biggest(space))
+  params, usual = initial(space), initial(plain)['stage1']
+  assert 'square' not in params['stage1']['first']
+  rest = network.resolve(space, params, indices)['stage1']['rest']
+  square = np.asarray(rest['square']['kernel'])
+  np.testing.assert_array_equal(square, usual['rest']['square']['kernel'])
+  np.testing.assert_array_equal(rest['row']['kernel'], square[:, 1:2])
+  np.testing.assert_array_equal(rest['column']['kernel'], square[:, :, 1:2])
+  inner = square[:, 1:2, 1:2]
+  np.testing.assert_array_equal(rest['point_average_in']['kernel'], inner)
+  kernels = (
+    layer['point_square_in']['kernel'] for layer in (rest, usual['rest'])
+  )
+  np.testing.assert_array_equal(*kernels)
+  first_steps = 'square_bn', 'point_square_in_bn', 'point_average_in_bn'
+  for name, norm in rest.items():
+    if name.endswith('_bn'):
+      assert (np.asarray(norm['scale']) == float(name in first_steps)).all()
+  child = pinning.pin(space, arch_lib.biggest(space))
+  assert not any(s.shared_kernel or s.zero_start for s in child.stages)
+
+
 def test_a_pinned_child_has_nothing_of_the_supernet():
   for space in (networks.OFA, networks.MOBILE):
     (arch,) = networks.archs_of(space, 1)

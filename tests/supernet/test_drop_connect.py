@@ -12,7 +12,7 @@ import tiny
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.supernet import network
-from bignas_jax.supernet.stage_blocks import DropRates
+from bignas_jax.supernet.drop_connect import DropRates
 
 # Two blocks; only the second has its unchanged input as shortcut.
 STAGE = dataclasses.replace(tiny.LOOP.stages[0], expand_ratio=(1,))

@@ -284,6 +284,28 @@ def test_gradients_of_the_big_spaces(little):
   check_sliced(little, arch)
 
 
+def test_squeeze_excite_of_each_block():
+  """A choice of each block, in a loop over blocks; little_bignas has none."""
+  stage = dataclasses.replace(networks.BIGNAS.stages[1], kernel_size=(3,))
+  space = dataclasses.replace(
+    networks.BIGNAS,
+    stages=(dataclasses.replace(stage, width=(16,), depth=(1, 2, 3)),),
+    per_block=True,
+  )
+  archs = [arch_lib.biggest(space)]
+  archs += [dataclasses.replace(archs[0], squeeze_excite=(1, 0, 1))]
+  archs += [
+    dataclasses.replace(arch_lib.smallest(space), squeeze_excite=(1, 0, 0))
+  ]
+  with jax.enable_x64(True):
+    case = Case(space, 18, 'float64', 1e-10)
+    for arch in archs:
+      check_child(case, arch)
+      check_gradient(case, arch)
+    check_sliced(case, archs[1])
+    assert case.program._cache_size() == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('space', [zoo.BIGNAS, zoo.ATTENTIVE_NAS])
 def test_the_big_spaces_themselves(space):

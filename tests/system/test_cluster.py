@@ -9,6 +9,7 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pods
 import pytest
 from jax.experimental import multihost_utils
@@ -19,7 +20,7 @@ from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config, metrics
 from bignas_jax.system import cluster, process
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import loop
+from bignas_jax.training import loop, states
 from bignas_jax.values import errors
 
 
@@ -210,10 +211,11 @@ def searched_as_one(together, single):
   assert names[0] == names[1]
 
 
-# What one process finds wrong, and what the first one knows: each case leaves
-# both processes fit for the next, and a start costs more than all of them.
-_REFUSALS = """
-import sys
+# A run; then what one process finds wrong, and what the first one knows: each
+# case leaves both processes fit for the next, and a start costs more than all
+# of them.
+_CASES = """
+import sys, time
 import jax
 from bignas_jax import cli, main
 from bignas_jax.system import cluster
@@ -238,37 +240,68 @@ for wrong in errors.UserError('data', 'x', 'y'), OSError('gone'):
       agree(action)
     except Exception as error:
       say(f'{type(error).__name__}: {error}')
-*refused, failing = zip(sys.argv[1::2], sys.argv[2::2])
+learning, *refused, failing = zip(sys.argv[1::2], sys.argv[2::2])
+say('case: learning')
+status = cli.status(main.main, [*learning])
+assert status == 0, status
 for name, workdir in refused:
   say(f'case: {name}')
   status = cli.status(main.main, [name, workdir])
   assert status == 2, status
-say('case: failing')
+say(f'case: failing since {time.time()}')
 sys.argv[1:] = failing
 cli.run(main.main)
 """
 
 
 @pytest.fixture(scope='module')
-def refusals(pair, tmp_path_factory):
-  """What each process says in each case: {case: (first's, second's)}."""
-  directory = tmp_path_factory.mktemp('refusals')
+def cases(pair, tmp_path_factory):
+  """Where the cases ran, and what each process says in each case."""
+  directory = tmp_path_factory.mktemp('cases')
   shutil.copytree(pair, directory / 'longer' / 'run')
-  arguments, names = [], ('longer', 'differing', 'missing', 'failing')
+  names = 'learning', 'longer', 'differing', 'missing', 'failing'
+  arguments = []
   for name in names:
     (directory / name).mkdir(exist_ok=True)
     arguments += pods.main(directory / name, f'{name}_config')[2:]
-  began = time.monotonic()
-  pod = pods.launch(2, 1, '-c', _REFUSALS, *arguments)
-  status, _, err, others = pods.outcome(pod, timeout=90)
+  pod = pods.launch(2, 1, '-c', _CASES, *arguments)
+  status, _, err, others = pods.outcome(pod)
   assert status == 1, err + others
   assert 'process 1 ended with status 1' in err
-  assert time.monotonic() - began < 90
-  for name in names[1:-1]:
+  since = re.search(r'case: failing since (\S+)', err)
+  assert since and time.time() - float(since[1]) < 90
+  for name in names[2:-1]:
     assert not (directory / name / 'run').exists()
   parts = [text.split('case: ')[1:] for text in (err, others)]
   assert len(parts[0]) == len(parts[1]) == 1 + len(names)
-  return dict(zip(('agreement', *names), zip(*parts, strict=True), strict=True))
+  said = zip(('agreement', *names), zip(*parts, strict=True), strict=True)
+  return directory, dict(said)
+
+
+@pytest.fixture(scope='module')
+def refusals(cases):
+  """What each process says in each case: {case: (first's, second's)}."""
+  return cases[1]
+
+
+def test_two_processes_learn_what_one_process_does(cases, tmp_path):
+  """PARSEC, whose logits learn on a second split, with drop-connect."""
+  config_ = pods.learning_config()
+  loop.train(config_, tmp_path)
+  ends, learnt = [], []
+  for directory in cases[0] / 'learning' / 'run', tmp_path:
+    checkpoints = checkpoints_lib.Checkpoints(directory)
+    state, policy = states.restore_or_init(config.setup(config_), checkpoints)
+    checkpoints.close()
+    ends.append(jax.device_get(state))
+    learnt.append(policy)
+  assert int(ends[0].step) == config_.steps == learnt[0]['done']
+  chex.assert_trees_all_close(
+    ends[0].params, ends[1].params, rtol=1e-5, atol=1e-6
+  )
+  logits = [one['logits'] for one in learnt]
+  chex.assert_trees_all_close(*logits, rtol=1e-4, atol=1e-6)
+  assert logits[0][np.isfinite(logits[0])].any()
 
 
 def one_line(text, *words):
@@ -314,7 +347,7 @@ def test_what_one_process_knows_is_made_known(refusals):
 
 
 def test_a_process_that_fails_alone_does_not_leave_the_others_waiting(refusals):
-  """The launcher has ended within the time that `refusals` grants."""
+  """The launcher has ended within the time that `cases` grants."""
   _, second = refusals['failing']
   assert 'OSError: the disk of process 1 is gone' in second
 
