@@ -104,6 +104,7 @@ def path(
   words: str,
   required: bool = False,
   make: Callable[[str], Any] = storage.path,
+  several: bool = False,
 ) -> None:
   """Defines a flag that names a file or a directory.
 
@@ -113,7 +114,13 @@ def path(
     words: description for `--help`.
     required: whether the command needs it.
     make: takes text; `pathlib.Path`, where buckets are not allowed.
+    several: whether it may be given again and again; its value is a list.
   """
+  if several:
+    serializer = flags.ArgumentSerializer()
+    parser = _PathParser(make), serializer
+    flags.DEFINE_multi(*parser, name, None, words, flag_values=values)
+    return
   flags.DEFINE(
     *(_PathParser(make), name, None, words),
     flag_values=values,

@@ -127,7 +127,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     ),
     predictor=contents.read(search / 'predictor.json', contents.Predictor),
     ranking=contents.read(workdir / directory.RANKING, contents.Ranking),
-    children=[_child(p) for p in _packages(workdir)],
+    children=[child(p) for p in packages(workdir)],
     table=None if table is None else latency_tables.load(table, space),
   )
 
@@ -165,13 +165,18 @@ def _best_arch(path: epath.Path, space: Space) -> Arch | None:
     return arch_lib.from_dict(space, content.get('arch'))
 
 
-def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
+def packages(workdir: epath.Path) -> Sequence[epath.Path]:
   """Returns each `child.json`; hidden directories are not finished."""
   paths = sorted(workdir.glob('children/*/child.json'))
   return [path for path in paths if not path.parent.name.startswith('.')]
 
 
-def _child(path: epath.Path) -> ChildFile:
+def child(path: epath.Path) -> ChildFile:
+  """Reads a `child.json`, and what lies beside it.
+
+  Raises:
+    UserError: one of the files is damaged.
+  """
   plain = contents.plain(path) or {}
   with errors.within(path):
     space = schema.convert(Space, plain.get('network'), 'network')

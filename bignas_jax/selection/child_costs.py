@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from bignas_jax.costs import counting
 from bignas_jax.costs.limits import Cost
@@ -11,6 +11,7 @@ from bignas_jax.deploy import package
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import derived, network
+from bignas_jax.values import errors, schema
 
 # Each cost and its unit.
 NAMES = {
@@ -21,8 +22,7 @@ NAMES = {
   'memory_bytes': 'bytes of weights and activations of a batch, when served',
   'latency_ms': 'milliseconds, predicted from measured blocks',
 }
-_BYTES = {'float32': 4, 'bfloat16': 2, 'float16': 2, 'int8': 1}
-Precision = Literal['float32', 'bfloat16', 'float16', 'int8']
+PRECISIONS = {'float32': 4, 'bfloat16': 2, 'float16': 2, 'int8': 1}
 
 
 class Memory(NamedTuple):
@@ -34,7 +34,16 @@ class Memory(NamedTuple):
   """
 
   batch: int = 1
-  precision: Precision = 'float32'
+  precision: str = 'float32'
+
+
+def check(memory: Memory) -> None:
+  """Raises UserError if a batch or a precision is not allowed."""
+  natural: Any = schema.Natural
+  schema.convert(natural, schema.plain(memory.batch), '--memory_batch')
+  if schema.plain(memory.precision) not in [*PRECISIONS]:
+    allowed = errors.one_of(PRECISIONS, memory.precision)
+    raise errors.UserError('--memory_precision', memory.precision, allowed)
 
 
 def of(
@@ -89,7 +98,7 @@ def _served_bytes(
     activations: most entries of one image's activations at one time.
     memory: batch and precision.
   """
-  size, biases = _BYTES[memory.precision], total.statistics // 2
+  size, biases = PRECISIONS[memory.precision], total.statistics // 2
   weights = total.params - total.statistics
   return size * (weights + memory.batch * activations) + 4 * biases
 

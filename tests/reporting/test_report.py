@@ -463,7 +463,7 @@ def test_accuracy_against_latency(started, tmp_path):
   assert 'extracted as fast: timed' in page.text
   assert ['Abacus 2', 'onnx', '4', '12.3', '13.4', '325'] in page.rows
   child = run_files.read(epath.Path(started)).children[0]
-  assert contents.measured_ms(child.measured, table) == 11.9
+  assert contents.measured_ms(child.measured, table.about) == 11.9
   assert best.arch.resolution in (28, 32)
 
 
