@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Any
 
+from etils import epath
+
 from bignas_jax.reporting import contents
+
+NAME = 'recommended.json'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,3 +60,16 @@ class Recommended:
   """Holds `search/recommended.json`."""
 
   recommended: tuple[Recommendation, ...]
+
+
+def read(search: epath.Path) -> tuple[Recommendation, ...]:
+  """Returns the recommended children; none if there is no file.
+
+  Args:
+    search: directory of the run's searches.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  content = contents.read(search / NAME, Recommended)
+  return () if content is None else content.recommended

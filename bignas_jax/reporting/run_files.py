@@ -8,9 +8,10 @@ from etils import epath
 
 from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.policies import policies
-from bignas_jax.reporting import contents, formats, plots
+from bignas_jax.reporting import contents, formats, plots, recommendations
+from bignas_jax.reporting.recommendations import Recommendation
+from bignas_jax.runs import children_table, directory, metrics
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
@@ -54,6 +55,8 @@ class Run(NamedTuple):
   calibration: contents.Calibration | None
   predictor: contents.Predictor | None
   ranking: contents.Ranking | None
+  recommended: tuple[Recommendation, ...]
+  sizes: list[children_table.Row]  # search/children.csv
   children: list[ChildFile]
   table: latency.Table | None  # predicts latencies
 
@@ -127,6 +130,8 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     ),
     predictor=contents.read(search / 'predictor.json', contents.Predictor),
     ranking=contents.read(workdir / directory.RANKING, contents.Ranking),
+    recommended=recommendations.read(search),
+    sizes=children_table.read(search / children_table.NAME, space),
     children=[child(p) for p in packages(workdir)],
     table=None if table is None else latency_tables.load(table, space),
   )

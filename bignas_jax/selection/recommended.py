@@ -24,7 +24,7 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.system import console, files
 from bignas_jax.values import errors
 
-NAME = 'recommended.json'
+NAME = recommendations.NAME
 FILES = NAME, children_table.NAME
 _DEVICE = 'device', 'runtime', 'batch', 'statistic'
 
@@ -247,8 +247,7 @@ def _archs(path: epath.Path, space: Space) -> list[Arch]:
   Raises:
     UserError: the file is damaged.
   """
-  content = contents.read(path, recommendations.Recommended)
-  entries = content.recommended if content is not None else ()
+  entries = recommendations.read(path.parent)
   with errors.within(path):
     return [arch_lib.from_dict(space, entry.arch) for entry in entries]
 
