@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
+from bignas_jax.deploy import hub
 from bignas_jax.system import (
   allocator,
   console,
@@ -126,6 +127,12 @@ def path(
     flag_values=values,
     required=required,
   )
+
+
+def child(values: flags.FlagValues, required: bool = False) -> None:
+  """Defines `--child`, for commands that read a child package."""
+  words = 'a child package: a directory, or hf://OWNER/NAME[@REVISION]'
+  path(values, 'child', words, required, hub.path)
 
 
 def text(

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _define(values: flags.FlagValues) -> None:
-  cli.path(values, 'child', 'a child package')
+  cli.child(values)
   cli.path(values, 'workdir', 'a trained run, in place of a child')
   cli.one_of(values, 'child', 'workdir', required=True)
   cli.text(values, 'arch', 'best', f'with --workdir: best, {presets.WORDS}')

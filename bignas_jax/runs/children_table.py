@@ -38,6 +38,7 @@ _INTERPOLATION = {'bilinear': 'bilinear'}  # of `Space.resize`; else bicubic
 _SHARE: Any = Annotated[float, schema.Meta(ge=0, le=1)]
 _MACS: Any = schema.AtLeastZero
 _PERCENT = 100
+_MEND = 'a table that `search` wrote; search again'
 
 
 class Row(NamedTuple):
@@ -191,19 +192,23 @@ def read(path: epath.Path, space: Space) -> list[Row]:
   if not path.exists():
     return []
   lines = csv.DictReader(io.StringIO(files.read_text(path)), strict=True)
-  rows = []
   try:
-    for number, cells in enumerate(lines, 1):
-      with errors.within(f'{path} child {number}'):
-        rows.append(_row(space, cells))
+    columns, every = lines.fieldnames or (), list(lines)
   except csv.Error as error:
-    allowed = 'a table that `search` wrote; search again'
-    raise errors.UserError(str(path), str(error), allowed) from None
+    raise errors.UserError(str(path), str(error), _MEND) from None
+  if not {*columns} >= {*COLUMNS}:
+    raise errors.UserError(str(path), ','.join(columns)[:80], _MEND)
+  rows = []
+  for number, cells in enumerate(every, 1):
+    with errors.within(f'{path} child {number}'):
+      rows.append(_row(space, cells))
   return rows
 
 
 def _row(space: Space, cells: dict[str, Any]) -> Row:
   """Returns the row of a line's cells; UserError names a wrong one."""
+  if None in (*cells, *cells.values()):
+    raise errors.UserError('cells', 'too few or too many', _MEND)
 
   def number(name: str) -> float:
     text = cells.get(name) or ''

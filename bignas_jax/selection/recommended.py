@@ -76,12 +76,12 @@ def collect(
   ]
   basis = Basis(run.step, run.config.calibration.images)
   rows = children_table.make(run.model.space, filter(basis.holds, archive))
-  there = _extracted(workdir, run.step, run.config_sha256)
+  made = {'step': run.step, 'config_sha256': run.config_sha256}
+  there = _by_arch(_readable(workdir), made)
   entries = [
     _with_files(workdir, _entry(number, task, entry), there.get(entry.arch))
     for number, (task, entry) in enumerate(zip(tasks, chosen, strict=True), 1)
   ]
-  made = {'step': run.step, 'config_sha256': run.config_sha256}
   return Answers(chosen, made | {'recommended': entries}, _named(rows, there))
 
 
@@ -120,26 +120,35 @@ def _entry(number: int, task: Task, entry: Entry) -> dict[str, Any]:
   }
 
 
-def _extracted(
-  workdir: epath.Path, step: int, config_sha256: str
-) -> dict[Arch, ChildFile]:
-  """Returns the children of a step that lie in the run's directory.
-
-  Of several packages of one child, it is that of which most was made.
-  """
-  children: list[ChildFile] = []
+def _readable(workdir: epath.Path) -> list[ChildFile]:
+  """Returns the children in the run's directory; warns of damaged ones."""
+  children = []
   for path in run_files.packages(workdir):
     try:
       children.append(run_files.child(path))
     except errors.UserError as error:
       console.say(f'warning: this package is left out: {error}')
-  made = (step, config_sha256)
-  source = lambda child: child.info.source  # noqa: E731
-  return {
-    child.arch: child
-    for child in sorted(children, key=_made)
-    if (source(child).step, source(child).config_sha256) == made
-  }
+  return children
+
+
+def _by_arch(
+  children: Iterable[ChildFile], made: dict[str, Any]
+) -> dict[Arch, ChildFile]:
+  """Returns the children of the run's step by their architecture.
+
+  Of several packages of one child, it is that of which most was made.
+
+  Args:
+    children: children in the run's directory.
+    made: the run's `step` and `config_sha256`.
+  """
+  of_run = made.get('step'), made.get('config_sha256')
+  by_arch = {}
+  for child in sorted(children, key=_made):
+    source = child.info.source
+    if (source.step, source.config_sha256) == of_run:
+      by_arch[child.arch] = child
+  return by_arch
 
 
 def _made(child: ChildFile) -> tuple[int, int]:
@@ -158,13 +167,14 @@ def _with_files(
     return entry | made | {'measured_ms': None, 'accuracy': accuracy}
   tested, small = child.info.accuracy, _quantised(child)
   test = {'top1': tested.top1, 'top5': tested.top5, 'images': tested.images}
-  package, file = f'children/{child.name}', file_of(child, entry['runtime'])
+  about = {name: entry.get(name) for name in _DEVICE}
+  package, file = f'children/{child.name}', file_of(child, about['runtime'])
   return entry | {
     'package': package,
     'file': file,
     'bytes': _bytes(workdir / file),
     'int8_file': small and f'{package}/export/{small.file}',
-    'measured_ms': contents.measured_ms(child.measured, entry),
+    'measured_ms': contents.measured_ms(child.measured, about),
     'accuracy': {
       'float32': {'held_out': held_out, tested.split or 'test': test},
       'int8': small
@@ -219,7 +229,7 @@ def refresh(workdir: epath.Path) -> None:
   It writes nothing if no search has ended yet, or if one is running.
 
   Raises:
-    UserError: one of the files is damaged.
+    UserError: one of the files, or a child in the run's directory, is damaged.
   """
   path = workdir / 'search' / NAME
   if not path.is_file():
@@ -232,7 +242,8 @@ def refresh(workdir: epath.Path) -> None:
       return
     space = config_lib.space(directory.load_config(workdir))
     record, archs = files.read_json(path), _archs(path, space)
-    there = _extracted(workdir, record.get('step'), record.get('config_sha256'))
+    children = map(run_files.child, run_files.packages(workdir))
+    there = _by_arch(children, record)
     record['recommended'] = [
       _with_files(workdir, entry, there.get(arch))
       for entry, arch in zip(record['recommended'], archs, strict=True)
