@@ -1,8 +1,8 @@
 """The files of a package that model hubs read: `README.md` and `config.json`.
 
 `README.md` is a model card: YAML between two lines of dashes, which a hub
-reads, then text for people. `config.json` says the same of the network as those of
-timm's models do. Commands need neither; they read `child.json`.
+reads, then text for people. `config.json` says what those of timm's models say.
+Commands need neither; they read `child.json`.
 """
 
 import json
