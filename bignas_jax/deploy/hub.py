@@ -35,11 +35,11 @@ def path(text: str, field: str = '--child') -> epath.Path:
   """
   if not text.startswith(_SCHEME):
     return storage.path(text, field)
-  found = _NAME.fullmatch(text.removeprefix(_SCHEME))
-  if found is None:
+  parsed = _NAME.fullmatch(text.removeprefix(_SCHEME))
+  if parsed is None:
     allowed = f'{_SCHEME}OWNER/NAME or {_SCHEME}OWNER/NAME@REVISION'
     raise errors.UserError(field, text, allowed)
-  repo, revision = found['repo'], found['revision']
+  repo, revision = parsed['repo'], parsed['revision']
   if revision and _COMMIT.fullmatch(revision):
     place = _place(repo, revision)
     if all((place / name).is_file() for name in _NEEDED):
