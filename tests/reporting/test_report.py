@@ -226,6 +226,8 @@ def _write_recommended(workdir: pathlib.Path, best: Entry) -> None:
   path = workdir / 'search' / 'recommended.json'
   files.write_json(path, made | {'recommended': [one, two]})
   rows = children_table.make(_SPACE, _entries())
+  chosen = children_table.Row(10**6, best.arch, best.top1, None, 'held_out')
+  rows.append(chosen)
   children_table.write(path.with_name('children.csv'), _CONFIG, _SPACE, rows)
 
 
