@@ -11,8 +11,10 @@ Each does what the command of its name does, to the same files.
 """
 
 import dataclasses
+import fnmatch
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,12 +24,12 @@ from etils import epath
 
 from bignas_jax.costs import latency_tables
 from bignas_jax.costs import limits as limits_lib
-from bignas_jax.deploy import package
+from bignas_jax.deploy import hub, package
 from bignas_jax.runs import restore
 from bignas_jax.selection import accuracy, child_costs, extraction
 from bignas_jax.selection import search as search_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import presets
+from bignas_jax.spaces import presets, zoo
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import model, network
@@ -121,6 +123,8 @@ class Run:
     self,
     strategy: str = 'coarse_to_fine',
     latency_table: str | os.PathLike | None = None,
+    memory_batch: int = 1,
+    memory_precision: str = 'float32',
     **settings: Any,
   ) -> dict[str, Any]:
     """Searches as the command does; every child goes into the run's archive.
@@ -128,6 +132,8 @@ class Run:
     Args:
       strategy: one of `table.STRATEGIES`.
       latency_table: a file of `benchmark table`, for limits on latency.
+      memory_batch: images at a time, for limits on `memory_bytes`.
+      memory_precision: type of weights and activations, for the same limits.
       **settings: limits such as `max_macs=1e6`, and fields of
         `problem.Search` such as `evaluations=64`.
 
@@ -145,8 +151,9 @@ class Run:
     if latency_table is not None:
       path = _path(latency_table, 'latency_table')
       table = latency_tables.load(path, self.space)
+    memory = child_costs.Memory(memory_batch, memory_precision)
     best = search_lib.search(
-      self.workdir, strategy, limits, changes, table, self._data
+      self.workdir, strategy, limits, changes, table, self._data, memory
     )
     self._compare(best['step'])
     return best
@@ -226,12 +233,38 @@ class Network:
     return logits
 
 
-def _path(value: Any, field: str) -> epath.Path:
+def list_models(pattern: str | Sequence[str] = '*') -> list[str]:
+  """Returns the names of networks: presets, and the ends of each space.
+
+  A preset's name is what `--arch` takes. `SPACE:smallest` and `SPACE:biggest`
+  are `--space=SPACE --arch=smallest` and `--arch=biggest`.
+
+  Args:
+    pattern: a pattern such as `*nas*`, or several; a name that fits one of them
+      is listed.
+
+  Raises:
+    UserError: the pattern is not text.
+  """
+  patterns = [pattern] if isinstance(pattern, str) else pattern
+  if not isinstance(patterns, Sequence) or not all(
+    isinstance(one, str) for one in patterns
+  ):
+    raise errors.UserError('pattern', pattern, 'text, or a list of texts')
+  ends = [f'{space}:{end}' for space in zoo.SPACES for end in presets.ENDS]
+  return sorted(
+    name
+    for name in (*presets.PRESETS, *ends)
+    if any(fnmatch.fnmatchcase(name, one) for one in patterns)
+  )
+
+
+def _path(value: Any, field: str, make: Any = storage.path) -> epath.Path:
   """Returns the value as a path; UserError names the field if it is none."""
   text = os.fspath(value) if isinstance(value, os.PathLike) else value
   if not isinstance(text, str):
     raise errors.UserError(field, value, 'a path')
-  return storage.path(text, field)
+  return make(text, field)
 
 
 def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
@@ -254,9 +287,11 @@ def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
 def load_child(directory: str | os.PathLike) -> Network:
   """Reads a child package.
 
+  Args:
+    directory: its directory, or `hf://OWNER/NAME[@REVISION]` on a model hub.
+
   Raises:
     UserError: a file is missing, damaged, or does not fit the other.
   """
-  path = _path(directory, 'child')
-  child = package.load(path)
+  child = package.load(_path(directory, 'child', hub.path))
   return Network(child.arch, child.info, child)

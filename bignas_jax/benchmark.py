@@ -173,7 +173,7 @@ def _images(
 
 def _child(arguments: Sequence[str]) -> dict[str, Any]:
   def define(values: flags.FlagValues) -> None:
-    cli.path(values, 'child', 'a child package', required=True)
+    cli.child(values, required=True)
     words = 'images, such as 1,8'
     cli.number(values, schema.Natural, 'batch', '1', words, several=True)
     words = f'one or more of {",".join(engines.RUNTIMES)}'

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
+from bignas_jax.deploy import hub
 from bignas_jax.system import (
   allocator,
   console,
@@ -104,6 +105,7 @@ def path(
   words: str,
   required: bool = False,
   make: Callable[[str], Any] = storage.path,
+  several: bool = False,
 ) -> None:
   """Defines a flag that names a file or a directory.
 
@@ -113,12 +115,24 @@ def path(
     words: description for `--help`.
     required: whether the command needs it.
     make: takes text; `pathlib.Path`, where buckets are not allowed.
+    several: whether it may be given again and again; its value is a list.
   """
+  if several:
+    serializer = flags.ArgumentSerializer()
+    parser = _PathParser(make), serializer
+    flags.DEFINE_multi(*parser, name, None, words, flag_values=values)
+    return
   flags.DEFINE(
     *(_PathParser(make), name, None, words),
     flag_values=values,
     required=required,
   )
+
+
+def child(values: flags.FlagValues, required: bool = False) -> None:
+  """Defines `--child`, for commands that read a child package."""
+  words = 'a child package: a directory, or hf://OWNER/NAME[@REVISION]'
+  path(values, 'child', words, required, hub.path)
 
 
 def text(

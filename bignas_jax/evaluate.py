@@ -26,10 +26,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _define(values: flags.FlagValues) -> None:
-  cli.path(values, 'child', 'a child package')
+  cli.child(values)
   cli.path(values, 'workdir', 'a trained run, in place of a child')
   cli.one_of(values, 'child', 'workdir', required=True)
-  cli.text(values, 'arch', 'best', f'with --workdir: best, {presets.WORDS}')
+  words = f'best, recommended:N, table:N, {presets.WORDS}'
+  cli.text(values, 'arch', 'best', f'with --workdir: {words}')
   splits = ', '.join(accuracy.SPLITS)
   cli.text(values, 'split', 'test', f'one of {splits}')
   cli.data(values)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _define(values: flags.FlagValues) -> None:
-  cli.path(values, 'child', 'a child package', required=True)
+  cli.child(values, required=True)
   text = f'one or more of {",".join(export.FORMATS)}'
   cli.text(values, 'format', None, text, required=True)
   cli.path(values, 'out', 'a directory; CHILD/export if not given')

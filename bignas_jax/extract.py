@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _define(values: flags.FlagValues) -> None:
   cli.path(values, 'workdir', 'a trained run', required=True)
-  cli.text(values, 'arch', 'best', f'best, {presets.WORDS}')
+  listed = 'recommended:N or table:N (of search/), '
+  cli.text(values, 'arch', 'best', f'best, {listed}{presets.WORDS}')
   cli.path(values, 'out', 'the package goes here', required=True)
   cli.boolean(values, 'fold', 'fold batch norms into the kernels before them')
   cli.data(values)

@@ -7,6 +7,7 @@ from absl import flags
 
 from bignas_jax import cli
 from bignas_jax.reporting import report
+from bignas_jax.selection import recommended
 from bignas_jax.system import cluster
 
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     arguments,
   )
   cluster.refuse('report')
+  recommended.refresh(given.workdir)
   return report.write(given.workdir, given.latency_table)
 
 

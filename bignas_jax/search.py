@@ -6,39 +6,47 @@ from typing import Any
 from absl import flags
 
 from bignas_jax import cli
-from bignas_jax.costs import latency_tables, limits
+from bignas_jax.costs import latency_tables
 from bignas_jax.runs import config, directory
-from bignas_jax.selection import child_costs, search
+from bignas_jax.selection import child_costs, search, task
 from bignas_jax.strategies import table as table_lib
 from bignas_jax.values import schema
 
 _CHANGES = 'evaluations', 'seed', 'predictor', 'proposals'
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
+_WORDS = """\
+Finds the most accurate child within the limits, on images held out from
+training. Goes on where an interrupted search stopped.
+
+Limits and latency tables may be given several times. Then there is a search for
+each combination of one table and one value of each limit; a limit that is given
+once holds in all of them. For example, --latency_table=A --latency_table=B
+--max_latency_ms=10 --max_latency_ms=20 --max_macs=1e6 makes four searches, each
+of at most a million MACs. DIR/search/recommended.json lists the answers;
+DIR/search/children.csv lists the best children of each size.
+"""
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-  """Searches a supernet; returns the best child."""
-  given = cli.parse(
-    'search',
-    'Finds the most accurate child within the limits, on images held out '
-    'from training. Goes on where an interrupted search stopped.',
-    _define,
-    arguments,
-  )
-  table = None
-  if given.latency_table is not None:
+  """Searches a supernet; returns the best child, or one for each search."""
+  given = cli.parse('search', _WORDS, _define, arguments)
+  tables = []
+  if given.latency_table:
     space = config.space(directory.load_config(given.workdir))
-    table = latency_tables.load(given.latency_table, space)
+    tables = [latency_tables.load(one, space) for one in given.latency_table]
   changes = {name: given[name].value for name in _CHANGES}
   if given.objectives is not None:
     changes['objectives'] = tuple(given.objectives.split(','))
+  changes = {k: value for k, value in changes.items() if value is not None}
+  memory = child_costs.Memory(given.memory_batch, given.memory_precision)
+  bounds = {bound: given[bound].value for bound in _bounds()}
+  requests = task.requests(bounds, tables, memory)
+  workdir, strategy, data = given.workdir, given.strategy, given.data
+  if len(requests) > 1:
+    return search.recommend(workdir, requests, strategy, changes, data)
+  (one,) = requests
   return search.search(
-    given.workdir,
-    given.strategy,
-    limits.from_dict({bound: given[bound].value for bound in _bounds()}),
-    {name: value for name, value in changes.items() if value is not None},
-    table,
-    given.data,
+    workdir, strategy, one.limits, changes, one.table, data, memory
   )
 
 
@@ -54,7 +62,12 @@ def _define(values: flags.FlagValues) -> None:
   for bound in _bounds():
     end, _, name = bound.partition('_')
     text = f'{_ENDS[end]} {child_costs.NAMES[name]}'
-    flags.DEFINE_float(bound, None, text, flag_values=values)
+    flags.DEFINE_multi_float(bound, None, text, flag_values=values)
+  text = 'images at a time, for limits on memory_bytes'
+  cli.number(values, schema.Natural, 'memory_batch', 1, text)
+  precisions = ', '.join(child_costs.PRECISIONS)
+  text = f'of weights and activations, for memory_bytes: {precisions}'
+  cli.text(values, 'memory_precision', 'float32', text)
   instead = "in place of the config's"
   cli.number(values, schema.Natural, 'evaluations', None, instead)
   cli.number(values, schema.Seed, 'seed', None, instead)
@@ -65,7 +78,7 @@ def _define(values: flags.FlagValues) -> None:
   text = 'children that predictor predicts, draws or evolution'
   cli.text(values, 'proposals', None, text)
   text = 'a file of benchmark table: what latencies are predicted with'
-  cli.path(values, 'latency_table', text)
+  cli.path(values, 'latency_table', text, several=True)
   cli.data(values)
 
 

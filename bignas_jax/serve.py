@@ -107,7 +107,7 @@ def _given(arguments: Sequence[str]) -> Any:
 
 
 def _define(values: flags.FlagValues) -> None:
-  cli.path(values, 'child', 'a child package', required=True)
+  cli.child(values, required=True)
   text = 'who may ask: this machine, or anyone who reaches it'
   hosts = ['127.0.0.1', '0.0.0.0', '::']
   flags.DEFINE_enum('host', hosts[0], hosts, text, flag_values=values)

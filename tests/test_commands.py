@@ -1,5 +1,6 @@
 """Commands from end to end, and what they say to a mistake."""
 
+import csv
 import importlib
 import json
 import shutil
@@ -476,3 +477,58 @@ def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
   assert best['arch']['resolution'] in (8, 12)  # nothing is known of 10
   assert best['costs']['latency_ms'] <= 1.3 * least
   assert best['latency']['device'] == 'a clock'
+  # A second, slower device; each of both with two limits.
+  other = tmp_path / 'other.json'
+  about |= {'device': 'another clock'}
+  slower = {part: 2 * ms for part, ms in times.items()}
+  latency_tables.save(other, space, (8, 12), about, slower, latency.Fit())
+  arguments = [f'--workdir={run}', '--strategy=random', '--evaluations=4']
+  arguments += [f'--latency_table={file}' for file in (path, other)]
+  words = 'another clock: --max_latency_ms'
+  _refused(capsys, 'search', [*arguments, limit], words)
+  arguments += [f'--max_latency_ms={factor * least}' for factor in (2.6, 4)]
+  assert cli.status(_command('search'), arguments) == 0
+  printed = capsys.readouterr()
+  found = json.loads(printed.out.splitlines()[-1])['recommended']
+  devices = [entry['device'] for entry in found]
+  assert devices == ['a clock'] * 2 + ['another clock'] * 2
+  for entry in found:
+    assert entry['predicted_ms'] <= entry['limits']['max_latency_ms']
+    assert f'{entry["child"]}: top-1' in printed.err
+    assert entry['file'] is entry['measured_ms'] is None
+  _extracted_and_timed(run, found[2], capsys)
+
+
+def _extracted_and_timed(run, entry, capsys):
+  """Extracts a recommended child; the lists say what was made of it."""
+  out = run / 'children' / 'third'
+  arguments = [f'--workdir={run}', f'--out={out}', f'--arch={entry["child"]}']
+  assert cli.status(_command('extract'), arguments) == 0
+  extracted = json.loads(capsys.readouterr().out)
+  assert extracted['arch'] == entry['arch']
+  row = {'device': 'another clock', 'runtime': 'jax', 'batch': 1}
+  measured = {'rows': [row | {'median_ms': 7.0, 'least_ms': 6.0}]}
+  (out / 'latency.json').write_text(json.dumps(measured))
+  text = (run / 'search' / 'recommended.json').read_text()
+  record = json.loads(text)
+  for one in record['recommended']:  # as in a table of the fastest runs
+    one['statistic'] = 'least'
+  (run / 'search' / 'recommended.json').write_text(json.dumps(record))
+  assert cli.status(_command('report'), [f'--workdir={run}']) == 0
+  text = (run / 'search' / 'recommended.json').read_text()
+  after = json.loads(text)['recommended'][2]
+  file = 'children/third/model.safetensors'
+  assert (after['file'], after['measured_ms']) == (file, 6.0)
+  assert after['bytes'] == (run / file).stat().st_size
+  test = after['accuracy']['float32']['test']
+  assert test['top1'] == extracted['accuracy']['top1']
+  table = list(csv.DictReader((run / 'search' / 'children.csv').open()))
+  files = {
+    row['file'] for row in table if json.loads(row['arch']) == entry['arch']
+  }
+  assert files <= {file} and len(table) > 1
+  page = (run / 'report.html').read_text()
+  assert file in page and 'another clock' in page
+  capsys.readouterr()
+  wrong = [*arguments[:2], '--arch=recommended:9']
+  _refused(capsys, 'extract', wrong, 'recommended:1 to recommended:4')

@@ -56,6 +56,7 @@ OWNERS = {
   'tensorboardX': {'runs.metrics'},
   'msgspec': {'values.annotations', 'values.schema'},
   'fcntl': {'system.locks'},
+  'huggingface_hub': {'deploy.hub'},
   'ml_dtypes': {'conversion.torch_files'},
 }
 # Shapes stand in the signatures of these rooms.

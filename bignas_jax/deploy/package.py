@@ -1,7 +1,8 @@
-"""The child package: two files that describe a child without the supernet.
+"""The child package: files that describe a child without the supernet.
 
 `child.json` describes the network, `model.safetensors` holds its weights and
-calibrated statistics in static shapes.
+calibrated statistics in static shapes. A child needs no other file; `README.md`
+and `config.json` are for model hubs (`card`).
 """
 
 import dataclasses
@@ -17,13 +18,14 @@ import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 
+from bignas_jax.deploy import card
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.system import digests, files, replacing, staging
-from bignas_jax.values import errors, schema, stored
+from bignas_jax.values import errors, schema, stored, structs
 
 FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
@@ -122,26 +124,51 @@ def save(directory: epath.Path, child: Child) -> None:
   }
   fields = {'format': FORMAT, **child.info}
   fields['network'] = dataclasses.asdict(child.space)
-  contents = {
-    _WEIGHTS: safetensors.numpy.save(flat),
-    _INFO: (json.dumps(files.finite(fields), indent=2) + '\n').encode(),
+  contents = {_WEIGHTS: safetensors.numpy.save(flat)}
+  contents |= card.files(structs.encodable(files.finite(fields)))
+  fields['files'] = {
+    name: hashlib.sha256(content).hexdigest()
+    for name, content in contents.items()
   }
+  text = json.dumps(files.finite(fields), indent=2) + '\n'
+  contents[_INFO] = text.encode()
   replacing.replace(directory, contents, ours, _PACKAGE)
 
 
 def ours(directory: epath.Path) -> set[str]:
   """Returns the names of files in a package's directory that bignas_jax wrote.
 
-  They are the two files of a package, its measurements, and exported files that
-  are unchanged since their manifest was written.
+  They are the two files of a package, its measurements, and those files for
+  model hubs and exported files that are unchanged since they were written.
   """
-  names = {*FILES, MEASURED}
+  names = {*FILES, MEASURED, *_unchanged(directory)}
   for name in replacing.names(directory):
     folder, _, last = name.rpartition('/')
     if last in _MANIFESTS:
       exported = _exported(directory / folder, last)
       names |= {f'{folder}/{n}'.strip('/') for n in exported}
   return names
+
+
+def _unchanged(directory: epath.Path) -> set[str]:
+  """Returns the names of the files for model hubs that nobody has changed."""
+  try:
+    digest = _digests(_read_info(directory))
+  except errors.UserError:
+    return set()  # it is not a package
+  return {
+    name
+    for name in (card.README, card.CONFIG)
+    if name in digest
+    and (directory / name).is_file()
+    and digests.digest(directory / name) == digest[name]
+  }
+
+
+def _digests(info: dict[str, Any]) -> dict[str, Any]:
+  """Returns the SHA-256 of a package's files; older packages say none."""
+  written = info.get('files')
+  return written if isinstance(written, dict) else {}
 
 
 def _exported(directory: epath.Path, file: str) -> set[str]:
@@ -169,12 +196,12 @@ def load(directory: epath.Path) -> Child:
   stored.check_format(info, FORMAT, str(directory / _INFO))
   space, arch = _described(str(directory / _INFO), info)
   path = directory / _WEIGHTS
+  allowed = 'undamaged weights; extract the child again'
   try:
-    arrays = safetensors.numpy.load(path.read_bytes())
+    content = path.read_bytes()
+    arrays = safetensors.numpy.load(content)
   except _UNREADABLE as error:
-    raise errors.UserError(
-      str(path), str(error), 'undamaged weights; extract the child again'
-    ) from None
+    raise errors.UserError(str(path), str(error), allowed) from None
   variables = {'batch_stats': {}} | _unflatten(arrays)
   expected = network_lib.variables_shapes(space)
   actual = {k: (v.shape, v.dtype) for k, v in _flatten(variables).items()}
@@ -184,6 +211,9 @@ def load(directory: epath.Path) -> Child:
     raise errors.UserError(
       str(path), f'other arrays: {odd[0]}', 'the arrays of its child.json'
     )
+  actual = hashlib.sha256(content).hexdigest()
+  if _digests(info).get(_WEIGHTS, actual) != actual:
+    raise errors.UserError(str(path), f'SHA-256 {actual}', allowed)
   return Child(arch, space, variables, info)
 
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from bignas_jax.costs import latency
 from bignas_jax.system import files
 from bignas_jax.values import schema, structs
 
@@ -100,6 +99,23 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+  """Holds what was measured on how many images of a split, in `child.json`.
+
+  That is `accuracy`, `calibration`, `parity`, and an export's `reference`:
+  each has some of the fields.
+  """
+
+  images: Number = None
+  split: Text = None
+  seed: Number = None
+  top1: Number = None
+  top5: Number = None
+  max_abs_diff: Number = None
+  logits_scale: Number = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictor:
   """Holds `search/predictor.json`."""
 
@@ -143,23 +159,6 @@ class Ranking:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Images:
-  """Holds what was measured on how many images of a split, in `child.json`.
-
-  That is `accuracy`, `calibration`, `parity`, and an export's `reference`:
-  each has some of the fields.
-  """
-
-  images: Number = None
-  split: Text = None
-  seed: Number = None
-  top1: Number = None
-  top5: Number = None
-  max_abs_diff: Number = None
-  logits_scale: Number = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
   """Says where a child comes from, in `child.json`."""
 
@@ -181,12 +180,24 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantised:
+  """Describes an int8 artifact, in `export.json`."""
+
+  file: Text = None
+  images: Number = None
+  top1: Number = None
+  bytes: Number = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
   """Describes an artifact, in `export.json`."""
 
   max_abs_diff: Number = None
   top1_agreement: Number = None
   bytes: Number = None
+  files: dict[str, Any] = dataclasses.field(default_factory=dict)
+  int8: Quantised | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,19 +260,22 @@ def plain(path: epath.Path) -> dict[str, Any] | None:
   return structs.encodable(files.read_json(path)) if path.exists() else None
 
 
-def measured_ms(measured: Measured, table: latency.Table) -> float | None:
-  """Returns what a child took where, and as, the table was measured.
+def measured_ms(measured: Measured, about: dict[str, Any]) -> float | None:
+  """Returns what a child took where, and as, a latency table was measured.
 
   Args:
     measured: what `benchmark child` measured.
-    table: latencies on one device, in one runtime, at one batch size.
+    about: what the table says of itself: `device`, `runtime`, `batch` and
+      `statistic`; a device of None: there is no table.
 
   Returns:
     Milliseconds of a batch, the table's statistic of several; None: it was
     measured in another way.
   """
   names = 'device', 'runtime', 'batch'
+  if about['device'] is None:
+    return None
   for row in measured.rows or ():
-    if all(getattr(row, name) == table.about[name] for name in names):
-      return getattr(row, f'{table.about.get("statistic")}_ms', None)
+    if all(getattr(row, name) == about[name] for name in names):
+      return getattr(row, f'{about.get("statistic")}_ms', None)
   return None

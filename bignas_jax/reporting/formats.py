@@ -59,6 +59,7 @@ def limits(given: Mapping[str, Any]) -> str:
     'params': 'parameters',
     'activation_bytes': 'bytes of activations',
     'file_bytes': 'bytes of weights',
+    'memory_bytes': 'bytes of memory',
     'latency_ms': 'ms',
   }
   texts = []

@@ -109,6 +109,7 @@ def _shown(run: Run) -> dict[str, Any]:
     'images_per_s': learning_curves.images_per_s(run),
     'compared': compared or (),
     'front': search_results.front(run),
+    'sizes': [counting.cost(run.space, row.arch) for row in run.sizes],
     'ranked': rankings.rows(run),
     'versions': run_card.versions(),
     'config': json.dumps(run.record.config, indent=2),

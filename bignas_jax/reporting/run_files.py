@@ -8,9 +8,10 @@ from etils import epath
 
 from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.policies import policies
-from bignas_jax.reporting import contents, formats, plots
+from bignas_jax.reporting import contents, formats, plots, recommendations
+from bignas_jax.reporting.recommendations import Recommendation
+from bignas_jax.runs import children_table, directory, metrics
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
@@ -54,6 +55,8 @@ class Run(NamedTuple):
   calibration: contents.Calibration | None
   predictor: contents.Predictor | None
   ranking: contents.Ranking | None
+  recommended: tuple[Recommendation, ...]
+  sizes: list[children_table.Row]  # search/children.csv
   children: list[ChildFile]
   table: latency.Table | None  # predicts latencies
 
@@ -127,7 +130,9 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
     ),
     predictor=contents.read(search / 'predictor.json', contents.Predictor),
     ranking=contents.read(workdir / directory.RANKING, contents.Ranking),
-    children=[_child(p) for p in _packages(workdir)],
+    recommended=recommendations.read(search),
+    sizes=children_table.read(search / children_table.NAME, space),
+    children=[child(p) for p in packages(workdir)],
     table=None if table is None else latency_tables.load(table, space),
   )
 
@@ -165,13 +170,18 @@ def _best_arch(path: epath.Path, space: Space) -> Arch | None:
     return arch_lib.from_dict(space, content.get('arch'))
 
 
-def _packages(workdir: epath.Path) -> Sequence[epath.Path]:
+def packages(workdir: epath.Path) -> Sequence[epath.Path]:
   """Returns each `child.json`; hidden directories are not finished."""
   paths = sorted(workdir.glob('children/*/child.json'))
   return [path for path in paths if not path.parent.name.startswith('.')]
 
 
-def _child(path: epath.Path) -> ChildFile:
+def child(path: epath.Path) -> ChildFile:
+  """Reads a `child.json`, and what lies beside it.
+
+  Raises:
+    UserError: one of the files is damaged.
+  """
   plain = contents.plain(path) or {}
   with errors.within(path):
     space = schema.convert(Space, plain.get('network'), 'network')

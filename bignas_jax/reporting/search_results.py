@@ -1,5 +1,6 @@
 """What a search found, in pictures and as lists of children."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bignas_jax.costs import latency
@@ -29,6 +30,15 @@ def pictures(run: Run) -> dict[str, str]:
     'prediction': _prediction(run.predictor),
     'calibration': _calibration(run.calibration),
   }
+
+
+def front_picture(entries: Sequence[Entry], best: Sequence[Entry]) -> str:
+  """Draws an archive, its front and what a search chose."""
+  groups: dict[str, list] = {}
+  for entry in entries:
+    groups.setdefault(entry.strategy, []).append(_point(entry))
+  front = problem.front([_point(entry) for entry in entries])
+  return plots.pareto(groups, front, {'best': [*map(_point, best)]})
 
 
 def _pareto(run: Run) -> str:
@@ -84,7 +94,7 @@ def _timed(
 ) -> dict[str, plots.Points]:
   """Returns where named children are predicted, and where they were timed."""
   timed = {
-    child.arch: contents.measured_ms(child.measured, table)
+    child.arch: contents.measured_ms(child.measured, table.about)
     for child in run.children
   }
   marked: dict[str, plots.Points] = {}

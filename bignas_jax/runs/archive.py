@@ -1,5 +1,6 @@
 """The archive of a run: every evaluated child, in `search/archive.csv`."""
 
+import contextlib
 import csv
 import io
 import json
@@ -31,8 +32,10 @@ class Entry(NamedTuple):
   order: _Count
   strategy: str
   step: _Count  # of the supernet
+  top5: Annotated[float, Meta(ge=0, le=1)] | None = None  # older files lack it
 
 
+_REQUIRED = [name for name in Entry._fields if name != 'top5']
 _KINDS = typing.get_type_hints(Entry, include_extras=True)
 _MEND = 'an evaluated child; mend or delete the line'
 
@@ -115,18 +118,18 @@ class Archive:
       columns = _cells(line)
     except _NotWhole:
       columns = []
-    if len({*columns} & {*Entry._fields}) != len(Entry._fields):
-      allowed = f'the columns {", ".join(Entry._fields)}'
+    if not {*columns} >= {*_REQUIRED}:
+      allowed = f'the columns {", ".join(_REQUIRED)}'
       raise errors.UserError(f'{self._path} line {number}', columns, allowed)
     return columns
 
   def _is_entry(self, line: bytes) -> bool:
     """Returns whether the first line is a child; old files have no header."""
-    try:
-      self._entry(1, line)
-    except _NotWhole:
-      return False
-    return True
+    for self._columns in (_REQUIRED, [*Entry._fields]):
+      with contextlib.suppress(_NotWhole):
+        self._entry(1, line)
+        return True
+    return False
 
   def _entry(self, number: int, line: bytes) -> Entry:
     """Returns the checked entry of a line.
@@ -143,6 +146,7 @@ class Archive:
       values = {
         name: record[name] if kind is str else json.loads(record[name])
         for name, kind in _KINDS.items()
+        if name in _REQUIRED or record.get(name)
       }
     except (ValueError, RecursionError) as error:
       raise _NotWhole(str(error)) from None

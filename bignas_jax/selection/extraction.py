@@ -13,9 +13,10 @@ from bignas_jax.costs import counting
 from bignas_jax.data import identity, pipeline
 from bignas_jax.deploy import folding, package
 from bignas_jax.deploy.package import Child
+from bignas_jax.runs import children_table, config_record, directory, restore
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_record, directory, restore
 from bignas_jax.runs.config import Config
+from bignas_jax.selection import recommended
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, presets
 from bignas_jax.spaces.arch import Arch
@@ -36,8 +37,16 @@ def choose(workdir: epath.Path, space: Space, text: str) -> Arch:
   """Returns the child that `best` names, or that `presets.parse` reads.
 
   `best` is the best child of the run's last search. In a run of a single
-  network it is that network, without any search.
+  network it is that network, without any search. `recommended:2` is the second
+  child of `search/recommended.json`, `table:3` the third of
+  `search/children.csv`.
   """
+  listed, _, number = text.partition(':')
+  if listed == 'recommended':
+    return recommended.child(workdir, space, number)
+  if listed == 'table':
+    table = workdir / 'search' / children_table.NAME
+    return children_table.child(table, space, number)
   if text == 'best' and arch_lib.is_one(space):
     text = 'biggest'
   if text != 'best':
@@ -88,6 +97,10 @@ def extract(
   whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
   difference = child.info['parity']['max_abs_diff']
   console.say(f'wrote {out}: equal to the {whole} within {difference:.1e}')
+  try:
+    recommended.refresh(workdir)
+  except errors.UserError as error:
+    console.say(f'warning: the child is not entered: {error}')
   return child
 
 

@@ -113,6 +113,7 @@ class Scorer:
       len(self._archive.entries),
       self._strategy,
       self._basis.step,
+      score.top5,
     )
 
   def _compare(self, images: int) -> None:

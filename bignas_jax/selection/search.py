@@ -1,89 +1,52 @@
 """The search for children of a trained supernet."""
 
 import contextlib
-import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
-from bignas_jax.costs import latency, latency_tables
-from bignas_jax.costs import limits as limits_lib
-from bignas_jax.costs.limits import Cost, Limits
-from bignas_jax.reporting import plots
+from bignas_jax.costs import latency
+from bignas_jax.costs.limits import Limits
+from bignas_jax.reporting import formats, search_results
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs import restore
-from bignas_jax.runs.archive import Archive, Entry
-from bignas_jax.selection import calibration, child_costs, indicators, questions
+from bignas_jax.runs.archive import Archive
+from bignas_jax.selection import (
+  calibration,
+  indicators,
+  questions,
+  recommended,
+)
+from bignas_jax.selection import task as task_lib
+from bignas_jax.selection.child_costs import Memory
 from bignas_jax.selection.questions import Question
 from bignas_jax.selection.scorer import Basis, Scorer
+from bignas_jax.selection.task import Request, Task
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import predictor
-from bignas_jax.strategies import problem as problem_lib
 from bignas_jax.strategies import table as table_lib
-from bignas_jax.strategies.problem import Problem, Search, Shares
+from bignas_jax.strategies.problem import Problem, Shares
+from bignas_jax.supernet import evaluation
 from bignas_jax.supernet.evaluation import Score
 from bignas_jax.system import cluster, console, files, process, stopping
 from bignas_jax.training import loop, recovery
-from bignas_jax.values import errors, schema
+from bignas_jax.values import errors
 
 # What a search writes beside its answer.
 _CALIBRATION, _PICTURE = 'calibration.json', 'pareto.svg'
 _PREDICTOR = 'predictor.json'
 
 
-class Task(NamedTuple):
-  """A search that has passed all checks.
-
-  Attributes:
-    space: space of the children.
-    strategy: name of the strategy, a key of `table.STRATEGIES`.
-    settings: settings of the strategy.
-    limits: limits that children keep.
-    costs: function that returns the costs of a child by name.
-    start: a child that keeps the limits.
-    latency: the latency table's `about` and digest, if there is a table.
-  """
-
-  space: Space
-  strategy: str
-  settings: Search
-  limits: Limits
-  costs: Cost
-  start: Arch
-  latency: dict[str, Any] | None
-
-  def fits(self, arch: Arch) -> bool:
-    """Returns whether a child keeps the limits."""
-    return self.limits.fit(self.costs(arch))
-
-  def question(self, step: int, weights: str) -> Question:
-    """Returns everything that determines the search's answer.
-
-    Args:
-      step: step of the supernet.
-      weights: digest of the supernet's parameters.
-    """
-    return {
-      'strategy': self.strategy,
-      'limits': self.limits.to_dict(),
-      'settings': schema.plain(self.settings),
-      'latency': self.latency,
-      'step': step,
-      'weights': weights,
-    }
-
-
-def _check_places(directory: epath.Path, asked: Question) -> None:
+def _check_places(directory: epath.Path, asked: Sequence[Question]) -> None:
   """Checks that the results can be written, before any child is evaluated."""
   names = questions.BEST, _CALIBRATION, _PICTURE, _PREDICTOR
-  written = [directory / name for name in names]
-  for path in (*written, questions.result_path(directory, asked)):
+  written = [directory / name for name in (*names, *recommended.FILES)]
+  answers = [questions.result_path(directory, question) for question in asked]
+  for path in (*written, *answers):
     files.check_file(path, 'search')
 
 
@@ -94,6 +57,7 @@ def search(
   changes: Mapping[str, Any] | None = None,
   table: latency.Table | None = None,
   data: str = '',
+  memory: Memory = Memory(),  # noqa: B008 (a tuple of constants)
 ) -> dict[str, Any]:
   """Finds the most accurate child within the limits.
 
@@ -107,6 +71,7 @@ def search(
     changes: changes to the config's settings of searches (`problem.Search`).
     table: latency table, needed if latency is limited.
     data: where the run's data are now; '': the data are where they were.
+    memory: batch and precision of the cost `memory_bytes`.
 
   Returns:
     The contents of `search/best.json`.
@@ -118,10 +83,68 @@ def search(
       signal itself raises this.
     Failed: the disk is full; the children evaluated so far are kept.
   """
+  asked = [Request(limits, table, memory)]
+  (result,), _ = _search(workdir, strategy, asked, changes, data)
+  return result
+
+
+def recommend(
+  workdir: epath.Path,
+  requests: Sequence[Request],
+  strategy: str = 'coarse_to_fine',
+  changes: Mapping[str, Any] | None = None,
+  data: str = '',
+) -> dict[str, Any]:
+  """Finds a child for each of several requests, all from one archive.
+
+  Searches one request after another. A child that was evaluated for one of them
+  may be the answer to any.
+
+  Args:
+    workdir: work directory of a trained run.
+    requests: at least one (`task.requests` makes them of tables and limits).
+    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    changes: changes to the config's settings of searches (`problem.Search`).
+    data: where the run's data are now; '': the data are where they were.
+
+  Returns:
+    A dict with `recommended`, the entries of `search/recommended.json`; and for
+    all searches together, how many children were `evaluated` and `looked_up`,
+    and the `seconds` that evaluations took.
+
+  Raises:
+    UserError, Preempted, Failed: as in `search`.
+  """
+  results, entries = _search(workdir, strategy, requests, changes, data)
+  for entry in entries:
+    limits = formats.limits(entry['limits']) or 'no limits'
+    place = f' on {entry["device"]}' if entry['device'] else ''
+    top1 = entry['accuracy']['float32']['held_out']['top1']
+    console.say(
+      f'{entry["child"]}: top-1 {top1:.3f}, {entry["macs"]:,} MACs '
+      f'({limits}{place})'
+    )
+  sums = {
+    name: round(sum(result[name] for result in results), 1)
+    for name in ('evaluated', 'looked_up', 'seconds')
+  }
+  shared = {name: results[-1][name] for name in ('strategy', 'split', 'step')}
+  return shared | {'recommended': entries} | sums
+
+
+def _search(
+  workdir: epath.Path,
+  strategy: str,
+  requests: Sequence[Request],
+  changes: Mapping[str, Any] | None,
+  data: str,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+  """Returns the answer to each request, and the recommended children."""
   cluster.join(preemptible=True)
   config = directory_lib.load_config(workdir)
-  settings = _changed(config.search, changes or {})
-  task = checked(config_lib.space(config), strategy, settings, limits, table)
+  settings = task_lib.changed(config.search, changes or {})
+  space = config_lib.space(config)
+  tasks = task_lib.checked_all(space, strategy, settings, requests)
   directory, again = workdir / 'search', 'to go on from the last child'
   with (
     recovery.no_room_in_one_line(workdir, again),
@@ -129,69 +152,64 @@ def search(
     _pauses() as pause,
   ):
     path = directory / 'archive.csv'
-    archive = Archive(path, task.space)
+    archive = Archive(path, space)
     run = restore.load(workdir, data)
-    config, weights = run.config, restore.weights(run)
-    asked = task.question(run.step, weights)
+    weights = restore.weights(run)
+    asked = [task.question(run.step, weights) for task in tasks]
     cluster.once(lambda: _check_places(directory, asked))
     if cluster.once(
       lambda: questions.set_aside_others(directory, path, run.step, weights)
     ):
-      archive = Archive(path, task.space)
+      archive = Archive(path, space)
     # Processes with different archives would evaluate different children.
     cluster.same('search', asked, (asked, archive.entries))
-    before = questions.begin(directory, asked, len(archive.entries))
     evaluator = loop.evaluator(
-      config, run.model, run.splits, run.splits.held_out
+      run.config, run.model, run.splits, run.splits.held_out
     )
-    evaluator.compile(task.space.resolution)
-    evaluate = functools.partial(evaluator.score, run.params)
-    basis = Basis(run.step, config.calibration.images)
-    of_scales = indicators.batch_norm_scales
-    shares = functools.partial(of_scales, task.space, run.params)
-    scorer = find(task, archive, before, evaluate, basis, pause, shares)
-    result, best = answer(task, scorer, asked), scorer.best(task.fits)
+    evaluator.compile(space.resolution)
+    scorers = []
+    for task, question in zip(tasks, asked, strict=True):
+      if len(tasks) > 1:
+        console.say(f'search {len(scorers) + 1} of {len(tasks)}: {task.words}')
+      before = questions.begin(directory, question, len(archive.entries))
+      scorers.append(_find(run, evaluator, archive, task, before, pause))
+    best = scorers[-1].best(tasks[-1].fits)
     worth = calibration.compare(run, evaluator, best.arch, pause)
+    results = [*map(answer, tasks, scorers, asked)]
+    answers = recommended.collect(workdir, run, tasks, scorers, archive.entries)
 
     def write() -> None:
       files.write_json(directory / _CALIBRATION, worth)
       if strategy == 'predictor':
-        quality = predictor.quality(
-          task.space, scorer.scores(archive.entries), settings.predictor
-        )
+        scores = scorers[-1].scores(archive.entries)
+        quality = predictor.quality(space, scores, settings.predictor)
         if quality is not None:
           files.write_json(directory / _PREDICTOR, quality)
-      picture = picture_of(archive.entries, {'best': [best]})
+      marked = [*dict.fromkeys([best, *answers.chosen])]
+      picture = search_results.front_picture(archive.entries, marked)
       files.write_text(directory / _PICTURE, picture)
-      questions.finish(directory, asked, result)
+      recommended.write(workdir, answers)
+      for question, result in zip(asked, results, strict=True):
+        questions.finish(directory, question, result)
 
     cluster.once(write)  # the others wait until it is written
-  return result
+  return results, answers.entries
 
 
-def checked(
-  space: Space,
-  strategy: str,
-  settings: Search,
-  limits: Limits,
-  table: latency.Table | None = None,
-) -> Task:
-  """Returns the task of a search after checking all that it is asked.
-
-  Raises:
-    UserError: the search cannot be asked this, or no child can keep the limits.
-  """
-  costs = child_costs.of(space, table and functools.partial(_predicted, table))
-  table_lib.check(strategy, limits, settings, costs(arch_lib.smallest(space)))
-  if strategy == 'batch_norm_scales':
-    indicators.check(space)
-  if strategy == 'nsga2':  # it compares children by these costs
-    limits = dataclasses.replace(limits, required=settings.objectives)
-  start = limits_lib.feasible(space, costs, limits)
-  about = None
-  if table is not None:
-    about = table.about | {'sha256': latency_tables.sha256(table)}
-  return Task(space, strategy, settings, limits, costs, start, about)
+def _find(
+  run: restore.Run,
+  evaluator: evaluation.Evaluator,
+  archive: Archive,
+  task: Task,
+  before: int,
+  pause: Callable[[], None],
+) -> Scorer:
+  """Runs a search on the run's held-out images; the rest is as in `find`."""
+  evaluate = functools.partial(evaluator.score, run.params)
+  basis = Basis(run.step, run.config.calibration.images)
+  of_scales = indicators.batch_norm_scales
+  shares = functools.partial(of_scales, task.space, run.params)
+  return find(task, archive, before, evaluate, basis, pause, shares)
 
 
 def find(
@@ -268,33 +286,3 @@ def _pauses() -> Iterator[Callable[[], None]]:
         raise errors.Preempted('all evaluated children are kept, start again')
 
     yield pause
-
-
-def _predicted(table: latency.Table, arch: Arch) -> float:
-  """Returns a child's milliseconds, or infinity at an unknown resolution."""
-  in_table = arch.resolution in table.resolutions
-  return table.predict(arch) if in_table else math.inf
-
-
-def _changed(settings: Search, changes: Mapping[str, Any]) -> Search:
-  names = [field.name for field in dataclasses.fields(Search)]
-  for name, value in changes.items():
-    if name not in names:
-      allowed = f'a setting: {errors.one_of(names, name)}'
-      raise errors.UserError(f'search.{name}', value, allowed)
-  return schema.check(dataclasses.replace(settings, **changes), 'search')
-
-
-def picture_of(entries: list[Entry], marked: dict[str, list[Entry]]) -> str:
-  """Returns an SVG of the archive, with the front and some children marked."""
-  groups: dict[str, list] = {}
-  for entry in entries:
-    groups.setdefault(entry.strategy, []).append(_point(entry))
-  front = problem_lib.front([_point(entry) for entry in entries])
-  return plots.pareto(
-    groups, front, {k: [_point(e) for e in v] for k, v in marked.items()}
-  )
-
-
-def _point(entry: Entry) -> tuple[float, float]:
-  return entry.macs / 1e6, entry.top1 * 100

@@ -5,7 +5,8 @@ are measured once: a later search under other limits finds these children in the
 archive, and spends its evaluations on checking what it predicts.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def search(problem: Problem, settings: Search) -> None:
   while len(scored) < settings.evaluations:
     shares = fit(problem.space, {**problem.archived, **scored})
     left = settings.evaluations - len(scored)
-    best = _best(problem, shares, scored, rng)[: min(left, _ROUND)]
+    best = promising(problem, shares, scored, rng)[: min(left, _ROUND)]
     if not best:
       return  # no other child that fits was met
     scored |= {arch: problem.score(arch) for arch in best}
@@ -72,8 +73,7 @@ def fit(space: Space, scores: Mapping[Arch, float]) -> list[dict[int, float]]:
   columns = [(i, c) for i, gene in enumerate(genes) for c in gene.choices]
   if not scores:
     return [dict.fromkeys(gene.choices, 0.0) for gene in genes]
-  values = np.array([arch_lib.read(space, arch) for arch in scores])
-  one_hot = np.stack([values[:, i] == c for i, c in columns], 1).astype(float)
+  one_hot = _one_hot(space, scores)
   target = np.array(list(scores.values()))
   target -= target.mean()
   square = one_hot.T @ one_hot + _RIDGE * np.eye(len(columns))
@@ -84,13 +84,44 @@ def fit(space: Space, scores: Mapping[Arch, float]) -> list[dict[int, float]]:
   return shares
 
 
+def _one_hot(space: Space, archs: Iterable[Arch]) -> np.ndarray:
+  """Returns 1 for each choice that a child has, else 0, [children, choices]."""
+  genes = decisions.genes(space)
+  columns = [(i, c) for i, gene in enumerate(genes) for c in gene.choices]
+  values = np.array([arch_lib.read(space, arch) for arch in archs])
+  return np.stack([values[:, i] == c for i, c in columns], 1).astype(float)
+
+
+def standard_error(
+  space: Space, shares: list[dict[int, float]], scores: Mapping[Arch, float]
+) -> float:
+  """Returns the standard error of scores that shares predict.
+
+  It is infinite if there are no more scores than independent shares.
+
+  Args:
+    space: space of the children.
+    shares: what `fit` returned for the scores.
+    scores: score of each child.
+  """
+  free = len(scores) - int(np.linalg.matrix_rank(_one_hot(space, scores)))
+  if free <= 0:
+    return math.inf
+  mean = sum(scores.values()) / len(scores)
+  squares = (
+    (score - mean - predict(space, shares, arch)) ** 2
+    for arch, score in scores.items()
+  )
+  return math.sqrt(sum(squares) / free)
+
+
 def predict(space: Space, shares: list[dict[int, float]], arch: Arch) -> float:
   """Returns the sum of a child's shares: its score, but for a constant."""
   pairs = zip(shares, arch_lib.read(space, arch), strict=True)
   return sum(of_gene[value] for of_gene, value in pairs)
 
 
-def _best(
+def promising(
   problem: Problem, shares, scored: Mapping[Arch, float], rng
 ) -> list[Arch]:
   """Returns unscored children that fit, the most promising by shares first.

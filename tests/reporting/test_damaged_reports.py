@@ -10,7 +10,8 @@ import test_report
 from etils import epath
 
 from bignas_jax import cli, report
-from bignas_jax.reporting import contents, run_files
+from bignas_jax.reporting import contents, recommendations, run_files
+from bignas_jax.selection import recommended
 from bignas_jax.spaces import arch
 from bignas_jax.system import files
 from bignas_jax.values import errors
@@ -21,12 +22,17 @@ JSON = {
   'search/best.json': contents.Best,
   'search/calibration.json': contents.Calibration,
   'search/predictor.json': contents.Predictor,
+  'search/recommended.json': recommendations.Recommended,
   'ranking.json': contents.Ranking,
   'children/best/child.json': contents.Child,
   'children/best/export/export.json': contents.Exports,
   'children/best/latency.json': contents.Measured,
 }
-FILES = ('config.json', 'metrics.jsonl', 'search/archive.csv', *JSON)
+FILES = (
+  *('config.json', 'metrics.jsonl'),
+  *('search/archive.csv', 'search/children.csv'),
+  *JSON,
+)
 WRONG = (
   None,
   True,
@@ -89,8 +95,10 @@ def read(workdir, name):
   if name == 'search/best.json':
     run_files._best_arch(path, test_report._SPACE)
   if name == 'children/best/child.json':
-    run_files._child(path)
+    run_files.child(path)
   contents.read(path, JSON[name])
+  if name == 'search/recommended.json':
+    recommended._archs(path, test_report._SPACE)
 
 
 def _directory(path):

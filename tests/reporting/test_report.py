@@ -24,8 +24,8 @@ from bignas_jax.reporting import (
   run_files,
 )
 from bignas_jax.reporting import report as report_lib
+from bignas_jax.runs import children_table, config_file, config_record
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_file, config_record
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib
@@ -47,12 +47,15 @@ _AFTER_SEARCH = (
   'How well accuracy is predicted',
 )
 _AFTER_RANKING = 'How well indicators rank children'
+_OF_LISTS = 'Recommended children', 'Children of each size'
 _SECTIONS = (
+  _OF_LISTS[0],
   'Training',
   'Accuracy against cost',
   *_AFTER_SEARCH,
   'Why children are calibrated',
   'Children on the front',
+  _OF_LISTS[1],
   _AFTER_RANKING,
   'Extracted children',
   'Config and versions',
@@ -192,6 +195,42 @@ def _write_search(workdir: pathlib.Path) -> Entry:
   return best
 
 
+def _write_recommended(workdir: pathlib.Path, best: Entry) -> None:
+  """One child that was extracted, and one that was not, and the table."""
+  held_out = {'top1': best.top1, 'top5': None, 'images': 500}
+  test = {'top1': 0.931, 'top5': 0.997, 'images': 1000}
+  one = {
+    'child': 'recommended:1',
+    'device': 'Abacus 2',
+    'runtime': 'onnx',
+    'batch': 4,
+    'statistic': 'median',
+    'limits': {'max_latency_ms': 12.5},
+    'arch': arch_lib.to_dict(best.arch),
+    'macs': best.macs,
+    'params': best.params,
+    'bytes': 54321,
+    'file_bytes': 65432,
+    'predicted_ms': 11.25,
+    'measured_ms': 12.3,
+    'accuracy': {
+      'float32': {'held_out': held_out, 'test': test},
+      'int8': {'test': test | {'top1': 0.889}},
+    },
+    'file': 'children/best/export/model.onnx',
+    'int8_file': None,
+  }
+  bare = {'accuracy': {'float32': {'held_out': held_out}}}
+  two = one | {'child': 'recommended:2', 'file': None, 'device': None} | bare
+  made = {'step': 600, 'config_sha256': config_record.sha256(_CONFIG)}
+  path = workdir / 'search' / 'recommended.json'
+  files.write_json(path, made | {'recommended': [one, two]})
+  rows = children_table.make(_SPACE, _entries())
+  chosen = children_table.Row(10**6, best.arch, best.top1, None, 'held_out')
+  rows.append(chosen)
+  children_table.write(path.with_name('children.csv'), _CONFIG, _SPACE, rows)
+
+
 def _write_predictor(workdir: pathlib.Path) -> None:
   measured = [entry.top1 for entry in _entries()]
   found = {
@@ -257,6 +296,7 @@ def full(workdir: pathlib.Path) -> Entry:
   directory_lib.claim(workdir, _CONFIG)
   _write_metrics(workdir)
   best = _write_search(workdir)
+  _write_recommended(workdir, best)
   _write_predictor(workdir)
   _write_ranking(workdir)
   _write_child(workdir, 'best', best.arch)
@@ -381,6 +421,29 @@ def test_front_is_the_archives(run):
   assert len(strong) == 2  # the best child, and the total of its blocks
 
 
+def test_the_recommended_and_the_table_are_the_files(run):
+  workdir, best, _, page = run
+  rows = [row for row in page.rows if row[0].startswith('recommended:')]
+  assert rows[0][:6] == [
+    *('recommended:1', 'Abacus 2', 'at most 12.5 ms'),
+    *(
+      f'{100 * best.top1:.1f}',
+      '93.1',
+      formats.NOTHING,
+    ),  # the child is not exported
+  ]
+  assert rows[1][0] == 'recommended:2' and rows[1][-1] == rows[0][-1]
+  assert rows[0][-1] == 'children/best/model.safetensors'
+  table = children_table.read(workdir / 'search' / 'children.csv', _SPACE)
+  shown = [row for row in page.rows if row[0].startswith('table:')]
+  assert [row[0] for row in shown] == [
+    f'table:{number}' for number in range(1, len(table) + 1)
+  ]
+  assert [row[3] for row in shown] == [formats.NOTHING] * len(table)
+  files_shown = {row[-1] for row in shown}
+  assert files_shown == {'not extracted', 'children/best/model.safetensors'}
+
+
 def test_calibration_is_the_files(run):
   _, best, _, page = run
   macs = [counting.cost(_SPACE, a).macs for a in (_BIGGEST, _SMALLEST)]
@@ -463,7 +526,7 @@ def test_accuracy_against_latency(started, tmp_path):
   assert 'extracted as fast: timed' in page.text
   assert ['Abacus 2', 'onnx', '4', '12.3', '13.4', '325'] in page.rows
   child = run_files.read(epath.Path(started)).children[0]
-  assert contents.measured_ms(child.measured, table) == 11.9
+  assert contents.measured_ms(child.measured, table.about) == 11.9
   assert best.arch.resolution in (28, 32)
 
 
@@ -519,7 +582,7 @@ def test_same_files_same_page(run):
 def test_parts_not_made_yet_name_their_commands(started):
   result = report_lib.write(started)
   page = _read(started)
-  later = (*_AFTER_SEARCH, _AFTER_RANKING)
+  later = (*_AFTER_SEARCH, _AFTER_RANKING, *_OF_LISTS)
   known = [name for name in _SECTIONS if name not in later]
   assert page.headings == ['BigNAS supernet mnist', *known]
   where = f"--workdir='{started}'"

@@ -19,7 +19,7 @@ CHILD = arch.smallest(SPACE)
 ENTRIES = [
   Entry(CHILD, 3, 2, 0.5, 499, 512, 0, 'random', 10),
   Entry(arch.biggest(SPACE), 30, 20, 0.625, 500, 512, 1, 'nsga2', 20),
-  Entry(CHILD, 3, 2, 0.1 + 0.2, 500, 512, 12345, 'a, "b"', 123),
+  Entry(CHILD, 3, 2, 0.1 + 0.2, 500, 512, 12345, 'a, "b"', 123, 0.875),
 ]
 
 
@@ -50,6 +50,21 @@ def test_it_is_read_back(path):
   lines = written(path)
   assert opened(path).entries == ENTRIES
   assert len(lines) == 1 + len(ENTRIES)
+
+
+@pytest.mark.parametrize('headed', [True, False])
+def test_a_file_of_before_top5_is_read_and_goes_on(path, headed):
+  """With the columns that it has."""
+  path.parent.mkdir()
+  columns = Entry._fields[:-1]
+  lines = [archive._line(columns)] if headed else []
+  lines.append(archive._line([arch.to_json(CHILD), *ENTRIES[0][1:-1]]))
+  path.write_bytes(b''.join(lines))
+  found = opened(path)
+  assert found.entries == ENTRIES[:1] and found.entries[0].top5 is None
+  found.append(ENTRIES[2])
+  assert opened(path).entries == [ENTRIES[0], ENTRIES[2]._replace(top5=None)]
+  assert path.read_bytes().startswith(archive._line(columns))
 
 
 def test_an_empty_file_gets_its_header(path):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from bignas_jax.runs import config as config_lib
-from bignas_jax.selection import search
+from bignas_jax.selection import task
 from bignas_jax.strategies.problem import Search
 from bignas_jax.training import loop
 from bignas_jax.values import annotations, errors, structs
@@ -153,8 +153,8 @@ def test_a_file_in_place_of_the_work_directory(tmp_path):
 
 def test_settings_of_a_search_are_checked_as_the_configs_are():
   changes = {'evaluations': 3, 'objectives': ['macs', 'params']}
-  found = search._changed(Search(), changes)
+  found = task.changed(Search(), changes)
   assert found.objectives == ('macs', 'params')
   for name, value in (('evaluations', 2.5), ('seed', None), ('evals', 3)):
     with pytest.raises(errors.UserError, match=f'^search.{name}'):
-      search._changed(Search(), {name: value})
+      task.changed(Search(), {name: value})

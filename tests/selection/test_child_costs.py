@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from bignas_jax.costs import counting
-from bignas_jax.deploy import package
+from bignas_jax.deploy import folding, package
 from bignas_jax.selection import child_costs
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, pinning, zoo
@@ -60,6 +60,30 @@ def test_peak_activations_of_a_network_counted_by_hand():
     out + head,
   )
   assert counting.peak_activations(tiny.SPACE, arch) == max(alive)
+
+
+def test_memory_is_that_of_the_folded_child():
+  """In float32 its arrays, and for each image of a batch the activations."""
+  space = tiny.SPACE
+  arch = arch_lib.biggest(space)
+  pinned = pinning.pin(space, arch)
+  zeros = jax.tree.map(
+    lambda s: np.zeros(s.shape, np.float32), network.variables_shapes(pinned)
+  )
+  _, folded = folding.fold(pinned, zeros)
+  weights = sum(leaf.size for leaf in jax.tree.leaves(folded))
+  peak = counting.peak_activations(space, arch)
+  biases = counting.cost(space, arch).statistics // 2
+
+  def memory(*served):
+    served = child_costs.Memory(*served)
+    return child_costs.of(space, memory=served)(arch)['memory_bytes']
+
+  assert memory() == 4 * (weights + peak)
+  assert memory(8) == 4 * (weights + 8 * peak)
+  half = 2 * (weights - biases + 8 * peak) + 4 * biases
+  assert memory(8, 'bfloat16') == memory(8, 'float16') == half
+  assert memory(1, 'int8') == weights - biases + peak + 4 * biases
 
 
 @pytest.mark.parametrize('space', SPACES, ids=lambda space: space.name)

@@ -17,6 +17,7 @@ from bignas_jax.costs.limits import Limits
 from bignas_jax.runs.archive import Archive
 from bignas_jax.selection import questions
 from bignas_jax.selection import search as search_lib
+from bignas_jax.selection import task as task_lib
 from bignas_jax.selection.scorer import Basis
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
@@ -32,7 +33,9 @@ FREE = Limits()
 
 
 def task(strategy, table=None, limits=FREE, **settings):
-  return search_lib.checked(SPACE, strategy, Search(**settings), limits, table)
+  return task_lib.checked(
+    SPACE, strategy, Search(**settings), task_lib.Request(limits, table)
+  )
 
 
 quick_task = functools.cache(task)  # the same costs for all examples

@@ -12,12 +12,14 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 
 import bignas_jax
 from bignas_jax import cli, search
 from bignas_jax.data import sources
 from bignas_jax.data.sources import Data
 from bignas_jax.runs import restore
+from bignas_jax.runs.archive import Archive
 from bignas_jax.selection import extraction
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.strategies import predictor
@@ -200,6 +202,44 @@ def test_each_question_has_its_answer(run, capsys, interrupted):
   assert arch_lib.to_dict(arch) == between['arch']
 
 
+def test_several_limits_are_answered_from_one_archive(
+  run, trained, tmp_path, capsys, interrupted
+):
+  """Interrupted in the second search, or one after another: the same."""
+  asked = ['--strategy=random', '--evaluations=4']
+  both = [*asked, '--max_macs=13e3', '--max_macs=1e9', '--min_params=1']
+  interrupted.left = 5
+  assert status(run, *both) == errors.PREEMPTED
+  search_directory = run / 'search'
+  assert len([*(search_directory / 'begun').iterdir()]) == 2
+  assert not (search_directory / 'recommended.json').exists()
+  interrupted.left = None
+  found = searched(capsys, run, *both)
+  assert not [*(search_directory / 'begun').iterdir()]
+  other = pathlib.Path(shutil.copytree(trained, tmp_path / 'other'))
+  one = searched(capsys, other, *asked, '--max_macs=13e3', '--min_params=1')
+  alone = json.loads((other / 'search' / 'recommended.json').read_text())
+  assert searched(capsys, other, *both)['recommended'] == found['recommended']
+  names = ('seconds', 'looked_up')
+  (mine,) = (search_directory / 'results').glob('random-max_macs_13000-*')
+  first = json.loads(mine.read_text())
+  assert first | dict.fromkeys(names) == one | dict.fromkeys(names)
+  tight, loose = found['recommended']
+  assert [e['limits']['max_macs'] for e in (tight, loose)] == [13e3, 1e9]
+  assert {e['limits']['min_params'] for e in (tight, loose)} == {1}
+  (only,) = alone['recommended']
+  assert only['arch'] == one['arch'] and only['macs'] == one['macs']
+  entries = Archive(epath.Path(search_directory / 'archive.csv'), SPACE).entries
+  for entry in (tight, loose):
+    fitting = [e for e in entries if e.macs <= entry['limits']['max_macs']]
+    held_out = entry['accuracy']['float32']['held_out']
+    assert held_out['top1'] == max(e.top1 for e in fitting)
+  written = json.loads((search_directory / 'recommended.json').read_text())
+  assert written['recommended'] == found['recommended']
+  chosen = extraction.choose(epath.Path(run), SPACE, 'recommended:2')
+  assert arch_lib.to_dict(chosen) == loose['arch']
+
+
 def test_another_number_of_counted_images_is_said_once(
   run, capsys, monkeypatch
 ):
@@ -248,6 +288,8 @@ def test_a_full_disk_is_one_line_and_the_archive_stays(run, capsys):
     ('--objectives=macs,', "search.objectives: got ''"),
     ('--objectives=latency_ms', '--latency_table'),
     ('--latency_table=nowhere.json', 'nowhere.json'),
+    ('--memory_batch=0', '--memory_batch=0: got 0'),
+    ('--memory_precision=int4', "--memory_precision: got 'int4'"),
   ],
 )
 def test_what_cannot_be_asked_is_one_line(trained, capsys, option, words):
@@ -299,6 +341,11 @@ MISTAKES = [
   (lambda run, _: run.search(seed=1.5), 'search.seed: got 1.5'),
   (lambda run, _: run.search(objectives='macs'), 'search.objectives'),
   (lambda run, _: run.search(objectives=[1]), 'search.objectives'),
+  (lambda run, _: run.search(memory_batch=0), '--memory_batch: got 0'),
+  (lambda run, _: run.search(memory_precision=[8]), '--memory_precision'),
+  (lambda run, _: bignas_jax.list_models(3), 'pattern: got 3'),
+  (lambda run, _: run.arch('table:1'), 'there is no'),
+  (lambda run, _: run.arch('recommended:1'), 'there is no'),
   (lambda run, _: run.search(latency_table=5), 'latency_table: got 5'),
   (lambda run, _: run.search(latency_table='no/table'), 'no/table'),
   (lambda run, _: run.extract('smallest', None), 'out: got None'),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import bignas_jax
 from bignas_jax import cli, cost
 from bignas_jax import list as list_command
 from bignas_jax.costs import counting
@@ -165,3 +166,14 @@ def test_list_of_one_space(capsys):
   found = json.loads(capsys.readouterr().out)
   assert [s['name'] for s in found['spaces']] == ['bignas']
   assert [p['name'] for p in found['presets']] == ['bignas_s', 'bignas_m']
+
+
+def test_models_are_listed_by_pattern():
+  every = bignas_jax.list_models()
+  assert every == sorted({*every}) and {*presets.PRESETS} < {*every}
+  assert bignas_jax.list_models('bignas_?') == [
+    name for name in every if name.startswith('bignas_') and len(name) == 8
+  ]
+  found = bignas_jax.list_models(['mnist:*', 'alphanet_a5_small'])
+  assert found == ['alphanet_a5_small', 'mnist:biggest', 'mnist:smallest']
+  assert bignas_jax.list_models('nothing*') == []

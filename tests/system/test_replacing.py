@@ -16,7 +16,7 @@ from bignas_jax.system import digests, replacing
 from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden/run_0_1_0/children/best'
-PACKAGE = {'child.json', 'model.safetensors'}
+PACKAGE = {*package.FILES, 'README.md', 'config.json'}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_package_is_written_where_it_may_be(kind, child, tmp_path):
     out.symlink_to(tmp_path / 'there')
   elif kind == 'older':
     out.mkdir()
-    for name in PACKAGE:
+    for name in package.FILES:
       (out / name).write_text('older')
   package.save(epath.Path(out), child)
   assert set(_files(out)) == PACKAGE
@@ -181,7 +181,7 @@ def test_a_kill_leaves_the_old_package_or_the_new_one(
   found = [_files(p) for p in base.iterdir()]
   if exchange:
     found = [_files(out)]
-  new = {name: (GOLDEN / name).read_bytes() for name in PACKAGE}
+  new = {name: (GOLDEN / name).read_bytes() for name in package.FILES}
   whole = [f for f in found if f == old or _same_child(f, new)]
   assert whole, (at, [list(f) for f in found])
 
