@@ -42,7 +42,10 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 gc.set_threshold(100_000, 50, 100)
 
 # First of all, so that no process of pytest-xdist ends alone with one.
-_LONGEST = ('network', 'cluster', 'loop', 'step_metrics', 'programs', 'kills')
+_LONGEST = (
+  *('network', 'cluster', 'loop', 'step_metrics', 'programs', 'kills'),
+  *('recovery', 'recipe'),
+)
 
 
 def pytest_unconfigure():

@@ -241,10 +241,34 @@ def _described(branches, params, x, constants, index) -> tuple[Any, Tree]:
   """
   y, new, shared = None, {}, len({frozenset(b.shapes) for b in branches}) == 1
   for one in branches[-1:] if shared else branches:
-    run = functools.partial(_results, one, index=index)
-    y, own = jax.eval_shape(run, params, x, constants)
+    y, own = _described_branch(one, params, x, constants, index)
     new = slicing.union(new, own)
   return y, new
+
+
+def _described_branch(branch, params, x, constants, index) -> tuple[Any, Tree]:
+  """Returns shapes of a branch's output, and of all that it remembers.
+
+  JAX keeps what it traced for a function object and shapes. A block's result
+  and its gradient both need these shapes, and only the first of them traces.
+  """
+  own = _cut(branch.shapes, params)
+  index = None if index is None else jnp.int32(0)
+  arguments = jax.tree.map(_described_array, (own, x, constants, None, index))
+  return jax.eval_shape(branch.compute, *arguments)
+
+
+def _cut(shapes: Tree, params: Tree) -> Tree:
+  """Returns shapes of the parameters that a branch takes, in their dtypes."""
+  if isinstance(shapes, dict):
+    return {name: _cut(shapes[name], params[name]) for name in shapes}
+  return jax.ShapeDtypeStruct(shapes.shape, params.dtype)
+
+
+def _described_array(array: Any) -> jax.ShapeDtypeStruct:
+  """Returns the shape and dtype of an array or a number."""
+  kind = jax.typeof(array)
+  return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
 
 
 def _gradient(branch, index, params, x, constants, remembered, dy, sums):
@@ -254,7 +278,7 @@ def _gradient(branch, index, params, x, constants, remembered, dy, sums):
   def compute(own, x, cached):
     return branch.compute(own, x, constants, cached, index)
 
-  _, like = jax.eval_shape(compute, own, x, None)
+  _, like = _described_branch(branch, params, x, constants, index)
   cached = slicing.shrink(remembered, like, index=index)
   _, vjp, _ = jax.vjp(
     lambda own, x: compute(own, x, cached), own, x, has_aux=True

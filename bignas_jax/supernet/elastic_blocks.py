@@ -105,19 +105,21 @@ def _of_entry(active: Active, index: Any) -> Active:
   return Active(*widths, *jax.tree.map(lambda some: some[index], choices))
 
 
-def _branches(block: Block) -> list[branches.Branch]:
+@functools.cache
+def _branches(block: Block) -> tuple[branches.Branch, ...]:
+  """Returns a block's branches, the same objects whenever it is asked."""
   if block.stage.separate_weights:
-    return [
+    return tuple(
       branches.Branch(
         {name: shapes(one)} if shapes(one) else {},
         functools.partial(_compute_operation, name, one),
       )
       for name, one in block.operations().items()
-    ]
-  return [
+    )
+  return tuple(
     branches.Branch(shapes(variant), functools.partial(_compute, variant))
     for variant in block.variants()
-  ]
+  )
 
 
 def _compute(variant: Block, params, x, constants, cached, index):

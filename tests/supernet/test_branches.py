@@ -114,6 +114,25 @@ def test_a_chain_is_the_chosen_branch_as_often(chosen, turns):
   assert_is_plain(found, SIZES[chosen], often, PARAMS, SUMS)
 
 
+def test_a_branch_is_traced_for_its_shapes_once():
+  calls = []
+
+  def counted(*arguments):
+    calls.append(arguments)
+    return compute(*arguments)
+
+  own = [BRANCHES[-1]._replace(compute=counted)]
+  for _ in range(2):
+    jax.eval_shape(
+      lambda params, x: branches_lib.switch(
+        0, own, Accumulator(params, jnp.float32(0)), x, CONSTANT
+      ),
+      first_of(PARAMS),
+      X,
+    )
+  assert len(calls) == 1 + 2  # its shapes, and each result
+
+
 def test_one_branch_needs_no_choice():
   def function(accumulator, x):
     return branches_lib.switch(0, BRANCHES[-1:], accumulator, x, CONSTANT)
