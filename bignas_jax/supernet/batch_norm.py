@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from bignas_jax.operations import ops
 from bignas_jax.operations.ops import AnyArray, Images
-from bignas_jax.supernet import branches
+from bignas_jax.supernet import recomputation
 
 # E[x] as `mean` and E[x^2] as `square`, of the groups on this device.
 Moments = dict[str, Float[Array, 'groups channels']]
@@ -93,7 +93,7 @@ def batch_norm(
       y = _bordered(y, _of_zero(how, own, mean, var), border)
     return y, _no_moments(x)
   take = functools.partial(_moments, pooling=pooling)
-  moments = branches.reuse(take, cached, lax.stop_gradient(x))
+  moments = recomputation.reuse(take, cached, lax.stop_gradient(x))
   if width is not None:
     moments = {
       name: ops.mask(moment, width) for name, moment in moments.items()

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from bignas_jax.operations import ops
 from bignas_jax.operations.depthwise import PIXELS, depthwise
 from bignas_jax.spaces import block_kinds, parallel
-from bignas_jax.supernet import batch_norm, branches, parameters
+from bignas_jax.supernet import batch_norm, parameters, recomputation
 from bignas_jax.supernet.drop_connect import DropConnect
 from bignas_jax.supernet.stage_blocks import Active, Block
 
@@ -93,7 +93,7 @@ def apply(
     return h
 
   def remember(name, compute, *operands):
-    remembered[name] = branches.reuse(compute, cached.get(name), *operands)
+    remembered[name] = recomputation.reuse(compute, cached.get(name), *operands)
     return remembered[name]
 
   def convolve(h, conv):

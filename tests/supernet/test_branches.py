@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bignas_jax.supernet import branches as branches_lib
+from bignas_jax.supernet import recomputation
 from bignas_jax.supernet.accumulator import Accumulator
 from bignas_jax.supernet.branches import Branch
 
@@ -246,7 +247,7 @@ def test_what_is_recalled_is_not_computed_but_differentiated():
   known = jnp.full((2, 2), 7.0)
 
   def total(known, *operands):
-    return branches_lib.reuse(jnp.matmul, known, *operands).sum()
+    return recomputation.reuse(jnp.matmul, known, *operands).sum()
 
   arguments = known, x, kernel
   value, grads = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments)
