@@ -90,7 +90,7 @@ def params(supernet: Supernet, ours: Space, classes: Sequence[str]) -> Any:
   why = _other_classes(supernet, ours, classes)
   if why:
     anew = _named(given.pop(_CLASSIFIER))
-    console.say(f'{why}: starting anew: {anew}')
+    console.say(f'starting anew: {anew}, since {why}')
   return given
 
 
@@ -100,16 +100,16 @@ def _other_classes(
   """Returns in words how the classes differ; '' if they do not."""
   there = supernet.space.classes
   if there != ours.classes:
-    return f'{ours.classes} classes, the supernet has {there}'
+    return f'the supernet has {there} classes, not {ours.classes}'
   if not classes or supernet.class_names is None:
     return ''
   changed = identity.other_classes(supernet.class_names, classes)
-  return f'other classes than the supernet has ({changed})' if changed else ''
+  return f'the supernet has other classes ({changed})' if changed else ''
 
 
-def _named(part: Any) -> str:
+def _named(arrays: Any) -> str:
   """Returns the names and the shapes of the classifier's arrays."""
   return ', '.join(
     f'{_CLASSIFIER}/{"/".join(str(key.key) for key in path)} {list(leaf.shape)}'
-    for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
   )
