@@ -21,7 +21,7 @@ from bignas_jax.perf import (
   step_time,
 )
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_file, warm_start
+from bignas_jax.runs import config_file, directory, warm_start
 from bignas_jax.selection import ranking
 from bignas_jax.spaces import zoo
 from bignas_jax.values import errors, schema
@@ -203,7 +203,7 @@ def _table(arguments: Sequence[str]) -> dict[str, Any]:
     'of its predictions. Parts that the file holds already are kept.',
     *(_define_table, arguments),
   )
-  space = zoo.get(given.space)
+  space = directory.named_space(given.space)
   return latency_table.table(
     space,
     given.out,
@@ -237,8 +237,8 @@ def _ranking(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _define_table(values: flags.FlagValues) -> None:
-  spaces = ', '.join(zoo.SPACES)
-  cli.text(values, 'space', None, f'one of {spaces}', required=True)
+  words = f"a run's directory, or one of {', '.join(zoo.SPACES)}"
+  cli.text(values, 'space', None, words, required=True)
   words = 'pixels, such as 192,224; all of the space if missing'
   cli.number(values, schema.Natural, 'resolutions', None, words, several=True)
   cli.path(values, 'out', 'the file, JSON', required=True)

@@ -4,8 +4,10 @@
     --config.data.directory=FOLDER
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. Also the place to start
-from for images of one's own: the space below is a literal. The variant
-configs/cifar10.py:quick trains one epoch.
+from for images of one's own: the space below is a literal. Variants:
+
+  configs/cifar10.py:quick   one epoch
+  configs/cifar10.py:small   300 steps of 64 images at one resolution: minutes
 
 On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster
 (docs/performance.md); docs/results.md has what comes of it.
@@ -32,9 +34,13 @@ SPACE = dataclasses.replace(
 
 
 def get_config(variant: str = '') -> Config:
-  variant = config_lib.variant(variant, 'quick')
+  variant = config_lib.variant(variant, 'quick', 'small')
+  config = _config(epochs=1 if variant == 'quick' else 12)
+  return _small(config) if variant == 'small' else config
+
+
+def _config(epochs: int) -> Config:
   batch_size, train_images = 128, 45_000
-  epochs = 1 if variant == 'quick' else 12
   steps_per_epoch = train_images / batch_size
   return Config(
     space=SPACE,
@@ -62,4 +68,22 @@ def get_config(variant: str = '') -> Config:
     checkpoint_every=round(steps_per_epoch),
     calibration=Calibration(images=2048, batch_size=256),
     search=Search(mutants=96, evaluations=160),
+  )
+
+
+def _small(config: Config) -> Config:
+  size = (24,)
+  return dataclasses.replace(
+    config,
+    space=dataclasses.replace(SPACE, resolution=size, train_resolution=size),
+    steps=300,
+    batch_size=64,
+    schedule=dataclasses.replace(
+      config.schedule, warmup_steps=30, decay_steps=3.0
+    ),
+    log_every=20,
+    eval_every=300,
+    checkpoint_every=100,
+    calibration=Calibration(images=256, batch_size=64),
+    search=Search(mutants=8, evaluations=32),
   )

@@ -107,6 +107,7 @@ def test_links_lead_somewhere(page):
 
 # Of commands in the pages: what a test runs, or why none does.
 RUN = {
+  'fit': 'test_fitting',
   'main': 'test_commands',
   'search': 'test_commands',
   'extract': 'test_commands',

@@ -19,10 +19,12 @@ ROOMS = (
   *('values', 'system', 'spaces', 'costs', 'strategies', 'data'),
   *('operations', 'supernet', 'policies', 'methods', 'deploy', 'runs'),
   *('training', 'reporting', 'selection', 'conversion', 'estimates', 'perf'),
+  'fitting',
 )
 COMMANDS = {
   *('main', 'search', 'extract', 'evaluate', 'export', 'cost', 'compile'),
   *('benchmark', 'report', 'list', 'prepare', 'serve', 'convert'),
+  'fit',
 }
 MOST_FILES = 16
 

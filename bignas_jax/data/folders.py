@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from bignas_jax.data import decode
@@ -21,6 +22,8 @@ SUFFIXES = (
 )
 # Errors that are due to the process, not to the file to be opened.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# Accuracies were reported on these test images, so they must never change.
+_CUT_SEED = 2021
 _said: set[str] = set()
 
 
@@ -67,7 +70,9 @@ class FileSource:
     return hashlib.sha256(text).hexdigest()
 
 
-def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
+def read(
+  directory: str, channels: int, test_images: int = 0
+) -> tuple[FileSource, FileSource]:
   """Returns training and test images, labelled in the order of folder names.
 
   It prints on stderr, once for each split, what is left out: files without one
@@ -75,8 +80,11 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   out silently.
 
   Args:
-    directory: has `train/CLASS/*` and `test/CLASS/*` (or `val`) inside it.
+    directory: has `train/CLASS/*` and `test/CLASS/*` (or `val`) inside it; if
+      `test_images` is not 0, `train/CLASS/*` or `CLASS/*` alone.
     channels: channels of the images wanted.
+    test_images: number of images that are set aside to test on, always the same
+      ones; 0: the directory has them in a folder of their own.
 
   Raises:
     UserError: something is missing; says what.
@@ -85,10 +93,13 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
   if root is None or not root.is_dir():
     raise _error(directory, f'a directory with train/ and test/ {errors.MOVED}')
   last = 'test' if (root / 'test').is_dir() else 'val'
+  if test_images:
+    return _cut(root, last, channels, test_images)
   for split in ('train', last):
     if not (root / split).is_dir():
       missing = 'train/' if split == 'train' else 'test/ (or val/)'
-      raise _error(root, f'a directory with {missing} in it')
+      allowed = f'a directory with {missing} in it, or data.test_images > 0'
+      raise _error(root, allowed)
   train = _files(root / 'train', channels)
   test = _files(root / last, channels)
   if train.classes != test.classes:
@@ -97,6 +108,23 @@ def read(directory: str, channels: int) -> tuple[FileSource, FileSource]:
       root, f'the same classes in train/ and {last}/, unlike {extra[0]}'
     )
   return train, test
+
+
+def _cut(
+  root: Any, last: str, channels: int, test_images: int
+) -> tuple[FileSource, FileSource]:
+  """Returns the images of a folder without a test folder, cut in two."""
+  trained = root / 'train'
+  if trained.is_dir() and (root / last).is_dir():
+    allowed = f'0, where there are train/ and {last}/'
+    raise errors.UserError('data.test_images', test_images, allowed)
+  every = _files(trained if trained.is_dir() else root, channels)
+  if test_images >= len(every):
+    allowed = f'0 to {len(every) - 1}, of {len(every)} images'
+    raise errors.UserError('data.test_images', test_images, allowed)
+  order = np.random.RandomState(_CUT_SEED).permutation(len(every))
+  tested, others = order[:test_images], order[test_images:]
+  return every.subset(sorted(others)), every.subset(sorted(tested))
 
 
 def _content(path: str) -> bytes:

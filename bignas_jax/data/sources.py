@@ -57,6 +57,8 @@ class Data:
     held_out: number of training images set aside to select children by.
     second: number of other training images set aside, on which a policy may
       measure children; they train no parameters.
+    test_images: number of images set aside to test on, for an image_folder
+      without `test` or `val`, which may have `CLASS/*` alone.
     augment: augmentation of training images: `affine` for digits, `crop`
       (random box and flip), `autoaugment` (crop, then policy v0),
       `autoaugment_original` (crop, then the paper's policy), `randaugment`
@@ -81,6 +83,7 @@ class Data:
   directory: str = ''
   held_out: schema.Whole
   second: schema.Whole = 0
+  test_images: schema.Whole = 0
   augment: Augment
   mean: tuple[float, ...]
   std: tuple[schema.Positive, ...]
@@ -122,11 +125,7 @@ class Source(Protocol):
     ...
 
   def digest(self) -> str:
-    """Returns a SHA-256 that changes with the images or their labels.
-
-    It is made from the names of images, if they have names, without opening
-    one.
-    """
+    """Returns a SHA-256 of the images' labels, and of their names, if any."""
     ...
 
 
@@ -224,6 +223,9 @@ def _check(data: Data, channels: int) -> None:
   """Raises UserError, naming the field, if a value has no meaning."""
   if channels not in (1, 3):
     raise errors.UserError('space.channels', channels, '1 (gray) or 3 (RGB)')
+  if data.test_images and data.name != 'image_folder':
+    allowed = f'0, for {data.name}'
+    raise errors.UserError('data.test_images', data.test_images, allowed)
   for name in ('mean', 'std'):
     value = getattr(data, name)
     if len(value) != channels:
@@ -274,7 +276,8 @@ def _mnist5k(data: Data, channels: int) -> Splits:
 
 
 def _image_folder(data: Data, channels: int) -> Splits:
-  return _held_out(data, *folders.read(data.directory, channels))
+  read = folders.read(data.directory, channels, data.test_images)
+  return _held_out(data, *read)
 
 
 def _imagenet2012(data: Data, channels: int) -> Splits:

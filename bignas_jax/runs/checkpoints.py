@@ -55,7 +55,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: epath.Path, keep: int = 3, every: int = 1):
-    self._directory = _directory(workdir)
+    self._directory = place(workdir)
     cluster.once(lambda: _put_in_order(workdir))
     options = ocp.CheckpointManagerOptions(
       create=True,
@@ -181,20 +181,18 @@ class _Preserve(NamedTuple):
     return [step in stay for step in steps]
 
 
-def _directory(workdir: epath.Path) -> epath.Path:
+def place(workdir: epath.Path) -> epath.Path:
+  """Returns the directory of a run's checkpoints."""
   return storage.absolute(epath.Path(workdir) / 'checkpoints')
-
-
-def _steps(directory: epath.Path) -> list[int]:
-  if not directory.is_dir():
-    return []
-  names = [path.name for path in directory.iterdir() if path.is_dir()]
-  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def steps(workdir: epath.Path) -> list[int]:
   """Returns the steps of a run's complete checkpoints, damaged or not."""
-  return _steps(_directory(workdir))
+  directory = place(workdir)
+  if not directory.is_dir():
+    return []
+  names = [path.name for path in directory.iterdir() if path.is_dir()]
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _put_in_order(workdir: epath.Path) -> None:
@@ -202,7 +200,7 @@ def _put_in_order(workdir: epath.Path) -> None:
 
   Checkpoints older than the newest that counts are not examined.
   """
-  directory = _directory(workdir)
+  directory = place(workdir)
   directory.mkdir(parents=True, exist_ok=True)
   # In a bucket an empty directory does not exist.
   for path in directory.iterdir() if directory.is_dir() else ():
@@ -237,9 +235,9 @@ def _newest(
   Raises:
     UserError: a checkpoint was saved after other rollbacks than the run's.
   """
-  directory, went = _directory(workdir), rollbacks.read(workdir)
+  directory, went = place(workdir), rollbacks.read(workdir)
   damaged, left = [], []
-  for step in reversed(_steps(directory)):
+  for step in reversed(steps(workdir)):
     wrong = digests.damage(directory / str(step))
     if wrong is not None:
       console.say(f'warning: checkpoint {step} is damaged: {wrong}')
@@ -262,8 +260,6 @@ def _newest(
 def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
   """Returns the newest step that counts and one entry of its checkpoint.
 
-  The state of the optimiser is not read.
-
   Args:
     workdir: work directory of the run; nothing in it is changed.
     like: shapes and shardings of the entry.
@@ -282,7 +278,15 @@ def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
     return step
 
   step = cluster.once(look)
-  with ocp.CheckpointManager(_directory(workdir)) as manager:
+  return step, jax.block_until_ready(read_entry(workdir, step, like, name))
+
+
+def read_entry(workdir: epath.Path, step: int, like: Tree, name: str) -> Tree:
+  """Returns an entry of a checkpoint, as NumPy arrays if `like` is unsharded.
+
+  The other entries are not read.
+  """
+  with ocp.CheckpointManager(place(workdir)) as manager:
     item = {name: like}
     restored = manager.restore(
       step,
@@ -292,4 +296,4 @@ def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
         partial_restore=True,
       ),
     )
-  return step, jax.block_until_ready(restored[name])
+  return restored[name]

@@ -45,7 +45,7 @@ class Config:
     arch: one network of the space, to be trained alone: what every `--arch`
       takes (`bignas_jax.presets`); '' for the whole space. A preset and a
       `child.json` determine their space.
-    init_from: child package that the run starts with; '' for random weights.
+    init_from: child package or supernet's run to start with; '' for neither.
     init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).
     classes: classes of the network, whatever the space says; 0: the space's.
     image_size: pixels of a batch's images, which each child's are resized from;
@@ -139,7 +139,7 @@ def check(config: Config) -> Config:
   """
   config = schema.check(config)
   alone = arch_lib.is_one(space(config))
-  assert alone or not (config.arch or config.init_from), 'not resolved'
+  assert alone or not config.arch, 'not resolved'
   for field, right, allowed in _requirements(config):
     if not right:
       raise errors.UserError(field, structs.get(config, field), allowed)

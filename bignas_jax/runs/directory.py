@@ -9,8 +9,11 @@ from etils import epath
 
 import bignas_jax
 from bignas_jax.data import identity, sources
+from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record
 from bignas_jax.runs.config import Config
+from bignas_jax.spaces import zoo
+from bignas_jax.spaces.space import Space
 from bignas_jax.system import files, locks, storage
 from bignas_jax.values import errors, schema, stored, structs
 
@@ -113,6 +116,18 @@ def load_config(workdir: epath.Path) -> Config:
       know what is in it.
   """
   return _config(workdir, read(workdir))
+
+
+def named_space(text: str, field: str = '--space') -> Space:
+  """Returns the space of a name, or of the run in a work directory.
+
+  Raises:
+    UserError: there is neither.
+  """
+  path = storage.path(text, field)
+  if text not in zoo.SPACES and path.is_dir():
+    return config_lib.space(load_config(path))
+  return zoo.get(text, field)
 
 
 def _config(workdir: epath.Path, manifest: Manifest) -> Config:

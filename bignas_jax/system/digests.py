@@ -52,6 +52,13 @@ def damage(directory: epath.Path) -> str | None:
   return None
 
 
+def of_sealed(directory: epath.Path) -> str:
+  """Returns the SHA-256 that names the files of an undamaged checkpoint."""
+  body = _body(directory)
+  assert body is not None, 'damaged'
+  return _digest_of(body['files'])
+
+
 def _body(directory: epath.Path) -> dict[str, Any] | None:
   path = directory / NAME
   if not path.is_file():

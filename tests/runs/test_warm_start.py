@@ -1,5 +1,6 @@
 """One network alone: trained, from random weights or a child's, as it says."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -15,6 +16,7 @@ import reference
 import tiny
 from autograd.scipy import special
 
+from bignas_jax.data import sources
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.methods import loss_graph, programs, step
 from bignas_jax.policies.policies import Child
@@ -321,6 +323,129 @@ def test_a_classifier_for_classes_of_other_names_is_told(copied, capsys):
     told = capsys.readouterr().err
     assert ('classes of other names' in told) == bool(words)
     assert words in told
+
+
+# Where a supernet starts.
+
+
+def _supernet(**changes):
+  return tiny.config(**({'space': tiny.QUICK} | changes))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run of a supernet that is as if it had ended after two steps."""
+  workdir = tmp_path_factory.mktemp('supernet') / 'run'
+  config = warm_start.resolve(_supernet(steps=2))
+  directory_lib.claim(workdir, config, sources.load(config.data, channels=1))
+  state = jax.jit(step.init_state(config_lib.setup(config)))()
+  with contextlib.closing(checkpoints_lib.Checkpoints(workdir)) as saved:
+    saved.save(2, state._replace(step=jnp.int32(2)))
+  return workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+  """One that a test may change."""
+  return shutil.copytree(trained, tmp_path / 'run')
+
+
+def test_a_supernet_starts_with_all_that_another_has(trained, capsys):
+  wanted = _state(trained, _supernet(steps=2)).params
+  config = warm_start.resolve(_supernet(init_from=str(trained)))
+  assert config_lib.check(config).space == tiny.QUICK
+  digits = tuple(map(str, range(10)))
+  given = warm_start.weights(config, digits)
+  chex.assert_trees_all_equal(given, wanted)
+  assert 'anew' not in capsys.readouterr().err
+  assert warm_start.resolve(_supernet(space='', init_from=str(trained))) == (
+    dataclasses.replace(config, init_from=str(trained))
+  )
+  given = warm_start.weights(config, (*digits[1:], 'ant'))
+  assert given.keys() == wanted.keys() - {'classifier'}
+  (line,) = [
+    line for line in capsys.readouterr().err.split('\n') if 'anew' in line
+  ]
+  assert "'ant' is new, '0' is missing" in line
+  assert 'starting anew: classifier/bias [10], classifier/kernel' in line
+
+
+def test_a_supernet_of_other_classes_goes_on_without_the_other(
+  run, tmp_path, monkeypatch
+):
+  """A stopped run needs the supernet no more, and ends as a whole one."""
+  config = _supernet(init_from=str(run), classes=12)
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  loop.train(config, whole)
+  with monkeypatch.context() as patch:
+    patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(3))
+    with pytest.raises(errors.Preempted, match='saved step 3 of 6'):
+      loop.train(config, stopped)
+  shutil.rmtree(run)
+  loop.train(config, stopped)
+  state = _state(stopped, config)
+  assert state.params['classifier']['bias'].shape == (12,)
+  chex.assert_trees_all_equal(state, _state(whole, config))
+  scratch = _supernet(classes=12)
+  with pytest.raises(errors.UserError, match='init_sha256'):
+    directory_lib.claim(whole, warm_start.resolve(scratch))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'space': 'mnist'}, 'a supernet of space mnist; .* differs in'),
+    (
+      {'space': dataclasses.replace(tiny.QUICK, channels=3)},
+      r'differs in channels \(1 there, 3 here\)',
+    ),
+    ({'arch': 'smallest'}, 'nothing, where init_from is a supernet'),
+  ],
+)
+def test_another_space_than_the_supernets_is_refused(trained, changes, words):
+  with pytest.raises(errors.UserError, match=words):
+    warm_start.resolve(_supernet(init_from=str(trained), **changes))
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+  ('damage', 'words'),
+  [
+    (lambda run: shutil.rmtree(run / 'checkpoints' / '2'), 'step 0 of 2'),
+    (lambda run: shutil.rmtree(run / 'checkpoints'), 'step 0 of 2'),
+    (lambda run: (run / 'config.json').write_text('{'), 'valid JSON'),
+    (
+      lambda run: (run / 'checkpoints' / '2' / 'receipt.json').unlink(),
+      'receipt.json is missing',
+    ),
+    (
+      lambda run: _cut(max(run.glob('checkpoints/2/**/d/*'))),
+      'has changed',
+    ),
+  ],
+)
+def test_a_supernet_that_is_not_whole_is_one_line(run, damage, words):
+  damage(run)
+  with pytest.raises(errors.UserError, match=words) as refused:
+    warm_start.resolve(_supernet(init_from=str(run)))
+  assert refused.value.field == 'init_from'
+  assert '\n' not in str(refused.value)
+
+
+def test_before_its_first_checkpoint_a_run_needs_its_supernet(run):
+  config = warm_start.resolve(_supernet(init_from=str(run)))
+  later = dataclasses.replace(config, init_sha256='0' * 64)
+  with pytest.raises(errors.UserError, match='the supernet that the run was'):
+    warm_start.weights(later)
+  shutil.rmtree(run)
+  with pytest.raises(errors.UserError, match='init_from'):
+    warm_start.weights(config)
+
+
+# What is said of the start.
 
 
 def test_averages_start_with_the_child(package):

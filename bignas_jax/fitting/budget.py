@@ -1,0 +1,60 @@
+"""How the time is shared between training and all that follows it."""
+
+from bignas_jax.fitting.trial import Measured
+
+# Programs of a step are traced again when training starts; XLA's part is kept.
+_AGAIN = 0.4
+# Share of the whole time in which children are evaluated.
+_SEARCH = 0.15
+_LEAST_EVALUATIONS, _MOST_EVALUATIONS = 4, 64  # of each search
+# Extraction compiles programs for one resolution; the export and its check add
+# a few seconds.
+_EXTRACTION, _EXPORT_S = 0.6, 3.0
+# Other programs of the machine may slow training down.
+_CAUTION = 0.9
+# Share of the whole time in which steps are measured, and at most.
+_MEASURING, _MEASURING_S = 0.04, 60.0
+
+
+def for_measuring(minutes: float) -> float:
+  """Returns for how many seconds steps are measured."""
+  return min(60 * minutes * _MEASURING, _MEASURING_S)
+
+
+def for_training(
+  left_s: float, minutes: float, measured: Measured, requests: int
+) -> float:
+  """Returns the seconds for training, of those that are left for all.
+
+  Args:
+    left_s: seconds that are left.
+    minutes: time for everything.
+    measured: seconds of the parts.
+    requests: number of children that will be searched for.
+  """
+  least = requests * _LEAST_EVALUATIONS * measured.child_s
+  search = max(60 * minutes * _SEARCH, least)
+  # The last evaluation compiles again, and so does the search.
+  start = _AGAIN * (measured.compile_s + 2 * measured.evaluator_s)
+  after = search + for_children(measured, requests)
+  return _CAUTION * (left_s - start - after)
+
+
+def for_children(measured: Measured, requests: int) -> float:
+  """Returns the seconds to extract, export and check so many children."""
+  each = _EXTRACTION * measured.evaluator_s + 3 * measured.child_s + _EXPORT_S
+  return requests * each
+
+
+def evaluations(left_s: float, measured: Measured, requests: int) -> int:
+  """Returns how many children each search may evaluate.
+
+  Args:
+    left_s: seconds that are left.
+    measured: seconds of the parts.
+    requests: number of searches.
+  """
+  start = _AGAIN * measured.evaluator_s
+  seconds = left_s - start - for_children(measured, requests)
+  possible = int(seconds / (requests * measured.child_s))
+  return max(_LEAST_EVALUATIONS, min(possible, _MOST_EVALUATIONS))

@@ -1,0 +1,192 @@
+"""From a folder of images to children, interrupted and started again."""
+
+import dataclasses
+import itertools
+import json
+
+import chex
+import photos
+import pytest
+import tiny
+from etils import epath
+
+from bignas_jax import cli, fit
+from bignas_jax.fitting import config_text, fitting, rules, sizes, trial
+from bignas_jax.fitting.rules import Size
+from bignas_jax.fitting.trial import Measured
+from bignas_jax.fitting.wishes import Wishes
+from bignas_jax.runs import checkpoints, config_file, directory
+from bignas_jax.runs import config as config_lib
+from bignas_jax.supernet import network
+from bignas_jax.system import stopping
+from bignas_jax.training import loop
+from bignas_jax.values import errors
+
+pytestmark = pytest.mark.usefixtures('small')
+
+
+@pytest.fixture(scope='module')
+def small():
+  """Lets `fit` choose among tiny spaces, which compile in seconds."""
+  with pytest.MonkeyPatch.context() as patch:
+    space = dataclasses.replace(tiny.QUICK, name='quick')
+    patch.setitem(sizes.SPACES, 'quick', space)
+    patch.setattr(rules, 'SIZES', (Size('quick', 8, 0, 0, 0),))
+    yield
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('images') / 'mine'
+  return photos.write(folder, ('dark', 'light', 'middle'), 16)
+
+
+def _asked(images, **bounds):
+  return fitting.Asked(str(images), 0.1, Wishes([], bounds))
+
+
+def _params(workdir):
+  config = directory.load_config(workdir)
+  shapes = network.shapes(config_lib.space(config))
+  return checkpoints.read_entry(workdir, config.steps, shapes, 'params')
+
+
+class _StopsAfter(stopping.StopRequest):
+  """As if a signal had come during step `after`."""
+
+  def __init__(self, after: int):
+    self._left = after + 1
+
+  def due(self) -> bool:
+    self._left -= 1
+    return self._left <= 0
+
+
+@pytest.fixture(scope='module')
+def fitted(images, tmp_path_factory):
+  """What was stopped in training, in the search, and then ended."""
+  workdir = epath.Path(tmp_path_factory.mktemp('fit')) / 'run'
+  asked = _asked(images, max_macs=[7500, 10**9])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(stopping, 'StopRequest', lambda: _StopsAfter(7))
+    with pytest.raises(errors.Preempted, match='saved step 7 of 20'):
+      fitting.fit(asked, workdir)
+  begun = json.loads((workdir / 'fit.json').read_text())
+  text = (workdir / 'config.py').read_text()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fitting.packages, 'make', _stopped)
+    with pytest.raises(errors.Preempted):
+      fitting.fit(asked, workdir)
+  result = fitting.fit(asked, workdir)
+  assert (workdir / 'config.py').read_text() == text
+  return workdir, begun, result
+
+
+def _stopped(*_):
+  raise errors.Preempted('by a test')
+
+
+def test_it_goes_on_and_ends_as_an_ordinary_run(fitted, tmp_path):
+  """The config trains to the same parameters with `main`, uninterrupted."""
+  workdir, begun, result = fitted
+  assert result['step'] == 20 and 'eval/biggest/top1' in result
+  config = config_file.load(str(workdir / 'config.py'))
+  loop.train(config, tmp_path / 'again')
+  chex.assert_trees_all_equal(_params(workdir), _params(tmp_path / 'again'))
+  ended = json.loads((workdir / 'fit.json').read_text())
+  assert ended['measured'] == begun['measured']
+  phases = ended['spent_s']
+  assert {'look', 'measure', 'train', 'search', 'children'} <= phases.keys()
+  assert phases['measure'] == begun['spent_s']['measure'], 'measured once'
+  assert phases['train'] > begun['spent_s']['train'] > 0
+
+
+def test_each_limit_gets_an_exported_child(fitted):
+  workdir, _, result = fitted
+  small, large = result['recommended']
+  assert small['macs'] <= 7500
+  held_out = large['accuracy']['float32']['held_out']
+  assert held_out['top1'] >= small['accuracy']['float32']['held_out']['top1']
+  for entry in (small, large):
+    assert (workdir / entry['file']).name == 'model.onnx'
+    assert (workdir / entry['file']).is_file()
+    assert entry['accuracy']['float32']['test']['images'] == 10
+  assert (workdir / 'report.html').is_file()
+
+
+def test_the_directory_is_for_what_it_was_begun_with(fitted, images, tmp_path):
+  workdir, *_ = fitted
+  asked = _asked(images)
+  for wrong, words in (
+    (asked._replace(minutes=7.0), '--minutes: got 7.0; allowed: 0.1'),
+    (asked._replace(images=str(tmp_path)), '--images: got'),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      fitting.fit(wrong, workdir)
+  (tmp_path / 'config.py').write_text('mine')
+  with pytest.raises(errors.UserError, match=r'there is a config\.py'):
+    fitting.fit(asked, epath.Path(tmp_path))
+  assert (tmp_path / 'config.py').read_text() == 'mine'
+
+
+def test_a_table_of_another_space_is_one_line(fitted, images, tmp_path):
+  workdir, *_ = fitted
+  table = tmp_path / 'table.json'
+  table.write_text(json.dumps({'format': 1, 'space_sha256': 'another'}))
+  wishes = Wishes([epath.Path(table)], {'max_latency_ms': [5.0]})
+  with pytest.raises(errors.UserError, match='table --space=') as refused:
+    fitting.fit(_asked(images)._replace(wishes=wishes), workdir)
+  assert refused.value.field == '--latency_table'
+
+
+def test_a_slow_machine_gets_a_smaller_space(fitted, images, monkeypatch):
+  """After one trial of the larger one, which is not written down."""
+  workdir, *_ = fitted
+  sizes_there = Size('quick', 12, 0, 0, 0), Size('quick', 8, 0, 0, 0)
+  monkeypatch.setattr(rules, 'SIZES', sizes_there)
+  seconds = {12: 100.0, 8: 0.01}
+
+  def measure(config, *_):
+    step_s = seconds[max(config.space.resolution)]
+    return Measured(compile_s=1.0, step_s=step_s, evaluator_s=1.0, child_s=0.01)
+
+  monkeypatch.setattr(trial, 'measure', measure)
+  record = fitting.record_lib.read(workdir, str(images), 0.1)
+  assert record is not None
+  asked = _asked(images, max_macs=[1e6])._replace(minutes=1.0)
+  record = dataclasses.replace(record, minutes=1.0, spent_s={})
+  clock = fitting.Clock(
+    workdir.parent, record, itertools.count(0.0, 0.1).__next__, 0.0
+  )
+  choice, measured = fitting._measured_choice(asked, clock)
+  assert (choice.space.resolution, measured.step_s) == ((8,), 0.01)
+
+
+def test_a_config_as_text_is_that_config(fitted, tmp_path):
+  """With its reasons, also where a path has quotes or is not UTF-8."""
+  workdir, *_ = fitted
+  config = config_file.load(str(workdir / 'config.py'))
+  odd = '/a "quoted" \\path\udcff'
+  data = dataclasses.replace(config.data, directory=odd)
+  config = dataclasses.replace(config, data=data)
+  path = tmp_path / 'config.py'
+  path.write_text(config_text.write(config, f'Of {odd}', ['Why """ not.']))
+  assert config_file.load(str(path)) == config
+  assert 'Why' in path.read_text()
+  assert max(map(len, path.read_text().split('\n'))) <= 80
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--images=no/such', '--minutes=1'], 'error: --images: got'),
+    (['--images=no/such', '--minutes=0'], 'minutes'),
+    (['--images=no/such', '--max_macs=-1'], 'error: --max_macs: got'),
+  ],
+)
+def test_mistakes_are_one_line(arguments, words, tmp_path, capsys):
+  arguments = [*arguments, f'--workdir={tmp_path / "run"}']
+  assert cli.status(fit.main, arguments) == 2
+  (line,) = capsys.readouterr().err.strip().split('\n')
+  assert words in line
+  assert not (tmp_path / 'run').exists()
