@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import typing
 
 import jax
 import networks
@@ -28,7 +29,8 @@ from bignas_jax.deploy import folding, graph, parity, stablehlo
 from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, zoo
+from bignas_jax.spaces import block_kinds, pinning, zoo
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network as network_lib
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
@@ -82,8 +84,9 @@ def test_a_plain_network_is_the_child(name):
       networks.assert_close(found, expected, 1e-10)
 
 
-# With convolutions of groups of channels.
-EXPORTED = networks.LITTLE | {'little_parallel': networks.PARALLEL}
+# Also layers of one operation, and of parallel members, which are folded.
+_MORE = networks.ONE_OF, networks.PARALLEL, networks.LITE
+EXPORTED = networks.LITTLE | {space.name: space for space in _MORE}
 
 
 @functools.cache
@@ -109,6 +112,20 @@ def test_graphs_of_random_children(tmp_path, space, names):
       # Any number of images; the first one is what LiteRT begins with.
       for some in (slice(1, 2), slice(0, 5), slice(1, 2)):
         networks.assert_close(run(images[some]), expected[some], 1e-4)
+
+
+def test_every_kind_of_block_is_among_these_children():
+  stages = [
+    stage
+    for name in EXPORTED
+    for seed in (0, 1)
+    for stage in networks.random_child(EXPORTED[name], seed).space.stages
+    if max(stage.depth)
+  ]
+  assert {stage.block for stage in stages} == {*block_kinds.CONVS}
+  for field in ('activation', 'shortcut'):
+    kinds = typing.get_args(typing.get_type_hints(Stage)[field])
+    assert {getattr(stage, field) for stage in stages} == {*kinds}
 
 
 @pytest.mark.parametrize('space', networks.LITTLE)
