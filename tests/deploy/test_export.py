@@ -25,9 +25,10 @@ from etils import epath
 from bignas_jax import cli, export
 from bignas_jax.costs import counting
 from bignas_jax.deploy import export as export_lib
-from bignas_jax.deploy import folding, graph, parity, stablehlo
+from bignas_jax.deploy import folding, graph, parity, saved_model, stablehlo
 from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
+from bignas_jax.operations import ops
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import block_kinds, pinning, zoo
 from bignas_jax.spaces.stage import Stage
@@ -112,6 +113,16 @@ def test_graphs_of_random_children(tmp_path, space, names):
       # Any number of images; the first one is what LiteRT begins with.
       for some in (slice(1, 2), slice(0, 5), slice(1, 2)):
         networks.assert_close(run(images[some]), expected[some], 1e-4)
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason='needs TensorFlow')
+@pytest.mark.parametrize('size', [1, 4, 5])
+def test_tensorflow_pools_maxima_of_the_pixels_alone(size):
+  """Also of negative ones, which padding with zeros would hide."""
+  x = -np.random.default_rng(0).random((2, size, size, 3), np.float32)
+  library = saved_model._TensorFlow(saved_model._tensorflow())
+  expected = ops.max_pool(jax.numpy.asarray(x))
+  np.testing.assert_array_equal(library.max_pool(x), expected)
 
 
 def test_every_kind_of_block_is_among_these_children():
