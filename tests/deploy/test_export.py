@@ -85,7 +85,8 @@ def test_a_plain_network_is_the_child(name):
       networks.assert_close(found, expected, 1e-10)
 
 
-# Also layers of one operation, and of parallel members, which are folded.
+# Also layers of one operation, and of parallel members, which are folded; these
+# have convolutions of groups of channels, too.
 _MORE = networks.ONE_OF, networks.PARALLEL, networks.LITE
 EXPORTED = networks.LITTLE | {space.name: space for space in _MORE}
 
