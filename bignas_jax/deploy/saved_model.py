@@ -52,8 +52,11 @@ class _TensorFlow:
     return self._tf.nn.avg_pool2d(x, 2, 2, 'SAME')
 
   def max_pool(self, x):
+    # LiteRT pools without explicit padding. The pixels of the edge once more
+    # change no maximum, and no range of int8.
     edges = [[0, 0], [1, 1], [1, 1], [0, 0]]
-    return self._tf.nn.max_pool2d(x, 3, 2, edges)
+    x = self._tf.pad(x, edges, 'SYMMETRIC')
+    return self._tf.nn.max_pool2d(x, 3, 2, 'VALID')
 
   def mean(self, x):
     return self._tf.reduce_mean(x, [1, 2])

@@ -4,11 +4,13 @@ The compiler counts the body of a loop once and does not know which branch of a
 switch is taken. Its time is therefore taken for one static child only, the
 biggest where the step has it, and scaled to other children by their
 activations: layers with so few channels are bound by memory, not by arithmetic.
+If a step has no static child, the biggest is compiled for this alone (`ALONE`).
 The static child's program has loops if its blocks are recomputed
 (`Config.recompute`).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,24 +19,32 @@ from bignas_jax.costs import counting
 from bignas_jax.estimates import chips
 from bignas_jax.estimates.compiler_reports import Report
 from bignas_jax.methods import programs, teaching
+from bignas_jax.policies.policies import Child
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
-_SAMPLES = 1000  # random children that a mean is taken over
+# The report of the biggest child, in runs whose steps have no static child.
+ALONE = 'alone'
+# Steps of a run, over whose children a mean is taken; the most of them.
+_STEPS, _CHILDREN = 500, 1000
 # Cost of a step with recomputation over that without: a backward pass costs two
 # forward passes, and recomputation adds one forward pass to the three.
 _AGAIN = 4 / 3
+_FORWARD = 1 / 3  # of a child's cost without recomputation
 
 ASSUMPTIONS = (
   'compiled with the least optimisation effort',
-  'biggest child (without one, the smallest): seconds of the TPU compiler, '
-  'or, where it gives none, the larger of FLOPs / peak and bytes / bandwidth; '
-  'loops counted once are scaled by activations',
+  'biggest child (without one, the smallest; without static children, the '
+  'biggest compiled for this alone): seconds of the TPU compiler, or, where it '
+  'gives none, the larger of FLOPs / peak and bytes / bandwidth; loops counted '
+  'once are scaled by activations',
   'other children: that time by their activations; random ones by the mean '
-  f'over {_SAMPLES} samples, and a third more if they alone recompute',
+  f'over {_STEPS} steps of the run, and a third more if they alone recompute',
+  'children as they are drawn before the policy has learnt; those that are '
+  'only scored: one forward pass, a third of the time without recomputation',
   'peak bytes: the program, what it is not given of the state, and a copy of '
   'the state, which is being saved',
   'forward passes of random children that a mean is taken of: not counted',
@@ -53,14 +63,15 @@ def seconds(
     reports: compiler reports by name of the program.
 
   Returns:
-    Seconds by name of the program; empty if the step has no static child, since
-    the compiler's time is valid only for one.
+    Seconds by name of the program; empty if there is no report on a static
+    child, since the compiler's time is valid only for one.
   """
   space, policy = config_lib.space(config), config_lib.policy(config)
-  fixed = policy.static
-  if not fixed:
+  reference, arch = ALONE, arch_lib.biggest(space)
+  if policy.static:
+    reference, arch = next(iter(policy.static.items()))
+  if reference not in reports or reports[reference].problem:
     return {}
-  reference, arch = next(iter(fixed.items()))
   counted = sum(
     row.cost.activations
     for row in counting.rows(space, arch)
@@ -73,26 +84,43 @@ def seconds(
     for name in reports
     if name in (programs.START, programs.UPDATE) or teaching.is_static(name)
   }
-  for role, arch in fixed.items():
+  for role, arch in policy.static.items():
     times[role] = unit * _activations(space, arch)
-  elastic = [role for role in policy.roles if role not in fixed]
-  if not elastic:
-    return times
-  rng = arch_lib.generator(config.seed)
-  sampled = [
-    arch_lib.sample(space, rng, training=True) for _ in range(_SAMPLES)
-  ]
-  for resolution in space.train_resolution:
-    mean = random_unit * float(
-      np.mean(
-        [
-          _activations(space, dataclasses.replace(arch, resolution=resolution))
-          for arch in sampled
-        ]
-      )
-    )
-    times |= {f'{role}@{resolution}': mean for role in elastic}
+  elastic = _elastic(config)
+  forward = _FORWARD * random_unit / _AGAIN
+  for size in space.train_resolution if elastic else ():
+    means = {role: _mean(space, elastic[role], size) for role in elastic}
+    times |= {f'{role}@{size}': random_unit * n for role, n in means.items()}
+    if policy.scored or policy.second_batches:
+      scored = next(reversed(means.values()))
+      times[f'{programs.SCORE}@{size}'] = forward * scored
   return times
+
+
+def _steps(config: Config) -> list[list[Child]]:
+  """Returns the children of some steps, which lie evenly over the run."""
+  policy = config_lib.policy(config)
+  state, last = policy.init(config.seed), config.steps - 1
+  numbers = np.unique(np.linspace(0, last, _STEPS).astype(int))
+  return [policy.sample(state, config.seed, int(n), None) for n in numbers]
+
+
+def _elastic(config: Config) -> dict[str, list[Arch]]:
+  """Returns children of each role that is not static, teachers first."""
+  policy, drawn = config_lib.policy(config), {}
+  if all(role in policy.static for role in policy.roles):
+    return drawn
+  for child in (child for children in _steps(config) for child in children):
+    if child.role not in policy.static:
+      drawn.setdefault(child.role, []).append(child.arch)
+  return drawn
+
+
+def _mean(space: Space, archs: list[Arch], resolution: int) -> float:
+  """Returns the mean of the children's activations at one resolution."""
+  some = archs[:: math.ceil(len(archs) / _CHILDREN)]
+  same = (dataclasses.replace(arch, resolution=resolution) for arch in some)
+  return float(np.mean([_activations(space, arch) for arch in same]))
 
 
 def of_program(report: Report, chip: chips.Chip) -> float:
@@ -117,10 +145,35 @@ def step_seconds(config: Config, seconds: dict[str, float]) -> float | None:
   if not seconds:
     return None
   sizes = config_lib.space(config).train_resolution
+
+  def mean(role: str) -> float:
+    names = [role] if role in seconds else [f'{role}@{n}' for n in sizes]
+    return float(np.mean([seconds[name] for name in names]))
+
   total = seconds[programs.UPDATE] + seconds.get(programs.START, 0)
   total += sum(s for name, s in seconds.items() if teaching.is_static(name))
-  for role in config_lib.policy(config).roles:
-    names = [f'{role}@{size}' for size in sizes]
-    took = [seconds[n] for n in ([role] if role in seconds else names)]
-    total += float(np.mean(took))
-  return total
+  steps = _steps(config)
+  for role in dict.fromkeys(config_lib.policy(config).roles):
+    children = sum(one.role == role for children in steps for one in children)
+    total += children / len(steps) * mean(role)
+  scored = _scored(config, sum(map(len, steps)) / len(steps))
+  return total + (scored * mean(programs.SCORE) if scored else 0)
+
+
+def _scored(config: Config, children: float) -> float:
+  """Returns how many children a step scores, or measures on a second split.
+
+  Args:
+    config: config of the run.
+    children: mean number of children that a step trains.
+  """
+  policy, numbers = config_lib.policy(config), []
+
+  def score(archs: list[Arch]) -> list[float]:
+    numbers.append(len(archs))
+    return [0.0] * len(archs)
+
+  if policy.scored:
+    policy.sample(policy.init(config.seed), config.seed, 0, score)
+  second = policy.second_batches / policy.second_every
+  return sum(numbers) + second * children

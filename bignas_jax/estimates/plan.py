@@ -18,11 +18,14 @@ from jax.sharding import Mesh
 from bignas_jax.estimates import chips, compiler_reports, duration
 from bignas_jax.estimates.compiler_reports import Report
 from bignas_jax.methods import programs
+from bignas_jax.methods.loss_graph import Edge
 from bignas_jax.methods.teaching import PACKAGE
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning
+from bignas_jax.system import console, xla
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.system import xla
 from bignas_jax.values import errors
 
 # For libtpu on a machine without TPUs: it asks no metadata server for them,
@@ -54,7 +57,8 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
   chip, mesh = chips.of(topology), topology_mesh(topology, config.layout)
   reports = _compile(config, mesh)
   fits = all(_fits(report, chip) for report in reports.values())
-  seconds = duration.seconds(config, chip, reports) if fits else {}
+  of_time = reports | _alone(config, mesh) if fits else {}
+  seconds = duration.seconds(config, chip, of_time)
   step = duration.step_seconds(config, seconds)
   result = {
     'topology': topology,
@@ -121,6 +125,36 @@ def _compile(config: Config, mesh: Mesh, only: str = '') -> dict[str, Report]:
     for p in listed
     if p.name in reports
   }
+
+
+def _alone(config: Config, mesh: Mesh) -> dict[str, Report]:
+  """Returns the report on the biggest child, if a step has no static child.
+
+  It is no program of the run, and tells only how long children take.
+  """
+  if config_lib.policy(config).static:
+    return {}
+  console.say('the biggest child alone, to estimate the time of a step:')
+  reports = _compile(_biggest(config), mesh, only='biggest')
+  return {duration.ALONE: reports['biggest']}
+
+
+def _biggest(config: Config) -> Config:
+  """Returns the config of a run that trains the biggest child alone."""
+  space = config_lib.space(config)
+  rule = dataclasses.replace(
+    config.rule,
+    edges=(Edge(student='biggest', teacher='label'),),
+    means=(),
+    packages=(),
+    regularised='biggest',
+  )
+  return dataclasses.replace(
+    config,
+    space=pinning.pin(space, arch_lib.biggest(space)),
+    policy='alone',
+    rule=rule,
+  )
 
 
 def _bystanders(listed: list[programs.Program]) -> dict[str, int]:

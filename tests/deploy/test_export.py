@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import typing
 
 import jax
 import networks
@@ -24,11 +25,13 @@ from etils import epath
 from bignas_jax import cli, export
 from bignas_jax.costs import counting
 from bignas_jax.deploy import export as export_lib
-from bignas_jax.deploy import folding, graph, parity, stablehlo
+from bignas_jax.deploy import folding, graph, parity, saved_model, stablehlo
 from bignas_jax.deploy import onnx as onnx_lib
 from bignas_jax.deploy import package as package_lib
+from bignas_jax.operations import ops
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, zoo
+from bignas_jax.spaces import block_kinds, pinning, zoo
+from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network as network_lib
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
@@ -82,8 +85,10 @@ def test_a_plain_network_is_the_child(name):
       networks.assert_close(found, expected, 1e-10)
 
 
-# With convolutions of groups of channels.
-EXPORTED = networks.LITTLE | {'little_parallel': networks.PARALLEL}
+# Also layers of one operation, and of parallel members, which are folded; these
+# have convolutions of groups of channels, too.
+_MORE = networks.ONE_OF, networks.PARALLEL, networks.LITE
+EXPORTED = networks.LITTLE | {space.name: space for space in _MORE}
 
 
 @functools.cache
@@ -109,6 +114,30 @@ def test_graphs_of_random_children(tmp_path, space, names):
       # Any number of images; the first one is what LiteRT begins with.
       for some in (slice(1, 2), slice(0, 5), slice(1, 2)):
         networks.assert_close(run(images[some]), expected[some], 1e-4)
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason='needs TensorFlow')
+@pytest.mark.parametrize('size', [1, 4, 5])
+def test_tensorflow_pools_maxima_of_the_pixels_alone(size):
+  """Also of negative ones, which padding with zeros would hide."""
+  x = -np.random.default_rng(0).random((2, size, size, 3), np.float32)
+  library = saved_model._TensorFlow(saved_model._tensorflow())
+  expected = ops.max_pool(jax.numpy.asarray(x))
+  np.testing.assert_array_equal(library.max_pool(x), expected)
+
+
+def test_every_kind_of_block_is_among_these_children():
+  stages = [
+    stage
+    for name in EXPORTED
+    for seed in (0, 1)
+    for stage in networks.random_child(EXPORTED[name], seed).space.stages
+    if max(stage.depth)
+  ]
+  assert {stage.block for stage in stages} == {*block_kinds.CONVS}
+  for field in ('activation', 'shortcut'):
+    kinds = typing.get_args(typing.get_type_hints(Stage)[field])
+    assert {getattr(stage, field) for stage in stages} == {*kinds}
 
 
 @pytest.mark.parametrize('space', networks.LITTLE)

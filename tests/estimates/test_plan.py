@@ -18,6 +18,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.spaces import arch, pinning, zoo
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
+from configs import bn_nas, mdenas, once_for_all, parsec, rep_nas
 
 V3 = chips.CHIPS['v3']
 needs_libtpu = pytest.mark.skipif(
@@ -87,6 +88,49 @@ def test_teachers_that_are_no_children_take_their_time():
   seconds = duration.seconds(config, V3, took | {'mean:both': found(0.125)})
   assert set(seconds) == {*took, 'smallest', 'mean:both'}
   assert duration.step_seconds(config, seconds) == sum(seconds.values())
+
+
+def test_without_static_children_the_biggest_is_compiled_for_its_time():
+  """And a step has as many children as its phases have, on the whole."""
+  config = once_for_all.get_config('small')
+  assert not config_lib.policy(config).static
+  took = {'update': found(0.25), 'start': found(0.125)}
+  assert duration.seconds(config, V3, took) == {}
+  assert duration.step_seconds(config, {}) is None
+  broken = {duration.ALONE: compiler_reports.Report(1.0, None, problem='big')}
+  assert duration.seconds(config, V3, took | broken) == {}
+  seconds = duration.seconds(config, V3, took | {duration.ALONE: found(3.0)})
+  assert set(seconds) == {*took, 'random@28'}
+  assert seconds['random@28'] < 4
+  children = (100 * 1 + 40 * 2 + 40 * 2 + 40 * 4 + 80 * 4) / 300
+  step = 0.375 + children * seconds['random@28']
+  assert duration.step_seconds(config, seconds) == pytest.approx(step)
+
+
+@pytest.mark.parametrize('system', [once_for_all, bn_nas, rep_nas, parsec])
+def test_the_biggest_child_can_be_trained_alone(system):
+  config = plan._biggest(system.get_config('small'))
+  listed = programs.all_programs(config_lib.setup(config_lib.check(config)))
+  assert [one.name for one in listed] == ['biggest', 'update']
+
+
+def test_children_that_are_only_scored_take_their_time():
+  took = {'biggest': found(3.0), 'update': found(0.25)}
+  config = tiny.config(space=tiny.QUICK, policy='best_up', candidates=5)
+  seconds = duration.seconds(config, V3, took)
+  assert seconds['score@8'] == pytest.approx(seconds['random@8'] / 4)
+  trained = tiny.config(space=tiny.QUICK)
+  less = duration.step_seconds(trained, duration.seconds(trained, V3, took))
+  step = duration.step_seconds(config, seconds)
+  assert less is not None
+  assert step == pytest.approx(less + 2 * 5 * seconds['score@8'])
+  # PARSEC scores its children twice; MDENAS measures one, after an epoch.
+  took = {duration.ALONE: found(3.0), 'update': found(0.25)}
+  for system, children, scored in ((parsec, 4, 8), (mdenas, 1, 2 / 5)):
+    config = system.get_config('small')
+    seconds = duration.seconds(config, V3, took)
+    step = 0.25 + children * seconds['random@28'] + scored * seconds['score@28']
+    assert duration.step_seconds(config, seconds) == pytest.approx(step)
 
 
 def test_random_children_alone_compute_twice():
