@@ -1,4 +1,4 @@
-"""python -m bignas_jax.benchmark: measures steps, input and latency."""
+"""python -m bignas_jax.benchmark: measures steps, input, latency, service."""
 
 import functools
 import pathlib
@@ -18,10 +18,10 @@ from bignas_jax.perf import (
   latency_table,
   path_time,
   scaling,
+  soak,
   step_time,
 )
-from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_file, warm_start
+from bignas_jax.runs import config_file
 from bignas_jax.selection import ranking
 from bignas_jax.spaces import zoo
 from bignas_jax.values import errors, schema
@@ -137,7 +137,7 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     *(define, arguments),
     functools.partial(config_file.parse, required=False),
   )
-  data, channels, resolution = _images(given.config, given.directory)
+  data, channels, resolution = input_rate.images(given.config, given.directory)
   data.augment = given.augment or data.augment
   data.worker = given.worker or data.worker
   step_s = given.step_s
@@ -150,25 +150,6 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     step_s=step_s,
     **_named(given, 'batch', 'workers', 'seconds', 'tf_data'),
   )
-
-
-def _images(
-  config: config_lib.Config | None, directory: str | None
-) -> tuple[sources.Data, int, int]:
-  """Returns the data to read, their channels, and pixels of a batch."""
-  if config is not None:
-    config = warm_start.resolve(config)
-    channels = config_lib.space(config).channels
-    return config.data, channels, config_lib.image_size(config)
-  data = sources.Data(
-    name='image_folder',
-    directory=directory or '',
-    held_out=0,
-    augment='crop',
-    mean=(0.5,) * 3,
-    std=(0.25,) * 3,
-  )
-  return data, 3, 224
 
 
 def _child(arguments: Sequence[str]) -> dict[str, Any]:
@@ -283,6 +264,27 @@ def _device(arguments: Sequence[str]) -> dict[str, Any]:
   return device.measure(names, given.minutes, given.out)
 
 
+def _serve(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    cli.path(values, 'child', 'a child package', required=True)
+    words = 'clients that send requests at once'
+    cli.number(values, schema.Natural, 'clients', 64, words)
+    words = 'time that is measured, after a fifth of it to warm up'
+    cli.number(values, schema.Positive, 'minutes', 10.0, words)
+    words = 'of the service; less than --clients: then some are refused'
+    cli.number(values, schema.Natural, 'max_queue', 48, words)
+    cli.number(values, schema.Seed, 'seed', 0, 'of the requests')
+
+  given = cli.parse(
+    'benchmark serve',
+    'Serves a child under load of good and bad requests. Status 1 if an answer '
+    f'is not the right one, or if memory grows by {soak.MOST_GROWTH:.0%}.',
+    *(define, arguments),
+  )
+  named = _named(given, 'clients', 'minutes', 'max_queue', 'seed')
+  return soak.soak(given.child, **named)
+
+
 _BENCHMARKS = {
   'device': _device,
   'step': _step,
@@ -292,6 +294,7 @@ _BENCHMARKS = {
   'child': _child,
   'table': _table,
   'ranking': _ranking,
+  'serve': _serve,
 }
 
 
