@@ -38,6 +38,8 @@ OWNERS = {
   'litserve': {'deploy.server', 'deploy.drain', 'serve'},
   'fastapi': {'deploy.server', 'deploy.admission', 'deploy.service_metrics'},
   'prometheus_client': {'deploy.service_metrics', 'serve'},
+  'mlflow': {'runs.tracker_clients'},
+  'wandb': {'runs.tracker_clients'},
   'tensorflow': {'deploy.saved_model', 'deploy.tflite', 'perf.input_rate'},
   'ai_edge_litert': {'deploy.tflite'},
   'grain': {'data.loader', 'data.pipeline', 'data.prepare_imagenet'},
