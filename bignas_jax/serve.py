@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   with _readable(given.child):
     artifact = _artifact(given.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # read on import
-  from bignas_jax.deploy import server as server_lib
+  from bignas_jax.serving import server as server_lib
 
   server = server_lib.server(
     str(artifact),

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from bignas_jax.deploy import client
+from bignas_jax.serving import client
 from bignas_jax.values import errors
 
 _WARM = 0.2  # of the measured time, before it

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from bignas_jax.data import decode, headers
-from bignas_jax.deploy import admission
+from bignas_jax.serving import admission
 
 # Sizes of images, by their headers.
 

@@ -32,8 +32,9 @@ from etils import epath
 
 from bignas_jax import cli, serve
 from bignas_jax.data import decode, transforms
-from bignas_jax.deploy import admission, onnx, server
+from bignas_jax.deploy import onnx
 from bignas_jax.deploy import package as package_lib
+from bignas_jax.serving import admission, server
 from bignas_jax.system import storage
 
 ROOT = pathlib.Path(__file__).parents[2]

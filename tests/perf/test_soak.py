@@ -10,9 +10,9 @@ import tiny
 from etils import epath
 
 from bignas_jax import benchmark, cli
-from bignas_jax.deploy import client
 from bignas_jax.deploy import package as package_lib
 from bignas_jax.perf import soak
+from bignas_jax.serving import client
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 GOOD = client.kinds(0)['good']

@@ -21,7 +21,7 @@ from fastapi import concurrency, responses, routing
 from fastapi.middleware import cors
 
 from bignas_jax.data import decode, headers, transforms
-from bignas_jax.deploy import admission, drain, service_metrics
+from bignas_jax.serving import admission, drain, service_metrics
 from bignas_jax.system import files
 from bignas_jax.values import structs
 

@@ -6,7 +6,7 @@ from typing import Any
 import prometheus_client
 from fastapi import responses
 
-from bignas_jax.deploy import admission
+from bignas_jax.serving import admission
 
 # Paths that are counted by their names; any other is `other`, so that requests
 # for paths that do not exist cannot fill the memory.
