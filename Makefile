@@ -17,7 +17,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: .venv bench clean demo device device-wheels exports faults help lint \
-  lock test
+  lock test trackers
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,14 @@ exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,tflite]'
 	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py $(ARGS)
+
+# MLflow and Weights & Biases bring 45 packages that nothing else needs.
+TRACKERS := .venv/trackers
+trackers: $(READY)  ## the tests of trackers: MLflow, Weights & Biases
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TRACKERS)
+	$(BIN)/uv pip install --quiet --python $(TRACKERS)/bin/python \
+	  --constraint requirements.txt -e '.[dev,mlflow,wandb]'
+	$(TRACKERS)/bin/python -m pytest tests/runs/test_trackers.py $(ARGS)
 
 faults: $(READY)  ## a training run under 50 random kills, some in mid-save
 	$(RUN) pytest -s -m slow tests/training/test_kills.py $(ARGS)

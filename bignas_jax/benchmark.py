@@ -1,4 +1,4 @@
-"""python -m bignas_jax.benchmark: measures steps, input and latency."""
+"""python -m bignas_jax.benchmark: measures steps, input, latency, service."""
 
 import functools
 import pathlib
@@ -18,10 +18,10 @@ from bignas_jax.perf import (
   latency_table,
   path_time,
   scaling,
+  soak,
   step_time,
 )
-from bignas_jax.runs import config as config_lib
-from bignas_jax.runs import config_file, directory, warm_start
+from bignas_jax.runs import config_file, directory
 from bignas_jax.selection import ranking
 from bignas_jax.spaces import zoo
 from bignas_jax.values import errors, schema
@@ -31,10 +31,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Runs a benchmark; returns medians, rates and ratios."""
   what = arguments[0] if arguments else ''
   if what not in _BENCHMARKS:
-    names = ', '.join(_BENCHMARKS)
     if what in ('--help', '-help', '-h'):
-      print('usage: python -m bignas_jax.benchmark WHAT [--FLAG=VALUE ...]\n')
-      print(f'Measures; WHAT is one of {names}, each with a --help of its own.')
+      names = ', '.join(_BENCHMARKS)
+      print('usage: python -m bignas_jax.benchmark WHAT [--FLAG=VALUE ...]')
+      print(f'\nMeasures; WHAT is one of {names}, each with its own --help.')
       sys.exit(0)
     raise errors.UserError('benchmark', what, errors.one_of(_BENCHMARKS, what))
   return _BENCHMARKS[what](arguments[1:])
@@ -73,8 +73,8 @@ def _scale(arguments: Sequence[str]) -> dict[str, Any]:
     ):
       cli.number(values, schema.Natural, name, default, words, several=True)
 
-  description = 'Measures steps by devices, batch and resolution.'
-  given = cli.parse('benchmark scale', description, define, arguments)
+  words = 'Measures steps by devices, batch and resolution.'
+  given = cli.parse('benchmark scale', words, define, arguments)
   return scaling.scale(
     zoo.get(given.space),
     devices=given.devices,
@@ -101,8 +101,7 @@ def _named(given: Any, *names: str) -> dict[str, Any]:
 
 def _define_step(values: flags.FlagValues, space: str = 'mnist') -> None:
   cli.text(values, 'space', space, f'one of {", ".join(zoo.SPACES)}')
-  types = ['float32', 'bfloat16']
-  words = 'of activations'
+  words, types = 'of activations', ['float32', 'bfloat16']
   flags.DEFINE_enum('dtype', types[0], types, words, flag_values=values)
   cli.number(values, schema.Natural, 'rounds', 11, 'measurements')
 
@@ -137,7 +136,7 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     *(define, arguments),
     functools.partial(config_file.parse, required=False),
   )
-  data, channels, resolution = _images(given.config, given.directory)
+  data, channels, resolution = input_rate.images(given.config, given.directory)
   data.augment = given.augment or data.augment
   data.worker = given.worker or data.worker
   step_s = given.step_s
@@ -150,25 +149,6 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     step_s=step_s,
     **_named(given, 'batch', 'workers', 'seconds', 'tf_data'),
   )
-
-
-def _images(
-  config: config_lib.Config | None, directory: str | None
-) -> tuple[sources.Data, int, int]:
-  """Returns the data to read, their channels, and pixels of a batch."""
-  if config is not None:
-    config = warm_start.resolve(config)
-    channels = config_lib.space(config).channels
-    return config.data, channels, config_lib.image_size(config)
-  data = sources.Data(
-    name='image_folder',
-    directory=directory or '',
-    held_out=0,
-    augment='crop',
-    mean=(0.5,) * 3,
-    std=(0.25,) * 3,
-  )
-  return data, 3, 224
 
 
 def _child(arguments: Sequence[str]) -> dict[str, Any]:
@@ -277,10 +257,30 @@ def _device(arguments: Sequence[str]) -> dict[str, Any]:
     'evaluation; with PyTorch installed, the same steps there.',
     *(define, arguments),
   )
-  names = device.check(given.sections.split(','))
+  names, out = device.check(given.sections.split(',')), given.out
   if given.here:
-    return device.measure_here(names, given.out)
-  return device.measure(names, given.minutes, given.out)
+    return device.measure_here(names, out)
+  return device.measure(names, given.minutes, out)
+
+
+def _serve(arguments: Sequence[str]) -> dict[str, Any]:
+  def define(values: flags.FlagValues) -> None:
+    cli.path(values, 'child', 'a child package', required=True)
+    cli.number(values, schema.Natural, 'clients', 64, 'at the same time')
+    words = 'measured, after a fifth of it to warm up'
+    cli.number(values, schema.Positive, 'minutes', 10.0, words)
+    words = 'of the service; less than --clients: then some are refused'
+    cli.number(values, schema.Natural, 'max_queue', 48, words)
+    cli.number(values, schema.Seed, 'seed', 0, 'of the requests')
+
+  given = cli.parse(
+    'benchmark serve',
+    'Serves a child under load of good and bad requests. Status 1 if an answer '
+    f'is not the right one, or if memory grows by {soak.MOST_GROWTH:.0%}.',
+    *(define, arguments),
+  )
+  names = 'clients', 'minutes', 'max_queue', 'seed'
+  return soak.soak(given.child, **_named(given, *names))
 
 
 _BENCHMARKS = {
@@ -292,6 +292,7 @@ _BENCHMARKS = {
   'child': _child,
   'table': _table,
   'ranking': _ranking,
+  'serve': _serve,
 }
 
 

@@ -192,9 +192,15 @@ def data(values: flags.FlagValues) -> None:
   flags.DEFINE_string('data', '', words, flag_values=values)
 
 
-def run(command: Command) -> NoReturn:
-  """Runs a command with the process's arguments, and exits."""
-  allocator.keep_memory()
+def run(command: Command, keeps_memory: bool = True) -> NoReturn:
+  """Runs a command with the process's arguments, and exits.
+
+  Args:
+    command: the command.
+    keeps_memory: whether freed memory is kept for reuse, which suits XLA.
+  """
+  if keeps_memory:
+    allocator.keep_memory()
 
   def main(argv: list[str]) -> int:
     ended = errors.FAILED  # if an exception propagates, with its traceback

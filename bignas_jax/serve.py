@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Serves until it is stopped; returns the child and its address."""
   given = _given(arguments)
   child = str(given.child)
-  needed = 'litserve', 'onnxruntime', 'python_multipart'
+  needed = 'litserve', 'onnxruntime', 'python_multipart', 'prometheus_client'
   extras.load('--child', child, 'serve', *needed)
   if storage.in_bucket(given.child):
     allowed = 'a directory on this machine'
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   with _readable(given.child):
     artifact = _artifact(given.child)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # read on import
-  from bignas_jax.deploy import server as server_lib
+  from bignas_jax.serving import server as server_lib
 
   server = server_lib.server(
     str(artifact),
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     max_batch_size=given.max_batch,
     batch_timeout=given.wait_ms / 1000,
     max_pixels=_MAX_PIXELS,
+    max_queue=given.max_queue,
+    workers=given.workers,
     origins=given.allow_origin,
   )
   _check_free(given.host, given.port)  # exporting may have taken a while
@@ -94,8 +97,10 @@ def _given(arguments: Sequence[str]) -> Any:
   """Returns the values of the flags."""
   given = cli.parse(
     'serve',
-    'Serves a child: POST /predict takes an image, GET /health answers when '
-    'it is ready, GET / is a page to drop an image on.',
+    'Serves a child: POST /predict takes an image, GET /health says whether it '
+    'lives, GET /ready whether it takes another image, GET /metrics is for '
+    'Prometheus, GET / is a page to drop an image on. SIGTERM ends it after '
+    'its last answer.',
     _define,
     arguments,
   )
@@ -115,6 +120,10 @@ def _define(values: flags.FlagValues) -> None:
   cli.number(values, port, 'port', 8000, 'to listen on')
   text = 'images that run together'
   cli.number(values, schema.Natural, 'max_batch', 32, text)
+  text = 'images that may wait for an answer; those that come then get 503'
+  cli.number(values, schema.Natural, 'max_queue', 256, text)
+  text = 'processes that run the child, each with a copy of it'
+  cli.number(values, schema.Natural, 'workers', 1, text)
   wait = Annotated[float, schema.Meta(ge=0, le=10_000)]
   text = 'how long an image waits for others, milliseconds'
   cli.number(values, wait, 'wait_ms', 2.0, text)
@@ -140,13 +149,16 @@ def _check_free(host: str, port: int) -> None:
 def _end_on_signal() -> None:
   """Turns SIGTERM into Ctrl-C, the only signal that ends LitServe's processes.
 
-  Processes that it forks inherit the handler, but have their own.
+  Processes that it forks inherit the handler, but have their own. A second
+  signal changes nothing: the service ends already.
   """
-  own = os.getpid()
+  own, ends = os.getpid(), False
 
   def end(number: int, frame: object) -> None:
+    nonlocal ends
     del number, frame
-    if os.getpid() == own:
+    if os.getpid() == own and not ends:
+      ends = True
       raise KeyboardInterrupt
 
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -183,7 +195,6 @@ def _artifact(child: epath.Path) -> epath.Path:
   allowed = 'a child that no other process is exporting'
   with locks.hold(child, '--child', allowed, wait_s=_EXPORT_S):
     if not _fresh(child, service):
-      console.say(f'{service}: exporting, and comparing with the child')
       _export(child, service)
   return service / _ARTIFACT
 
@@ -192,8 +203,16 @@ def _export(child: epath.Path, service: epath.Path) -> None:
   """Runs `export`, which needs JAX, in a process of its own.
 
   Raises:
-    UserError: quotes the export's error line; other output is passed on.
+    UserError: there is no JAX here, or the export has failed; then its error
+      line is quoted, and other output is passed on.
   """
+  if importlib.util.find_spec('jax') is None:
+    allowed = (
+      'a child that was exported where JAX is: python -m bignas_jax.export '
+      f'--child={child} --format=onnx --preprocess --out={service}'
+    )
+    raise errors.UserError('--child', str(child), allowed)
+  console.say(f'{service}: exporting, and comparing with the child')
   command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
   options = [f'--child={child}', f'--out={service}']
   with subprocess.Popen(
@@ -238,4 +257,4 @@ def _fresh(child: epath.Path, service: epath.Path) -> bool:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, keeps_memory=False)

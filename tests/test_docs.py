@@ -126,6 +126,7 @@ RUN = {
   'benchmark input': 'test_input_rate',
   'benchmark child': 'test_latency_table',
   'benchmark table': 'test_latency_table',
+  'benchmark serve': 'test_soak',
   'serve': 'test_server',
 }
 

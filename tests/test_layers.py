@@ -17,7 +17,15 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'bignas_jax'
 # From the ground up; the commands, and what they share, stand on top.
 ROOMS = (
   *('values', 'system', 'spaces', 'costs', 'strategies', 'data'),
-  *('operations', 'supernet', 'policies', 'methods', 'deploy', 'runs'),
+  *(
+    'operations',
+    'supernet',
+    'policies',
+    'methods',
+    'deploy',
+    'serving',
+    'runs',
+  ),
   *('training', 'reporting', 'selection', 'conversion', 'estimates', 'perf'),
   'fitting',
 )
@@ -36,9 +44,12 @@ OWNERS = {
   'google': {'data.array_records'},
   'ml_collections': {'runs.config_file'},
   'onnx': {'deploy.onnx'},
-  'onnxruntime': {'deploy.onnx', 'deploy.server', 'serve'},
-  'litserve': {'deploy.server', 'serve'},
-  'fastapi': {'deploy.server', 'deploy.admission'},
+  'onnxruntime': {'deploy.onnx', 'serving.server', 'serve'},
+  'litserve': {'serving.server', 'serving.drain', 'serve'},
+  'fastapi': {'serving.server', 'serving.admission', 'serving.service_metrics'},
+  'prometheus_client': {'serving.service_metrics', 'serve'},
+  'mlflow': {'runs.tracker_clients'},
+  'wandb': {'runs.tracker_clients'},
   'tensorflow': {'deploy.saved_model', 'deploy.tflite', 'perf.input_rate'},
   'ai_edge_litert': {'deploy.tflite'},
   'grain': {'data.loader', 'data.pipeline', 'data.prepare_imagenet'},

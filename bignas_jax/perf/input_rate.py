@@ -11,7 +11,28 @@ from typing import Any
 
 from bignas_jax.data import folders, loader, pipeline, sources
 from bignas_jax.data.sources import Data
+from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import warm_start
 from bignas_jax.system import console, process
+
+
+def images(
+  config: config_lib.Config | None, directory: str | None
+) -> tuple[sources.Data, int, int]:
+  """Returns the data to read, their channels, and pixels of a batch."""
+  if config is not None:
+    config = warm_start.resolve(config)
+    channels = config_lib.space(config).channels
+    return config.data, channels, config_lib.image_size(config)
+  data = sources.Data(
+    name='image_folder',
+    directory=directory or '',
+    held_out=0,
+    augment='crop',
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+  )
+  return data, 3, 224
 
 
 def measure(

@@ -21,7 +21,7 @@ from bignas_jax.policies.policies import Policy
 from bignas_jax.policies.rep_nas import Settings as RepNasSettings
 from bignas_jax.policies.sandwich import SmallestResolution
 from bignas_jax.runs import external
-from bignas_jax.runs.supervision import Profile, Recovery
+from bignas_jax.runs.supervision import Profile, Recovery, TrackerName
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo
 from bignas_jax.spaces.space import Space
@@ -84,6 +84,7 @@ class Config:
     calibration: calibration of batch norm.
     search: search for children; may differ when a run is resumed.
     profile: profiled steps; may differ when a run is resumed.
+    trackers: what else gets the metrics; may differ when a run is resumed.
     layout: the devices' mesh and its use; may differ when a run is resumed.
   """
 
@@ -125,6 +126,7 @@ class Config:
   calibration: Calibration = dataclasses.field(default_factory=Calibration)
   search: Search = dataclasses.field(default_factory=Search)
   profile: Profile = dataclasses.field(default_factory=Profile)
+  trackers: tuple[TrackerName, ...] = ()
   layout: mesh_lib.Layout = dataclasses.field(default_factory=mesh_lib.Layout)
 
 
@@ -174,6 +176,8 @@ def _requirements(config: Config) -> Iterator[tuple[str, bool, str]]:
   images, batch = config.calibration.images, config.calibration.batch_size
   allowed = f'a multiple of calibration.batch_size {batch}'
   yield 'calibration.images', images % batch == 0, allowed
+  right = len({*config.trackers}) == len(config.trackers)
+  yield 'trackers', right, 'each name once'
   needs, of_policy = policy(config), f'for policy {config.policy}'
   right = config.data.second > 0 or not needs.second_batches
   yield 'data.second', right, f'a whole number >= 1, {of_policy}'
@@ -239,12 +243,10 @@ def batches(config: Config) -> list[mesh_lib.Batch]:
 
   Evaluation is given its statistics, so it needs no groups of images.
   """
-  group = config.bn_group_size
+  group, calibrated = config.bn_group_size, config.calibration.batch_size
   return [
     mesh_lib.Batch('batch_size', config.batch_size, group),
-    mesh_lib.Batch(
-      'calibration.batch_size', config.calibration.batch_size, group
-    ),
+    mesh_lib.Batch('calibration.batch_size', calibrated, group),
     mesh_lib.Batch('eval_batch_size', config.eval_batch_size),
   ]
 
@@ -282,14 +284,11 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
   the_policy = policy(config, predicted)
   rule = loss_graph.among(config.rule, the_policy.roles)
   network = model(config, mesh)
+  optimizer = optim.create(config.optimizer, learning_rate)
   return step.Setup(
     model=network,
     rule=rule,
-    optimizer=trained.only(
-      config.optimizer.trains,
-      optim.create(config.optimizer, learning_rate),
-      space(config),
-    ),
+    optimizer=trained.only(config.optimizer.trains, optimizer, space(config)),
     rate=learning_rate,
     batch_size=config.batch_size,
     policy=the_policy,

@@ -12,7 +12,8 @@ from bignas_jax.values import schema, structs
 # The full space and digests stand for `arch`, `init_from` and `scores.archive`,
 # `data_identity` for the directory of the data.
 _MAY_DIFFER = (
-  *('profile', 'layout', 'search', 'arch', 'init_from', 'scores.archive'),
+  *('profile', 'layout', 'search', 'trackers'),
+  *('arch', 'init_from', 'scores.archive'),
   *('data.directory', 'data.max_damaged', 'data.max_replaced'),
   *('data.worker', 'data.workers', 'data.prefetch'),
 )

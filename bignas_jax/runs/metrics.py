@@ -1,10 +1,11 @@
-"""Writing of metrics as JSON lines and as TensorBoard events."""
+"""Writing of metrics: JSON lines, TensorBoard events, and trackers."""
 
 import functools
 import json
 import math
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from etils import epath
 from tensorboardX import event_file_writer, summary
@@ -16,15 +17,32 @@ _proto: Any = event_pb2  # its classes are made when it is imported
 _FLUSH_S = 60  # seconds between flushes of events: on a bucket, an upload
 
 
+class Sink(Protocol):
+  """What gets the metrics of a run, line by line."""
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """Writes values of a step, each under its name."""
+
+  def close(self) -> None:
+    """Ends the session; the run may go on in another one."""
+
+
 class Writer:
-  """A writer that appends to `metrics.jsonl` and to TensorBoard's event files.
+  """A writer of `metrics.jsonl`, of TensorBoard's event files, and of others.
 
   When opened at a step, it first drops the lines of later steps. An interrupted
   run wrote these after its last checkpoint, and will write them again. Lines
   that cannot be read stay.
+
+  Args:
+    workdir: work directory of the run.
+    step: step that the run continues from.
+    others: other sinks (`trackers`), which have the earlier lines.
   """
 
-  def __init__(self, workdir: epath.Path, step: int):
+  def __init__(
+    self, workdir: epath.Path, step: int, others: Sequence[Sink] = ()
+  ):
     self._path = workdir / 'metrics.jsonl'
     purge_step = step + 1 if self._path.exists() else None
     kept = [
@@ -33,20 +51,20 @@ class Writer:
       if line is None or line['step'] <= step
     ]
     storage.write(self._path, b''.join(kept))
-    self._board = _Events(workdir, purge_step)
+    self._sinks: list[Sink] = [_Events(workdir, purge_step), *others]
 
   def write(self, step: int, values: dict[str, float]) -> None:
-    """Writes one line, and each value as a scalar of its name."""
+    """Writes one line, and hands the values to the other sinks."""
     plain = {name: _plain(value) for name, value in values.items()}
     line = json.dumps({'step': step} | plain)
     storage.append(self._path, line + '\n')
-    for name, value in values.items():
-      scalar = summary.scalar(name, float(value))
-      self._board.write(_proto.Event(step=step, summary=scalar))
+    for sink in self._sinks:
+      sink.write(step, values)
 
   def close(self) -> None:
-    """Closes the event file."""
-    self._board.close()
+    """Closes the event file and the other sinks."""
+    for sink in self._sinks:
+      sink.close()
 
 
 class _Events:
@@ -69,9 +87,14 @@ class _Events:
     self._flushed = 0.0
     if purge_step is not None:
       log = _proto.SessionLog(status=_proto.SessionLog.START)
-      self.write(_proto.Event(step=purge_step, session_log=log))
+      self._add(_proto.Event(step=purge_step, session_log=log))
 
-  def write(self, event: Any) -> None:
+  def write(self, step: int, values: dict[str, float]) -> None:
+    for name, value in values.items():
+      scalar = summary.scalar(name, float(value))
+      self._add(_proto.Event(step=step, summary=scalar))
+
+  def _add(self, event: Any) -> None:
     event.wall_time = time.time()
     self._file.write_event(event)
     if time.monotonic() - self._flushed > _FLUSH_S:

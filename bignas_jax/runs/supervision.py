@@ -1,8 +1,11 @@
-"""Settings of how a run is supervised: its recovery and its profiles."""
+"""Settings of how a run is supervised: recovery, profiles, trackers."""
 
 import dataclasses
+from typing import Literal
 
 from bignas_jax.values import schema
+
+TrackerName = Literal['mlflow', 'wandb']  # `trackers`
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -21,7 +21,13 @@ from bignas_jax.methods.step import State
 from bignas_jax.policies import policies
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record as record
-from bignas_jax.runs import directory, metrics, run_card, warm_start
+from bignas_jax.runs import (
+  directory,
+  metrics,
+  run_card,
+  trackers,
+  warm_start,
+)
 from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.runs.config import Config
 from bignas_jax.supernet import evaluation
@@ -61,6 +67,7 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   name, fields = record.sha256(config), record.to_dict(config)
   cluster.same('config', name, fields)
   cluster.once(lambda: directory.check_place(workdir))
+  cluster.once(lambda: trackers.check(config, workdir))
   setup, splits = cluster.each(lambda: _described(config))
   identity = cluster.each(lambda: identity_lib.describe(splits))
   cluster.same('data.directory', config.data.directory, identity)
@@ -173,7 +180,8 @@ class _Run:
 
   def _writer(self, start: int) -> metrics.Writer | metrics.NoWriter:
     if process.leads():
-      return metrics.Writer(self.workdir, start)
+      others = trackers.follow(self.config, self.workdir, start)
+      return metrics.Writer(self.workdir, start, others)
     return metrics.NoWriter()
 
   def steps(self, state, checkpoints, writer, stop):

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from bignas_jax.data import decode, headers
-from bignas_jax.deploy import admission
+from bignas_jax.serving import admission
 
 # Sizes of images, by their headers.
 
@@ -214,6 +214,7 @@ def ask(chunks, named=None, *, app=echo, pause=0.0, most=100, budget=None):
       most=most,
       budget=budget or admission.Budget(200, 0.02),
       within_s=0.05,
+      answer_s=0.5,
     )
     scope = {'type': 'http', 'headers': named or []}
     await limited(scope, receive, send)
@@ -251,6 +252,15 @@ def test_one_that_comes_too_slowly_is_given_up():
   assert ask([b'x'] * 9, CHUNKED, pause=0.03)[0] == 408
 
 
+def test_one_that_is_never_answered_is_given_up():
+  async def never(scope, receive, send):
+    del scope, receive, send
+    await asyncio.sleep(60)
+
+  status, body, _ = ask([b''], app=never)
+  assert status == 504 and b'it took too long' in body
+
+
 def test_all_that_are_under_way_have_one_limit():
   """A request that does not say its length counts as the longest."""
 
@@ -271,7 +281,9 @@ def test_all_that_are_under_way_have_one_limit():
       if 'status' in message:
         statuses.append(message['status'])
 
-    limited = admission.Requests(slow, most=100, budget=budget, within_s=5)
+    limited = admission.Requests(
+      slow, most=100, budget=budget, within_s=5, answer_s=5
+    )
     scope = {'type': 'http', 'headers': named}
     await asyncio.gather(
       *(limited(scope, receive, send) for _ in range(bodies))

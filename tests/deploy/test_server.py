@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
+import importlib.util
 import io
 import json
 import pathlib
@@ -19,6 +21,7 @@ import zlib
 from typing import Any
 
 import cv2
+import fastapi
 import networks
 import numpy as np
 import PIL.Image
@@ -29,8 +32,9 @@ from etils import epath
 
 from bignas_jax import cli, serve
 from bignas_jax.data import decode, transforms
-from bignas_jax.deploy import admission, onnx, server
+from bignas_jax.deploy import onnx
 from bignas_jax.deploy import package as package_lib
+from bignas_jax.serving import admission, server
 from bignas_jax.system import storage
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -204,16 +208,30 @@ def test_images_wait_until_others_are_decoded(monkeypatch):
   info = {'input': {'image_size': 8, 'channels': 1}, 'data': {'eval_crop': 1}}
   request: Any = types.SimpleNamespace(app=types.SimpleNamespace())
   request.app.state = types.SimpleNamespace(
-    prepare=Slow(info, 2_000), pixels=admission.Budget(2_000, 60)
+    prepare=Slow(info, 2_000),
+    pixels=admission.Budget(2_000, 60),
+    queue=admission.Queue(30),
   )
   small, unknown = picture(0), b'P5 20 30 255\n' + bytes(600)
 
+  received = contextlib.asynccontextmanager(server.received)
+  turned_away = []
+
+  async def one(encoded):
+    try:
+      async with received(request, encoded):
+        pass
+    except fastapi.HTTPException as error:
+      turned_away.append((error.status_code, error.headers))
+
   async def crowd():
-    sent = [small] * 20 + [unknown] * 3 + [small] * 7
-    await asyncio.gather(*(server.received(request, one) for one in sent))
+    sent = [small] * 20 + [unknown] * 3 + [small] * 9
+    await asyncio.gather(*map(one, sent))
 
   asyncio.run(crowd())
   assert 600 < most <= 2_000
+  assert turned_away == [(503, {'Retry-After': '1'})] * 2
+  assert request.app.state.queue.length == 0, 'an image kept its place'
 
 
 def memory_mb(process):
@@ -241,6 +259,16 @@ def test_a_crowd_of_large_images_takes_no_more_than_one(service):
   assert 200 in {status for status, _ in answers}
   assert memory_mb(service.process.pid) - alone < 150
   assert service.predict(picture(1))[0] == 200
+
+
+def form(encoded):
+  """A request, and its last bytes."""
+  border = b'--b\r\nContent-Disposition: form-data; name="image"; '
+  body = border + b'filename="x"\r\n\r\n' + encoded + b'\r\n--b--\r\n'
+  head = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: '
+  head += b'multipart/form-data; boundary=b\r\n'
+  head += b'Content-Length: %d\r\n\r\n' % len(body)
+  return head + body[:-8], body[-8:]
 
 
 def spoken(service, *pieces):
@@ -289,6 +317,7 @@ def test_pages_of_a_site_that_is_named_do(package):
     max_batch_size=2,
     batch_timeout=0,
     max_pixels=100,
+    max_queue=4,
     origins=origins,
   )
   for origin, named in (('https://example.org', True), ('http://a', False)):
@@ -305,11 +334,65 @@ def test_pages_of_a_site_that_is_named_do(package):
     assert (b'access-control-allow-origin' in told) == named
 
 
-def test_sigterm_ends_it(package, tmp_path):
-  """And what it exported is used the next time."""
+def test_it_counts_what_it_answers(service):
+  def counted():
+    status, body = service.get('/metrics')
+    lines = body.decode().splitlines()
+    assert status == 200 and not [line for line in lines if '_created' in line]
+    pairs = [line.rsplit(' ', 1) for line in lines if line[0] != '#']
+    return {name: float(value) for name, value in pairs}
+
+  before = counted()
+  service.predict(picture(1))
+  service.predict(b'not an image')
+  service.get('/nowhere')
+  service.get('/nothing')
+  after = counted()
+  for name, more in {
+    'bignas_requests_total{path="/predict",status="200"}': 1,
+    'bignas_requests_total{path="/predict",status="400"}': 1,
+    'bignas_requests_total{path="other",status="404"}': 2,
+    'bignas_request_seconds_count{status="200"}': 1,
+    'bignas_images_total': 1,
+  }.items():
+    assert after[name] - before.get(name, 0) == more, name
+  assert after['bignas_queue_length'] == 0
+  assert after['bignas_queue_limit'] == 256
+  assert after['process_resident_memory_bytes'] > 2**20
+
+
+def test_a_full_queue_is_not_ready():
+  queue = admission.Queue(1)
+  assert server.ready(queue).status_code == 200
+  with queue.place():
+    full = server.ready(queue)
+    assert (full.status_code, full.headers['retry-after']) == (503, '1')
+    with pytest.raises(fastapi.HTTPException), queue.place():
+      pass
+    assert queue.length == 1
+  assert server.ready(queue).status_code == 200
+
+
+def test_sigterm_ends_it_after_its_last_answers(service, package, tmp_path):
+  """And what was exported is used the next time."""
+  del service  # which has exported
   before = (package / 'service/export.json').stat()
-  running = services.Service(package, tmp_path / 'log').wait()
-  status, last = running.stop()
+  running = services.Service(package, tmp_path / 'log', '--workers=2').wait()
+  assert running.get('/ready') == (200, b'ready')
+  link = socket.create_connection(('127.0.0.1', running.port), 30)
+  with link, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    # Under way: its last bytes come after the signal.
+    head, tail = form(picture(1))
+    link.sendall(head)
+    time.sleep(0.5)
+    ending = pool.submit(running.stop)
+    with pytest.raises(OSError):
+      while True:  # new requests are refused
+        socket.create_connection(('127.0.0.1', running.port), 5).close()
+    link.sendall(tail)
+    answer = link.recv(65_536)
+    status, last = ending.result()
+  assert b' 200 ' in answer.splitlines()[0]
   assert status == 0
   said = json.loads(last[0])
   assert (said['child'], said['port']) == (str(package), running.port)
@@ -338,6 +421,8 @@ def test_an_artifact_of_another_child_is_not_served(service, package, tmp_path):
   [
     ('--port=80', 'allowed: 1024 <= whole number <= 65535'),
     ('--max_batch=0', 'allowed: a whole number >= 1'),
+    ('--max_queue=0', 'allowed: a whole number >= 1'),
+    ('--workers=0', 'allowed: a whole number >= 1'),
     ('--wait_ms=nan', 'allowed: 0 <= number <= 10000'),
     ('--host=example.org', 'value should be one of <127.0.0.1|0.0.0.0|::>'),
     ('--allow_origin=example.org', 'such as https://example.org'),
@@ -346,6 +431,20 @@ def test_an_artifact_of_another_child_is_not_served(service, package, tmp_path):
 def test_mistakes_are_one_line(package, option, words, capsys):
   status, err = run(capsys, f'--child={package}', option)
   assert status == 2 and words in err and err.count('\n') == 1
+
+
+def test_without_jax_a_child_must_have_been_exported(
+  package, tmp_path, capsys, monkeypatch
+):
+  bare = tmp_path / 'child'
+  shutil.copytree(package, bare, ignore=shutil.ignore_patterns('service'))
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util, 'find_spec', lambda n: None if n == 'jax' else find(n)
+  )
+  status, err = run(capsys, f'--child={bare}', f'--port={services.free_port()}')
+  assert status == 2 and err.count('\n') == 1
+  assert f'bignas_jax.export --child={bare} --format=onnx --preprocess' in err
 
 
 def test_a_port_that_is_taken_is_named(package, capsys):

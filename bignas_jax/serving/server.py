@@ -8,8 +8,9 @@ they are read or decoded.
 """
 
 import math
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import fastapi
@@ -20,7 +21,7 @@ from fastapi import concurrency, responses, routing
 from fastapi.middleware import cors
 
 from bignas_jax.data import decode, headers, transforms
-from bignas_jax.deploy import admission
+from bignas_jax.serving import admission, drain, service_metrics
 from bignas_jax.system import files
 from bignas_jax.values import structs
 
@@ -29,30 +30,34 @@ MAX_BYTES = 32 * 2**20  # of a request
 _BYTES_AT_ONCE = 8 * MAX_BYTES  # of all requests
 _WAIT_S = 10.0  # that a request or an image waits for others
 _BODY_S = 60.0  # in which a request must arrive
+_ANSWER_S = 120.0  # in which it must be answered
 _PAGE = pathlib.Path(__file__).with_name('server.html')
 
 
 async def received(
   request: fastapi.Request, image: Annotated[bytes, fastapi.File()]
-) -> np.ndarray:
-  """Returns the image that was sent, as evaluation sees images.
+) -> AsyncIterator[np.ndarray]:
+  """Yields the image that was sent, as evaluation sees images.
 
-  It waits until the images that are being decoded leave it enough memory.
+  The image has its place in the queue until it is answered. It waits until the
+  images that are being decoded leave it enough memory.
 
   Args:
     request: its application knows what the child takes.
     image: an encoded image, a field of a form.
 
-  Returns:
+  Yields:
     uint8 [size, size, channels].
 
   Raises:
     HTTPException: 400 if the data are no image, 413 if the image is too large,
-      503 if other images were not decoded in time.
+      503 if the queue is full or other images were not decoded in time.
   """
-  prepare, at_once = request.app.state.prepare, request.app.state.pixels
-  async with at_once.hold(prepare.pixels(image)):
-    return await concurrency.run_in_threadpool(prepare, image)
+  state = request.app.state
+  with state.queue.place():
+    async with state.pixels.hold(state.prepare.pixels(image)):
+      pixels = await concurrency.run_in_threadpool(state.prepare, image)
+    yield pixels
 
 
 class Prepare:
@@ -110,6 +115,7 @@ class Api(litserve.LitAPI):
     names: names of the classes.
     max_batch_size: largest number of images in a batch.
     batch_timeout: seconds that the first image waits for others.
+    threads: threads that run the child; 0: as many as there are cores.
   """
 
   def __init__(
@@ -118,15 +124,19 @@ class Api(litserve.LitAPI):
     names: Sequence[str],
     max_batch_size: int,
     batch_timeout: float,
+    threads: int = 0,
   ):
     super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout)
     self._artifact, self._names = artifact, list(names)
+    self._threads = threads
 
   def setup(self, device: str) -> None:
-    """Loads the artifact into ONNX Runtime."""
+    """Loads the artifact into ONNX Runtime, once in each worker."""
     del device
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = self._threads
     self._session = onnxruntime.InferenceSession(
-      self._artifact, providers=['CPUExecutionProvider']
+      self._artifact, options, providers=['CPUExecutionProvider']
     )
 
   def decode_request(
@@ -198,9 +208,11 @@ def server(
   max_batch_size: int,
   batch_timeout: float,
   max_pixels: int,
+  max_queue: int,
+  workers: int = 1,
   origins: Sequence[str] = (),
-) -> litserve.LitServer:
-  """Returns a server with `/predict`, `/health`, `/info` and a page at `/`.
+) -> drain.Server:
+  """Returns a server with `/predict`, what describes it, and a page at `/`.
 
   Args:
     artifact: an ONNX file that takes uint8 images.
@@ -209,38 +221,59 @@ def server(
     batch_timeout: seconds that the first image of a batch waits for others.
     max_pixels: largest number of pixels of an image, and of all images that are
       decoded at once.
+    max_queue: largest number of images that have come and are not answered.
+    workers: processes that run the child, each with a copy of it.
     origins: origins of other sites whose pages may send requests, such as
       https://example.org.
   """
-  api = Api(artifact, names(info), max_batch_size, batch_timeout)
+  threads = 0 if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+  api = Api(artifact, names(info), max_batch_size, batch_timeout, threads)
   shown = {
     name: sendable(info.get(name))
     for name in ('space', 'arch', 'macs', 'params', 'accuracy', 'input')
   }
-  made = litserve.LitServer(
+  queue = admission.Queue(max_queue)
+  metrics = service_metrics.Metrics(queue)
+  made = drain.Server(
     api,
     accelerator='cpu',
+    workers_per_device=workers,
     fast_queue=True,
-    middlewares=_middlewares(origins),
+    middlewares=_middlewares(origins, metrics),
     model_metadata=shown | {'class_names': names(info)},
+    restart_workers=True,
   )
-  made.app.state.prepare = Prepare(info, max_pixels)
-  made.app.state.pixels = admission.Budget(max_pixels, _WAIT_S)
-  page = routing.APIRoute(
-    '/', lambda: _PAGE.read_text(), response_class=responses.HTMLResponse
-  )
-  made.app.router.routes.insert(0, page)  # before LitServe's own
+  state = made.app.state
+  state.prepare, state.queue = Prepare(info, max_pixels), queue
+  state.pixels = admission.Budget(max_pixels, _WAIT_S)
+  made.app.router.routes[:0] = [  # before LitServe's own
+    routing.APIRoute(
+      '/', lambda: _PAGE.read_text(), response_class=responses.HTMLResponse
+    ),
+    routing.APIRoute('/metrics', metrics.page),
+    routing.APIRoute('/ready', lambda: ready(queue)),
+  ]
   return made
 
 
-def _middlewares(origins: Sequence[str]) -> list[Any]:
+def ready(queue: admission.Queue) -> responses.PlainTextResponse:
+  """Returns the answer to `GET /ready`: whether another image is taken."""
+  if queue.full:
+    return responses.PlainTextResponse('full', 503, admission.RETRY)
+  return responses.PlainTextResponse('ready')
+
+
+def _middlewares(
+  origins: Sequence[str], metrics: service_metrics.Metrics
+) -> list[Any]:
   """Returns the middlewares; a request passes the last one first."""
   limits = {
     'most': MAX_BYTES,
     'budget': admission.Budget(_BYTES_AT_ONCE, _WAIT_S),
     'within_s': _BODY_S,
+    'answer_s': _ANSWER_S,
   }
   passed: list[Any] = [(admission.Requests, limits)]
   if origins:  # browsers keep other sites out unless they are told
     passed.append((cors.CORSMiddleware, {'allow_origins': list(origins)}))
-  return passed
+  return [*passed, (service_metrics.Counted, {'metrics': metrics})]

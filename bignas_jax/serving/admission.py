@@ -1,20 +1,22 @@
-"""Limits on what a service takes at once: bytes of requests, pixels of images.
+"""Limits on what a service takes at once: images, bytes, pixels.
 
 A request that exceeds a limit by itself is refused (413). A request that
-exceeds it only together with others waits for a while and is then refused
-(503). So the memory that a service takes does not grow with the number of
+exceeds it only together with others is refused, too (503, with Retry-After): at
+once if too many images wait already, after a while if it is too large beside
+the others. So the memory that a service takes does not grow with the number of
 clients.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import fastapi
 from fastapi import responses
 
 Message = MutableMapping[str, Any]  # an ASGI message or scope
+RETRY = {'Retry-After': '1'}  # seconds
 
 
 class Budget:
@@ -46,7 +48,7 @@ class Budget:
           await self._change()
     except TimeoutError:
       raise fastapi.HTTPException(
-        503, 'too much at once; try again later', {'Retry-After': '1'}
+        503, 'too much at once; try again later', RETRY
       ) from None
     self._held += amount
     try:
@@ -67,6 +69,38 @@ class Budget:
       self._waiting.discard(one)
 
 
+class Queue:
+  """A bounded number of images that have come and are not answered yet.
+
+  Args:
+    most: largest number of images.
+  """
+
+  def __init__(self, most: int):
+    self.most, self.length = most, 0
+
+  @property
+  def full(self) -> bool:
+    """Returns whether there is no place for another image."""
+    return self.length >= self.most
+
+  @contextlib.contextmanager
+  def place(self) -> Iterator[None]:
+    """Holds the place of one image in the context.
+
+    Raises:
+      HTTPException: 503 if there is no place.
+    """
+    if self.full:
+      text = f'{self.most} images are waiting; try again later'
+      raise fastapi.HTTPException(503, text, RETRY)
+    self.length += 1
+    try:
+      yield
+    finally:
+      self.length -= 1
+
+
 class Requests:
   """An ASGI middleware that admits requests by the size of their bodies.
 
@@ -78,11 +112,20 @@ class Requests:
     most: largest size of a body, in bytes.
     budget: budget of all bodies together, in bytes.
     within_s: seconds in which a body must arrive.
+    answer_s: seconds in which a request must be answered.
   """
 
-  def __init__(self, app: Any, *, most: int, budget: Budget, within_s: float):
+  def __init__(
+    self,
+    app: Any,
+    *,
+    most: int,
+    budget: Budget,
+    within_s: float,
+    answer_s: float,
+  ):
     self._app, self._most, self._budget = app, most, budget
-    self._within_s = within_s
+    self._within_s, self._answer_s = within_s, answer_s
 
   async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
     if scope['type'] != 'http':
@@ -92,12 +135,25 @@ class Requests:
     try:
       if length > self._most:
         raise fastapi.HTTPException(413, f'more than {self._most} bytes')
-      async with self._budget.hold(length):
+      async with self._budget.hold(length), self._in_time():
         await self._app(scope, self._bounded(receive), send)
     except fastapi.HTTPException as error:
       await responses.JSONResponse(
         {'detail': error.detail}, error.status_code, error.headers
       )(scope, receive, send)
+
+  @contextlib.asynccontextmanager
+  async def _in_time(self) -> AsyncIterator[None]:
+    """Gives a request up whose answer never comes: its worker has died.
+
+    Raises:
+      HTTPException: 504 if the request was not answered in time.
+    """
+    try:
+      async with asyncio.timeout(self._answer_s):
+        yield
+    except TimeoutError:
+      raise fastapi.HTTPException(504, 'it took too long') from None
 
   def _length(self, scope: Message) -> int:
     """Returns the size of the body in bytes.

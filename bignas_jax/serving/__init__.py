@@ -1,0 +1,1 @@
+"""The HTTP service of a child: limits, counters, an orderly end; a client."""
