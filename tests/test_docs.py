@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'bignas_jax'
@@ -173,3 +174,28 @@ def test_make_targets_of_the_pages_exist(page):
   code = re.findall(r'`make ([a-z]+)|^\s*make ([a-z]+)', page.read_text(), re.M)
   for first, second in code:
     assert (first or second) in targets
+
+
+# The site.
+
+
+def pages_in(nav):
+  """Names of pages, and of folders of pages, in mkdocs.yml's navigation."""
+  for section in nav:
+    for name in section.values():
+      if isinstance(name, str):
+        yield name
+      else:
+        yield from pages_in(name)
+
+
+def test_every_page_is_in_the_sites_navigation():
+  # The base loader reads no Python objects.
+  site = yaml.load((ROOT / 'mkdocs.yml').read_text(), yaml.BaseLoader)
+  names = list(pages_in(site['nav']))
+  assert len(names) == len(set(names))
+  docs = ROOT / 'docs'
+  for page in docs.rglob('*.md'):
+    name = page.relative_to(docs).as_posix()
+    folder = name.rpartition('/')[0] + '/'
+    assert name in names or folder in names, name

@@ -1,0 +1,209 @@
+"""Pages of the site that are no files of docs/; see mkdocs.yml.
+
+The pages of docs/ are written for a reader of the repository: they link to
+files outside of docs/. On the site each such file is a page of its own.
+"""
+
+import ast
+import json
+import pathlib
+import posixpath
+import re
+import sys
+
+from mkdocs.structure.files import File
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / 'bignas_jax'
+ROOT_PAGES = {
+  'README.md': 'first_steps.md',
+  'CONTRIBUTING.md': 'contributing.md',
+  'CHANGELOG.md': 'changelog.md',
+}
+# Lets the search run in a page that no server serves (Material's offline
+# plugin would load it from another host).
+WORKER = pathlib.Path(sys.prefix, 'node_modules/iframe-worker/shim/index.js')
+NOTEBOOK = 'docs/notebook.ipynb'
+LINK = re.compile(r'(?<=\]\()([^)\s#]+)')
+LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yaml': 'yaml', '.json': 'json'}
+
+
+# Which file of the repository is which page.
+
+
+def page_of(file):
+  """Returns the page that shows a file of the repository, None if none does."""
+  if file == NOTEBOOK:
+    return 'notebook.md'
+  if file.startswith('docs/'):
+    return file.removeprefix('docs/')
+  if file in ROOT_PAGES:
+    return ROOT_PAGES[file]
+  return f'source/{file}.md' if (ROOT / file).is_file() else None
+
+
+def links(text, file):
+  """Yields (link, file of the repository) of the links to files in a text."""
+  for link in LINK.findall(text):
+    if not re.match(r'\w+:', link):
+      target = posixpath.join(posixpath.dirname(file), link)
+      yield link, posixpath.normpath(target)
+
+
+def with_links(text, file):
+  """Returns a file's text with its links to files as links to pages."""
+  folder = posixpath.dirname(page_of(file)) or '.'
+  pages = {link: page_of(target) for link, target in links(text, file)}
+  return LINK.sub(
+    lambda match: (
+      posixpath.relpath(pages[match[0]], folder)
+      if pages.get(match[0])
+      else match[0]
+    ),
+    text,
+  )
+
+
+# What the generated pages say.
+
+
+def fenced(text, language=''):
+  return f'````{language}\n{text.rstrip()}\n````\n'
+
+
+def source_page(file):
+  """Returns the page that shows a file's text."""
+  path = ROOT / file
+  text = fenced(path.read_text(), LANGUAGES.get(path.suffix, 'text'))
+  return f'# {file}\n\n{text}'
+
+
+def output(result):
+  """Returns what a cell of a notebook printed or drew, as Markdown."""
+  data = result.get('data', {})
+  if 'image/png' in data:
+    image = ''.join(data['image/png']).replace('\n', '')
+    return f'![Output](data:image/png;base64,{image})\n'
+  return fenced(''.join(result.get('text') or data['text/plain']), 'text')
+
+
+def notebook_page(text):
+  """Returns a notebook as Markdown."""
+  blocks = []
+  for cell in json.loads(text)['cells']:
+    source = ''.join(cell['source'])
+    code = cell['cell_type'] == 'code'
+    blocks.append(fenced(source, 'python') if code else source)
+    blocks += map(output, cell.get('outputs', []))
+  return '\n\n'.join(blocks)
+
+
+def summary(path):
+  """Returns the first sentence of a module's docstring."""
+  text = ast.get_docstring(ast.parse(path.read_text())) or ''
+  return ' '.join(text.split('\n\n')[0].split())
+
+
+def room_page(title, intro, names):
+  """Returns the page of a room: its modules, read from their docstrings."""
+  modules = '\n\n'.join(f'::: bignas_jax.{name}' for name in names)
+  return f'# {title}\n\n{intro}\n\n{modules}\n'
+
+
+def modules(folder, prefix=''):
+  paths = sorted(folder.glob('*.py'))
+  return [prefix + path.stem for path in paths if path.stem != '__init__']
+
+
+def reference():
+  """Returns {page: text} of the reference: an index, and a page a room."""
+  rooms = sorted(path.parent for path in PACKAGE.glob('*/__init__.py'))
+  rows = [
+    f'| [{room.name}]({room.name}.md) | {summary(room / "__init__.py")} |'
+    for room in rooms
+  ]
+  top = (
+    'The commands, what they share (`cli`), and what notebooks call (`api`).'
+  )
+  index = '\n'.join(
+    [
+      '# Reference\n',
+      'Read from the docstrings. A page has the modules of one room, a',
+      'folder of `bignas_jax/`; the [design](../design.md#3-rooms) says which',
+      'room may import which.\n',
+      '| room | what it has |\n|---|---|',
+      f'| [commands](commands.md) | {top} |',
+      *rows,
+    ]
+  )
+  pages = {'README.md': index}
+  pages['commands.md'] = room_page('commands', top, modules(PACKAGE))
+  for room in rooms:
+    names = modules(room, f'{room.name}.')
+    intro = summary(room / '__init__.py')
+    pages[f'{room.name}.md'] = room_page(room.name, intro, names)
+  return {f'reference/{name}': text for name, text in pages.items()}
+
+
+def generated(pages):
+  """Returns {page: text} of the pages that are no files of docs/.
+
+  Args:
+    pages: {file of the repository: text} of the pages of docs/.
+  """
+  whole = pages | {file: (ROOT / file).read_text() for file in ROOT_PAGES}
+  notebook = notebook_page((ROOT / NOTEBOOK).read_text())
+  made = reference()
+  made['notebook.md'] = with_links(notebook, NOTEBOOK)
+  for file in ROOT_PAGES:
+    made[ROOT_PAGES[file]] = with_links(whole[file], file)
+  for file, text in whole.items():
+    for _, target in links(text, file):
+      page = page_of(target)
+      if page and page.startswith('source/'):
+        made[page] = source_page(target)
+  return made
+
+
+# What MkDocs calls.
+
+
+def on_config(config):
+  """Puts the pages of a folder in place of its name in the navigation."""
+  folders = {'reference/': sorted(reference(), key=_index_first)}
+  for section in list(config.nav):
+    [(_, name)] = section.items()
+    if not isinstance(name, str) or not name.endswith('/'):
+      continue
+    here = (ROOT / 'docs' / name).glob('*.md')
+    pages = folders.get(name) or [f'{name}{path.name}' for path in here]
+    if pages:
+      section[next(iter(section))] = sorted(pages, key=_index_first)
+    else:
+      config.nav.remove(section)
+  return config
+
+
+def _index_first(page):
+  return not page.endswith('README.md'), page
+
+
+def on_files(files, config):
+  """Adds the generated pages, and what lets the search run in a file."""
+  pages = {
+    f'docs/{f.src_uri}': f.content_string
+    for f in files
+    if f.is_documentation_page()
+  }
+  for name, text in generated(pages).items():
+    files.append(File.generated(config, name, content=text))
+  name = 'assets/iframe-worker.js'
+  files.append(File.generated(config, name, abs_src_path=str(WORKER)))
+  return files
+
+
+def on_page_markdown(markdown, page, config, files):
+  """Makes links to files of the repository links to their pages."""
+  if page.file.generated_by:
+    return markdown
+  return with_links(markdown, f'docs/{page.file.src_uri}')
