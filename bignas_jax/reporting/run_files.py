@@ -8,10 +8,16 @@ from etils import epath
 
 from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.policies import policies
-from bignas_jax.reporting import contents, formats, plots, recommendations
+from bignas_jax.reporting import (
+  children_table,
+  contents,
+  formats,
+  plots,
+  recommendations,
+)
 from bignas_jax.reporting.recommendations import Recommendation
-from bignas_jax.runs import children_table, directory, metrics
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory, metrics
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib

@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from bignas_jax.data import identity
+from bignas_jax.deploy import package
 from bignas_jax.runs import checkpoints, directory
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
@@ -42,8 +43,12 @@ class Supernet(NamedTuple):
 
 
 def is_run(path: epath.Path) -> bool:
-  """Returns whether a directory is a run's, whatever state it is in."""
-  return directory.claimed(path) is not None
+  """Returns whether a directory is a run's, whatever state it is in.
+
+  A child package has a `config.json`, too, for model hubs.
+  """
+  packaged = any((path / name).exists() for name in package.FILES)
+  return not packaged and directory.claimed(path) is not None
 
 
 def read(path: epath.Path) -> Supernet:

@@ -13,8 +13,9 @@ from bignas_jax.costs import counting
 from bignas_jax.data import identity, pipeline
 from bignas_jax.deploy import folding, package
 from bignas_jax.deploy.package import Child
-from bignas_jax.runs import children_table, config_record, directory, restore
+from bignas_jax.reporting import children_table
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_record, directory, restore
 from bignas_jax.runs.config import Config
 from bignas_jax.selection import recommended
 from bignas_jax.spaces import arch as arch_lib

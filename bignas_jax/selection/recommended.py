@@ -10,10 +10,15 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from bignas_jax.reporting import contents, recommendations, run_files
+from bignas_jax.reporting import (
+  children_table,
+  contents,
+  recommendations,
+  run_files,
+)
 from bignas_jax.reporting.run_files import ChildFile
-from bignas_jax.runs import children_table, directory, restore
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import directory, restore
 from bignas_jax.runs.archive import Entry
 from bignas_jax.selection import questions
 from bignas_jax.selection.scorer import Basis, Scorer

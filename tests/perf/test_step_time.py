@@ -84,12 +84,12 @@ def test_what_the_machine_has_not(changes, text):
 def test_benchmarks_are_named(capsys):
   assert cli.status(benchmark.main, ['steps']) == 2
   err = capsys.readouterr().err
-  names = 'child, device, input, path, ranking, scale, step, table'
+  names = 'child, device, input, path, ranking, scale, serve, step, table'
   assert f'one of {names} (did you mean step?)' in err
   with pytest.raises(SystemExit) as end:
     benchmark.main(['--help'])
   assert end.value.code == 0
-  names = 'device, step, path, scale, input, child, table, ranking'
+  names = 'device, step, path, scale, input, child, table, ranking, serve'
   assert f'one of {names}' in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from etils import epath
 from bignas_jax import report
 from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.reporting import (
+  children_table,
   contents,
   formats,
   learning_curves,
@@ -24,8 +25,8 @@ from bignas_jax.reporting import (
   run_files,
 )
 from bignas_jax.reporting import report as report_lib
-from bignas_jax.runs import children_table, config_file, config_record
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import config_file, config_record
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.runs.archive import Archive, Entry
 from bignas_jax.spaces import arch as arch_lib

@@ -9,7 +9,7 @@ import tiny
 from etils import epath
 
 from bignas_jax.costs import counting
-from bignas_jax.runs import children_table
+from bignas_jax.reporting import children_table
 from bignas_jax.runs.archive import Entry
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import decisions, zoo
