@@ -68,8 +68,8 @@ def create(
       `children`); `mdenas` (one random child, of a learnt distribution);
       `rep_nas` (one child, of the parallel members of greatest logits);
       `parsec` (several, which are weighted by their likelihoods); `alone` (the
-      biggest, which is all of a space of one network); or `PACKAGE.MODULE:
-      FUNCTION`, a function of one's own that returns a policy for a space.
+      biggest, which is all of a space of one network); or the name of one's
+      own function, `package.module:function`, that returns a policy.
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
