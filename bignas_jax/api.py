@@ -130,7 +130,7 @@ class Run:
     """Searches as the command does; every child goes into the run's archive.
 
     Args:
-      strategy: one of `table.STRATEGIES`.
+      strategy: name of the strategy, as in `table.get`.
       latency_table: a file of `benchmark table`, for limits on latency.
       memory_batch: images at a time, for limits on `memory_bytes`.
       memory_precision: type of weights and activations, for the same limits.

@@ -10,7 +10,7 @@ from bignas_jax.costs import latency_tables
 from bignas_jax.runs import config, directory
 from bignas_jax.selection import child_costs, search, task
 from bignas_jax.strategies import table as table_lib
-from bignas_jax.values import schema
+from bignas_jax.values import functions, schema
 
 _CHANGES = 'evaluations', 'seed', 'predictor', 'proposals'
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
@@ -57,7 +57,7 @@ def _bounds() -> list[str]:
 
 def _define(values: flags.FlagValues) -> None:
   cli.path(values, 'workdir', 'a trained run', required=True)
-  strategies = ', '.join(table_lib.STRATEGIES)
+  strategies = ', '.join((*table_lib.STRATEGIES, functions.FORM))
   cli.text(values, 'strategy', 'coarse_to_fine', f'one of {strategies}')
   for bound in _bounds():
     end, _, name = bound.partition('_')

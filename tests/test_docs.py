@@ -12,7 +12,7 @@ PACKAGE = ROOT / 'bignas_jax'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 PAGES = [
   *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')),
-  *sorted((ROOT / 'docs').glob('*.md')),
+  *sorted((ROOT / 'docs').rglob('*.md')),
 ]
 
 # Names that say nothing of what they hold: one idea has one word (docs/design).

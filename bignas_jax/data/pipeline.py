@@ -17,7 +17,6 @@ import numpy as np
 
 from bignas_jax.data import (
   autoaugment,
-  damage,
   decode,
   loader,
   sources,
@@ -227,7 +226,7 @@ def _transformed(
   It is a plain function, so that it can be pickled.
   """
   make = functools.partial(_augment, rng, data=data, size=size)
-  image, label, damaged = damage.first_whole(source, index, make)
+  image, label, damaged = loader.first_whole(source, index, make)
   return _element(image, label, damaged)
 
 
@@ -265,7 +264,7 @@ def _evaluated(
   except decode.Damaged:
     nothing = np.zeros((size, size, len(data.mean)), np.uint8)
     return _element(nothing, 0, index)
-  return _element(out, label, damage.NONE)
+  return _element(out, label, loader.NONE)
 
 
 def _element(image: np.ndarray, label: int, damaged: int) -> loader.Batch:
@@ -285,7 +284,7 @@ def _padded(
 ) -> loader.Batch:
   """Stacks elements, fills them up with zeros, and adds the `mask`."""
   batch = _stack(elements)
-  whole = batch['damaged'] == damage.NONE
+  whole = batch['damaged'] == loader.NONE
   filling = batch_size - len(elements)
   padded = {
     name: np.pad(values, [(0, filling)] + [(0, 0)] * (values.ndim - 1))

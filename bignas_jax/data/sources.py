@@ -2,17 +2,16 @@
 
 import dataclasses
 import gzip
-import hashlib
 import importlib.util
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, Protocol, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bignas_jax.data import array_records, decode, folders, tfds_sets
-from bignas_jax.values import errors, schema
+from bignas_jax.data import array_records, folders, image_source, tfds_sets
+from bignas_jax.data.image_source import ArraySource, Source
+from bignas_jax.values import errors, functions, schema
 
 # Splits must never change, nor depend on a run's seed: children were selected
 # by the held-out images, and accuracies were reported on the test images.
@@ -32,8 +31,10 @@ AUGMENTS = get_args(Augment)
 Name = Annotated[
   str,
   schema.Meta(
-    pattern='^(mnist5k|image_folder|imagenet2012|tfds:.+)$',
-    description='image_folder, imagenet2012, mnist5k, tfds:NAME',
+    pattern='^(mnist5k|image_folder|imagenet2012|tfds:.+|'
+    f'{functions.PATTERN})$',
+    description='image_folder, imagenet2012, mnist5k, tfds:NAME, '
+    + functions.FORM,
   ),
 ]
 Worker = Literal['process', 'thread']
@@ -48,12 +49,14 @@ class Data:
   `max_damaged`, `max_replaced`, `workers`, `worker` and `prefetch`.
 
   Attributes:
-    name: `mnist5k`, `image_folder`, `imagenet2012`, or `tfds:NAME` (or
+    name: `mnist5k`, `image_folder`, `imagenet2012`; `tfds:NAME` (or
       `tfds:NAME/CONFIG:VERSION`) of a set that TensorFlow Datasets has
-      prepared as ArrayRecord.
+      prepared as ArrayRecord; or `PACKAGE.MODULE:FUNCTION` of one's own
+      (`image_source.load`).
     directory: for image_folder, has `train/CLASS/*` and `test/CLASS/*` (or
       `val`) inside it; for imagenet2012, has TFDS's ArrayRecord files; for
-      tfds, is TFDS's `data_dir`, by default `~/tensorflow_datasets`.
+      tfds, is TFDS's `data_dir`, by default `~/tensorflow_datasets`; a
+      function of one's own gets it.
     held_out: number of training images set aside to select children by.
     second: number of other training images set aside, on which a policy may
       measure children; they train no parameters.
@@ -98,37 +101,6 @@ class Data:
   prefetch: schema.Few = 2
 
 
-class Source(Protocol):
-  """Random access to labelled images; can be pickled for worker processes."""
-
-  @property
-  def classes(self) -> tuple[str, ...]:
-    """Returns the names of the classes; a label is an index into them."""
-    ...
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, index: int) -> tuple[decode.Image, int]:
-    """Returns an image and its label.
-
-    Raises:
-      decode.Damaged: the stored data cannot be read, or are no image.
-    """
-    ...
-
-  def name(self, index: int) -> str:
-    """Returns the name of an image for a message."""
-    ...
-
-  def subset(self, indices: Sequence[int]) -> 'Source':
-    """Returns the images at some indices, in their order."""
-    ...
-
-  def digest(self) -> str:
-    """Returns a SHA-256 of the images' labels, and of their names, if any."""
-    ...
-
-
 class Splits(NamedTuple):
   """Disjoint sets of images; all but `test` are cut from the training set."""
 
@@ -136,45 +108,6 @@ class Splits(NamedTuple):
   held_out: Source
   test: Source
   second: Source
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource:
-  """Images of one size in memory.
-
-  Attributes:
-    images: uint8 [n, height, width, channels].
-    labels: int32 [n].
-    classes: names of the classes.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-  classes: tuple[str, ...]
-
-  def __len__(self) -> int:
-    return len(self.labels)
-
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-    return self.images[index], int(self.labels[index])
-
-  def name(self, index: int) -> str:
-    """Returns the name of an image for a message."""
-    return f'image {index}'
-
-  def subset(self, indices: Sequence[int]) -> 'ArraySource':
-    """Returns the images at some indices, in their order."""
-    chosen = np.asarray(indices, int)
-    return dataclasses.replace(
-      self, images=self.images[chosen], labels=self.labels[chosen]
-    )
-
-  def digest(self) -> str:
-    """Returns the SHA-256 of pixels and labels."""
-    digest = hashlib.sha256(repr(self.images.shape).encode())
-    digest.update(self.images.tobytes())
-    digest.update(self.labels.astype('<i4').tobytes())
-    return digest.hexdigest()
 
 
 def load(data: Data, channels: int) -> Splits:
@@ -196,7 +129,8 @@ def load(data: Data, channels: int) -> Splits:
   }
   data = schema.check(data, 'data')
   _check(data, channels)
-  splits = readers[data.name.partition(':')[0]](data, channels)
+  read = readers.get(data.name.partition(':')[0], _own)
+  splits = read(data, channels)
   names = splits.train.classes
   if len(names) < 2:
     allowed = f'at least two classes, not only {list(names)} (is there a folder'
@@ -287,6 +221,11 @@ def _imagenet2012(data: Data, channels: int) -> Splits:
 
 def _tfds(data: Data, channels: int) -> Splits:
   return _held_out(data, *tfds_sets.read(data.name, data.directory, channels))
+
+
+def _own(data: Data, channels: int) -> Splits:
+  read = image_source.load(data.name, data.directory, channels)
+  return _held_out(data, *read)
 
 
 def _held_out(data: Data, train: Source, test: Source) -> Splits:

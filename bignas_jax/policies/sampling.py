@@ -1,9 +1,10 @@
 """The policies by their names in configs."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from bignas_jax.policies import mdenas as mdenas_lib
+from bignas_jax.policies import own
 from bignas_jax.policies import parsec as parsec_lib
 from bignas_jax.policies import rep_nas as rep_nas_lib
 from bignas_jax.policies.attentive import Errors, attentive
@@ -17,8 +18,9 @@ from bignas_jax.policies.sandwich import (
   uniform,
 )
 from bignas_jax.spaces.space import Space
+from bignas_jax.values import functions, schema
 
-Name = Literal[
+_NAMES = (
   'sandwich',
   'best_up',
   'worst_up',
@@ -29,6 +31,13 @@ Name = Literal[
   'rep_nas',
   'parsec',
   'alone',
+)
+Name = Annotated[
+  str,
+  schema.Meta(
+    pattern=f'^({"|".join(_NAMES)}|{functions.PATTERN})$',
+    description=', '.join((*_NAMES, functions.FORM)),
+  ),
 ]
 
 
@@ -58,8 +67,9 @@ def create(
       `progressive` (random children of the choices of a phase); `fixed` (all of
       `children`); `mdenas` (one random child, of a learnt distribution);
       `rep_nas` (one child, of the parallel members of greatest logits);
-      `parsec` (several, which are weighted by their likelihoods); or `alone`
-      (the biggest, which is all of a space of one network).
+      `parsec` (several, which are weighted by their likelihoods); `alone` (the
+      biggest, which is all of a space of one network); or the name of one's
+      own function, `package.module:function`, that returns a policy.
     random_children: number of random children in a step.
     smallest_resolution: resolution of the smallest child of a sandwich.
     candidates: number of candidates for each of them.
@@ -76,6 +86,8 @@ def create(
   Raises:
     UserError: the policy cannot be one of this space.
   """
+  if functions.is_name(name):
+    return own.load(space, name)
   if name == 'alone':
     return alone(space)
   if name == 'sandwich':

@@ -28,7 +28,8 @@ def name(asked: Question) -> str:
   The name starts with the strategy and ends in a digest of the whole question.
   """
   limits = [f'{k}_{v:.12g}' for k, v in sorted(asked['limits'].items())]
-  readable = '-'.join([asked['strategy'], *limits])[:_READABLE]
+  strategy = asked['strategy'].replace(':', '.')  # of a user's function
+  readable = '-'.join([strategy, *limits])[:_READABLE]
   text = json.dumps(asked, sort_keys=True)
   return f'{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from bignas_jax.costs import counting
 from bignas_jax.runs.archive import Archive, Entry
+from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet.evaluation import Score
 from bignas_jax.system import console
+from bignas_jax.values import errors
 
 
 class Basis(NamedTuple):
@@ -93,10 +95,16 @@ class Scorer:
     Some strategies also ask for children that break the limits.
     """
     fitting = [entry for entry in self.visited if fits(entry.arch)]
+    if not fitting:  # a strategy of ours always asks for one
+      got = f'{len(self.visited)} children, none of which keeps the limits'
+      allowed = f'{self._strategy} scores a child that keeps the limits'
+      raise errors.UserError('--strategy', got, allowed)
     return max(fitting, key=lambda entry: (entry.top1, -entry.macs))
 
   def _new_entry(self, arch: Arch) -> Entry:
     self._pause()
+    with errors.within(f'--strategy {self._strategy}'):
+      arch_lib.check(self._space, arch)
     began = time.monotonic()
     score = self._evaluate(arch)
     self.seconds += time.monotonic() - began

@@ -66,7 +66,7 @@ def search(
 
   Args:
     workdir: work directory of a trained run.
-    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    strategy: name of the strategy, as in `table.get`.
     limits: limits on costs.
     changes: changes to the config's settings of searches (`problem.Search`).
     table: latency table, needed if latency is limited.
@@ -103,7 +103,7 @@ def recommend(
   Args:
     workdir: work directory of a trained run.
     requests: at least one (`task.requests` makes them of tables and limits).
-    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    strategy: name of the strategy, as in `table.get`.
     changes: changes to the config's settings of searches (`problem.Search`).
     data: where the run's data are now; '': the data are where they were.
 
@@ -250,7 +250,7 @@ def find(
       task.limits.to_dict(),
       shares,
     )
-    table_lib.STRATEGIES[strategy](problem, settings)
+    table_lib.get(strategy)(problem, settings)
   return scorer
 
 

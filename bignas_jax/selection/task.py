@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
   Attributes:
     space: space of the children.
-    strategy: name of the strategy, a key of `table.STRATEGIES`.
+    strategy: name of the strategy, as in `table.get`.
     settings: settings of the strategy.
     limits: limits that children keep.
     costs: function that returns the costs of a child by name.

@@ -18,9 +18,10 @@ from bignas_jax.strategies import (
   problem,
 )
 from bignas_jax.strategies.problem import Problem, Search
-from bignas_jax.values import errors
+from bignas_jax.values import errors, functions
 
-STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
+Strategy = Callable[[Problem, Search], None]
+STRATEGIES: dict[str, Strategy] = {
   'additive': additive.search,
   'batch_norm_scales': batch_norm_scales.search,
   'coarse_to_fine': coarse_to_fine.search,
@@ -31,8 +32,27 @@ STRATEGIES: dict[str, Callable[[Problem, Search], None]] = {
   'predictor': predictor.search,
   'random': problem.random,
 }
+_FIELD = '--strategy'
 # What a limit needs, for costs that are not always known.
 _MISSING = {'latency_ms': 'such limits with a --latency_table'}
+
+
+def get(strategy: str) -> Strategy:
+  """Returns the function of a strategy.
+
+  Args:
+    strategy: a key of `STRATEGIES`, or the name of a function of one's own,
+      such as `package.module:function`.
+
+  Raises:
+    UserError: there is no such strategy.
+  """
+  if functions.is_name(strategy):
+    return functions.load(_FIELD, strategy, (Problem, Search), type(None))
+  if not isinstance(strategy, str) or strategy not in STRATEGIES:
+    allowed = errors.one_of((*STRATEGIES, functions.FORM), strategy)
+    raise errors.UserError(_FIELD, strategy, allowed)
+  return STRATEGIES[strategy]
 
 
 def check(
@@ -41,14 +61,12 @@ def check(
   """Raises UserError if a search cannot be run with these limits and settings.
 
   Args:
-    strategy: name of the strategy, a key of `STRATEGIES`.
+    strategy: name of the strategy, as in `get`.
     limits: limits on costs.
     settings: settings of the strategy.
     costs: names of the costs that are known.
   """
-  if not isinstance(strategy, str) or strategy not in STRATEGIES:
-    allowed = errors.one_of(STRATEGIES, strategy)
-    raise errors.UserError('--strategy', strategy, allowed)
+  get(strategy)
   if strategy == 'batch_norm_scales':
     batch_norm_scales.check(limits.to_dict())
   names = list(costs)

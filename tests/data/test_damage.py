@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bignas_jax.data import damage, decode, folders, pipeline, sources
+from bignas_jax.data import decode, folders, loader, pipeline, sources
 from bignas_jax.data.folders import FileSource
 from bignas_jax.training import loop
 from bignas_jax.values import errors
@@ -70,7 +70,7 @@ def named(text: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def a_new_process(monkeypatch):
-  monkeypatch.setattr(damage, '_reported', set())
+  monkeypatch.setattr(loader, '_reported', set())
 
 
 def numbers(batch) -> list[int]:
@@ -102,10 +102,10 @@ def test_training_replaces_and_names_each_once(folder, capsys, workers):
 
 def test_labels_go_with_the_image_that_was_used(folder):
   train, _ = folders.read(str(folder), 1)
-  made, label, damaged = damage.first_whole(train, 499, decode.decode)
+  made, label, damaged = loader.first_whole(train, 499, decode.decode)
   assert (int(made.mean()), label, damaged) == (0, 0, 499)
-  made, label, damaged = damage.first_whole(train, 498, decode.decode)
-  assert (int(made.mean()), label, damaged) == (248, 9, damage.NONE)
+  made, label, damaged = loader.first_whole(train, 498, decode.decode)
+  assert (int(made.mean()), label, damaged) == (248, 9, loader.NONE)
 
 
 def test_what_replaces_an_image_depends_on_its_index_alone(folder):
@@ -214,7 +214,7 @@ def test_nothing_but_damage_is_an_error(tmp_path):
     paths[-1].write_bytes(b'no image')
   source = FileSource(tuple(map(str, paths)), (0,) * 120, ('a',), 1)
   with pytest.raises(errors.UserError, match=r'5\.jpg.*can decode.*100'):
-    damage.first_whole(source, 5, decode.decode)
+    loader.first_whole(source, 5, decode.decode)
 
 
 def test_a_run_on_damaged_files_trains_and_evaluates(folder, tmp_path, capsys):
@@ -251,7 +251,7 @@ def test_processes_do_as_threads_do(folder, capsys):
 
   expected = list(itertools.islice(stream(train, 'thread', 3), 10))
   capsys.readouterr()
-  damage._reported.clear()
+  loader._reported.clear()
   before = set(multiprocessing.active_children())
   workers = stream(train, 'process', 3)
   for batch in expected:
