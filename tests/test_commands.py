@@ -522,11 +522,12 @@ def _extracted_and_timed(run, entry, capsys):
   assert after['bytes'] == (run / file).stat().st_size
   test = after['accuracy']['float32']['test']
   assert test['top1'] == extracted['accuracy']['top1']
-  table = list(csv.DictReader((run / 'search' / 'children.csv').open()))
+  lines = (run / 'search' / 'children.csv').read_text().splitlines()
+  table = list(csv.DictReader(lines))
   files = {
     row['file'] for row in table if json.loads(row['arch']) == entry['arch']
   }
-  assert files <= {file} and len(table) > 1
+  assert files <= {file} and table  # the best child may be the cheapest
   page = (run / 'report.html').read_text()
   assert file in page and 'another clock' in page
   capsys.readouterr()

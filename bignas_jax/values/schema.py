@@ -163,8 +163,8 @@ def _followed(
     if step is None:
       inner = annotations.inner(kind, '')
       step = next(k for k, v in value.items() if not _fits(inner, v))
-    if isinstance(value, (set, frozenset)):  # read in the order that it has
-      value = [*value]
+    if isinstance(value, (set, frozenset)):
+      break  # its entries have no places
     kind, value = annotations.inner(kind, step), value[step]
     if isinstance(step, str):
       field = _joined(field, step)
