@@ -20,7 +20,7 @@ from bignas_jax.policies.sandwich import (
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import functions, schema
 
-_NAMES = (
+NAMES = (
   'sandwich',
   'best_up',
   'worst_up',
@@ -35,8 +35,8 @@ _NAMES = (
 Name = Annotated[
   str,
   schema.Meta(
-    pattern=f'^({"|".join(_NAMES)}|{functions.PATTERN})$',
-    description=', '.join((*_NAMES, functions.FORM)),
+    pattern=f'^({"|".join(NAMES)}|{functions.PATTERN})$',
+    description=', '.join((*NAMES, functions.FORM)),
   ),
 ]
 

@@ -20,6 +20,7 @@ import tiny
 from etils import epath
 
 from bignas_jax.methods import loss_graph, programs
+from bignas_jax.policies import sampling
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import warm_start
 from bignas_jax.runs.config import Config
@@ -55,6 +56,7 @@ def _edges(draw) -> list[loss_graph.Edge]:
 _RIGHT: dict[str, st.SearchStrategy] = {
   'space': st.sampled_from([tiny.QUICK, _ALONE]),
   'arch': st.sampled_from(['', 'biggest', 'smallest']),
+  'policy': st.sampled_from(sampling.NAMES),
   'init_from': st.just(''),
   'init_sha256': st.just(''),
   'scores.by': st.just('loss'),
