@@ -172,8 +172,8 @@ def _chain_backward(branches, saved, cotangent):
   def back(branch, index, carry):
     dy, sums = carry
     x = lax.dynamic_index_in_dim(inputs, index, keepdims=False)
-    # Of a stack of one block, the input is the same in every iteration: tied to
-    # what the loop carries, XLA does not compute all branches before it.
+    # A stack of one block has the same input in every iteration. If it were not
+    # tied to what the loop carries, XLA would compute all branches beforehand.
     x, dy = lax.optimization_barrier((x, dy))
     return _gradient(branch, index, params, x, constants, remembered, dy, sums)
 
