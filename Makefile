@@ -59,7 +59,8 @@ exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,tflite]'
-	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py $(ARGS)
+	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py \
+	  tests/deploy/test_golden_exports.py $(ARGS)
 
 # MLflow and Weights & Biases bring 45 packages that nothing else needs.
 TRACKERS := .venv/trackers
