@@ -8,6 +8,7 @@ plain value needs ends the reading.
 
 import dataclasses
 import pickletools
+import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,6 +35,8 @@ _METHODS = {
   *('STACK_GLOBAL', 'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'INST', 'BUILD'),
   *('PERSID', 'BINPERSID'),
 }
+# What damage makes `pickletools` or a `_Reader` raise.
+_DAMAGED = ValueError, LookupError, TypeError, OverflowError, DeprecationWarning
 
 
 class Wrong(ValueError):
@@ -86,10 +89,13 @@ def load(
   """
   reader = _Reader(persistent, call)
   try:
-    for opcode, argument, _ in pickletools.genops(file):
-      reader.step(opcode.name, argument)
+    with warnings.catch_warnings():
+      # Of a text with an escape that Python never writes.
+      warnings.simplefilter('error', DeprecationWarning)
+      for opcode, argument, _ in pickletools.genops(file):
+        reader.step(opcode.name, argument)
     return reader.result()
-  except (ValueError, LookupError, TypeError, OverflowError) as error:
+  except _DAMAGED as error:
     if isinstance(error, Wrong):
       raise
     raise Wrong(f'a damaged pickle ({error})') from None

@@ -156,6 +156,11 @@ def test_a_cut_file_is_refused(tmp_path, content):
   assert not any(outcome(content[:n], path) for n in range(len(content)))
 
 
+def test_an_escape_that_python_never_writes_is_damage():
+  with pytest.raises(pickles.Wrong, match='damaged'):
+    pickles.load(io.BytesIO(b"S'\\}'\n."))
+
+
 @hypothesis.given(st.data())
 def test_any_changed_byte_is_read_or_refused(tmp_path_factory, data):
   content = bytearray(data.draw(st.sampled_from(CONTENTS)))
