@@ -6,12 +6,14 @@ reduces it once. `programs` compiles and runs them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import (
@@ -267,20 +269,24 @@ def update(setup: Setup) -> Callable:
   `is_scaled`, its third argument is the factor of the gradients.
   """
 
-  def run(state: State, gradients: Tree, scale: Float[Array, ''] | None = None):
-    grads = jax.tree.map(
+  def run(state: State, gradients: Tree, scale: Float[Array, ''] | float = 1.0):
+    summed = jax.tree.map(
       lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
     )
-    if scale is not None:
-      grads = jax.tree.map(lambda g: scale * g, grads)
+    scaled = functools.partial(jax.tree.map, lambda g: scale * g)
     updates, opt_state = setup.optimizer.update(
-      grads, state.opt_state, state.params
+      scaled(summed), state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
-    metrics = step_metrics.of_update(setup.rate(state.step), grads, params)
+    # Without it, XLA on CPUs computes the update within the loops of norms too.
+    params, opt_state, ema, summed = lax.optimization_barrier(
+      (params, opt_state, ema, summed)
+    )
+    rate = setup.rate(state.step)
+    metrics = step_metrics.of_update(rate, scaled(summed), params)
     return State(state.step + 1, params, opt_state, ema), metrics
 
   return run
