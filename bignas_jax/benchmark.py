@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
   define = functools.partial(_define_one, space='mnist', resolution=32)
-  description = 'Measures a sandwich step against static children.'
-  given = cli.parse('benchmark step', description, define, arguments)
+  words = 'Measures a sandwich step against static children.'
+  given = cli.parse('benchmark step', words, define, arguments)
   return step_time.step(zoo.get(given.space), **_named(given, *_SIZES))
 
 
@@ -52,15 +52,13 @@ def _path(arguments: Sequence[str]) -> dict[str, Any]:
     _define_one(values, space='bn_nas', resolution=128)
     words = 'random paths that are timed, and compiled alone'
     cli.number(values, schema.Natural, 'paths', 3, words)
+    kinds = ['rmsprop', 'sgd']
+    flags.DEFINE_enum('optimizer', kinds[0], kinds, 'name', flag_values=values)
 
-  given = cli.parse(
-    'benchmark path',
-    'Measures steps that train one random child each, as in single-path '
-    'supernets, against steps of the same children alone.',
-    *(define, arguments),
-  )
-  space = zoo.get(given.space)
-  return path_time.path(space, **_named(given, *_SIZES), paths=given.paths)
+  words = 'Measures steps of one random child each against the child alone.'
+  given = cli.parse('benchmark path', words, define, arguments)
+  sizes = _named(given, *_SIZES, 'paths', 'optimizer')
+  return path_time.path(zoo.get(given.space), **sizes)
 
 
 def _scale(arguments: Sequence[str]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ one path through them. All variants are measured in one process and take turns.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
-from bignas_jax.methods import programs
+from bignas_jax.methods import optim, programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.methods.loss_graph import Edge, Rule
 from bignas_jax.perf import step_time
@@ -32,6 +32,7 @@ def path(
   dtype: str,
   rounds: int,
   paths: int,
+  optimizer: Literal['rmsprop', 'sgd'] = 'rmsprop',
   steps: int = 200,
   seed: int = 0,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def path(
     dtype: dtype of activations.
     rounds: measurements of each variant, of which the median is reported.
     paths: number of random paths that are timed, and compiled alone.
+    optimizer: `name` of the optimizer, `rmsprop` or `sgd`.
     steps: number of other random paths, in whose steps retraces are counted.
     seed: seed of the paths.
 
@@ -61,6 +63,8 @@ def path(
   setup = step_time.describe(
     *(space, batch, dtype, devices), policy, _rule('random')
   )
+  update = optim.create(optim.Optimizer(name=optimizer), setup.rate)
+  setup = dataclasses.replace(setup, optimizer=update)
   images = step_time.random_batch(setup)
   elastic = _Steps(setup, images)
 
@@ -90,6 +94,7 @@ def path(
     'batch': batch,
     'resolution': resolution,
     'dtype': dtype,
+    'optimizer': optimizer,
     'paths': [
       one | {'arch': arch_lib.to_dict(arch)}
       for one, arch in zip(whole, archs, strict=True)
