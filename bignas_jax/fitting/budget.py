@@ -7,6 +7,9 @@ _AGAIN = 0.4
 # Share of the whole time in which children are evaluated.
 _SEARCH = 0.15
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 4, 64  # of each search
+# That share if training has used up the time: a long run is not worth much
+# without a search, and ends a little later.
+_LATE_SEARCH = 0.05
 # Extraction compiles programs for one resolution; the export and its check add
 # a few seconds.
 _EXTRACTION, _EXPORT_S = 0.6, 3.0
@@ -46,15 +49,19 @@ def for_children(measured: Measured, requests: int) -> float:
   return requests * each
 
 
-def evaluations(left_s: float, measured: Measured, requests: int) -> int:
+def evaluations(
+  left_s: float, minutes: float, measured: Measured, requests: int
+) -> int:
   """Returns how many children each search may evaluate.
 
   Args:
     left_s: seconds that are left.
+    minutes: time for everything.
     measured: seconds of the parts.
     requests: number of searches.
   """
   start = _AGAIN * measured.evaluator_s
   seconds = left_s - start - for_children(measured, requests)
+  seconds = max(seconds, 60 * minutes * _LATE_SEARCH)
   possible = int(seconds / (requests * measured.child_s))
   return max(_LEAST_EVALUATIONS, min(possible, _MOST_EVALUATIONS))

@@ -218,7 +218,8 @@ def _evaluations(clock: Clock, requests: int) -> int:
   if clock.record.evaluations is None:
     measured = clock.record.measured
     assert measured is not None, 'a config is written after it'
-    number = budget.evaluations(clock.left_s(), measured, requests)
+    minutes = clock.record.minutes
+    number = budget.evaluations(clock.left_s(), minutes, measured, requests)
     clock.note(evaluations=number)
   assert clock.record.evaluations is not None
   return clock.record.evaluations

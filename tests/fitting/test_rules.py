@@ -142,10 +142,13 @@ def test_the_time_is_shared_and_not_exceeded():
   training = budget.for_training(left, minutes, MEASURED, requests)
   assert 0.4 * left < training < left
   after = left - training - 0.4 * (60 + 20)
-  number = budget.evaluations(after, MEASURED, requests)
+  number = budget.evaluations(after, minutes, MEASURED, requests)
   assert number > 4
   spent = number * requests * MEASURED.child_s + 0.4 * MEASURED.evaluator_s
   assert spent + budget.for_children(MEASURED, requests) <= after
-  # Where no time is left, a few are evaluated all the same.
-  assert budget.evaluations(-10.0, MEASURED, requests) == 4
-  assert budget.evaluations(1e6, MEASURED, requests) == 64
+  # Where no time is left, children are evaluated for a twentieth of it, or a
+  # few all the same.
+  number = budget.evaluations(-10.0, minutes, MEASURED, requests)
+  late = max(0.05 * 60 * minutes, 4 * requests * MEASURED.child_s)
+  assert late / 2 < number * requests * MEASURED.child_s <= late
+  assert budget.evaluations(1e6, minutes, MEASURED, requests) == 64
