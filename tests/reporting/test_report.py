@@ -425,13 +425,10 @@ def test_front_is_the_archives(run):
 def test_the_recommended_and_the_table_are_the_files(run):
   workdir, best, _, page = run
   rows = [row for row in page.rows if row[0].startswith('recommended:')]
-  assert rows[0][:6] == [
+  # No child is exported: there are no columns of int8 and measured latency.
+  assert rows[0][:7] == [
     *('recommended:1', 'Abacus 2', 'at most 12.5 ms'),
-    *(
-      f'{100 * best.top1:.1f}',
-      '93.1',
-      formats.NOTHING,
-    ),  # the child is not exported
+    *('93.1', f'{100 * best.top1:.1f}', '11.2', '968 k'),
   ]
   assert rows[1][0] == 'recommended:2' and rows[1][-1] == rows[0][-1]
   assert rows[0][-1] == 'children/best/model.safetensors'
