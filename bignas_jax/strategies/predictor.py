@@ -28,6 +28,7 @@ Predict = Callable[[Sequence[Arch]], list[float]]
 def search(problem: Problem, settings: Search) -> None:
   """Scores random children, then those with the highest predicted accuracy.
 
+  One of the first children is the biggest, if it fits: it is often the best.
   The predictor (`settings.predictor`) also learns from `problem.archived`. It
   is fitted again after each round of proposals (`settings.proposals`). With the
   proposals of `evolution`, a population of n, and n + n / 3 evaluations, the
@@ -36,9 +37,11 @@ def search(problem: Problem, settings: Search) -> None:
   """
   rng = arch_lib.generator(settings.seed, 4)
   first = min(settings.population, settings.evaluations)
-  scored = {
-    arch: problem.score(arch) for arch in problem_lib.draw(problem, first, rng)
-  }
+  drawn = problem_lib.draw(problem, first, rng)
+  biggest = arch_lib.biggest(problem.space)
+  if problem.fits(biggest) and biggest not in drawn:
+    drawn[0] = biggest
+  scored = {arch: problem.score(arch) for arch in drawn}
   propose = _PROPOSALS[settings.proposals]
   while len(scored) < settings.evaluations:
     scores = {**problem.archived, **scored}
