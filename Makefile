@@ -86,8 +86,9 @@ $(DOCS)/.ready: $(READY)
 docs: $(DOCS)/.ready  ## these pages and the reference as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
 
-faults: $(READY)  ## a training run under 50 random kills, some in mid-save
-	$(RUN) pytest -s -m slow tests/training/test_kills.py $(ARGS)
+faults: $(READY)  ## training under 50 kills; two processes that lose one, 20 times
+	$(RUN) pytest -s -m slow tests/training/test_kills.py \
+	  tests/training/test_lost_processes.py $(ARGS)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -230,7 +230,8 @@ def status(command: Command, arguments: Sequence[str]) -> int:
   Of several processes the first prints the result.
   """
   try:
-    with signals.raised(_stopped, errors.PREEMPTED, _GRACE_S):
+    stopping = signals.raised(_stopped, errors.PREEMPTED, _GRACE_S)
+    with stopping, process.losing_none():
       result = command(arguments)
   except errors.UserError as error:
     console.say(f'error: {error}')

@@ -8,8 +8,10 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -155,3 +157,60 @@ def outcome(pod, timeout=300):
     others = ''.join(file.read_text() for file in files)
     shutil.rmtree(logs[1])
   return pod.returncode, out, err, others
+
+
+class Member:
+  """A process of a run, without the launcher, which would end the others.
+
+  Its output goes to a pipe: a file of it would count as the process's own where
+  the disk of that process is full.
+  """
+
+  def __init__(self, command, port, index, **environment):
+    self.index, self.lines, self.status = index, [], None
+    place = {
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+      'JAX_NUM_PROCESSES': '2',
+      'JAX_PROCESS_ID': str(index),
+    }
+    self.process = subprocess.Popen(
+      [sys.executable, *command],
+      cwd=ROOT,
+      env=tiny.environment() | place | environment,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    self._reader = threading.Thread(target=self._read, daemon=True)
+    self._reader.start()
+
+  def _read(self):
+    assert self.process.stderr is not None
+    with self.process.stderr as said:
+      for line in said:
+        self.lines.append(line.rstrip())
+
+  def log(self):
+    return '\n'.join(self.lines)
+
+  def says(self, pattern):
+    """How many of its lines match."""
+    return sum(bool(re.search(pattern, line)) for line in [*self.lines])
+
+  def end(self, timeout):
+    """Its status, once it has ended; None: it has not, in this time."""
+    try:
+      self.status = self.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+      return None
+    self._reader.join(10)
+    return self.status
+
+
+def members(command, **environment):
+  """Starts two processes of one run."""
+  with socket.socket() as taken:
+    taken.bind(('localhost', 0))
+    port = taken.getsockname()[1]
+  return [Member(command, port, index, **environment) for index in range(2)]

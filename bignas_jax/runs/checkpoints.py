@@ -7,27 +7,29 @@ other processes.
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from bignas_jax.runs import rollbacks
-from bignas_jax.system import cluster, console, digests, files, storage
+from bignas_jax.system import cluster, console, digests, files, process, storage
 from bignas_jax.values import errors
 
 Tree = Any
 # In names of directories that are not checkpoints: half-written by Orbax, or
 # about to be deleted (`_remove`).
 _UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
+_POLL_S = 0.005
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Returns whether to log a record: lack of room is raised by Orbax too."""
+  """Returns whether to log a record: what we say, Orbax need not log."""
   error = record.exc_info[1] if record.exc_info else None
-  return error is None or not files.no_room(error)
+  return not (error and (files.no_room(error) or process.out_of_reach(error)))
 
 
 logging.getLogger('absl').addFilter(_is_news)
@@ -60,7 +62,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       create=True,
       enable_async_checkpointing=True,
-      preservation_policy=_Preserve(keep, every),
+      preservation_policy=rollbacks.Preserve(keep, every),
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
     )
     self._manager = _Manager(self._directory, options=options)
@@ -89,7 +91,7 @@ class Checkpoints:
       SaveFailed: there was no room for this checkpoint or for the one before.
     """
     with self._room():
-      self._manager.wait_until_finished()
+      self._manager.wait()
       self._saving = step, notes or {}
       # A copy: the next step reuses the buffers that it is given (donation),
       # while Orbax still writes in the background.
@@ -101,9 +103,8 @@ class Checkpoints:
 
     It does not wait for a save in progress, and costs nothing if all is well.
     """
-    if not self._manager.is_saving_in_progress():
-      with self._room():
-        self._manager.wait_until_finished()
+    with self._room():
+      self._manager.check()
 
   def restore(self, step: int, like: Tree) -> Tree:
     """Returns the state of a step in the shapes and shardings of `like`."""
@@ -116,7 +117,7 @@ class Checkpoints:
       SaveFailed: there was no room for the last checkpoint.
     """
     with self._room():
-      self._manager.wait_until_finished()
+      self._manager.wait()
       self._manager.close()
 
   def _seal(self) -> None:
@@ -149,36 +150,47 @@ class _Manager(ocp.CheckpointManager):
   Orbax would ask JAX about a signal by the number of the step. Training asks by
   the number of its calls (`stopping.StopRequest`), and JAX takes both for one
   count.
+
+  A process that cannot write its part of a checkpoint raises its error at once.
+  Orbax 0.12 would first let it wait for the others, and them for it, in vain.
   """
+
+  _failure: BaseException | None = None
+
+  def save(self, *arguments: Any, **named: Any) -> bool:
+    try:
+      return super().save(*arguments, **named)
+    except BaseException as error:
+      self._failure = error  # Orbax takes the save to be still in progress
+      raise
+
+  def _finalize(self, *arguments: Any) -> None:
+    """Ends a save, in a thread of Orbax's."""
+    try:
+      self._non_blocking_metadata_store.wait_until_finished()
+      self._wait_for_checkpointers()
+    except BaseException as error:
+      self._failure = error
+      raise
+    super()._finalize(*arguments)
+
+  def check(self) -> None:
+    """Raises the error of the last save, if it has one; does not wait."""
+    if self._failure is not None:
+      raise self._failure
+    if not self.is_saving_in_progress():
+      self.wait_until_finished()
+
+  def wait(self) -> None:
+    """Waits for the last save to be complete; raises its error."""
+    while self.is_saving_in_progress():
+      self.check()
+      time.sleep(_POLL_S)
+    self.check()
 
   def reached_preemption(self, step: int) -> bool:
     del step
     return False
-
-
-class _Preserve(NamedTuple):
-  """Orbax's `PreservationPolicy`, which says which checkpoints stay.
-
-  Checkpoints that were saved on a signal do not push out the scheduled
-  checkpoints, which a rollback returns to.
-
-  Attributes:
-    keep: number of newest checkpoints to keep, and number of newest scheduled
-      checkpoints to keep.
-    every: number of steps between scheduled checkpoints.
-  """
-
-  keep: int
-  every: int
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> list[bool]:
-    del context
-    steps = [one.step for one in checkpoints]  # in order
-    scheduled = [step for step in steps if step % self.every == 0]
-    stay = {*scheduled[-self.keep :], *steps[-self.keep :]}
-    return [step in stay for step in steps]
 
 
 def place(workdir: epath.Path) -> epath.Path:
@@ -219,11 +231,7 @@ def _put_in_order(workdir: epath.Path) -> None:
 
 
 def _remove(path: epath.Path) -> None:
-  """Renames a checkpoint and then deletes it.
-
-  The renaming removes it at once, even if this process is killed while
-  deleting.
-  """
+  """Renames a checkpoint and then deletes it: a kill leaves no half of it."""
   path.rename(path.with_name(path.name + _REMOVED)).rmtree()
 
 
@@ -272,9 +280,8 @@ def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
   def look() -> int:
     step, *_ = _newest(workdir)
     if step is None:
-      raise errors.UserError(
-        'workdir', str(workdir), 'a directory with a complete checkpoint'
-      )
+      allowed = 'a directory with a complete checkpoint'
+      raise errors.UserError('workdir', str(workdir), allowed)
     return step
 
   step = cluster.once(look)
@@ -282,18 +289,9 @@ def restore_params(workdir: epath.Path, like: Tree, name: str) -> tuple:
 
 
 def read_entry(workdir: epath.Path, step: int, like: Tree, name: str) -> Tree:
-  """Returns an entry of a checkpoint, as NumPy arrays if `like` is unsharded.
-
-  The other entries are not read.
-  """
+  """Returns one entry of a checkpoint, in NumPy if `like` is unsharded."""
   with ocp.CheckpointManager(place(workdir)) as manager:
     item = {name: like}
-    restored = manager.restore(
-      step,
-      args=ocp.args.PyTreeRestore(
-        item=item,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-        partial_restore=True,
-      ),
-    )
-  return restored[name]
+    how = ocp.checkpoint_utils.construct_restore_args(item)
+    wanted = ocp.args.PyTreeRestore(item, how, partial_restore=True)
+    return manager.restore(step, args=wanted)[name]

@@ -9,7 +9,7 @@ children, so a resumed run trains on what an uninterrupted one does.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -27,6 +27,31 @@ class Rollback:
   to: schema.Whole  # the step that the run went back to
   draw: schema.Whole  # the first draw after `to`
   reason: str
+
+
+class Preserve(NamedTuple):
+  """Orbax's `PreservationPolicy`, which says which checkpoints stay.
+
+  Checkpoints that were saved on a signal do not push out the scheduled
+  checkpoints, which a rollback returns to.
+
+  Attributes:
+    keep: number of newest checkpoints to keep, and number of newest scheduled
+      checkpoints to keep.
+    every: number of steps between scheduled checkpoints.
+  """
+
+  keep: int
+  every: int
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    del context
+    steps = [one.step for one in checkpoints]  # in order
+    scheduled = [step for step in steps if step % self.every == 0]
+    stay = {*scheduled[-self.keep :], *steps[-self.keep :]}
+    return [step in stay for step in steps]
 
 
 def read(workdir: epath.Path) -> tuple[Rollback, ...]:

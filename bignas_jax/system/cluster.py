@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bignas_jax.system import process
+from bignas_jax.system import process, signals
 from bignas_jax.values import errors
 
 T = TypeVar('T')
@@ -28,9 +28,9 @@ _ADDRESS, _COUNT, _INDEX = (
   'JAX_PROCESS_ID',
 )
 _AUTO = 'auto'
-# Seconds until the others notice a process that vanished, if nothing faster
-# tells them (JAX's default is 100).
-_HEARTBEAT_S = 60
+# Most seconds until the others notice a process that vanished or hangs, if
+# nothing faster tells them (JAX's default is 100). They have ended in a minute.
+_HEARTBEAT_S = 45
 _TEXT_BYTES = 2048  # the arrays that processes exchange need one shape
 _FINE, _USER_ERROR, _FAILED = range(3)
 
@@ -56,6 +56,7 @@ def join(preemptible: bool = False) -> None:
       return
     jax.config.update('jax_enable_preemption_service', preemptible)
     _initialize(address)
+    signals.on_abort(process.abandoned)
   process.joined_as(jax.process_index())
 
 

@@ -3,10 +3,23 @@
 Commands need the place before they print, and some commands never import JAX.
 """
 
+import contextlib
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+from bignas_jax.values import errors
 
 _index: int | None = None  # None: alone
+# What an error's text contains if a process of the run does not answer: names
+# of what processes exchange arrays and messages by, and gRPC's statuses.
+_OUT_OF_REACH = (
+  *('Gloo', 'NCCL', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED'),
+  *('coordination service', 'barrier'),
+)
+_said_lost = threading.Lock()  # held for ever by the thread that says it
 
 
 def joined_as(index: int) -> None:
@@ -42,6 +55,65 @@ def leave(status: int, grace_s: float = 5) -> None:
     timer = threading.Timer(grace_s, os._exit, [status])
     timer.daemon = True
     timer.start()
+
+
+@contextlib.contextmanager
+def losing_none() -> Iterator[None]:
+  """Ends this process where work inside fails since another one is lost.
+
+  The others cannot go on without it: a step is computed by all. What is done on
+  the way out may wait for the lost process, so `leave` bounds it.
+
+  Raises:
+    SystemExit: with status 1; one line has said why.
+  """
+  try:
+    yield
+  except Exception as error:
+    reason = out_of_reach(error)
+    if not reason:
+      raise
+    _say_lost(reason)
+    leave(errors.FAILED)
+    raise SystemExit(errors.FAILED) from error
+
+
+def abandoned() -> NoReturn:
+  """Ends this process at once, with a line; JAX has found a process lost.
+
+  It may be called from any thread (`signals.on_abort`).
+  """
+  try:
+    _say_lost('JAX says more above')
+  finally:
+    os._exit(errors.FAILED)
+
+
+def out_of_reach(error: BaseException) -> str:
+  """Returns what an error says of a process that is lost; '' if it is none.
+
+  A process that runs alone cannot lose another.
+  """
+  cause: BaseException | None = error if joined() else None
+  passed = set()  # an error that is raised again may be among its own causes
+  while cause is not None and id(cause) not in passed:
+    passed.add(id(cause))
+    text = ' '.join(str(cause).split())
+    kind = isinstance(cause, RuntimeError | TimeoutError)
+    if kind and any(words in text for words in _OUT_OF_REACH):
+      return text[:200]
+    cause = cause.__cause__ or cause.__context__
+  return ''
+
+
+def _say_lost(reason: str) -> None:
+  if _said_lost.acquire(blocking=False):
+    print(
+      f'{label()}error: another process of the run is gone or does not answer '
+      f'({reason}); start all processes again, to go on from what was saved',
+      file=sys.stderr,
+      flush=True,
+    )
 
 
 def cores() -> int:

@@ -1,6 +1,7 @@
 """Handling of signals even while Python's main thread is in a long call."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 ASK_TO_STOP = signal.SIGTERM, signal.SIGINT
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
+_handlers = []  # what C has been given, which Python must not free
 
 
 @contextlib.contextmanager
@@ -83,3 +86,25 @@ def raised(
       signal.signal(number, handler)
     for timer in late:
       timer.cancel()
+
+
+def on_abort(end: Callable[[], None]) -> None:
+  """Calls `end` where a library aborts this process, in the library's thread.
+
+  JAX aborts a process that cannot reach the others of its run. It takes a
+  function to call instead, but a function of Python's fails there: JAX 0.10.2
+  cannot convert the function's argument. A handler of the module `signal` would
+  run too late, when the C library has ended the process.
+
+  Args:
+    end: ends the process; if it returns, the process is aborted as before.
+  """
+
+  def aborted(number: int) -> None:
+    del number
+    end()
+
+  _handlers.append(_HANDLER(aborted))
+  install = ctypes.CDLL(None).signal
+  install.argtypes, install.restype = [ctypes.c_int, _HANDLER], ctypes.c_void_p
+  install(signal.SIGABRT, _handlers[-1])

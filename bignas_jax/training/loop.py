@@ -144,7 +144,8 @@ class _Run:
     checkpoints = Checkpoints(
       self.workdir, config.keep_checkpoints, config.checkpoint_every
     )
-    with contextlib.closing(checkpoints):
+    # Inside: closing waits for the others to save what they may never save.
+    with contextlib.closing(checkpoints), process.losing_none():
       with stop.promptly(self.leave):
         weights = functools.partial(warm_start.weights, config, self.classes)
         state, self.learner.state = states.restore_or_init(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -348,8 +349,26 @@ def test_what_one_process_knows_is_made_known(refusals):
 
 def test_a_process_that_fails_alone_does_not_leave_the_others_waiting(refusals):
   """The launcher has ended within the time that `cases` grants."""
-  _, second = refusals['failing']
+  first, second = refusals['failing']
   assert 'OSError: the disk of process 1 is gone' in second
+  assert first.count('error: another process of the run is gone') == 1
+  assert 'Traceback' not in first
+
+
+@pytest.mark.slow  # as the first process waits for the second's heartbeat
+def test_one_process_without_room_ends_both(tmp_path):
+  """Neither waits for minutes for the other's part of the checkpoint."""
+  # It kills none, so that they may share pytest's compiled programs.
+  flags = '--xla_force_host_platform_device_count=2'
+  shared = {k: v for k, v in os.environ.items() if k.startswith('JAX_COMP')}
+  shared['XLA_FLAGS'] = f'{os.environ["XLA_FLAGS"]} {flags}'
+  first, second = pods.members(pods.main(tmp_path, 'kept_config'), **shared)
+  limit = resource.RLIMIT_FSIZE  # it writes less before its checkpoint
+  hard = resource.prlimit(second.process.pid, limit)[1]
+  resource.prlimit(second.process.pid, limit, (100, hard))
+  assert (second.end(120), first.end(60)) == (1, 1), first.log() + second.log()
+  one_line(second.log(), '[1] error: no room for checkpoint 1')
+  one_line(first.log(), 'another process of the run is gone')
 
 
 @pytest.fixture

@@ -47,3 +47,16 @@ def test_a_signal_ends_a_command_with_75(place, number):
       assert process.stdout.read() == 'left\n', 'what was open is closed'
       told = process.stderr.read()
       assert signal.Signals(number).name in told and told.count('\n') == 1
+
+
+_ABORTED = """
+import os
+from bignas_jax.system import signals
+signals.on_abort(lambda: os._exit(3))
+os.abort()
+"""
+
+
+def test_an_abort_can_be_an_ordinary_end():
+  ended = subprocess.run([sys.executable, '-c', _ABORTED], check=False)
+  assert ended.returncode == 3
