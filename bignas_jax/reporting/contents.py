@@ -42,6 +42,19 @@ class Session:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Seconds:
+  """Holds what the time of all sessions was spent on."""
+
+  training: Number = None
+  repeated: Number = None
+  input_wait: Number = None
+  compiling: Number = None
+  saving: Number = None
+  evaluating: Number = None
+  other: Number = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
   """Holds `run.json`."""
 
@@ -50,6 +63,9 @@ class Card:
   of: Number = None
   images: Number = None
   hours: Number = None
+  seconds: Seconds = Seconds()
+  goodput: Number = None
+  repeated_steps: Number = None
   sittings: tuple[Session, ...] = ()
 
 

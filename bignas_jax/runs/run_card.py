@@ -1,7 +1,9 @@
 """The run card, `run.json`: where, when and with what a run was made.
 
 A run that is stopped and resumed has several sessions. Each session, called a
-sitting in the file, is one start of the training command.
+sitting in the file, is one start of the training command. The card accounts for
+all seconds of each session: what share of them were steps that the run needed
+(goodput), and what the others were.
 """
 
 import contextlib
@@ -28,6 +30,11 @@ from bignas_jax.values import errors, schema
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy'),
   *('libtpu', 'jax-cuda13-plugin'),
+)
+# What the seconds of a session are spent on; the rest, such as starting and
+# reading a checkpoint, is `other`.
+_SPENT = (
+  *('training', 'repeated', 'input_wait', 'compiling', 'saving', 'evaluating'),
 )
 _BEAT_S = 1  # least seconds between two writings, but for the last
 
@@ -68,13 +75,18 @@ class Card:
     self._sha256 = directory_lib.config_sha256(workdir, config)
     sessions = cluster.once(lambda: _sessions(self._path))
     self._earlier = [_closed(one) for one in sessions]
-    self._began = self._written = time.monotonic()
+    self._farthest = max((one['step'] or 0 for one in sessions), default=0)
+    self._spent, self._repeated = dict.fromkeys(_SPENT, 0.0), 0
+    self._within: list[str] = []  # what is being done, the innermost last
+    self._began = self._written = self._since = time.monotonic()
     now = _now()
     self._session: dict[str, Any] = {
       'status': 'running',
       'started': now,
       'seen': now,
       'hours': 0.0,
+      'seconds': {},
+      'repeated_steps': 0,
       'first_step': None,
       'step': None,
       'processes': len(hosts),
@@ -99,18 +111,84 @@ class Card:
     if time.monotonic() - self._written > _BEAT_S:
       self._write()
 
+  def trained(self, step: int, seconds: float, waited: float) -> None:
+    """Accounts for a step that has ended.
+
+    Args:
+      step: the step's number, counted from 1.
+      seconds: its time; none of it is inside `doing`.
+      waited: time of these seconds that it waited for images.
+    """
+    if step <= self._farthest:
+      self._repeated += 1
+      self._spent['repeated'] += seconds
+      return
+    self._farthest = step
+    waited = min(waited, seconds)
+    self._spent['input_wait'] += waited
+    self._spent['training'] += seconds - waited
+
+  @contextlib.contextmanager
+  def doing(self, what: str) -> Iterator[None]:
+    """Accounts for the time of the enclosed code: compiling, saving, ...
+
+    It may be nested; then the time inside is not that of the outer one.
+    """
+    self._settle()
+    self._within.append(what)
+    try:
+      yield
+    finally:
+      self._settle()
+      self._within.pop()
+
+  def _settle(self) -> None:
+    now = time.monotonic()
+    if self._within:
+      self._spent[self._within[-1]] += now - self._since
+    self._since = now
+
   def end(self, status: str) -> None:
     """Writes the final status of the session."""
     self._session['status'] = status
     self._write()
 
   def _write(self) -> None:
+    self._settle()
     self._written = time.monotonic()
     self._session['seen'] = _now()
-    self._session['hours'] = round((self._written - self._began) / 3600, 6)
+    wall_s = self._written - self._began
+    self._session['hours'] = round(wall_s / 3600, 6)
+    self._session['seconds'] = _account(self._spent, wall_s)
+    self._session['repeated_steps'] = self._repeated
     if process.leads():
       sessions = [*self._earlier, self._session]
       files.write_json(self._path, _card(self._config, self._sha256, sessions))
+
+
+def _account(spent: dict[str, float], wall_s: float) -> dict[str, float]:
+  """Returns seconds that add up to the wall time, to the millisecond."""
+  seconds = {name: round(value, 3) for name, value in spent.items()}
+  other = round(wall_s - sum(seconds.values()), 3)
+  return seconds | {'other': max(0.0, other)}
+
+
+def _sums(sessions: list[dict[str, Any]]) -> dict[str, Any]:
+  """Returns what all sessions together were spent on.
+
+  Sessions of a version that kept no account are left out.
+  """
+  accounts = [one['seconds'] for one in sessions if one.get('seconds')]
+  total = {
+    name: round(sum(one.get(name, 0.0) for one in accounts), 3)
+    for name in (*_SPENT, 'other')
+  }
+  wall_s = sum(total.values())
+  return {
+    'seconds': total,
+    'goodput': round(total['training'] / wall_s, 6) if wall_s else None,
+    'repeated_steps': sum(one.get('repeated_steps', 0) for one in sessions),
+  }
 
 
 def _card(
@@ -132,6 +210,7 @@ def _card(
     'images': steps * config.batch_size,
     'hours': round(sum(s['hours'] for s in sessions), 6),
     'device_hours': round(sum(s['hours'] * s['devices'] for s in sessions), 6),
+    **_sums(sessions),
     'sittings': sessions,
   }
 
@@ -145,6 +224,10 @@ class _Session:
   seen: str
   hours: schema.AtLeastZero
   devices: schema.Natural
+  seconds: dict[str, schema.AtLeastZero] = dataclasses.field(
+    default_factory=dict
+  )
+  repeated_steps: schema.Whole = 0
   first_step: schema.Whole | None = None
   step: schema.Whole | None = None
 

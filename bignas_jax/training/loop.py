@@ -145,7 +145,7 @@ class _Run:
       self.workdir, config.keep_checkpoints, config.checkpoint_every
     )
     # Inside: closing waits for the others to save what they may never save.
-    with contextlib.closing(checkpoints), process.losing_none():
+    with self.closing(checkpoints), process.losing_none():
       with stop.promptly(self.leave):
         weights = functools.partial(warm_start.weights, config, self.classes)
         state, self.learner.state = states.restore_or_init(
@@ -159,10 +159,19 @@ class _Run:
         if start < config.steps:
           state, last = self.steps(state, checkpoints, writer, stop)
         else:
-          last = self.evaluate(state, stop)
+          with self.card.doing('evaluating'):
+            last = self.evaluate(state, stop)
           if recovery.owes_evaluation(config, self.workdir, start):
             writer.write(start, last)
     return {'workdir': str(self.workdir), 'step': int(state.step)} | last
+
+  @contextlib.contextmanager
+  def closing(self, checkpoints: Checkpoints) -> Iterator[None]:
+    try:
+      yield
+    finally:
+      with self.card.doing('saving'):
+        checkpoints.close()
 
   def leave(self) -> NoReturn:
     """Ends the process, which has nothing to save; callable from any thread."""
@@ -173,7 +182,7 @@ class _Run:
 
   def compile(self) -> dict[str, Any]:
     began = time.monotonic()
-    with console.busy('compiling'):
+    with console.busy('compiling'), self.card.doing('compiling'):
       compiled = programs.compile_all(programs.all_programs(self.setup))
     took = time.monotonic() - began
     console.say(f'compiled {len(compiled)} programs in {took:.0f} s')
@@ -238,7 +247,8 @@ class _Run:
           except stopping.Stopped:
             if saved != done:
               lineage.settle()
-              self.save(checkpoints, done, state)
+              with watch.doing('saving'):
+                self.save(checkpoints, done, state)
             raise
     return state, values
 
@@ -263,7 +273,8 @@ class _Run:
     states.keep_learnt(self.workdir, fixed)
     values = {}
     with stop.raising() as check:
-      self.evaluator.compile(arch.resolution for arch in fixed.values())
+      with self.card.doing('compiling'):
+        self.evaluator.compile(arch.resolution for arch in fixed.values())
       for role, arch in fixed.items():
         check()
         score = self.evaluator.score(params, arch)

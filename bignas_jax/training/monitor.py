@@ -69,7 +69,7 @@ class Watch:
     # One process's profile is that of all: they run the same programs.
     at = config.profile.at if process.leads() else ()
     self._profiler = profiler.Profiler(workdir, at, config.profile.steps)
-    self._timer = StepTimer(progress.note)
+    self._timer = StepTimer(progress.note, lambda one: card.trained(*one))
     self._timer.ended = start
     card.reached(start, first=start)
 
@@ -104,7 +104,8 @@ class Watch:
   @contextlib.contextmanager
   def doing(self, phase: str) -> Iterator[None]:
     """Wraps work between two steps, whose time belongs to no step."""
-    with self._timer.pause(), self._progress.doing(phase):
+    shown, spent = self._progress.doing(phase), self._card.doing(phase)
+    with self._timer.pause(), shown, spent:
       yield
     self._card.reached(self._timer.ended)
 

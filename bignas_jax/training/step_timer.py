@@ -39,15 +39,17 @@ class StepTimer:
 
   Args:
     say: called with a line about a step that took several times the median.
+    ended: called with each step that has ended.
     now: clock in seconds.
   """
 
   def __init__(
     self,
     say: Callable[[str], None],
+    ended: Callable[[Timed], None],
     now: Callable[[], float] = time.monotonic,
   ):
-    self._say, self._now = say, now
+    self._say, self._tell, self._now = say, ended, now
     self._pending: tuple[int, Any] | None = None
     self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
     self._line: list[Timed] = []
@@ -79,6 +81,7 @@ class StepTimer:
     self._judge(timed)
     self._recent.append(timed.seconds)
     self._line.append(timed)
+    self._tell(timed)
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:

@@ -649,6 +649,9 @@ def test_run_card_is_shown_if_there_is_one(started):
   }
   card = {'status': 'finished', 'step': 900, 'of': 900, 'images': 57600}
   card |= {'hours': 3.25, 'sittings': [one, two]}
+  card |= {'goodput': 0.8125, 'repeated_steps': 12}
+  spent = {'training': 9506, 'repeated': 600, 'input_wait': 4, 'saving': 20}
+  card['seconds'] = spent | {'compiling': 95, 'evaluating': 300, 'other': 1175}
   files.write_json(started / 'run.json', card)
   report_lib.write(started)
   page = _read(started)
@@ -661,6 +664,9 @@ def test_run_card_is_shown_if_there_is_one(started):
     '8 TPU v4',
     'host-<a> host-b',
     '0123456789, dirty',
+    '81.2 % of this time were training steps',
+    '10.0 minutes for 12 steps that were trained again',
+    '4 seconds waiting for images, 1.6 minutes compiling',
   ):
     assert told in page.text, told
   assert 'None' not in page.text.split()

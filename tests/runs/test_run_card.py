@@ -76,6 +76,62 @@ def test_hours_add_up_over_sittings(tmp_path, clock, error, status):
   assert found['images'] == 7 * 16
 
 
+def test_all_time_is_accounted_for(tmp_path, clock):
+  """Of the first session, that was killed, too; nobody trains in between."""
+  second = 1 / 3600
+  card = run_card.Card(tmp_path, CONFIG, ['host'])
+  clock[0] += 2 * second  # starting
+  with card.doing('compiling'):
+    clock[0] += 10 * second
+  card.reached(0, first=0)
+  for step in 1, 2, 3:
+    clock[0] += 4 * second
+    card.trained(step, 4.0, 1.0 if step == 2 else 0.0)
+  with card.doing('evaluating'):
+    clock[0] += 5 * second
+    with card.doing('compiling'):
+      clock[0] += 3 * second
+    clock[0] += second
+  card.reached(3)
+  clock[0] += 100 * second
+  del card
+  found = _read(tmp_path)
+  assert found['goodput'] == pytest.approx(11 / 33)
+  with run_card.session(tmp_path, CONFIG) as card:
+    card.reached(1, first=1)
+    for step in 2, 3, 4:
+      clock[0] += 4 * second
+      card.trained(step, 4.0, 5.0)
+    with card.doing('saving'):
+      clock[0] += 7 * second
+      card.reached(4)
+      clock[0] += second
+  found = _read(tmp_path)
+  wanted = {'training': 11, 'repeated': 8, 'input_wait': 5, 'compiling': 13}
+  wanted |= {'saving': 8, 'evaluating': 6, 'other': 2}
+  assert found['seconds'] == pytest.approx(wanted)
+  assert found['goodput'] == pytest.approx(11 / 53)
+  assert found['repeated_steps'] == 2
+  for one in (found, *found['sittings']):
+    assert sum(one['seconds'].values()) == pytest.approx(
+      3600 * one['hours'], abs=0.01
+    )
+
+
+def test_sessions_without_an_account_are_left_out(tmp_path, clock):
+  _sit(tmp_path, clock, 0, 3, 1.0)
+  file = tmp_path / 'run.json'
+  card = json.loads(file.read_text())
+  for name in 'seconds', 'repeated_steps':
+    del card['sittings'][0][name]
+  file.write_text(json.dumps(card))
+  with run_card.session(tmp_path, CONFIG) as card:
+    assert _read(tmp_path)['goodput'] is None
+    clock[0] += 0.5
+    card.trained(4, 900.0, 0.0)
+  assert _read(tmp_path)['goodput'] == pytest.approx(0.5)
+
+
 def test_a_killed_sitting_counts_until_it_was_last_seen(tmp_path, clock):
   card = run_card.Card(tmp_path, CONFIG, ['host-a', 'host-b', 'host-a'])
   card.reached(0, first=0)

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record, metrics
+from bignas_jax.system import files
 from bignas_jax.training import loop
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'watching.md'
@@ -69,6 +70,21 @@ def test_numbers_are_plausible(run):
     squares = sum(line[f'train/weight_norm_{part}'] ** 2 for part in PARTS)
     assert squares == pytest.approx(line['train/weight_norm'] ** 2, rel=1e-4)
   assert metrics.read(run)[5]['time/left_s'] == 0
+
+
+def test_the_card_accounts_for_all_time(run):
+  card = files.read_json(run / 'run.json')
+  seconds = card['seconds']
+  assert sum(seconds.values()) == pytest.approx(3600 * card['hours'], abs=0.02)
+  parts = 'training', 'compiling', 'saving', 'evaluating', 'other'
+  assert all(seconds[name] > 0 for name in parts)
+  assert seconds['repeated'] == card['repeated_steps'] == 0
+  assert 0 < card['goodput'] < 1
+
+
+def test_every_name_of_the_account_is_explained(run):
+  card, text = files.read_json(run / 'run.json'), DOCS.read_text()
+  assert [n for n in card['seconds'] if f'`{n}`' not in text] == []
 
 
 def test_every_tag_is_explained():

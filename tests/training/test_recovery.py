@@ -17,7 +17,7 @@ from bignas_jax.methods import programs
 from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config, restore, rollbacks
 from bignas_jax.runs.rollbacks import Rollback
-from bignas_jax.system import stopping
+from bignas_jax.system import files, stopping
 from bignas_jax.training import loop, recovery, states
 from bignas_jax.training.divergence import Diverged, Watch
 from bignas_jax.values import errors
@@ -308,6 +308,10 @@ def test_a_collapsed_run_goes_back(tmp_path, monkeypatch, capsys):
   assert 'has collapsed' in one.reason
   assert f'{one.reason} at step {one.at}; going back' in capsys.readouterr().err
   assert lines[-1]['eval/biggest/top1'] > 0.3
+  card = files.read_json(tmp_path / 'run.json')
+  # It was noticed up to two steps later, and those are trained again, too.
+  assert 0 <= card['repeated_steps'] - (one.at - one.to) <= 2
+  assert 0 < card['seconds']['repeated'] < card['seconds']['training']
 
 
 def test_a_run_that_keeps_diverging_gives_up(tmp_path, monkeypatch):

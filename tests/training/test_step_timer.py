@@ -11,10 +11,12 @@ class _Run:
   """Devices that need a second a step, one after the other."""
 
   def __init__(self, monkeypatch, seconds=1.0):
-    self.now, self.told, self.waited_for = 0.0, [], []
+    self.now, self.told, self.ended, self.waited_for = 0.0, [], [], []
     self.seconds = collections.defaultdict(lambda: seconds)
     self.free = 0.0  # when the devices will be
-    self.timer = step_timer.StepTimer(self.told.append, lambda: self.now)
+    self.timer = step_timer.StepTimer(
+      self.told.append, self.ended.append, lambda: self.now
+    )
     monkeypatch.setattr(step_timer.jax, 'block_until_ready', self._wait)
 
   def _wait(self, step):
