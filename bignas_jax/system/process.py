@@ -99,8 +99,8 @@ def out_of_reach(error: BaseException) -> str:
   while cause is not None and id(cause) not in passed:
     passed.add(id(cause))
     text = ' '.join(str(cause).split())
-    kind = isinstance(cause, RuntimeError | TimeoutError)
-    if kind and any(words in text for words in _OUT_OF_REACH):
+    ours = isinstance(cause, errors.UserError)
+    if not ours and any(words in text for words in _OUT_OF_REACH):
       return text[:200]
     cause = cause.__cause__ or cause.__context__
   return ''
