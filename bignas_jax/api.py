@@ -1,11 +1,11 @@
 """The API for notebooks: a trained run, its children, and child packages.
 
-  import bignas_jax
+    import bignas_jax
 
-  run = bignas_jax.load_run('runs/demo')
-  best = run.search(strategy='predictor', max_macs=1e6)
-  child = run.extract(best['arch'], 'runs/demo/children/mine')
-  logits = child(images)
+    run = bignas_jax.load_run('runs/demo')
+    best = run.search(strategy='predictor', max_macs=1e6)
+    child = run.extract(best['arch'], 'runs/demo/children/mine')
+    logits = child(images)
 
 Each does what the command of its name does, to the same files.
 """

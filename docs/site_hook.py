@@ -25,6 +25,10 @@ ROOT_PAGES = {
 WORKER = pathlib.Path(sys.prefix, 'node_modules/iframe-worker/shim/index.js')
 NOTEBOOK = 'docs/notebook.ipynb'
 LINK = re.compile(r'(?<=\]\()([^)\s#]+)')
+# A link that is called as the file that it leads to.
+FILE_LINK = re.compile(r'\[([\w./]+)\](?=\(([^)\s#]+))')
+# A search shows the guides before the reference.
+BEHIND = '---\nsearch:\n  boost: 0.3\n---\n'
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yaml': 'yaml', '.json': 'json'}
 
 
@@ -62,6 +66,46 @@ def with_links(text, file):
     ),
     text,
   )
+
+
+# What links to pages are called.
+
+
+def titles(nav):
+  """Yields (page, title) of the navigation, before its folders are listed."""
+  for section in nav:
+    [(title, inside)] = section.items()
+    if isinstance(inside, list):
+      yield from titles(inside)
+    else:
+      yield f'{inside}README.md' if inside.endswith('/') else inside, title
+
+
+def heading(page):
+  """Returns the heading of a page of docs/ in a reader's words."""
+  return (ROOT / 'docs' / page).read_text().split('\n')[0].removeprefix('# ')
+
+
+def with_titles(text, file, names):
+  """Returns a text whose links to pages have titles, not names of files.
+
+  Args:
+    text: text of a file of the repository, before `with_links`.
+    file: name of the file.
+    names: {page: title} of the navigation.
+  """
+  pages = {link: page_of(target) for link, target in links(text, file)}
+
+  def named(match):
+    called, link = match[1], match[2]
+    page = pages.get(link)
+    of_file = posixpath.normpath(link).removesuffix('/README.md')
+    same = posixpath.basename(of_file) == called.strip('/')
+    if not page or page.startswith('source/') or not same:
+      return match[0]
+    return f'[{names.get(page) or heading(page)}]'
+
+  return FILE_LINK.sub(named, text)
 
 
 # What the generated pages say.
@@ -142,21 +186,23 @@ def reference():
     names = modules(room, f'{room.name}.')
     intro = summary(room / '__init__.py')
     pages[f'{room.name}.md'] = room_page(room.name, intro, names)
-  return {f'reference/{name}': text for name, text in pages.items()}
+  return {f'reference/{name}': BEHIND + text for name, text in pages.items()}
 
 
-def generated(pages):
+def generated(pages, names):
   """Returns {page: text} of the pages that are no files of docs/.
 
   Args:
     pages: {file of the repository: text} of the pages of docs/.
+    names: {page: title} of the navigation.
   """
   whole = pages | {file: (ROOT / file).read_text() for file in ROOT_PAGES}
   notebook = notebook_page((ROOT / NOTEBOOK).read_text())
   made = reference()
   made['notebook.md'] = with_links(notebook, NOTEBOOK)
   for file in ROOT_PAGES:
-    made[ROOT_PAGES[file]] = with_links(whole[file], file)
+    text = with_titles(whole[file], file, names)
+    made[ROOT_PAGES[file]] = with_links(text, file)
   for file, text in whole.items():
     for _, target in links(text, file):
       page = page_of(target)
@@ -170,18 +216,27 @@ def generated(pages):
 
 def on_config(config):
   """Puts the pages of a folder in place of its name in the navigation."""
+  config.extra['titles'] = dict(titles(config.nav))
   folders = {'reference/': sorted(reference(), key=_index_first)}
   for section in list(config.nav):
     [(_, name)] = section.items()
     if not isinstance(name, str) or not name.endswith('/'):
       continue
-    here = (ROOT / 'docs' / name).glob('*.md')
-    pages = folders.get(name) or [f'{name}{path.name}' for path in here]
+    pages = folders.get(name) or _in_order(name)
     if pages:
-      section[next(iter(section))] = sorted(pages, key=_index_first)
+      section[next(iter(section))] = pages
     else:
       config.nav.remove(section)
   return config
+
+
+def _in_order(folder):
+  """Returns the pages of a folder of docs/ in the order of its index."""
+  index = ROOT / 'docs' / folder / 'README.md'
+  listed = LINK.findall(index.read_text()) if index.exists() else []
+  here = sorted(path.name for path in index.parent.glob('*.md'))
+  order = ['README.md', *listed, *here]
+  return [f'{folder}{name}' for name in sorted(here, key=order.index)]
 
 
 def _index_first(page):
@@ -195,7 +250,7 @@ def on_files(files, config):
     for f in files
     if f.is_documentation_page()
   }
-  for name, text in generated(pages).items():
+  for name, text in generated(pages, config.extra['titles']).items():
     files.append(File.generated(config, name, content=text))
   name = 'assets/iframe-worker.js'
   files.append(File.generated(config, name, abs_src_path=str(WORKER)))
@@ -206,4 +261,5 @@ def on_page_markdown(markdown, page, config, files):
   """Makes links to files of the repository links to their pages."""
   if page.file.generated_by:
     return markdown
-  return with_links(markdown, f'docs/{page.file.src_uri}')
+  file = f'docs/{page.file.src_uri}'
+  return with_links(with_titles(markdown, file, config.extra['titles']), file)
