@@ -123,6 +123,9 @@ class Mlflow:
     self._client.set_terminated(self.id, ended)
 
 
+_PATIENCE_S = 600.0
+
+
 class Wandb:
   """A run of Weights & Biases, in files.
 
@@ -144,6 +147,10 @@ class Wandb:
       disable_git=True,
       disable_job_creation=True,
       x_disable_stats=True,
+      # Where training has all processors, its own process may take longer to
+      # start than the 30 seconds that it is given, and then has no metrics.
+      x_service_wait=_PATIENCE_S,
+      init_timeout=_PATIENCE_S,
     )
     self._run = wandb.init(
       project=PROJECT,
