@@ -58,7 +58,7 @@ EXPORTS := .venv/exports
 exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
-	  --constraint requirements.txt -e '.[dev,tflite]'
+	  --constraint requirements.txt -e '.[dev,tf,tflite]'
 	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py \
 	  tests/deploy/test_golden_exports.py $(ARGS)
 

@@ -1,8 +1,8 @@
 """TensorFlow SavedModel, for TensorFlow Serving and others that read it.
 
-It is built from TensorFlow's own operations, which its CPU kernels and its
-converter support, with weights as constants. The directory is laid out as
-TensorFlow Serving expects: a version's number, with the model in it.
+It is built from TensorFlow's own operations, with weights as constants. The
+directory is laid out as TensorFlow Serving expects: the number of a version,
+with the model in it.
 """
 
 import pathlib
@@ -52,8 +52,7 @@ class _TensorFlow:
     return self._tf.nn.avg_pool2d(x, 2, 2, 'SAME')
 
   def max_pool(self, x):
-    # LiteRT pools without explicit padding. The pixels of the edge once more
-    # change no maximum, and no range of int8.
+    # The pixels of the edge once more change no maximum; zeros would.
     edges = [[0, 0], [1, 1], [1, 1], [0, 0]]
     x = self._tf.pad(x, edges, 'SYMMETRIC')
     return self._tf.nn.max_pool2d(x, 3, 2, 'VALID')

@@ -1,21 +1,24 @@
 """LiteRT: one file, for phones and other small devices.
 
-TensorFlow converts the child; LiteRT's own interpreter, a small package, runs
-it.
+The graph is written here, in the schema that LiteRT brings; no TensorFlow is
+needed. LiteRT's quantiser, a package of its own, makes it int8.
 """
 
+import contextlib
+import io
 import pathlib
-import warnings
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from bignas_jax.deploy import saved_model
+from bignas_jax.deploy import tflite_file
 from bignas_jax.deploy.graph import Network
 from bignas_jax.system import extras
 
 NAME, INT8_NAME = 'model.tflite', 'model.int8.tflite'
+FLOAT16_NAME = 'model.float16.tflite'
 
 
 def _load(*modules: str) -> list[Any]:
@@ -24,26 +27,27 @@ def _load(*modules: str) -> list[Any]:
 
 def check() -> None:
   """Raises UserError if a package is missing."""
-  _load('tensorflow', 'ai_edge_litert.interpreter')
+  _load('ai_edge_litert.interpreter', 'ai_edge_quantizer')
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
   """Writes the artifact and returns its entry for the manifest."""
-  tf, runtime = _load('tensorflow', 'ai_edge_litert')
-  (directory / NAME).write_bytes(_converter(tf, network).convert())
+  (directory / NAME).write_bytes(_serialised(network))
+  packages = 'ai-edge-litert', 'ai-edge-quantizer'
   return {
     'versions': {
-      'tensorflow': tf.__version__,
-      'ai_edge_litert': runtime.__version__,
+      name.replace('-', '_'): metadata.version(name) for name in packages
     }
   }
 
 
-def _converter(tf: Any, network: Network) -> Any:
-  module = tf.Module()
-  module.serve = saved_model.function(tf, network)
-  concrete = module.serve.get_concrete_function()
-  return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+def _serialised(network: Network, *, half: bool = False) -> bytes:
+  schema, files = _load(
+    'ai_edge_litert.schema_py_generated',
+    'ai_edge_litert.tools.flatbuffer_utils',
+  )
+  model = tflite_file.model(schema, network, half=half)
+  return bytes(files.convert_object_to_bytearray(model))
 
 
 def load(
@@ -67,23 +71,50 @@ def load(
   return run
 
 
+def halve(network: Network, directory: pathlib.Path) -> None:
+  """Writes an artifact whose weights are stored in float16."""
+  (directory / FLOAT16_NAME).write_bytes(_serialised(network, half=True))
+
+
 def quantise(
   network: Network, directory: pathlib.Path, calibration: Iterable[np.ndarray]
 ) -> None:
-  """Writes an int8 artifact whose images and logits stay float32.
+  """Writes an int8 artifact made from the float32 one by LiteRT's quantiser.
+
+  Weights are quantised by channel and activations by tensor, by their ranges.
+  Images and logits keep their types.
 
   Args:
     network: the child.
-    directory: directory to write to.
+    directory: directory of the float32 artifact, and of the result.
     calibration: batches of images that give the ranges of activations.
   """
-  (tf,) = _load('tensorflow')
-  converter = _converter(tf, network)
-  converter.optimizations = [tf.lite.Optimize.DEFAULT]
-  converter.representative_dataset = lambda: (
-    {'images': image[None]} for batch in calibration for image in batch
+  del network
+  tools, recipes, types, algorithms, calibrators, statistics = _load(
+    'ai_edge_quantizer.quantizer',
+    'ai_edge_quantizer.recipe',
+    'ai_edge_quantizer.qtyping',
+    'ai_edge_quantizer.algorithm_manager',
+    'ai_edge_quantizer.calibrator',
+    'ai_edge_quantizer.utils.qsv_utils',
   )
-  with warnings.catch_warnings():
-    # The converter measures ranges with an interpreter that it warns of.
-    warnings.filterwarnings('ignore', r'\s*Warning: tf.lite.Interpreter')
-    (directory / INT8_NAME).write_bytes(converter.convert())
+  said = io.StringIO()  # bars and sizes; what goes wrong is raised
+  with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    path = str(directory / NAME)
+    quantizer = tools.Quantizer(path, recipes.static_wi8_ai8())
+    for end in (types.TFLOperationName.INPUT, types.TFLOperationName.OUTPUT):
+      quantizer.update_quantization_recipe(
+        '.*', end, algorithm_key=algorithms.AlgorithmName.NO_QUANTIZE
+      )
+    ranges: dict[str, Any] = {}
+    for images in calibration:
+      # Of one batch. Those of several calls it would average, and so cut the
+      # rare values.
+      found = quantizer.calibrate(
+        {'serving_default': [{'images': images}]},
+        mode=calibrators.CalibrationMode.CALIBRATION_PROFILER_BASED,
+      )
+      for name, of_batch in found.items():
+        ranges[name] = statistics.min_max_update(ranges.get(name), of_batch)
+    result = quantizer.quantize(ranges)
+  (directory / INT8_NAME).write_bytes(result.quantized_model)

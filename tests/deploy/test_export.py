@@ -35,13 +35,21 @@ from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network as network_lib
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
-HAS_TENSORFLOW = all(
-  importlib.util.find_spec(name) for name in ('tensorflow', 'ai_edge_litert')
+HAS_TENSORFLOW = importlib.util.find_spec('tensorflow')
+HAS_LITERT = all(
+  importlib.util.find_spec(name)
+  for name in ('ai_edge_litert', 'ai_edge_quantizer')
 )
 TENSORFLOW = pytest.param(
-  'saved_model,tflite',
+  'saved_model',
   marks=pytest.mark.skipif(
-    not HAS_TENSORFLOW, reason="needs the extra 'tflite': make exports"
+    not HAS_TENSORFLOW, reason="needs the extra 'tf': make exports"
+  ),
+)
+LITERT = pytest.param(
+  'tflite',
+  marks=pytest.mark.skipif(
+    not HAS_LITERT, reason="needs the extra 'tflite': make exports"
   ),
 )
 
@@ -101,7 +109,7 @@ def expected_logits(name, seed):
   return network, images, np.asarray(logits)
 
 
-@pytest.mark.parametrize('names', ['onnx', TENSORFLOW])
+@pytest.mark.parametrize('names', ['onnx', TENSORFLOW, LITERT])
 @pytest.mark.parametrize('space', EXPORTED)
 def test_graphs_of_random_children(tmp_path, space, names):
   for seed in (0, 1):
@@ -214,7 +222,7 @@ def everything(directory):
   }
 
 
-@pytest.mark.parametrize('names', ['stablehlo,onnx', TENSORFLOW])
+@pytest.mark.parametrize('names', ['stablehlo,onnx', TENSORFLOW, LITERT])
 @pytest.mark.parametrize('preprocess', [False, True])
 def test_artifacts_and_their_receipt(
   package, tmp_path, capsys, names, preprocess
@@ -298,7 +306,7 @@ def test_formats_of_one_child_gather(package, tmp_path, capsys):
   'names',
   [
     'onnx',
-    pytest.param('tflite', marks=TENSORFLOW.marks),
+    LITERT,
   ],
 )
 def test_int8_says_what_it_loses(package, tmp_path, capsys, names):
@@ -409,15 +417,15 @@ def test_mistakes(package, tmp_path, capsys, arguments, words):
     ('onnx', 'onnx', 'onnx'),
     ('onnx', 'onnxruntime', 'onnx'),
     ('saved_model', 'tensorflow', 'tf'),
-    ('tflite', 'tensorflow', 'tflite'),
     ('tflite', 'ai_edge_litert', 'tflite'),
+    ('tflite', 'ai_edge_quantizer', 'tflite'),
   ],
 )
 def test_a_missing_extra(
   package, tmp_path, capsys, monkeypatch, name, module, extra
 ):
-  if name == 'tflite' and module == 'ai_edge_litert' and not HAS_TENSORFLOW:
-    module = 'tensorflow'  # which is looked for first
+  if name == 'tflite' and not HAS_LITERT:
+    module = 'ai_edge_litert'  # which is looked for first
   monkeypatch.setitem(sys.modules, module, None)
   arguments = [f'--child={package}', f'--format={name}', f'--out={tmp_path}/o']
   refused(capsys, arguments, name, module, f"pip install -e '.[{extra}]'")

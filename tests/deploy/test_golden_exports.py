@@ -18,9 +18,7 @@ from bignas_jax.deploy import onnx, saved_model, stablehlo, tflite
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 EXPORTS = GOLDEN / 'exports_0_1_0'
 SEEN = safetensors.numpy.load_file(EXPORTS / 'logits.safetensors')
-TENSORFLOW = pytest.mark.skipif(
-  not test_export.HAS_TENSORFLOW, reason="needs the extra 'tflite'"
-)
+NEEDS = {'sa': test_export.TENSORFLOW.marks, 'tf': test_export.LITERT.marks}
 LOADS = {
   'onnx': lambda: onnx.load(EXPORTS),
   'onnx int8': lambda: onnx.load(EXPORTS, onnx.INT8_NAME),
@@ -42,10 +40,7 @@ def check(found, name):
 
 @pytest.mark.parametrize(
   'name',
-  [
-    pytest.param(n, marks=TENSORFLOW if n[:2] in ('sa', 'tf') else ())
-    for n in LOADS
-  ],
+  [pytest.param(name, marks=NEEDS.get(name[:2], ())) for name in LOADS],
 )
 def test_an_artifact_computes_what_it_did(name):
   check(LOADS[name]()(SEEN['images']), name)
