@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     given.out or given.child / 'export',
     preprocess=given.preprocess,
     int8=given.int8,
+    float16=given.float16,
     images=given.images,
     data=given.data,
   )
@@ -53,9 +54,11 @@ def _define(values: flags.FlagValues) -> None:
   cli.path(values, 'out', 'a directory; CHILD/export if not given')
   text = 'take uint8 images, and normalise and resize them in the artifact'
   cli.boolean(values, 'preprocess', text)
-  formats = ', '.join(export.QUANTISED)
+  formats = ', '.join(export.REDUCED)
   text = f'also write int8 artifacts ({formats}), calibrated on training images'
   cli.boolean(values, 'int8', text)
+  text = f'also write artifacts with weights in float16 ({formats})'
+  cli.boolean(values, 'float16', text)
   text = 'test images to compare on'
   cli.number(values, schema.Natural, 'images', 1000, text)
   cli.data(values)

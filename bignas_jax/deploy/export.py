@@ -40,7 +40,8 @@ FORMATS: dict[str, Any] = {
   'tflite': tflite,
   'triton': triton,
 }
-QUANTISED = ('onnx', 'tflite')
+# Those that have smaller artifacts too, in int8 and float16.
+REDUCED = ('onnx', 'tflite')
 
 
 def parse(text: str) -> list[str]:
@@ -63,6 +64,7 @@ def export(
   *,
   preprocess: bool = False,
   int8: bool = False,
+  float16: bool = False,
   images: int = 1000,
   data: str = '',
 ) -> dict[str, Any]:
@@ -77,6 +79,8 @@ def export(
       them.
     int8: whether to write quantised artifacts too, for the formats that have
       them.
+    float16: whether to write artifacts with weights in float16 too, for the
+      same formats.
     images: number of test images to compare on.
     data: directory of the child's data, or of other data to compare on; '':
       where the child's data were.
@@ -93,9 +97,10 @@ def export(
   cluster.refuse('export')
   for name in names:
     FORMATS[name].check()
-  if int8 and not set(names) & set(QUANTISED):
-    allowed = f'with --format={" or ".join(QUANTISED)}'
-    raise errors.UserError('--int8', ','.join(names), allowed)
+  reduced = [n for n, on in (('int8', int8), ('float16', float16)) if on]
+  if reduced and not set(names) & set(REDUCED):
+    allowed = f'with --format={" or ".join(REDUCED)}'
+    raise errors.UserError(f'--{reduced[0]}', ','.join(names), allowed)
   staging.check_place(out, [directory])
   child = package.load(directory)
   package.check_complete(directory, child)
@@ -103,7 +108,7 @@ def export(
   about = _about(directory, child, network)
   used = ('test', 'train') if int8 else ('test',)
   with staging.staging(out) as stage:
-    _check_files(out, about, names, int8)
+    _check_files(out, about, names, reduced)
     opened = identity.of_child(child.info, data, *used)
     samples = parity.samples(child, opened, preprocess, images)
     entries = {}
@@ -112,14 +117,16 @@ def export(
       calibration = None
       if int8:
         calibration = parity.calibration(child, opened, preprocess)
-      entries[name] = _entry(name, network, stage / name, samples, calibration)
+      entries[name] = _entry(
+        name, network, stage / name, samples, calibration, float16
+      )
     manifest = about | _reference(samples) | {'formats': entries}
     if opened.differs:
       manifest['data_differs'] = opened.differs
     verified = all(entry['verified'] for entry in entries.values())
     if verified:
       _check_child(directory, about)
-      _check_files(out, about, names, int8)
+      _check_files(out, about, names, reduced)
       manifest['formats'] = _kept(out, about, names) | entries
       made = {name: entry['files'] for name, entry in entries.items()}
       staging.install(out, stage, manifest, made)
@@ -132,6 +139,7 @@ def _entry(
   directory: pathlib.Path,
   samples: parity.Samples,
   calibration: list[np.ndarray] | None,
+  float16: bool,
 ) -> dict[str, Any]:
   """Writes and verifies one format, and returns its entry in the manifest."""
   made = FORMATS[name]
@@ -149,23 +157,51 @@ def _entry(
   )
   entry = {'verified': bool(right)} | notes | scores | _files(directory)
   entry['bytes_over_params'] = entry['bytes'] / (4 * _params(network))
-  if calibration is not None and name in QUANTISED:
+  if calibration is not None and name in REDUCED:
     made.quantise(network, directory, calibration)
-    int8 = made.load(directory, made.INT8_NAME)
-    small = parity.compare(int8, samples, tie)
-    small['top1_loss'] = scores['top1'] - small['top1']
-    sizes = _files(directory)
-    entry['int8'] = small | {
-      'file': made.INT8_NAME,
-      'bytes': sizes['files'][made.INT8_NAME]['bytes'],
-      'calibration_images': sum(map(len, calibration)),
-    }
-    entry['files'] = sizes['files']
-    console.say(
-      f'{name}, int8: top-1 {small["top1"]:.4f}, '
-      f'{scores["top1"]:.4f} in float32'
-    )
-  return entry
+    entry['int8'] = _reduced('int8', name, directory, samples, scores)
+    entry['int8']['calibration_images'] = sum(map(len, calibration))
+  if float16 and name in REDUCED:
+    made.halve(network, directory)
+    entry['float16'] = _reduced('float16', name, directory, samples, scores)
+  return entry | {'files': _files(directory)['files']}
+
+
+def _reduced(
+  precision: str,
+  name: str,
+  directory: pathlib.Path,
+  samples: parity.Samples,
+  whole: dict[str, Any],
+) -> dict[str, Any]:
+  """Returns the entry of an artifact that is compared, but may differ.
+
+  Args:
+    precision: `int8` or `float16`.
+    name: name of the format.
+    directory: directory of the artifact.
+    samples: what to compare on.
+    whole: scores of the float32 artifact.
+  """
+  made = FORMATS[name]
+  file = _file(name, precision)
+  run = made.load(directory, file)
+  scores = parity.compare(run, samples, _TIE * samples.scale)
+  console.say(
+    f'{name}, {precision}: top-1 {scores["top1"]:.4f}, '
+    f'{whole["top1"]:.4f} in float32'
+  )
+  return scores | {
+    'top1_loss': whole['top1'] - scores['top1'],
+    'file': file,
+    'bytes': (directory / file).stat().st_size,
+  }
+
+
+def _file(name: str, precision: str) -> str:
+  """Returns the name of a format's artifact in int8 or float16."""
+  made = FORMATS[name]
+  return made.INT8_NAME if precision == 'int8' else made.FLOAT16_NAME
 
 
 def _about(
@@ -250,11 +286,14 @@ def _kept(
 
 
 def _check_files(
-  out: epath.Path, about: dict[str, Any], names: Sequence[str], int8: bool
+  out: epath.Path,
+  about: dict[str, Any],
+  names: Sequence[str],
+  reduced: Sequence[str],
 ) -> None:
   """Raises UserError if an export would replace files that are not its own."""
   made = [FORMATS[name].NAME for name in names]
-  made += [FORMATS[n].INT8_NAME for n in names if int8 and n in QUANTISED]
+  made += [_file(n, p) for n in names if n in REDUCED for p in reduced]
   kept = staging.names({'formats': _kept(out, about, names)})
   older = staging.names(staging.earlier(out)) - kept
   staging.check_files(out, made, older)

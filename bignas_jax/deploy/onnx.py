@@ -17,8 +17,8 @@ from bignas_jax.operations import ops
 from bignas_jax.system import extras
 
 NAME, INT8_NAME = 'model.onnx', 'model.int8.onnx'
-# What runtimes have read since 2022; nothing newer is needed.
-OPSET, IR_VERSION = 17, 8
+FLOAT16_NAME = 'model.float16.onnx'
+OPSET, IR_VERSION = 17, 8  # what runtimes have read since 2022
 
 
 class _Images(NamedTuple):
@@ -32,10 +32,15 @@ class _Onnx:
   """A `graph.Library` that builds a graph.
 
   Images are `_Images`; values [batch, channels] are names of values.
+
+  Args:
+    onnx: the package.
+    half: whether weights are stored in float16. A runtime makes them float32
+      when it loads them.
   """
 
-  def __init__(self, onnx: Any):
-    self._onnx = onnx
+  def __init__(self, onnx: Any, half: bool = False):
+    self._onnx, self._half = onnx, half
     self.nodes: list[Any] = []
     self.weights: list[Any] = []
 
@@ -45,6 +50,13 @@ class _Onnx:
     whole = np.ascontiguousarray(array)
     self.weights.append(self._onnx.numpy_helper.from_array(whole, name))
     return name
+
+  def weight(self, array: np.ndarray) -> str:
+    """Adds a constant in the precision of the weights."""
+    if not self._half:
+      return self.constant(array)
+    stored = self.constant(array.astype(np.float16))
+    return self.node('Cast', stored, to=self._onnx.TensorProto.FLOAT)
 
   def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
     """Adds a node with one output and returns the name of both."""
@@ -63,9 +75,9 @@ class _Onnx:
   def _conv(self, x, kernel, bias, stride, padding, group):
     size = kernel.shape[0]
     around = ops.pads(x.size, size, stride, padding)
-    weights = [self.constant(kernel.transpose(3, 2, 0, 1))]
+    weights = [self.weight(kernel.transpose(3, 2, 0, 1))]
     if bias is not None:
-      weights.append(self.constant(bias))
+      weights.append(self.weight(bias))
     name = self.node(
       'Conv',
       x.name,
@@ -93,8 +105,8 @@ class _Onnx:
 
   def dense(self, x, kernel, bias):
     if bias is None:
-      return self.node('MatMul', x, self.constant(kernel))
-    return self.node('Gemm', x, self.constant(kernel), self.constant(bias))
+      return self.node('MatMul', x, self.weight(kernel))
+    return self.node('Gemm', x, self.weight(kernel), self.weight(bias))
 
   def add(self, x, y):
     return _Images(self.node('Add', x.name, y.name), x.size)
@@ -151,6 +163,7 @@ def model(
   dtype: str = 'float32',
   *,
   channels_first: bool = False,
+  half: bool = False,
 ) -> bytes:
   """Returns a serialised model from `images` to `logits`.
 
@@ -162,9 +175,10 @@ def model(
     dtype: type of images, `uint8` or `float32`.
     channels_first: whether images enter with channels first, as they are
       inside; for parts of a network.
+    half: whether weights are stored in float16.
   """
   (onnx,) = _load('onnx')
-  graph = _Onnx(onnx)
+  graph = _Onnx(onnx, half)
   first, given = 'images', ['batch', *shape]
   if channels_first:
     given = ['batch', shape[2], *shape[:2]]
@@ -195,12 +209,15 @@ def model(
   return made.SerializeToString()
 
 
+def _serialised(network: Network, *, half: bool = False) -> bytes:
+  classes = [network.space.classes]
+  return model(network.logits, network.shape, classes, network.dtype, half=half)
+
+
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
   """Writes the artifact and returns its entry for the manifest."""
   onnx, runtime = _load('onnx', 'onnxruntime')
-  classes = [network.space.classes]
-  serialised = model(network.logits, network.shape, classes, network.dtype)
-  (directory / NAME).write_bytes(serialised)
+  (directory / NAME).write_bytes(_serialised(network))
   return {
     'opset': OPSET,
     'versions': {
@@ -238,6 +255,11 @@ def _session(runtime, what: str | bytes, threads: int = 0):
     what, options, providers=['CPUExecutionProvider']
   )
   return lambda images: session.run(['logits'], {'images': images})[0]
+
+
+def halve(network: Network, directory: pathlib.Path) -> None:
+  """Writes an artifact whose weights are stored in float16."""
+  (directory / FLOAT16_NAME).write_bytes(_serialised(network, half=True))
 
 
 def quantise(

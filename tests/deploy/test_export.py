@@ -309,17 +309,35 @@ def test_formats_of_one_child_gather(package, tmp_path, capsys):
     LITERT,
   ],
 )
-def test_int8_says_what_it_loses(package, tmp_path, capsys, names):
+def test_smaller_artifacts_say_what_they_lose(package, tmp_path, capsys, names):
   arguments = [f'--child={package}', f'--format={names}', f'--out={tmp_path}/o']
-  status, out, _ = run(capsys, *arguments, '--images=50', '--int8')
+  both = '--int8', '--float16'
+  status, out, _ = run(capsys, *arguments, '--images=50', *both)
   assert status == 0
   entry = json.loads(out)['formats'][names]
-  small = entry['int8']
-  assert small['file'] in entry['files']
-  assert small['top1_loss'] == pytest.approx(entry['top1'] - small['top1'])
-  assert small['calibration_images'] == 20
-  assert small['max_abs_diff'] > entry['max_abs_diff']  # it is another file
-  assert small['max_diff_over_scale'] < 0.3
+  for precision, difference in (('int8', 0.3), ('float16', 0.003)):
+    small = entry[precision]
+    file = tmp_path / 'o' / small['file']
+    assert small['file'] in entry['files']
+    assert small['bytes'] == file.stat().st_size < entry['bytes']
+    assert small['top1_loss'] == pytest.approx(entry['top1'] - small['top1'])
+    assert small['max_abs_diff'] > entry['max_abs_diff']  # it is another file
+    assert small['max_diff_over_scale'] < difference
+  assert entry['int8']['calibration_images'] == 20
+
+
+@pytest.mark.parametrize('names', ['onnx', LITERT])
+@pytest.mark.parametrize('space', EXPORTED)
+def test_weights_in_float16(tmp_path, space, names):
+  """Halves the weights' bytes, and rounds each to 11 bits."""
+  network, images, expected = expected_logits(space, 0)
+  made = export_lib.FORMATS[names]
+  made.halve(network, tmp_path)
+  found = made.load(tmp_path, made.FLOAT16_NAME)(images)
+  networks.assert_close(found, expected, 5e-3)
+  made.write(network, tmp_path)
+  with pytest.raises(AssertionError):
+    networks.assert_close(found, made.load(tmp_path)(images), 1e-5)
 
 
 def test_what_differs_is_not_written(package, tmp_path, capsys, monkeypatch):
@@ -401,6 +419,7 @@ def refused(capsys, arguments, *words):
     (['--format=onxn'], ['--format', 'did you mean onnx?', 'saved_model']),
     (['--format=onnx,'], ['--format', 'one of']),
     (['--format=stablehlo', '--int8'], ['--int8', 'onnx or tflite']),
+    (['--format=stablehlo', '--float16'], ['--float16', 'onnx or tflite']),
     (['--format=onnx', '--images=0'], ['--images', 'a whole number >= 1']),
     ([], ['--format']),
   ],
