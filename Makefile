@@ -53,14 +53,16 @@ test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
 	$(RUN) pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder \
 	  $(ARGS)
 
-# TensorFlow has an environment of its own: nothing else here needs it.
+# TensorFlow has an environment of its own: nothing else here needs it. It may
+# abort in a process where LiteRT has run, so each is tested in its own.
 EXPORTS := .venv/exports
+EXPORT_TESTS := tests/deploy/test_export.py tests/deploy/test_golden_exports.py
 exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,tf,tflite]'
-	$(EXPORTS)/bin/python -m pytest tests/deploy/test_export.py \
-	  tests/deploy/test_golden_exports.py $(ARGS)
+	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k 'not tflite' $(ARGS)
+	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k tflite $(ARGS)
 
 # MLflow and Weights & Biases bring 45 packages that nothing else needs.
 TRACKERS := .venv/trackers

@@ -112,7 +112,8 @@ def export(
     opened = identity.of_child(child.info, data, *used)
     samples = parity.samples(child, opened, preprocess, images)
     entries = {}
-    for name in names:
+    # LiteRT last: where it has run, TensorFlow 2.21 may abort the process.
+    for name in sorted(names, key='tflite'.__eq__):
       (stage / name).mkdir()
       calibration = None
       if int8:

@@ -108,13 +108,13 @@ def quantise(
       )
     ranges: dict[str, Any] = {}
     for images in calibration:
-      # Of one batch. Those of several calls it would average, and so cut the
-      # rare values.
-      found = quantizer.calibrate(
+      # Of one batch: it averages those of several, which cuts off the
+      # rarest values.
+      of_batch = quantizer.calibrate(
         {'serving_default': [{'images': images}]},
         mode=calibrators.CalibrationMode.CALIBRATION_PROFILER_BASED,
       )
-      for name, of_batch in found.items():
-        ranges[name] = statistics.min_max_update(ranges.get(name), of_batch)
+      for name, extent in of_batch.items():
+        ranges[name] = statistics.min_max_update(ranges.get(name), extent)
     result = quantizer.quantize(ranges)
   (directory / INT8_NAME).write_bytes(result.quantized_model)

@@ -58,8 +58,8 @@ class LiteRT:
     tensor.shape, tensor.hasRank = [*shape], True
     tensor.type = getattr(self._schema.TensorType, kind)
     # The quantiser knows tensors by their names.
-    known = name in ('images', 'logits')
-    tensor.name = name if known else f'{name}_{len(self.tensors)}'
+    is_end = name in ('images', 'logits')
+    tensor.name = name if is_end else f'{name}_{len(self.tensors)}'
     self.tensors.append(tensor)
     return tensor
 
@@ -101,21 +101,21 @@ class LiteRT:
     size, _, channels = x.shape
     own = [self.value((size, size, channels // groups)) for _ in range(groups)]
     axis = self.constant(np.array(3, np.int32))
-    inputs, outputs = [axis, x.index], [part.index for part in own]
+    inputs, outputs = [axis, x.index], [group.index for group in own]
     options = {'numSplits': groups}
     self.operators.append(Operator('SPLIT', inputs, outputs, options))
-    parts = [
-      self._conv(part, its, biases, stride, padding)
-      for part, its, biases in zip(
+    outputs = [
+      self._conv(group, its, biases, stride, padding)
+      for group, its, biases in zip(
         own,
         np.split(kernel, groups, -1),
         np.split(bias, groups),
         strict=True,
       )
     ]
-    to = (*parts[0].shape[:2], len(bias))
-    others = [part.index for part in parts[1:]]
-    return self.node('CONCATENATION', parts[0], *others, to=to, axis=3)
+    to = (*outputs[0].shape[:2], len(bias))
+    others = [group.index for group in outputs[1:]]
+    return self.node('CONCATENATION', outputs[0], *others, to=to, axis=3)
 
   def _conv(self, x, kernel, bias, stride, padding):
     stored = kernel.transpose(3, 0, 1, 2)
