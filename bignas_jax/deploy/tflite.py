@@ -7,6 +7,7 @@ needed. LiteRT's quantiser, a package of its own, makes it int8.
 import contextlib
 import io
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
@@ -27,7 +28,7 @@ def _load(*modules: str) -> list[Any]:
 
 def check() -> None:
   """Raises UserError if a package is missing."""
-  _load('ai_edge_litert.interpreter', 'ai_edge_quantizer')
+  _load('ai_edge_litert', 'ai_edge_quantizer')
 
 
 def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
@@ -99,7 +100,13 @@ def quantise(
     'ai_edge_quantizer.utils.qsv_utils',
   )
   said = io.StringIO()  # bars and sizes; what goes wrong is raised
-  with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+  with (
+    contextlib.redirect_stdout(said),
+    contextlib.redirect_stderr(said),
+    warnings.catch_warnings(),
+  ):
+    # It measures ranges with an interpreter that warns of its memory.
+    warnings.filterwarnings('ignore', '.*experimental_preserve_all_tensors')
     path = str(directory / NAME)
     quantizer = tools.Quantizer(path, recipes.static_wi8_ai8())
     for end in (types.TFLOperationName.INPUT, types.TFLOperationName.OUTPUT):
