@@ -17,8 +17,7 @@ from jax.sharding import Mesh
 
 from bignas_jax.estimates import chips, compiler_reports, duration
 from bignas_jax.estimates.compiler_reports import Report
-from bignas_jax.methods import programs
-from bignas_jax.methods.loss_graph import Edge
+from bignas_jax.methods import loss_graph, programs
 from bignas_jax.methods.teaching import PACKAGE
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
@@ -142,18 +141,11 @@ def _alone(config: Config, mesh: Mesh) -> dict[str, Report]:
 def _biggest(config: Config) -> Config:
   """Returns the config of a run that trains the biggest child alone."""
   space = config_lib.space(config)
-  rule = dataclasses.replace(
-    config.rule,
-    edges=(Edge(student='biggest', teacher='label'),),
-    means=(),
-    packages=(),
-    regularised='biggest',
-  )
   return dataclasses.replace(
     config,
     space=pinning.pin(space, arch_lib.biggest(space)),
     policy='alone',
-    rule=rule,
+    rule=loss_graph.alone(config.rule, 'biggest'),
   )
 
 

@@ -163,6 +163,21 @@ def among(rule: Rule, roles: Collection[str]) -> Rule:
   return dataclasses.replace(rule, edges=edges)
 
 
+def from_label(*roles: str) -> tuple[Edge, ...]:
+  """Returns the edges by which children of these roles learn from the label."""
+  return tuple(Edge(student=role, teacher=LABEL) for role in roles)
+
+
+def alone(rule: Rule, role: str) -> Rule:
+  """Returns the rule by which one role learns from the label alone.
+
+  It is regularised as the given rule says.
+  """
+  return dataclasses.replace(
+    rule, edges=from_label(role), means=(), packages=(), regularised=role
+  )
+
+
 def check(rule: Rule, roles: Sequence[str]) -> None:
   """Checks a rule against a step's children; `programs` can run what passes.
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import jax
 
-from bignas_jax.methods import optim, programs
+from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
-from bignas_jax.methods.loss_graph import Edge, Rule
+from bignas_jax.methods.loss_graph import Rule
 from bignas_jax.perf import step_time
 from bignas_jax.policies import sandwich
 from bignas_jax.policies.policies import Child
@@ -159,14 +159,8 @@ def _alone(setup: step_lib.Setup, arch: Arch) -> step_lib.Setup:
 
 def _rule(role: str) -> Rule:
   """Returns the rule by which children of a role learn from the label alone."""
-  edges = (Edge(student=role, teacher='label'),)
-  return Rule(
-    edges=edges,
-    regularised=role,
-    dropout=0.0,
-    weight_decay=0.0,
-    label_smoothing=0.0,
-  )
+  plain = Rule(dropout=0.0, weight_decay=0.0, label_smoothing=0.0)
+  return loss_graph.alone(plain, role)
 
 
 def _compared(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from etils import epath
 
-from bignas_jax.methods.loss_graph import Edge
+from bignas_jax.methods import loss_graph
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_record
 from bignas_jax.runs.config import Config
@@ -83,19 +83,12 @@ def config_of(config: Config, arch: Arch, recipe: Recipe) -> Config:
     warmup_steps=round(shorter * config.schedule.warmup_steps),
     decay_steps=shorter * config.schedule.decay_steps,
   )
-  rule = dataclasses.replace(
-    config.rule,
-    edges=(Edge(student='biggest', teacher='label'),),
-    means=(),
-    packages=(),
-    regularised='biggest',
-  )
   return Config(
     **{name: getattr(config, name) for name in _KEPT},
     space=pinning.pin(config_lib.space(config), arch),
     image_size=config_lib.image_size(config),
     policy='alone',
-    rule=rule,
+    rule=loss_graph.alone(config.rule, 'biggest'),
     optimizer=dataclasses.replace(config.optimizer, trains='all'),
     schedule=schedule,
     steps=recipe.steps,

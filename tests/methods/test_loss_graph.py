@@ -343,6 +343,18 @@ def test_a_first_child_that_is_static_starts_the_sum_itself():
   assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
 
+def test_a_rule_of_one_role_sees_the_label_alone():
+  """All else that the rule says stays."""
+  mean = Mean(name='both', of=('biggest', 'smallest'))
+  edges = *Rule().edges, Edge(student='random', teacher='both')
+  rule = Rule(edges=edges, means=(mean,), dropout=0.3, aggregate='mean')
+  alone = loss_graph.alone(rule, 'random')
+  loss_graph.check(alone, ('random',))
+  edge = Edge(student='random', teacher=LABEL)
+  own = {'edges': (edge,), 'means': (), 'regularised': 'random'}
+  assert alone == dataclasses.replace(rule, **own)
+
+
 def test_a_run_without_a_biggest_child(tmp_path):
   """It is watched by its first child, and evaluated at both ends."""
   rule = Rule(
