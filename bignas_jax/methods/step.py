@@ -28,7 +28,12 @@ from bignas_jax.methods import (
 from bignas_jax.methods import teachers as teachers_lib
 from bignas_jax.policies.policies import Policy
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.supernet import accumulator, drop_connect, network
+from bignas_jax.supernet import (
+  accumulator,
+  drop_connect,
+  network,
+  parameters,
+)
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system.mesh import REPLICATED
@@ -59,6 +64,8 @@ class Setup:
     packages: fixed networks that teach, by name.
     ema_decay: decay of the averaged parameters; 0: none are kept.
     seed: seed of initialisation and dropout.
+    zero_scales: whether blocks start as their shortcuts (`parameters.init`);
+      else all scales of batch norms start at 1.
     placement: sharding rules of the state (`mesh.Layout.rules`).
   """
 
@@ -73,6 +80,7 @@ class Setup:
   )
   ema_decay: float = 0.0
   seed: int = 0
+  zero_scales: bool = True
   placement: tuple[tuple[str, str], ...] = ()
 
   @property
@@ -90,6 +98,8 @@ def init_state(setup: Setup) -> Callable[..., State]:
 
   def init(given: Tree | None = None) -> State:
     params = network.init(setup.model.space, jax.random.key(setup.seed))
+    if not setup.zero_scales:
+      params = parameters.with_scales_of_one(params)
     params |= (given or {}) | teachers_lib.init(setup.rule)
     ema = params if setup.ema_decay > 0 else None
     return State(jnp.int32(0), params, setup.optimizer.init(params), ema)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from bignas_jax.data import sources
 from bignas_jax.methods import loss_graph, optim, schedules, step, trained
+from bignas_jax.methods.optim import Optimizer
 from bignas_jax.methods.schedules import Schedule
 from bignas_jax.policies import attentive, fixed, progressive, sampling
 from bignas_jax.policies.mdenas import Settings as MdenasSettings
@@ -52,6 +53,7 @@ class Config:
       0: the biggest trained resolution, or that of `init_from` or `arch`.
     data: dataset that the run is trained on.
     seed: seed of initialisation, children, data order, augmentation, dropout.
+    zero_scales: whether residual blocks start as their shortcuts alone.
     steps: number of updates.
     batch_size: images in a step, over all devices.
     policy: children that a step trains (`policies.sampling`).
@@ -62,8 +64,7 @@ class Config:
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
-    mdenas: how the distribution of policy `mdenas` learns.
-    parsec: how the distribution of policy `parsec` learns.
+    mdenas, parsec: how the distribution of the policy of this name learns.
     rep_nas: how the logits of policy `rep_nas` learn.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
@@ -96,6 +97,7 @@ class Config:
   image_size: schema.Whole = 0
   data: sources.Data
   seed: schema.Seed = 0
+  zero_scales: bool = True
   steps: schema.Natural
   batch_size: schema.Natural
   policy: sampling.Name = 'sandwich'
@@ -109,9 +111,7 @@ class Config:
   parsec: ParsecSettings = dataclasses.field(default_factory=ParsecSettings)
   rep_nas: RepNasSettings = dataclasses.field(default_factory=RepNasSettings)
   rule: loss_graph.Rule = dataclasses.field(default_factory=loss_graph.Rule)
-  optimizer: optim.Optimizer = dataclasses.field(
-    default_factory=optim.Optimizer
-  )
+  optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
   schedule: Schedule
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   bn_group_size: schema.Whole = 0
@@ -295,5 +295,6 @@ def setup(config: Config, mesh: Mesh | None = None) -> step.Setup:
     packages=external.load(rule, network),
     ema_decay=config.ema_decay,
     seed=config.seed,
+    zero_scales=config.zero_scales,
     placement=config.layout.rules,
   )

@@ -28,9 +28,9 @@ _NAMED = 12  # characters of a config's digest in the name of its directory
 
 # What a child alone has of its supernet's config; the rest is of policies.
 _KEPT = (
-  *('data', 'seed', 'batch_size', 'dtype', 'bn_group_size', 'recompute'),
-  *('ema_decay', 'log_every', 'checkpoint_every', 'keep_checkpoints'),
-  *('recovery', 'eval_batch_size', 'calibration', 'layout'),
+  *('data', 'seed', 'zero_scales', 'batch_size', 'dtype', 'bn_group_size'),
+  *('recompute', 'ema_decay', 'log_every', 'checkpoint_every'),
+  *('keep_checkpoints', 'recovery', 'eval_batch_size', 'calibration', 'layout'),
 )
 
 

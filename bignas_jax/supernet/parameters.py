@@ -77,6 +77,18 @@ def init_affine(width: int, scale: float = 1.0) -> Params:
   return {'scale': scale * jnp.ones(width), 'bias': bias}
 
 
+def with_scales_of_one(params: Params) -> Params:
+  """Returns parameters in which the scale of every batch norm is 1.
+
+  Blocks whose last scale was 0 are no longer their shortcut.
+  """
+
+  def ones(path: tuple, leaf: Array) -> Array:
+    return jnp.ones_like(leaf) if path[-1].key == 'scale' else leaf
+
+  return jax.tree_util.tree_map_with_path(ones, params)
+
+
 def init(key: Key[Array, ''], block: Block) -> Params:
   """Returns parameters at the largest size; a block starts as its shortcut.
 

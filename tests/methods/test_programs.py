@@ -206,3 +206,20 @@ def test_weight_decay_takes_kernels_only():
     'bn': {'scale': jnp.full(2, 9.0), 'bias': jnp.full(2, 9.0)},
   }
   assert float(optim.half_square_norm(params)) == 8.0
+
+
+def test_scales_may_all_start_at_one():
+  """`zero_scales` changes the zeros alone."""
+  states = []
+  for zero in True, False:
+    config = tiny.config(space=tiny.QUICK, zero_scales=zero)
+    state = jax.jit(step_lib.init_state(config_lib.setup(config)))()
+    states.append(jax.tree_util.tree_leaves_with_path(state.params))
+  changed = 0
+  for (path, usual), (_, ones) in zip(*states, strict=True):
+    if path[-1].key == 'scale' and not usual.any():
+      assert (ones == 1).all(), path
+      changed += 1
+    else:
+      assert (ones == usual).all(), path
+  assert changed == len(tiny.QUICK.stages)
