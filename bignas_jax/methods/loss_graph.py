@@ -21,6 +21,7 @@ from bignas_jax.values import errors, schema
 # Nodes that need no declaration: the label, and the averaged parameters'
 # biggest child (`Config.ema_decay`).
 LABEL, EMA = 'label', 'ema'
+ALL = 'all'  # for all roles, as `Rule.regularised`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ class Rule:
     aggregate: whether the children's gradients are summed or averaged.
     regularised: the role that dropout, drop-connect, weight decay and label
       smoothing apply to; children with other roles are far from overfitting.
+      `all`: they apply to all children.
     dropout: dropout rate before the regularised child's classifier.
     drop_connect: rate of drop-connect (stochastic depth) of the regularised
       child: a block whose shortcut is its unchanged input loses its own result
@@ -134,6 +136,11 @@ def teachers_of(rule: Rule, role: str) -> list[str]:
   return [source for source in sources if source != LABEL]
 
 
+def regularises(rule: Rule, role: str) -> bool:
+  """Returns whether children of this role are regularised."""
+  return rule.regularised in (role, ALL)
+
+
 def members(rule: Rule) -> set[str]:
   """Returns the roles that means are taken of."""
   return {role for one in rule.means for role in one.of}
@@ -146,12 +153,13 @@ def alike(rule: Rule, roles: Sequence[str]) -> dict[str, str]:
   the same losses, and are regularised, teach or belong to a mean alike.
   """
   first: dict[tuple, str] = {}
-  regular, teach, of_means = {rule.regularised}, teachers(rule), members(rule)
+  teach, of_means = teachers(rule), members(rule)
 
   def traits(role: str) -> tuple:
     own = [edge for edge in rule.edges if edge.student == role]
     edges = [dataclasses.replace(edge, student='') for edge in own]
-    return *edges, *(role in names for names in (regular, teach, of_means))
+    regular = regularises(rule, role)
+    return *edges, regular, role in teach, role in of_means
 
   return {role: first.setdefault(traits(role), role) for role in roles}
 
@@ -192,7 +200,7 @@ def check(rule: Rule, roles: Sequence[str]) -> None:
     UserError: a name is no role and no teacher, or that of two; a child has no
       teacher, or one that does not run before it; a learnt mean does not learn
       from the label; an edge is repeated, or its weight is no positive number;
-      or no child has the regularised role.
+      or no child is regularised.
   """
   usual = {edge.student for edge in Rule().edges} | set(roles)
   _check_declared(rule, roles, usual)
@@ -207,8 +215,8 @@ def check(rule: Rule, roles: Sequence[str]) -> None:
       raise errors.UserError(
         f'rule.edges of {edge.student}: weight', edge.weight, 'a number > 0'
       )
-  if rule.regularised not in roles:
-    allowed = errors.one_of(set(roles), rule.regularised)
+  if rule.regularised not in (*roles, ALL):
+    allowed = errors.one_of({*roles, ALL}, rule.regularised)
     raise errors.UserError('rule.regularised', rule.regularised, allowed)
   for role in dict.fromkeys(roles):
     sources = [edge.teacher for edge in rule.edges if edge.student == role]
@@ -264,7 +272,7 @@ def loss(
     labels: labels of the images.
     teachers: logits of its teachers, by name.
   """
-  smoothing = rule.label_smoothing if role == rule.regularised else 0.0
+  smoothing = rule.label_smoothing if regularises(rule, role) else 0.0
   total = jnp.zeros(labels.shape)
   for edge in rule.edges:
     if edge.student != role:

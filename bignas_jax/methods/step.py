@@ -137,7 +137,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     net = net.clone(gated=True)
   axes, split = model.mesh.axis_names, mesh_lib.split(model.mesh)
   teaches = role in loss_graph.teachers(rule)
-  regularised = role == rule.regularised
+  regularised = loss_graph.regularises(rule, role)
 
   # Each device adds its share, so that their sum holds the term once.
   decay = rule.weight_decay / devices if regularised else 0.0

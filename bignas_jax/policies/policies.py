@@ -20,7 +20,7 @@ from bignas_jax.spaces.space import Space
 
 _ROLE = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 # Nodes of the loss graph that are no children, and programs that train none.
-RESERVED = ('label', 'ema', 'start', 'score', 'resort', 'update')
+RESERVED = ('label', 'ema', 'all', 'start', 'score', 'resort', 'update')
 
 
 class Child(NamedTuple):

@@ -60,7 +60,7 @@ def children_of(space, roles, static):
 
 def runs(rule, roles):
   """What a step does, written out: True, if nothing is in its way."""
-  if rule.regularised not in roles:
+  if rule.regularised not in (*roles, 'all'):
     return False
   known = {*USUAL, *roles}
   pairs = [(edge.student, edge.teacher) for edge in rule.edges]
@@ -118,7 +118,7 @@ def graphs(draw, names=(*ROLES, LABEL), weights=_ONE):
     student, teacher = (draw(st.sampled_from(names)) for _ in range(2))
     edges.append(Edge(student=student, teacher=teacher))
   edges = draw(st.permutations(edges))
-  regularised = draw(st.sampled_from([*roles, *roles, *ROLES]))
+  regularised = draw(st.sampled_from([*roles, *roles, *ROLES, 'all']))
   aggregate = draw(st.sampled_from(['sum', 'mean']))
   rule = Rule(
     edges=tuple(edges),
@@ -173,7 +173,7 @@ def outputs(setup, program):
     setup.model.space.resolution,
     [edge for edge in setup.rule.edges if edge.student == role],
     role in loss_graph.teachers(setup.rule),
-    role == setup.rule.regularised,
+    loss_graph.regularises(setup.rule, role),
     jax.tree.structure(program.arguments),
   )
   found = _shapes.get(repr(name))

@@ -135,6 +135,18 @@ def test_gradient_norm_of_random_children_that_are_regularised():
   np.testing.assert_allclose(measured['grad_norm'], _norm(found), rtol=1e-3)
 
 
+@pytest.mark.parametrize('role', ['smallest', 'random'])
+def test_all_are_regularised_as_one_is(role):
+  """Dropout, weight decay and smoothing are those of a rule of this role."""
+  pair = [
+    _own_gradient(role, rule=loss_graph.Rule(regularised=name))
+    for name in (role, 'all', 'biggest')
+  ]
+  for one, other in zip(*(jax.tree.leaves(p) for p in pair[:2]), strict=True):
+    np.testing.assert_array_equal(one, other)
+  assert pair[0][1]['loss'] != pair[2][1]['loss']
+
+
 def test_agreement_is_with_the_teacher(ran):
   _, children, params, _, of_children, _, _, outputs = ran
   logits = jax.jit(network.Supernet(SPACE).apply)
