@@ -107,10 +107,8 @@ def _define_step(values: flags.FlagValues, space: str = 'mnist') -> None:
 def _input(arguments: Sequence[str]) -> dict[str, Any]:
   def define(values: flags.FlagValues) -> None:
     config_file.define(values, arguments)
-    words = 'an image folder, in place of a config'
-    cli.text(values, 'directory', None, words)
-    words = f'one of {", ".join(sources.AUGMENTS)}'
-    cli.text(values, 'augment', None, words)
+    cli.text(values, 'directory', None, 'an image folder, in place of a config')
+    cli.text(values, 'augment', None, f'one of {", ".join(sources.AUGMENTS)}')
     cli.number(values, schema.Natural, 'batch', 128, 'images')
     cli.number(values, schema.Natural, 'resolution', None, 'pixels')
     kinds = list(sources.WORKERS)
@@ -118,10 +116,8 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
     flags.DEFINE_enum('worker', None, kinds, words, flag_values=values)
     words = 'numbers of workers, such as 1,2,4'
     cli.number(values, schema.Natural, 'workers', '1', words, several=True)
-    words = 'how long each is measured, seconds'
-    cli.number(values, schema.Positive, 'seconds', 10.0, words)
-    words = 'how long a step takes, seconds'
-    cli.number(values, schema.Positive, 'step_s', None, words)
+    cli.number(values, schema.Positive, 'seconds', 10.0, 'of each measurement')
+    cli.number(values, schema.Positive, 'step_s', None, 'seconds of a step')
     words = 'how many images a second are wanted'
     cli.number(values, schema.Positive, 'images_per_s', None, words)
     cli.one_of(values, 'step_s', 'images_per_s')
@@ -137,14 +133,12 @@ def _input(arguments: Sequence[str]) -> dict[str, Any]:
   data, channels, resolution = input_rate.images(given.config, given.directory)
   data.augment = given.augment or data.augment
   data.worker = given.worker or data.worker
-  step_s = given.step_s
-  if given.images_per_s:
-    step_s = given.batch / given.images_per_s
+  rate = given.images_per_s
   return input_rate.measure(
     data,
     channels=channels,
     resolution=given.resolution or resolution,
-    step_s=step_s,
+    step_s=given.batch / rate if rate else given.step_s,
     **_named(given, 'batch', 'workers', 'seconds', 'tf_data'),
   )
 
@@ -221,16 +215,13 @@ def _define_table(values: flags.FlagValues) -> None:
   cli.number(values, schema.Natural, 'resolutions', None, words, several=True)
   cli.path(values, 'out', 'the file, JSON', required=True)
   cli.number(values, schema.Natural, 'batch', 1, 'images')
-  words = f'one of {", ".join(engines.RUNTIMES)}'
-  cli.text(values, 'runtime', 'jax', words)
+  cli.text(values, 'runtime', 'jax', f'one of {", ".join(engines.RUNTIMES)}')
   cli.number(values, schema.Natural, 'rounds', 31, 'visits to each')
   names = list(latency_table.STATISTICS)
   words = 'of the times of each: on a machine that does nothing else, or now'
   flags.DEFINE_enum('statistic', 'least', names, words, flag_values=values)
-  words = 'children to report the error of'
-  cli.number(values, schema.Natural, 'children', 20, words)
-  words = 'other children, to fit sums to'
-  cli.number(values, schema.Natural, 'fitted', 16, words)
+  cli.number(values, schema.Natural, 'children', 20, 'to report the error of')
+  cli.number(values, schema.Natural, 'fitted', 16, 'others, to fit sums to')
   cli.number(values, schema.Seed, 'seed', 0, 'of all children')
   words = (
     'a TPU that is not there, such as v5e:2x2: its compiler estimates one of '
