@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from bignas_jax import cli
+from bignas_jax.claims import command
 from bignas_jax.data import sources
 from bignas_jax.perf import (
   child_latency,
@@ -281,6 +282,7 @@ _BENCHMARKS = {
   'child': _child,
   'table': _table,
   'ranking': _ranking,
+  'claims': functools.partial(command.run, cli.parse),
   'serve': _serve,
 }
 

@@ -5,6 +5,8 @@
 trains it, searches it, extracts a child and writes a report. Variants:
 
   configs/mnist.py:quick   a tenth of the steps: does it run at all?
+  configs/mnist.py:claims  300 steps, regularised and with a floor as in the
+                           paper, for `benchmark claims`
   configs/mnist.py:alone   one network by the same recipe, from random weights:
 
   python -m bignas_jax.main --config=configs/mnist.py:alone \
@@ -28,12 +30,22 @@ from bignas_jax.spaces.space import Space
 
 
 def get_config(variant: str = '') -> Config:
-  variant = config_lib.variant(variant, 'quick', 'alone')
+  variant = config_lib.variant(variant, 'quick', 'alone', 'claims')
   config = digits('' if variant == 'alone' else 'mnist')
   if variant == 'alone':
     return dataclasses.replace(config, policy='alone')
+  if variant == 'claims':
+    return _claims(config, steps=300)
   steps = 90 if variant == 'quick' else 900
   return dataclasses.replace(config, steps=steps)
+
+
+def _claims(config: Config, steps: int) -> Config:
+  # 0.97 150 times, as in the paper's 360 epochs: the last third is the floor.
+  schedule = dataclasses.replace(config.schedule, decay_steps=steps / 150)
+  return dataclasses.replace(
+    config, steps=steps, eval_every=steps, rule=Rule(), schedule=schedule
+  )
 
 
 def digits(space: str | Space, **changes: Any) -> Config:

@@ -26,8 +26,8 @@ ROOMS = (
     'serving',
     'runs',
   ),
-  *('training', 'reporting', 'selection', 'conversion', 'estimates', 'perf'),
-  'fitting',
+  *('training', 'reporting', 'selection', 'claims', 'conversion'),
+  *('estimates', 'perf', 'fitting'),
 )
 COMMANDS = {
   *('main', 'search', 'extract', 'evaluate', 'export', 'cost', 'compile'),

@@ -1,5 +1,6 @@
 """Operations on nested dataclasses and dicts: access, filtering, comparison."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,3 +56,16 @@ def differences(a: Any, b: Any, path: str = '') -> list[str]:
   if a == b or (a != a and b != b):
     return []
   return [f'{path} ({a} there, {b} here)']
+
+
+def replaced(value: Any, path: str, new: Any) -> Any:
+  """Returns a copy of nested dataclasses with another value at a dotted path.
+
+  Args:
+    value: a dataclass; not changed.
+    path: path of a field, such as `schedule.name`.
+    new: value of the field in the copy.
+  """
+  name, _, rest = path.partition('.')
+  inner = replaced(getattr(value, name), rest, new) if rest else new
+  return dataclasses.replace(value, **{name: inner})

@@ -1,0 +1,1 @@
+"""BigNAS's claims, tried at small scale: arms, runs, verdicts."""
