@@ -9,7 +9,7 @@ _SEARCH = 0.15
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 4, 64  # of each search
 # That share if training has used up the time: a long run is not worth much
 # without a search, and ends a little later.
-_LATE_SEARCH = 0.05
+_LATE_SEARCH = 0.1
 # Extraction compiles programs for one resolution; the export and its check add
 # a few seconds.
 _EXTRACTION, _EXPORT_S = 0.6, 3.0

@@ -146,9 +146,9 @@ def test_the_time_is_shared_and_not_exceeded():
   assert number > 4
   spent = number * requests * MEASURED.child_s + 0.4 * MEASURED.evaluator_s
   assert spent + budget.for_children(MEASURED, requests) <= after
-  # Where no time is left, children are evaluated for a twentieth of it, or a
+  # Where no time is left, children are evaluated for a tenth of it, or a
   # few all the same.
   number = budget.evaluations(-10.0, minutes, MEASURED, requests)
-  late = max(0.05 * 60 * minutes, 4 * requests * MEASURED.child_s)
+  late = max(0.1 * 60 * minutes, 4 * requests * MEASURED.child_s)
   assert late / 2 < number * requests * MEASURED.child_s <= late
   assert budget.evaluations(1e6, minutes, MEASURED, requests) == 64
