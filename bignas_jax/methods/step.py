@@ -273,10 +273,9 @@ def is_scaled(setup: Setup) -> bool:
 
 
 def update(setup: Setup) -> Callable:
-  """Returns the update.
+  """Returns the update, from (state, gradients) to (state, metrics).
 
-  It is a function of (state, gradients) that returns (state, metrics). If
-  `is_scaled`, its third argument is the factor of the gradients.
+  If `is_scaled`, its third argument is the factor of the gradients.
   """
 
   def run(state: State, gradients: Tree, scale: Float[Array, ''] | float = 1.0):
@@ -287,11 +286,10 @@ def update(setup: Setup) -> Callable:
     updates, opt_state = setup.optimizer.update(
       scaled(summed), state.opt_state, state.params
     )
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
+    params, ema = optax.apply_updates(state.params, updates), state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
-    # Without it, XLA on CPUs computes the update within the loops of norms too.
+    # Or else XLA on CPUs computes the update again in the loop of each norm.
     params, opt_state, ema, summed = lax.optimization_barrier(
       (params, opt_state, ema, summed)
     )

@@ -231,7 +231,7 @@ def _put_in_order(workdir: epath.Path) -> None:
 
 
 def _remove(path: epath.Path) -> None:
-  """Renames a checkpoint and then deletes it: a kill leaves no half of it."""
+  """Renames a checkpoint before deleting it, so that a kill leaves no half."""
   path.rename(path.with_name(path.name + _REMOVED)).rmtree()
 
 

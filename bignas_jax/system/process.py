@@ -17,7 +17,8 @@ _index: int | None = None  # None: alone
 # of what processes exchange arrays and messages by, and gRPC's statuses.
 _OUT_OF_REACH = (
   *('Gloo', 'NCCL', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED'),
-  *('coordination service', 'barrier'),
+  # With a capital: XLA's own operation is called optimization_barrier.
+  *('coordination service', 'Barrier'),
 )
 _said_lost = threading.Lock()  # held for ever by the thread that says it
 
