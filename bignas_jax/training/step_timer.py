@@ -38,7 +38,8 @@ class StepTimer:
   they do not, the devices are idle and it is nearly all of a step.
 
   Args:
-    say: called with a line about a step that took several times the median.
+    say: called with a line about a step that took several times the median; of
+      further ones before the next `values`, with one line there.
     ended: called with each step that has ended.
     now: clock in seconds.
   """
@@ -53,6 +54,7 @@ class StepTimer:
     self._pending: tuple[int, Any] | None = None
     self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
     self._line: list[Timed] = []
+    self._slow: list[Timed] = []  # of those in `_line`
     self._since, self._waited = now(), 0.0
     self.ended = 0  # the last step that is known to have ended
 
@@ -96,6 +98,13 @@ class StepTimer:
     """Returns scalars of the steps since the last call; there must be some."""
     self.settle()
     steps, self._line = self._line, []
+    (_, *more), self._slow = self._slow or [None], []
+    if more:
+      longest = max(more, key=lambda one: one.seconds)
+      self._say(
+        f'slow: {len(more)} more of the last {len(steps)} steps, the longest '
+        f'{longest.step} with {longest.seconds:.2f} s'
+      )
     seconds = [one.seconds for one in steps]
     total = sum(seconds)
     return {
@@ -109,7 +118,10 @@ class StepTimer:
     if len(self._recent) < _ENOUGH:
       return
     median = statistics.median(self._recent)
-    if one.seconds > max(_TIMES * median, median + _AT_LEAST_S):
+    if one.seconds <= max(_TIMES * median, median + _AT_LEAST_S):
+      return
+    self._slow.append(one)
+    if len(self._slow) == 1:
       self._say(
         f'slow: step {one.step} took {one.seconds:.2f} s, '
         f'{one.seconds / median:.0f} times the median; '

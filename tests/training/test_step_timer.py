@@ -85,6 +85,21 @@ def test_a_slow_step_is_told_once_with_its_number(monkeypatch):
   assert run.timer.values(batch_size=8)['time/step_max_s'] == pytest.approx(5)
 
 
+def test_many_slow_steps_are_told_in_two_lines(monkeypatch):
+  run = _Run(monkeypatch)
+  run.seconds |= {15: 5.0, 17: 7.0, 19: 6.0, 25: 5.0}
+  run.run(1, 20)
+  run.timer.values(batch_size=8)
+  run.run(21, 30)
+  run.timer.values(batch_size=8)
+  first, more, next_line = run.told
+  assert first.startswith('slow: step 15 took 5.00 s')
+  assert more == (
+    'slow: 2 more of the last 20 steps, the longest 17 with 7.00 s'
+  )
+  assert next_line.startswith('slow: step 25 took 5.00 s')
+
+
 def test_a_jitter_that_nobody_notices_is_not_told(monkeypatch):
   run = _Run(monkeypatch, seconds=0.01)
   run.seconds[15] = 0.09
