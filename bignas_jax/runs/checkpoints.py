@@ -57,6 +57,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: epath.Path, keep: int = 3, every: int = 1):
+    process.ignore_closed_loops()
     self._directory = place(workdir)
     cluster.once(lambda: _put_in_order(workdir))
     options = ocp.CheckpointManagerOptions(

@@ -7,8 +7,8 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from bignas_jax.values import errors
 
@@ -21,6 +21,7 @@ _OUT_OF_REACH = (
   *('coordination service', 'Barrier'),
 )
 _said_lost = threading.Lock()  # held for ever by the thread that says it
+_CLOSED = 'Event loop is closed'  # asyncio's words
 
 
 def joined_as(index: int) -> None:
@@ -115,6 +116,26 @@ def _say_lost(reason: str) -> None:
       file=sys.stderr,
       flush=True,
     )
+
+
+def ignore_closed_loops() -> None:
+  """Keeps threads of TensorStore from printing that an event loop is closed.
+
+  Orbax writes the arrays of a checkpoint in an event loop, and closes it when
+  the first array fails, with the error that ends the run. A thread that writes
+  another array then prints a traceback, one for each array.
+  """
+  others: Callable[[Any], Any] = sys.unraisablehook
+  if getattr(others, 'ignores_closed_loops', False):
+    return
+
+  def hook(one: Any) -> None:
+    closed = isinstance(one.exc_value, RuntimeError)
+    if not (closed and str(one.exc_value) == _CLOSED):
+      others(one)
+
+  hook.ignores_closed_loops = True
+  sys.unraisablehook = hook
 
 
 def cores() -> int:

@@ -1,5 +1,8 @@
 """Which errors mean that another process of the run is lost."""
 
+import sys
+import types
+
 import pytest
 
 from bignas_jax.system import process
@@ -35,3 +38,16 @@ def test_a_cause_counts_and_a_mistake_of_a_person_does_not(joined):
 
 def test_a_process_alone_loses_none():
   assert not process.out_of_reach(RuntimeError(LOST[0]))
+
+
+def test_only_a_closed_loop_is_not_told(monkeypatch):
+  told = []
+  monkeypatch.setattr(sys, 'unraisablehook', told.append)
+  for _ in range(2):
+    process.ignore_closed_loops()
+  named = lambda error: types.SimpleNamespace(exc_value=error)  # noqa: E731
+  sys.unraisablehook(named(RuntimeError('Event loop is closed')))
+  others = RuntimeError('other'), ValueError('Event loop is closed'), None
+  for error in others:
+    sys.unraisablehook(named(error))
+  assert tuple(one.exc_value for one in told) == others
