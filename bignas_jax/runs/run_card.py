@@ -273,7 +273,8 @@ def commit(directory: pathlib.Path) -> dict[str, Any] | None:
 
   def git(*arguments: str) -> str:
     return subprocess.run(
-      ['git', '-C', str(directory), *arguments],
+      # `status` would write a fresher index, under a lock.
+      ['git', '--no-optional-locks', '-C', str(directory), *arguments],
       capture_output=True,
       check=True,
       text=True,
