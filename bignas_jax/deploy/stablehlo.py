@@ -17,6 +17,7 @@ from jax import lax
 
 from bignas_jax.deploy.graph import Network
 from bignas_jax.operations import depthwise, ops
+from bignas_jax.operations.pointwise import pointwise
 
 NAME = 'model.stablehlo'
 PLATFORMS = ('cpu', 'tpu', 'cuda')
@@ -33,7 +34,7 @@ class Jax:
 
   def conv(self, x, kernel, bias, stride, padding, groups=1):
     if kernel.shape[:2] == (1, 1) and stride == groups == 1:
-      y = ops.pointwise(x, jnp.asarray(kernel[0, 0]))
+      y = pointwise(x, jnp.asarray(kernel[0, 0]))
     else:
       y = ops.conv(x, jnp.asarray(kernel), stride, padding)
     return y if bias is None else y + bias
@@ -51,7 +52,7 @@ class Jax:
     return x.mean((1, 2))
 
   def dense(self, x, kernel, bias):
-    y = ops.pointwise(x, jnp.asarray(kernel))
+    y = pointwise(x, jnp.asarray(kernel))
     return y if bias is None else y + bias
 
   def add(self, x, y):

@@ -98,23 +98,11 @@ def convolve(
   )
 
 
-def pointwise(
-  x: Float[Array, '*others in'], kernel: Float[AnyArray, 'in out']
-) -> Float[Array, '*others out']:
-  """Returns the 1x1 convolution of x with a kernel.
-
-  It is a product of matrices, because XLA's CPU backend is four times slower if
-  more than one axis is contracted, as in the kernel gradient of a convolution.
-  """
-  flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
-  return flat.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def dense(
   x: Float[Array, 'batch in'], params: dict[str, Any]
 ) -> Float[Array, 'batch out']:
   """Applies a dense layer with `kernel`, [in, out], and `bias`, [out]."""
-  return pointwise(x, params['kernel']) + params['bias'].astype(x.dtype)
+  return x @ params['kernel'].astype(x.dtype) + params['bias'].astype(x.dtype)
 
 
 def average_pool(

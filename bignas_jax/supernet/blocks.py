@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from bignas_jax.operations import ops
 from bignas_jax.operations.depthwise import PIXELS, depthwise
+from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.spaces import block_kinds, parallel
 from bignas_jax.supernet import batch_norm, parameters, recomputation
 from bignas_jax.supernet.drop_connect import DropConnect
@@ -106,8 +107,8 @@ def apply(
     if conv.kind == 'dense':
       return ops.conv(h, kernel, stride, block.padding)
     if conv is convs[-1]:
-      return remember(conv.name, ops.pointwise, h, kernel)
-    return ops.pointwise(h, kernel)
+      return remember(conv.name, pointwise, h, kernel)
+    return pointwise(h, kernel)
 
   h = x
   if stage.preactivated:
@@ -224,7 +225,7 @@ def _pointwise(
 ) -> Float[Array, 'batch rows columns out']:
   """Returns the 1x1 convolution of x, in groups if the kernel is of groups."""
   if kernel.shape[2] == x.shape[-1]:
-    return ops.pointwise(x, kernel[0, 0])
+    return pointwise(x, kernel[0, 0])
   return ops.convolve(x, kernel, 1, ((0, 0), (0, 0)))
 
 
@@ -284,7 +285,7 @@ def _shortcut(
   if block.has_shortcut_conv:
     if rule == 'projected':
       source = source[:, :: block.stride, :: block.stride]
-    changed = ops.pointwise(source, params['shortcut']['kernel'])
+    changed = pointwise(source, params['shortcut']['kernel'])
     if block_kinds.has_normed_shortcut(block.stage):
       changed = norm(changed, 'shortcut_bn', width, None)
     else:

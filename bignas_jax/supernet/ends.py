@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bignas_jax.operations import ops
+from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, parameters
 
@@ -101,7 +102,7 @@ class Head(NormModule):
       hidden = tuple(w * space.head_expand for w in last)
     shape = (max(last), max(hidden))
     conv = self.param('conv', parameters.he_normal, shape, max(hidden))
-    x = ops.pointwise(x, conv['kernel'])
+    x = pointwise(x, conv['kernel'])
     position = widths[-1] if space.head_expand is None else widths[-2]
     width = ops.pick(list(hidden), position)
     x = self.norm_and_activate(x, 'bn', width).mean((1, 2))
@@ -111,7 +112,7 @@ class Head(NormModule):
     last_conv = self.param(
       'last_conv', parameters.he_normal, shape, max(features)
     )
-    x = ops.pointwise(x, last_conv['kernel'])
+    x = pointwise(x, last_conv['kernel'])
     x = ops.ACTIVATIONS[space.activation](x)
     return ops.mask(x, ops.pick(list(features), widths[-1]))
 

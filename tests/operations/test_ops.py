@@ -12,6 +12,7 @@ from jax import lax
 
 from bignas_jax.methods import losses
 from bignas_jax.operations import depthwise, ops, slicing
+from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.supernet import batch_norm as batch_norm_lib
 from bignas_jax.system import mesh as mesh_lib
 
@@ -518,9 +519,9 @@ def test_normalise():
 def test_a_wrong_shape_is_refused():
   """By what checks signatures while tests run."""
   x, kernel = jnp.zeros((2, 4, 4, 3)), np.zeros((3, 5), np.float32)
-  assert ops.pointwise(x, kernel).shape == (2, 4, 4, 5)
+  assert pointwise(x, kernel).shape == (2, 4, 4, 5)
   with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'kernel'"):
-    ops.pointwise(x, kernel.T)
+    pointwise(x, kernel.T)
   with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'labels'"):
     losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(4, jnp.int32))
 
