@@ -30,9 +30,10 @@ from bignas_jax.spaces.space import Space
 ALONE = 'alone'
 # Steps of a run, over whose children a mean is taken; the most of them.
 _STEPS, _CHILDREN = 500, 1000
-# Cost of a step with recomputation over that without: a backward pass costs two
-# forward passes, and recomputation adds one forward pass to the three.
-_AGAIN = 4 / 3
+# Seconds of a child whose blocks are computed again in the backward pass, over
+# those with residuals stored, by the compiler (docs/performance.md). One forward
+# pass in three would be 1.33, but recomputing reads less than was stored.
+_AGAIN = 1.21
 _FORWARD = 1 / 3  # of a child's cost without recomputation
 
 ASSUMPTIONS = (
@@ -42,7 +43,7 @@ ASSUMPTIONS = (
   'gives none, the larger of FLOPs / peak and bytes / bandwidth; loops counted '
   'once are scaled by activations',
   'other children: that time by their activations; random ones by the mean '
-  f'over {_STEPS} steps of the run, and a third more if they alone recompute',
+  f'over {_STEPS} steps of the run, times {_AGAIN} if they alone recompute',
   'children as they are drawn before the policy has learnt; those that are '
   'only scored: one forward pass, a third of the time without recomputation',
   'peak bytes: the program, what it is not given of the state, and a copy of '

@@ -118,7 +118,7 @@ def test_children_that_are_only_scored_take_their_time():
   took = {'biggest': found(3.0), 'update': found(0.25)}
   config = tiny.config(space=tiny.QUICK, policy='best_up', candidates=5)
   seconds = duration.seconds(config, V3, took)
-  assert seconds['score@8'] == pytest.approx(seconds['random@8'] / 4)
+  assert seconds['score@8'] == pytest.approx(seconds['random@8'] / 3 / 1.21)
   trained = tiny.config(space=tiny.QUICK)
   less = duration.step_seconds(trained, duration.seconds(trained, V3, took))
   step = duration.step_seconds(config, seconds)
@@ -141,7 +141,7 @@ def test_random_children_alone_compute_twice():
   again = tiny.config(space=space, recompute=True)
   expected = duration.seconds(again, V3, took)
   by_both = [s['random@28'] / s['biggest'] for s in (seconds, expected)]
-  assert by_both[0] == pytest.approx(4 / 3 * by_both[1])
+  assert by_both[0] == pytest.approx(1.21 * by_both[1])
 
 
 def test_activations_by_hand():
