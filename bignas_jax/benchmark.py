@@ -54,9 +54,8 @@ def _path(arguments: Sequence[str]) -> dict[str, Any]:
     words = 'random paths that are timed, and compiled alone'
     cli.number(values, schema.Natural, 'paths', 3, words)
     kinds = ['rmsprop', 'sgd']
-    flags.DEFINE_enum(
-      'optimizer', kinds[0], kinds, 'its name', flag_values=values
-    )
+    words = 'optimizer of the steps; recipes of such spaces have sgd'
+    flags.DEFINE_enum('optimizer', kinds[0], kinds, words, flag_values=values)
 
   words = 'Measures steps of one random child each against the child alone.'
   given = cli.parse('benchmark path', words, define, arguments)
