@@ -166,14 +166,16 @@ def region(
 
 def _opencv(data: bytes, channels: int, scale: int = 1) -> np.ndarray:
   """Returns all pixels as OpenCV decodes them, which turns them upright."""
+  if not data:
+    raise Damaged('it is empty')
   if headers.is_cut(data):
     raise Damaged('it is shorter than it says')
   try:
     image = cv2.imdecode(
       np.frombuffer(data, np.uint8), _COARSE[channels][scale]
     )
-  except cv2.error as error:  # for example, of empty data
-    raise Damaged(str(error)) from None
+  except cv2.error as error:  # its text has several lines
+    raise Damaged(' '.join(str(error).split())) from None
   if image is None:
     raise Damaged('neither simplejpeg nor OpenCV can decode it')
   if channels == 1:

@@ -13,7 +13,7 @@ from bignas_jax.runs.config import Calibration, Config, Schedule, Search
 # Learning rate for a batch of this size; it grows with the batch up to `_MOST`.
 _RATE, _RATE_BATCH, _MOST_RATE = 0.1, 128, 0.2
 _WARMUP = 0.05  # share of the steps
-_LINES, _CHECKPOINTS = 30, 8  # in a run
+_LINES, _CHECKPOINTS = 30, 8  # in a run, at most
 _CALIBRATION, _EVALUATION = 256, 256  # images
 _MAY_BE_DAMAGED = 0.1
 
@@ -49,7 +49,7 @@ def config(survey: Survey, choice: Choice, length: Length) -> Config:
       peak=min(_RATE * batch / _RATE_BATCH, _MOST_RATE),
       warmup_steps=max(1, round(_WARMUP * steps)),
     ),
-    log_every=max(1, steps // _LINES),
+    log_every=-(-steps // _LINES),
     eval_every=steps,
     checkpoint_every=max(1, -(-steps // _CHECKPOINTS)),
     eval_batch_size=-(-_EVALUATION // batch) * batch,

@@ -117,8 +117,10 @@ def test_broken_exif_data_turn_nothing():
 def test_a_part_of_an_image_is_damaged(kind):
   data = encoded(picture(), kind)
   for cut in (0, 1, 2, 10, 100, len(data) // 2, len(data) - 12):
-    with pytest.raises(decode_lib.Damaged):
+    with pytest.raises(decode_lib.Damaged) as raised:
       decode_lib.decode(decode_lib.open_image(data[:cut], 3))
+    assert '\n' not in str(raised.value)
+    assert (str(raised.value) == 'it is empty') == (cut == 0)
   with pytest.raises(decode_lib.Damaged):
     decode_lib.decode(decode_lib.open_image(b'<html>not found</html>', 3))
 
