@@ -14,6 +14,8 @@ gradient to the logits. Then the branches are fixed, and at last folded into one
   configs/rep_nas.py:small     5,000 digits, in minutes on two CPU cores
   configs/rep_nas.py:random    the control: random branches, as many, that never
                                learn, on the same digits
+  configs/rep_nas.py:square    the other control: one 3x3 convolution a layer,
+                               trained alone for as many steps
   configs/rep_nas.py:shared    on ImageNet, as in the paper and not in the
                                authors' code: kernels of a layer's branches are
                                centres of one, and all branches but the 3x3
@@ -29,12 +31,13 @@ are RepVGG's. Logits learn faster in `:small`, which has few steps.
 
 import dataclasses
 
+from bignas_jax.methods import loss_graph
 from bignas_jax.methods.loss_graph import Edge, Rule
 from bignas_jax.methods.optim import Optimizer
 from bignas_jax.policies.rep_nas import Settings
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config, Schedule
-from bignas_jax.spaces import zoo
+from bignas_jax.spaces import parallel, zoo
 from configs import mnist, us_net
 
 _A0 = zoo.get('repvgg_a0')
@@ -60,26 +63,23 @@ SHARED = dataclasses.replace(
     for stage in _A0.stages
   ),
 )
+SQUARE = dataclasses.replace(
+  SMALL,
+  name='repvgg_small_square',
+  stages=tuple(
+    dataclasses.replace(stage, parallel=(parallel.mask('square'),))
+    for stage in SMALL.stages
+  ),
+)
 # The child of a step learns from the label.
 EDGES = (Edge(student='random', teacher='label'),)
 
 
 def get_config(variant: str = '') -> Config:
-  variant = config_lib.variant(variant, 'small', 'random', 'shared')
+  variant = config_lib.variant(variant, 'small', 'random', 'square', 'shared')
   rule = Rule(edges=EDGES, regularised='random', dropout=0.0)
-  if variant in ('small', 'random'):
-    learns = variant == 'small'
-    return mnist.digits(
-      SMALL,
-      policy='rep_nas',
-      rep_nas=Settings(
-        rate=0.02 if learns else 0.0, warmup_steps=60, joint_steps=120
-      ),
-      rule=rule,
-      steps=300,
-      schedule=Schedule(peak=0.003, warmup_steps=20, decay_steps=13.7),
-      eval_every=150,
-    )
+  if variant in ('small', 'random', 'square'):
+    return _digits(variant, rule)
   config, epoch = us_net.get_config(), 1_271_167 / 256
   return dataclasses.replace(
     config,
@@ -97,4 +97,26 @@ def get_config(variant: str = '') -> Config:
     ),
     eval_every=round(10 * epoch),
     checkpoint_every=round(2 * epoch),
+  )
+
+
+def _digits(variant: str, rule: Rule) -> Config:
+  """Returns the config of one of the three runs on digits."""
+  policy = {
+    'policy': 'rep_nas',
+    'rep_nas': Settings(
+      rate=0.0 if variant == 'random' else 0.02,
+      warmup_steps=60,
+      joint_steps=120,
+    ),
+    'rule': rule,
+  }
+  if variant == 'square':
+    policy = {'policy': 'alone', 'rule': loss_graph.alone(rule, 'biggest')}
+  return mnist.digits(
+    SQUARE if variant == 'square' else SMALL,
+    steps=300,
+    schedule=Schedule(peak=0.003, warmup_steps=20, decay_steps=13.7),
+    eval_every=150,
+    **policy,
   )
