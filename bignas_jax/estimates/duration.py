@@ -31,8 +31,8 @@ ALONE = 'alone'
 # Steps of a run, over whose children a mean is taken; the most of them.
 _STEPS, _CHILDREN = 500, 1000
 # Seconds of a child whose blocks are computed again in the backward pass, over
-# those with residuals stored, by the compiler (docs/performance.md). One forward
-# pass in three would be 1.33, but recomputing reads less than was stored.
+# those with residuals stored, by the compiler (docs/performance.md). One more
+# forward pass would be 1.33, but recomputing reads less than was stored.
 _AGAIN = 1.21
 _FORWARD = 1 / 3  # of a child's cost without recomputation
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bignas_jax.costs import counting
 from bignas_jax.methods import loss_graph
-from bignas_jax.operations import ops
+from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.perf import (
   depthwise_time,
   scaling,
@@ -146,8 +146,8 @@ def _pointwise(sizes: _Sizes) -> Iterator[Row]:
       )[0]
 
     runs = {
-      'pointwise': jax.jit(ops.pointwise),
-      'pointwise gradients': jax.jit(_gradients(ops.pointwise)),
+      'pointwise': jax.jit(pointwise),
+      'pointwise gradients': jax.jit(_gradients(pointwise)),
       'batch norm': jax.jit(norm),
       'batch norm gradients': jax.jit(_gradients(norm)),
     }

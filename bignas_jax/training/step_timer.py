@@ -98,7 +98,7 @@ class StepTimer:
     """Returns scalars of the steps since the last call; there must be some."""
     self.settle()
     steps, self._line = self._line, []
-    (_, *more), self._slow = self._slow or [None], []
+    more, self._slow = self._slow[1:], []
     if more:
       longest = max(more, key=lambda one: one.seconds)
       self._say(

@@ -1,5 +1,6 @@
 """`benchmark device`: what it measures, and what it keeps when time is over."""
 
+import itertools
 import json
 import pathlib
 import time
@@ -29,6 +30,15 @@ def test_depthwise_formulations_are_timed_and_compared(small, monkeypatch):
   assert min(kernel['us'].values()) > 0
   # Two images of 3x3 pixels are read, two of 2x2 are written.
   assert forward['floor_us'] == pytest.approx(2 * (9 + 4) * 4 * 4 * 1e-3)
+
+
+def test_pointwise_convolutions_and_batch_norms_are_measured(monkeypatch):
+  monkeypatch.setattr(device_sections, '_bandwidth', lambda sizes: 1e9)
+  rows = [*itertools.islice(device_sections.run('pointwise'), 4)]
+  kinds = ('pointwise', 'batch norm')
+  names = {f'{kind}{of}' for kind in kinds for of in ('', ' gradients')}
+  assert {row['what'] for row in rows} == names
+  assert min(row['us'] for row in rows) > 0
 
 
 def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
