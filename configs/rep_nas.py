@@ -102,21 +102,20 @@ def get_config(variant: str = '') -> Config:
 
 def _digits(variant: str, rule: Rule) -> Config:
   """Returns the config of one of the three runs on digits."""
-  policy = {
-    'policy': 'rep_nas',
-    'rep_nas': Settings(
+  config = mnist.digits(
+    SMALL,
+    policy='rep_nas',
+    rep_nas=Settings(
       rate=0.0 if variant == 'random' else 0.02,
       warmup_steps=60,
       joint_steps=120,
     ),
-    'rule': rule,
-  }
-  if variant == 'square':
-    policy = {'policy': 'alone', 'rule': loss_graph.alone(rule, 'biggest')}
-  return mnist.digits(
-    SQUARE if variant == 'square' else SMALL,
+    rule=rule,
     steps=300,
     schedule=Schedule(peak=0.003, warmup_steps=20, decay_steps=13.7),
     eval_every=150,
-    **policy,
   )
+  if variant != 'square':
+    return config
+  alone = loss_graph.alone(rule, 'biggest')
+  return dataclasses.replace(config, space=SQUARE, policy='alone', rule=alone)

@@ -2,9 +2,9 @@
 
 It is a product of matrices with all pixels in one axis: XLA's CPU backend is
 four times slower if more than one axis is contracted, as in the kernel gradient
-of a convolution. On TPUs, images of few rows lie in memory with room between
-them, and are copied when pixels become one axis. There it is a convolution,
-which takes images as they lie (docs/performance.md).
+of a convolution. TPUs pad the last axes of an array, so that images are copied
+when their pixels become one axis. There it is a convolution, which takes images
+as they are (docs/performance.md).
 """
 
 import functools
