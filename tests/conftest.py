@@ -24,7 +24,7 @@ _FLAGS = [
 ]
 # XLA ends a process that names a flag which it has not.
 _VERSION = importlib.metadata.version('jax').split('.')
-if tuple(map(int, _VERSION[:2])) < (0, 12):
+if tuple(map(int, _VERSION[:2])) < (0, 11):
   _FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join(_FLAGS).strip()
 

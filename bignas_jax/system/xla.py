@@ -1,6 +1,7 @@
 """Settings of XLA: compiler options, compilation, and the program cache."""
 
 import contextlib
+import functools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
@@ -10,6 +11,7 @@ import jax
 from etils import epath
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import SingleDeviceSharding
 
 from bignas_jax.system import files, locks, process
 
@@ -27,16 +29,37 @@ def compiler_options(platform: str) -> dict[str, Any]:
   On GPUs, products of matrices are left to cuBLAS. XLA would compile dozens of
   its own kernels for each product and time them, which doubles the time of
   compilation and finds no faster step (docs/performance.md).
+
+  Options that the installed XLA does not accept are left out.
   """
-  old = jax.__version_info__ < (0, 12)  # where these options are known to exist
-  options: dict[str, Any] = {}
-  if platform == 'cpu':
-    options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
-    if old:
-      options['xla_cpu_use_fusion_emitters'] = False
-  if platform == 'gpu' and old:
-    options['xla_gpu_enable_triton_gemm'] = False
-  return options
+  options = _OPTIONS.get(platform, {})
+  return {n: v for n, v in options.items() if _is_accepted(platform, n, v)}
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+  'cpu': {
+    'xla_disable_hlo_passes': 'cse_barrier_expander',
+    'xla_cpu_use_fusion_emitters': False,
+  },
+  'gpu': {
+    'xla_gpu_enable_triton_gemm': False,
+  },
+}
+
+
+@functools.cache
+def _is_accepted(platform: str, name: str, value: Any) -> bool:
+  """Returns whether XLA accepts an option; only a compilation tells."""
+  place = SingleDeviceSharding(jax.local_devices(backend=platform)[0])
+  like = jax.ShapeDtypeStruct((), 'int32', sharding=place)
+  program = jax.jit(lambda x: x, compiler_options={name: value}).lower(like)
+  try:
+    program.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'INVALID_ARGUMENT' not in str(error):
+      raise
+    return False
+  return True
 
 
 @contextlib.contextmanager

@@ -53,6 +53,14 @@ def test_what_cannot_be_traced_stops_the_rest():
     go_on.set()
 
 
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
+  options = {'xla_backend_optimization_level': 1, 'xla_no_such_option': True}
+  monkeypatch.setattr(xla, '_OPTIONS', {'cpu': options})
+  known = {'xla_backend_optimization_level': 1}
+  assert xla.compiler_options('cpu') == known
+  assert xla.compiler_options('tpu') == {}
+
+
 def test_results_keep_their_names():
   lower = {name: lambda name=name: 2 * name for name in range(20)}
   found = xla.compile_all(lower, lambda name, lowered: (name, lowered))
