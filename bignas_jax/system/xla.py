@@ -26,9 +26,13 @@ def compiler_options(platform: str) -> dict[str, Any]:
   exist. Optimization barriers are kept until loops are fused, because XLA
   otherwise fuses across them, which is a fifth slower (docs/performance.md).
 
-  On GPUs, products of matrices are left to cuBLAS. XLA would compile dozens of
-  its own kernels for each product and time them, which doubles the time of
-  compilation and finds no faster step (docs/performance.md).
+  On GPUs there are three. Products of matrices are left to cuBLAS: XLA would
+  compile dozens of its own kernels for each product and time them, which
+  doubles the time of compilation and finds no faster step. Results are rounded
+  to bfloat16 where a program says so: XLA would leave such roundings out, and
+  then writes float32 to memory, twice the bytes. Loops and branches are
+  recorded in command buffers, so that the GPU does not wait for the host at
+  each of them (docs/performance.md).
 
   Options that the installed XLA does not accept are left out.
   """
@@ -36,6 +40,11 @@ def compiler_options(platform: str) -> dict[str, Any]:
   return {n: v for n, v in options.items() if _is_accepted(platform, n, v)}
 
 
+# Kinds of commands: XLA's own choice, with loops and branches.
+_COMMANDS = (
+  'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,'
+  'CONDITIONAL,WHILE'
+)
 _OPTIONS: dict[str, dict[str, Any]] = {
   'cpu': {
     'xla_disable_hlo_passes': 'cse_barrier_expander',
@@ -43,6 +52,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
   },
   'gpu': {
     'xla_gpu_enable_triton_gemm': False,
+    'xla_allow_excess_precision': False,
+    'xla_gpu_enable_command_buffer': _COMMANDS,
   },
 }
 
