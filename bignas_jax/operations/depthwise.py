@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from bignas_jax.operations import ops, slicing, taps
 from bignas_jax.operations.ops import Images
 from bignas_jax.operations.taps import Convolved, Kernel
+from bignas_jax.system import hardware
 
 PIXELS = (-4, -3)  # axes of a kernel's height and width
 
@@ -88,22 +89,15 @@ def _backward(how, saved, cotangent):
 _depthwise.defvjp(_save, _backward)
 
 
-@functools.cache
-def has_triton() -> bool:
-  """Returns whether Triton kernels run here: on NVIDIA's Ampere and newer."""
-  if jax.default_backend() != 'gpu':
-    return False
-  capability = getattr(jax.devices()[0], 'compute_capability', '0')
-  return float(capability) >= 8
-
-
 def _on_gpus(run, x) -> dict:
   """Returns the formulation for NVIDIA GPUs, if it can be needed.
 
   JAX traces the formulations of all platforms that are given, which takes time.
-  The kernels sum in float32, so float64 does without them.
+  The kernels sum in float32 and count entries in 32 bits, so float64 and larger
+  arrays do without them.
   """
-  return {'cuda': run} if has_triton() and x.dtype.itemsize <= 4 else {}
+  right = x.dtype.itemsize <= 4 and x.size < 2**31
+  return {'cuda': run} if right and hardware.has_triton() else {}
 
 
 def _centre(kernel: Kernel, size: int):

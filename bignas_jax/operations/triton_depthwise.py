@@ -1,12 +1,13 @@
 """Depthwise convolutions and their gradients on NVIDIA GPUs, as Triton kernels.
 
-A program of a kernel takes some rows of an image and some channels, and goes
-along the columns. It reads an input row once for all output rows that need it.
-Products are summed in float32.
+Each thread of a program computes a patch of the output for two channels, and
+reads each pixel that the patch needs once. Products are summed in float32.
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ Around = tuple[tuple[int, int], tuple[int, int]]
 # Of the taps along one axis: which row or column is read, and which of the
 # kernel's it is weighted with.
 _Taps = Sequence[tuple[int, int]]
+_Place = tuple[int, int]  # row and column, from the patch's first ones
 
 
 @functools.partial(
@@ -57,6 +59,7 @@ def convolve(
   )
   taps = [[(i - low, i) for i in range(size)] for low, _ in around]
   shape = (x.shape[0], rows, columns, x.shape[3])
+  tile = tile or tiles.of_outputs(size, columns, stride)
   return _weighted(x, kernel, shape, stride, [(0, *taps)], 1, tile, interpret)
 
 
@@ -95,11 +98,13 @@ def image_gradient(
     (row * stride + column, taps(row, 0), taps(column, 1))
     for row, column in np.ndindex(stride, stride)
   ]
+  width = pl.cdiv(shape[2], stride)
+  tile = tile or tiles.of_images(len(kernel), width, stride)
   return _weighted(cotangent, kernel, shape, 1, phases, stride, tile, interpret)
 
 
 def _weighted(
-  x, kernel, shape, step: int, phases, spread: int, tile, interpret
+  x, kernel, shape, step: int, phases, spread: int, tile: tiles.Tile, interpret
 ) -> Array:
   """Sums x over taps, weighted by the kernel.
 
@@ -115,63 +120,64 @@ def _weighted(
     interpret: whether the kernel runs on a CPU.
   """
   images, rows, columns, channels = shape
-  # Of one phase.
-  high, wide = (pl.cdiv(n, spread) for n in (rows, columns))
-  tile = tile or tiles.for_taps(len(kernel))
+  high, wide = (pl.cdiv(n, spread) for n in (rows, columns))  # of one phase
+  patches = tiles.Patches.cover(images, high, wide, tile)
 
   def run(x_ref, kernel_ref, y_ref):
     own = tiles.across(pl.program_id(0) * tile.channels, tile.channels)
-    image, first = pl.program_id(1), pl.program_id(2) * tile.rows
-    inside = own < channels
-    weights = {
-      (i, j): tiles.spread(
-        triton.load(kernel_ref.at[i, j, 0, own], mask=inside, other=0), tile
-      )
-      for i, j in np.ndindex(*kernel.shape[:2])
-    }
+    weights = {}
+    for number, tap in enumerate(np.ndindex(*kernel.shape[:2])):
+      place = kernel_ref.at[own + number * channels]
+      values = triton.load(place, mask=own < channels, other=0.0)
+      weights[tap] = tiles.spread(values, tile)
+    image, row, column = patches.at(pl.program_id(1))
+    place = image, row * step, column * step, own
+    source = tiles.Images(x_ref, x.shape, *place)
+    place = image, row * spread, column * spread, own
+    result = tiles.Images(y_ref, shape, *place)
+    for output, total in _sums(source, weights, step, phases, tile).items():
+      phase, row, column = output
+      below, right = divmod(phase, spread)
+      result.write(row * spread + below, column * spread + right, total)
 
-    def add(number, _):
-      at = tiles.down(number * tile.columns, tile.columns)
-      for phase, row_taps, column_taps in phases:
-        row_phase, column_phase = divmod(phase, spread)
-        image_of = tiles.Image(x_ref, image, first * step, at * step, own, tile)
-        totals = _sums(image_of, weights, step, row_taps, column_taps)
-        place = at * spread + column_phase
-        there = (place < columns) & inside
-        for row, total in enumerate(totals):
-          line = (first + row) * spread + row_phase
-          target = y_ref.at[image, line, place, own]
-          triton.store(
-            target, total.astype(x.dtype), mask=(line < rows) & there
-          )
-
-    lax.fori_loop(0, pl.cdiv(wide, tile.columns), add, None)
-
-  grid = (
-    pl.cdiv(channels, tile.channels),
-    images,
-    pl.cdiv(high, tile.rows),
-  )
-  out = jax.ShapeDtypeStruct(shape, x.dtype)
-  return tiles.call(run, grid, out, tile, interpret)(x, kernel)
+  grid = pl.cdiv(channels, tile.channels), patches.groups
+  out = jax.ShapeDtypeStruct((math.prod(shape),), x.dtype)
+  y = tiles.call(run, grid, out, interpret)(x.reshape(-1), kernel.reshape(-1))
+  return y.reshape(shape)
 
 
 def _sums(
-  image: tiles.Image, weights, step: int, row_taps: _Taps, column_taps: _Taps
-) -> list[Array]:
-  """Returns the weighted sums of each row of a tile."""
-  tile = image.tile
-  totals = [jnp.zeros(tile[1:3], jnp.float32) for _ in range(tile.rows)]
-  needed: dict[int, list[tuple[int, int]]] = {}
-  for row in range(tile.rows):
-    for offset, i in row_taps:
-      needed.setdefault(row * step + offset, []).append((row, i))
-  for line in sorted(needed):
-    for column, j in column_taps:
-      values = image.read(line, column)
-      for row, i in needed[line]:
-        totals[row] = lax.add(totals[row], lax.mul(values, weights[i, j]))
+  source: tiles.Images, weights, step: int, phases, tile: tiles.Tile
+) -> dict[tuple[int, int, int], Array]:
+  """Returns the weighted sums of a patch, by phase, row and column."""
+  outputs = [
+    (phase, row, column)
+    for phase, *_ in phases
+    for row, column in np.ndindex(tile.rows, tile.columns)
+  ]
+  totals = dict.fromkeys(outputs, jnp.zeros(tile.shape, jnp.float32))
+  taps = {phase: of_axes for phase, *of_axes in phases}
+  needed = _needed(
+    ((row * step + down, column * step + across), (output, (i, j)))
+    for output in outputs
+    for phase, row, column in [output]
+    for down, i in taps[phase][0]
+    for across, j in taps[phase][1]
+  )
+  for place, uses in needed:
+    value = source.read(*place)
+    for output, tap in uses:
+      product = lax.mul(value, weights[tap])
+      totals[output] = lax.add(totals[output], product)
   return totals
+
+
+def _needed(pairs: Iterable[tuple[_Place, Any]]) -> list[tuple[_Place, list]]:
+  """Returns the places that are read, row by row, each with all its uses."""
+  uses: dict[_Place, list] = {}
+  for place, use in pairs:
+    uses.setdefault(place, []).append(use)
+  return sorted(uses.items())
 
 
 @functools.partial(
@@ -199,13 +205,20 @@ def kernel_gradient(
     interpret: whether the kernel runs on a CPU, slowly.
   """
   images, rows, columns, channels = cotangent.shape
-  tile = tile or tiles.for_kernel_gradients(size)
+  tile = tile or tiles.of_kernels(size, columns, stride)
+  patches = tiles.Patches.cover(images, rows, columns, tile)
   blocks = pl.cdiv(channels, tile.channels)
-  across, down = pl.cdiv(columns, tile.columns), pl.cdiv(rows, tile.rows)
-  each = pl.cdiv(images * down, max(1, _PROGRAMS // blocks))
-  shares = pl.cdiv(images * down, each)
+  each = pl.cdiv(patches.groups, max(1, _PROGRAMS // blocks))
+  shares = pl.cdiv(patches.groups, each)
   taps = list(np.ndindex(size, size))
+  outputs = list(np.ndindex(tile.rows, tile.columns))
   (top, _), (left, _) = around
+  needed = _needed(
+    ((row * stride + i - top, column * stride + j - left), (output, (i, j)))
+    for output in outputs
+    for row, column in [output]
+    for i, j in taps
+  )
 
   def run(x_ref, cotangent_ref, out_ref):
     own = tiles.across(pl.program_id(0) * tile.channels, tile.channels)
@@ -213,38 +226,26 @@ def kernel_gradient(
 
     def add(number, totals):
       totals = dict(zip(taps, totals, strict=True))
-      group, block = _divided(number, across)
-      place = share * each + group
-      image, line = _divided(place, down)
-      # Past the last image, rows are outside of it.
-      first = jnp.where(image < images, line * tile.rows, rows + size)
-      image = jnp.minimum(image, images - 1)
-      at = tiles.down(block * tile.columns, tile.columns)
-      outputs = tiles.Image(cotangent_ref, image, first, at, own, tile)
-      given = [outputs.read(row, 0) for row in range(tile.rows)]
-      inputs = tiles.Image(x_ref, image, first * stride, at * stride, own, tile)
-      for line in range((tile.rows - 1) * stride + size):
-        for j in range(size):
-          values = inputs.read(line - top, j - left)
-          for row, cotangents in enumerate(given):
-            i = line - row * stride
-            if 0 <= i < size:
-              product = lax.mul(values, cotangents)
-              totals[i, j] = lax.add(totals[i, j], product)
+      image, row, column = patches.at(share * each + number)
+      place = image, row, column, own
+      of_patch = tiles.Images(cotangent_ref, cotangent.shape, *place)
+      given = {output: of_patch.read(*output) for output in outputs}
+      place = image, row * stride, column * stride, own
+      source = tiles.Images(x_ref, x.shape, *place)
+      for place, uses in needed:
+        value = source.read(*place)
+        for output, tap in uses:
+          product = lax.mul(value, given[output])
+          totals[tap] = lax.add(totals[tap], product)
       return list(totals.values())
 
-    zeros = [jnp.zeros(tile[1:3], jnp.float32)] * len(taps)
-    totals = lax.fori_loop(0, each * across, add, zeros)
+    zeros = [jnp.zeros(tile.shape, jnp.float32)] * len(taps)
+    totals = lax.fori_loop(0, each, add, zeros)
     for number, total in enumerate(totals):
       place = out_ref.at[share, number, own]
       triton.store(place, total.sum(0, keepdims=True), mask=own < channels)
 
   out = jax.ShapeDtypeStruct((shares, len(taps), channels), jnp.float32)
-  sums = tiles.call(run, (blocks, shares), out, tile, interpret)(
-    x, cotangent
-  ).sum(0)
+  flat = x.reshape(-1), cotangent.reshape(-1)
+  sums = tiles.call(run, (blocks, shares), out, interpret)(*flat).sum(0)
   return sums.reshape(size, size, 1, channels)
-
-
-def _divided(number, by: int):
-  return lax.div(number, jnp.int32(by)), lax.rem(number, jnp.int32(by))

@@ -14,7 +14,7 @@ from jax import lax
 
 from bignas_jax.operations import depthwise, ops, taps, triton_depthwise
 from bignas_jax.perf import timing
-from bignas_jax.system import xla
+from bignas_jax.system import hardware, xla
 
 
 class Shape(NamedTuple):
@@ -230,7 +230,7 @@ def _compiled(case: _Case, arrays) -> dict[str, dict[str, Callable]]:
     )
     for direction, formulations in _DIRECTIONS.items()
     for name, run in formulations.items()
-    if name != 'triton' or depthwise.has_triton()
+    if name != 'triton' or hardware.has_triton()
   }
   result: dict[str, dict[str, Callable]] = {name: {} for name in _DIRECTIONS}
   for (direction, name), run in xla.compile_all(lower).items():

@@ -1,5 +1,6 @@
-"""What this machine says of itself: its peak memory, and which CPU it has."""
+"""What this machine says of itself: its memory, its CPU, its GPU."""
 
+import functools
 import pathlib
 import platform
 import resource
@@ -32,3 +33,12 @@ def cpu(cpuinfo: pathlib.Path = _CPUINFO) -> str:
   lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
   names = [x.split(':')[1].strip() for x in lines if x.startswith('model name')]
   return names[0] if names else platform.machine()
+
+
+@functools.cache
+def has_triton() -> bool:
+  """Returns whether Triton kernels run here: on NVIDIA's Ampere and newer."""
+  if jax.default_backend() != 'gpu':
+    return False
+  capability = getattr(jax.devices()[0], 'compute_capability', '0')
+  return float(capability) >= 8

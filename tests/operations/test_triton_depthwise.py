@@ -6,20 +6,23 @@ import numpy as np
 import pytest
 
 from bignas_jax.operations import depthwise, ops, triton_depthwise, triton_tiles
+from bignas_jax.system import hardware
 
-TILE = triton_tiles.Tile(2, 4, 8, 1)
+TILE = triton_tiles.Tile(2, 3, groups=4, channels=8)
 
 
 @pytest.mark.parametrize(
-  ('size', 'channels', 'kernel_size', 'stride', 'padding'),
+  ('size', 'channels', 'kernel_size', 'stride', 'padding', 'tile'),
   [
-    (5, 3, 3, 1, 'same'),
-    (4, 9, 3, 2, 'same'),
-    (7, 8, 5, 2, 'symmetric'),
+    (5, 3, 3, 1, 'same', TILE),
+    (4, 9, 3, 2, 'same', TILE),
+    (7, 8, 5, 2, 'symmetric', TILE),
+    (9, 33, 3, 1, 'same', None),
+    (6, 5, 5, 2, 'same', None),
   ],
 )
 def test_convolution_and_gradients_are_those_of_xla(
-  size, channels, kernel_size, stride, padding
+  size, channels, kernel_size, stride, padding, tile
 ):
   rng = np.random.default_rng(0)
   x = rng.standard_normal((2, size, size + 1, channels), np.float32)
@@ -34,7 +37,7 @@ def test_convolution_and_gradients_are_those_of_xla(
 
   y, vjp = jax.vjp(native, jnp.asarray(x), jnp.asarray(kernel))
   cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32))
-  how = {'tile': TILE, 'interpret': True}
+  how = {'tile': tile, 'interpret': True}
   results = (
     triton_depthwise.convolve(x, kernel, stride, around, **how),
     triton_depthwise.image_gradient(
@@ -48,9 +51,16 @@ def test_convolution_and_gradients_are_those_of_xla(
     np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+  ('width', 'columns'), [(28, 7), (24, 6), (12, 6), (3, 4)]
+)
+def test_patches_waste_few_columns(width, columns):
+  assert triton_tiles.of_outputs(5, width, 1).columns == columns
+
+
 @pytest.mark.parametrize('stride', [1, 2])
 def test_on_gpus_all_directions_are_triton_kernels(monkeypatch, stride):
-  monkeypatch.setattr(depthwise, 'has_triton', lambda: True)
+  monkeypatch.setattr(hardware, 'has_triton', lambda: True)
 
   def gradients(x, kernel):
     y, vjp = jax.vjp(
