@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from bignas_jax.operations import ops
+from bignas_jax.operations import norm_sums, ops
 from bignas_jax.operations.ops import AnyArray, Images
 from bignas_jax.supernet import recomputation
 
@@ -185,13 +185,12 @@ def _normalise_backward(how, saved, cotangent, of_zero=None):
     y = unit * params['scale'] + params['bias']
     dy = dy * ops.SLOPES[how.activation](y)
     dy = _once(dy.astype(x.dtype)).astype(wide.dtype)
-  groups = inverse.shape[0]
-  # As dy * x, not dy * unit: XLA's CPU backend sums such products in one pass.
-  bias, product = _sums(dy, groups), _sums(dy * wide, groups)
+  of_norm = params, moments['mean'], inverse, how.activation
+  bias, product = norm_sums.of_gradient(x, cotangent, dy, *of_norm)
   if of_zero is not None:
     bias = bias + of_zero
   scale = inverse * (product - moments['mean'] * bias)
-  pixels = x.size // x.shape[-1] // groups
+  pixels = x.size // x.shape[-1] // len(inverse)
   along = _pool(jnp.stack([bias, scale]) / pixels, x, how.pooling)
   dx = _per_image(params['scale'] * inverse, x) * (
     dy - _per_image(along[0], x) - unit * _per_image(along[1], x)
@@ -245,15 +244,11 @@ def _groups(x: Images, pooling: Pooling) -> int:
   return 1
 
 
-def _sums(x: Images, groups: int) -> Float[Array, '{groups} channels']:
-  """Returns each group's sums over all axes but the last."""
-  return x.reshape(groups, -1, x.shape[-1]).sum(1)
-
-
 def _moments(x: Images, pooling: Pooling) -> Moments:
   x, groups = x.astype(_wide(x)), _groups(x, pooling)
   pixels = x.size // x.shape[-1] // groups
-  both = jnp.stack([_sums(x, groups), _sums(x * x, groups)]) / pixels
+  sums = norm_sums.sums
+  both = jnp.stack([sums(x, groups), sums(x * x, groups)]) / pixels
   mean, square = _pool(both, x, pooling)
   return {'mean': mean, 'square': square}
 
