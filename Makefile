@@ -57,10 +57,10 @@ test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
 # abort in a process where LiteRT has run, so each is tested in its own.
 EXPORTS := .venv/exports
 EXPORT_TESTS := tests/deploy/test_export.py tests/deploy/test_golden_exports.py
-exports: $(READY)  ## the tests of exports, those of TensorFlow and LiteRT too
+exports: $(READY)  ## the tests of exports, of those with packages of their own too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
-	  --constraint requirements.txt -e '.[dev,tf,tflite]'
+	  --constraint requirements.txt -e '.[dev,tf,tflite,coreml]'
 	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k 'not tflite' $(ARGS)
 	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k tflite $(ARGS)
 

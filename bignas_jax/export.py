@@ -54,9 +54,10 @@ def _define(values: flags.FlagValues) -> None:
   cli.path(values, 'out', 'a directory; CHILD/export if not given')
   text = 'take uint8 images, and normalise and resize them in the artifact'
   cli.boolean(values, 'preprocess', text)
-  formats = ', '.join(export.REDUCED)
+  formats = ', '.join(export.REDUCED['int8'])
   text = f'also write int8 artifacts ({formats}), calibrated on training images'
   cli.boolean(values, 'int8', text)
+  formats = ', '.join(export.REDUCED['float16'])
   text = f'also write artifacts with weights in float16 ({formats})'
   cli.boolean(values, 'float16', text)
   text = 'test images to compare on'

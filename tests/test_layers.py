@@ -53,6 +53,7 @@ OWNERS = {
   'tensorflow': {'deploy.saved_model', 'perf.input_rate'},
   'ai_edge_litert': {'deploy.tflite'},
   'ai_edge_quantizer': {'deploy.tflite'},
+  'coremltools': {'deploy.coreml'},
   'grain': {'data.loader', 'data.pipeline', 'data.prepare_imagenet'},
   'simplejpeg': {'data.decode'},
   'jinja2': {'reporting.page'},

@@ -93,11 +93,13 @@ def _on_gpus(run, x) -> dict:
   """Returns the formulation for NVIDIA GPUs, if it can be needed.
 
   JAX traces the formulations of all platforms that are given, which takes time.
-  The kernels sum in float32 and count entries in 32 bits, so float64 and larger
-  arrays do without them.
+  The kernels sum in float32 and count entries in 32 bits, so float64, larger
+  arrays, and those of any number of images do without them.
   """
-  right = x.dtype.itemsize <= 4 and x.size < 2**31
-  return {'cuda': run} if right and hardware.has_triton() else {}
+  if not hardware.has_triton() or x.dtype.itemsize > 4:
+    return {}
+  counted = all(isinstance(length, int) for length in x.shape)
+  return {'cuda': run} if counted and x.size < 2**31 else {}
 
 
 def _centre(kernel: Kernel, size: int):

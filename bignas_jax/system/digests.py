@@ -82,6 +82,14 @@ def digests(directory: epath.Path) -> dict[str, str]:
   return {name: digest(directory / name) for name in names}
 
 
+def facts(directory: epath.Path) -> dict[str, dict[str, Any]]:
+  """Returns `bytes` and `sha256` of every file below a directory, by name."""
+  return {
+    name: {'bytes': (directory / name).stat().length, 'sha256': sha256}
+    for name, sha256 in digests(directory).items()
+  }
+
+
 def _names(directory: epath.Path, prefix: str = '') -> Iterator[str]:
   """Yields the relative names of all files below a directory, with `/`.
 

@@ -52,6 +52,13 @@ LITERT = pytest.param(
     not HAS_LITERT, reason="needs the extra 'tflite': make exports"
   ),
 )
+COREML = pytest.param(
+  'coreml',
+  marks=pytest.mark.skipif(
+    not importlib.util.find_spec('coremltools'),
+    reason="needs the extra 'coreml': make exports",
+  ),
+)
 
 
 @pytest.fixture(scope='module')
@@ -109,7 +116,7 @@ def expected_logits(name, seed):
   return network, images, np.asarray(logits)
 
 
-@pytest.mark.parametrize('names', ['onnx', TENSORFLOW, LITERT])
+@pytest.mark.parametrize('names', ['onnx', TENSORFLOW, LITERT, COREML])
 @pytest.mark.parametrize('space', EXPORTED)
 def test_graphs_of_random_children(tmp_path, space, names):
   for seed in (0, 1):
@@ -222,7 +229,9 @@ def everything(directory):
   }
 
 
-@pytest.mark.parametrize('names', ['stablehlo,onnx', TENSORFLOW, LITERT])
+@pytest.mark.parametrize(
+  'names', ['stablehlo,onnx', TENSORFLOW, LITERT, COREML]
+)
 @pytest.mark.parametrize('preprocess', [False, True])
 def test_artifacts_and_their_receipt(
   package, tmp_path, capsys, names, preprocess
@@ -258,7 +267,7 @@ def test_artifacts_and_their_receipt(
     for name in ('child.json', 'model.safetensors')
   }
   assert receipt['child']['sha256'] == digests
-  if preprocess:
+  if preprocess and names != 'coreml':  # whose client needs a Mac
     check_clients(tmp_path, names.split(','))
 
 
@@ -327,7 +336,7 @@ def test_smaller_artifacts_say_what_they_lose(package, tmp_path, capsys, names):
   assert entry['int8']['calibration_images'] == 20
 
 
-@pytest.mark.parametrize('names', ['onnx', LITERT])
+@pytest.mark.parametrize('names', ['onnx', LITERT, COREML])
 @pytest.mark.parametrize('space', EXPORTED)
 def test_weights_in_float16(tmp_path, space, names):
   """Halves the weights' bytes, and rounds each to 11 bits."""
@@ -420,7 +429,7 @@ def refused(capsys, arguments, *words):
     (['--format=onxn'], ['--format', 'did you mean onnx?', 'saved_model']),
     (['--format=onnx,'], ['--format', 'one of']),
     (['--format=stablehlo', '--int8'], ['--int8', 'onnx or tflite']),
-    (['--format=stablehlo', '--float16'], ['--float16', 'onnx or tflite']),
+    (['--format=stablehlo', '--float16'], ['--float16', 'or coreml']),
     (['--format=onnx', '--images=0'], ['--images', 'a whole number >= 1']),
     ([], ['--format']),
   ],
@@ -439,6 +448,7 @@ def test_mistakes(package, tmp_path, capsys, arguments, words):
     ('saved_model', 'tensorflow', 'tf'),
     ('tflite', 'ai_edge_litert', 'tflite'),
     ('tflite', 'ai_edge_quantizer', 'tflite'),
+    ('coreml', 'coremltools', 'coreml'),
   ],
 )
 def test_a_missing_extra(

@@ -1,5 +1,7 @@
 """Triton's depthwise convolutions, interpreted on the CPU, against XLA's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,3 +78,13 @@ def test_on_gpus_all_directions_are_triton_kernels(monkeypatch, stride):
   text = lowered.lower(lowering_platforms=('cuda',)).as_text()
   assert text.count('stablehlo.custom_call @__gpu$xla.gpu.triton') == 3
   assert 'stablehlo.convolution' not in text
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 8, 24), (2**14, 112, 112, 96)])
+def test_arrays_of_more_entries_do_without_kernels(monkeypatch, shape):
+  monkeypatch.setattr(hardware, 'has_triton', lambda: True)
+  x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+  kernel = jax.ShapeDtypeStruct((3, 3, 1, shape[-1]), jnp.bfloat16)
+  run = functools.partial(depthwise.depthwise, stride=1, padding='same')
+  lowered = jax.jit(run).trace(x, kernel).lower(lowering_platforms=('cuda',))
+  assert ('xla.gpu.triton' in lowered.as_text()) == (shape[0] == 2)
