@@ -17,7 +17,7 @@ from bignas_jax.values import errors, schema
 NAMES = {
   'macs': 'multiply-adds for one image',
   'params': 'parameters',
-  'activation_bytes': 'most bytes of one image at one time, in float32',
+  'activation_bytes': 'bytes of activations of one image at a time, float32',
   'file_bytes': 'bytes of model.safetensors',
   'memory_bytes': 'bytes of weights and activations of a batch, when served',
   'latency_ms': 'milliseconds, predicted from measured blocks',
