@@ -93,9 +93,12 @@ class Task(NamedTuple):
 
   @property
   def words(self) -> str:
-    """Returns the limits and the device in words."""
+    """Returns the limits, the device and its runtime in words."""
     limits = formats.limits(self.limits.to_dict()) or 'no limits'
-    return f'{limits} on {self.latency["device"]}' if self.latency else limits
+    if self.latency is None:
+      return limits
+    device, runtime = self.latency['device'], self.latency['runtime']
+    return f'{limits} on {device} ({runtime})'
 
   def fits(self, arch: Arch) -> bool:
     """Returns whether a child keeps the limits."""

@@ -427,7 +427,7 @@ def test_the_recommended_and_the_table_are_the_files(run):
   rows = [row for row in page.rows if row[0].startswith('recommended:')]
   # No child is exported: there are no columns of int8 and measured latency.
   assert rows[0][:7] == [
-    *('recommended:1', 'Abacus 2', 'at most 12.5 ms'),
+    *('recommended:1', 'Abacus 2 (onnx)', 'at most 12.5 ms'),
     *('93.1', f'{100 * best.top1:.1f}', '11.2', '968 k'),
   ]
   assert rows[1][0] == 'recommended:2' and rows[1][-1] == rows[0][-1]
