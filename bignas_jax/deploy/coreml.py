@@ -26,6 +26,13 @@ from bignas_jax.values import errors
 
 NAME, FLOAT16_NAME = 'model.mlpackage', 'model.float16.mlpackage'
 _LAYOUTS = {1: 'GRAYSCALE', 3: 'RGB'}  # of Core ML's images, by channels
+# Those that are one operation there, and its name.
+_ACTIVATIONS = {
+  'relu': 'relu',
+  'relu6': 'relu6',
+  'sigmoid': 'sigmoid',
+  'swish': 'silu',
+}
 
 
 class _CoreMl:
@@ -89,10 +96,8 @@ class _CoreMl:
     return self._build.mul(x=x, y=wide)
 
   def activate(self, x, name):
-    simple = {'relu': 'relu', 'relu6': 'relu6', 'sigmoid': 'sigmoid'}
-    simple['swish'] = 'silu'
-    if name in simple:
-      return getattr(self._build, simple[name])(x=x)
+    if name in _ACTIVATIONS:
+      return getattr(self._build, _ACTIVATIONS[name])(x=x)
     gate = self._build.sigmoid_hard(x=x, alpha=1 / 6, beta=0.5)
     return self._build.mul(x=x, y=gate) if name == 'hard_swish' else gate
 
