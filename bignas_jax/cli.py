@@ -7,7 +7,7 @@ for a person go to stderr. A user's mistake is one line and status 2.
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -21,7 +21,7 @@ from bignas_jax.system import (
   signals,
   storage,
 )
-from bignas_jax.values import errors, parsing
+from bignas_jax.values import errors, parsing, schema
 
 # `--help` names a command's own module, whichever function defined a flag.
 flags.disclaim_key_flags()
@@ -32,6 +32,9 @@ _GRACE_S = 5
 
 # The heading of a module's flags in absl's `--help`.
 _HEADING = re.compile(r'^\S.*:\n', re.MULTILINE)
+
+# The two ends of a limit on a cost, in names of flags and in words.
+_ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 
 Command = Callable[[Sequence[str]], dict[str, Any]]
 Define = Callable[[flags.FlagValues], None]
@@ -190,6 +193,37 @@ def data(values: flags.FlagValues) -> None:
   """Defines `--data`, for commands that read images of a run or a child."""
   words = 'a directory: where the images are now, if they have moved'
   flags.DEFINE_string('data', '', words, flag_values=values)
+
+
+def limits(
+  values: flags.FlagValues, costs: Mapping[str, str], precisions: Iterable[str]
+) -> None:
+  """Defines limits on costs, and how the cost `memory_bytes` is computed.
+
+  Args:
+    values: flag values of the command.
+    costs: each cost and its unit.
+    precisions: allowed values of `--memory_precision`.
+  """
+  for bound in _bounds(costs):
+    end, _, name = bound.partition('_')
+    words = f'{_ENDS[end]} {costs[name]}'
+    flags.DEFINE_multi_float(bound, None, words, flag_values=values)
+  words = 'images at a time, for limits on memory_bytes'
+  number(values, schema.Natural, 'memory_batch', 1, words)
+  words = 'of weights and activations, for memory_bytes: '
+  words += ', '.join(precisions)
+  text(values, 'memory_precision', 'float32', words)
+
+
+def bounds(given: Any, costs: Iterable[str]) -> dict[str, list[float] | None]:
+  """Returns the values of each limit, such as {'max_macs': [1e6]}."""
+  return {bound: given[bound].value for bound in _bounds(costs)}
+
+
+def _bounds(costs: Iterable[str]) -> list[str]:
+  """Returns the names of the limits' flags, such as `max_macs`."""
+  return [f'{end}_{name}' for name in costs for end in _ENDS]
 
 
 def run(command: Command, keeps_memory: bool = True) -> NoReturn:

@@ -9,9 +9,9 @@ from bignas_jax import cli
 from bignas_jax.fitting import fitting
 from bignas_jax.fitting.wishes import Wishes
 from bignas_jax.selection import child_costs
+from bignas_jax.selection.child_costs import Memory
 from bignas_jax.values import schema
 
-_ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 _WORDS = """\
 Makes networks for your images: looks at them, chooses a config that can be
 trained in the given time on this machine, and says why; trains a supernet;
@@ -32,15 +32,11 @@ Tables and limits may be given several times, as for `search`.
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Makes a child for each device and limit; returns what is recommended."""
   given = cli.parse('fit', _WORDS, _define, arguments)
-  bounds = {bound: given[bound].value for bound in _bounds()}
-  wishes = Wishes(given.latency_table or [], bounds)
+  bounds = cli.bounds(given, child_costs.NAMES)
+  memory = Memory(given.memory_batch, given.memory_precision)
+  wishes = Wishes(given.latency_table or [], bounds, memory)
   asked = fitting.Asked(given.images, given.minutes, wishes)
   return fitting.fit(asked, given.workdir)
-
-
-def _bounds() -> list[str]:
-  """Returns the names of the limits' flags, such as `max_macs`."""
-  return [f'{end}_{name}' for name in child_costs.NAMES for end in _ENDS]
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -49,10 +45,7 @@ def _define(values: flags.FlagValues) -> None:
   cli.text(values, 'images', None, text, required=True)
   cli.path(values, 'workdir', 'everything goes here', required=True)
   cli.number(values, schema.Positive, 'minutes', 60.0, 'time for everything')
-  for bound in _bounds():
-    end, _, name = bound.partition('_')
-    text = f'{_ENDS[end]} {child_costs.NAMES[name]}'
-    flags.DEFINE_multi_float(bound, None, text, flag_values=values)
+  cli.limits(values, child_costs.NAMES, child_costs.PRECISIONS)
   text = 'a file of benchmark table, of the space in DIR: a device'
   cli.path(values, 'latency_table', text, several=True)
 

@@ -13,7 +13,6 @@ from bignas_jax.strategies import table as table_lib
 from bignas_jax.values import functions, schema
 
 _CHANGES = 'evaluations', 'seed', 'predictor', 'proposals'
-_ENDS = {'max': 'at most so many', 'min': 'at least so many'}
 _WORDS = """\
 Finds the most accurate child within the limits, on images held out from
 training. Goes on where an interrupted search stopped.
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     changes['objectives'] = tuple(given.objectives.split(','))
   changes = {k: value for k, value in changes.items() if value is not None}
   memory = child_costs.Memory(given.memory_batch, given.memory_precision)
-  bounds = {bound: given[bound].value for bound in _bounds()}
+  bounds = cli.bounds(given, child_costs.NAMES)
   requests = task.requests(bounds, tables, memory)
   workdir, strategy, data = given.workdir, given.strategy, given.data
   if len(requests) > 1:
@@ -50,24 +49,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   )
 
 
-def _bounds() -> list[str]:
-  """Returns the names of the limits' flags, such as `max_macs`."""
-  return [f'{end}_{name}' for name in child_costs.NAMES for end in _ENDS]
-
-
 def _define(values: flags.FlagValues) -> None:
   cli.path(values, 'workdir', 'a trained run', required=True)
   strategies = ', '.join((*table_lib.STRATEGIES, functions.FORM))
   cli.text(values, 'strategy', 'coarse_to_fine', f'one of {strategies}')
-  for bound in _bounds():
-    end, _, name = bound.partition('_')
-    text = f'{_ENDS[end]} {child_costs.NAMES[name]}'
-    flags.DEFINE_multi_float(bound, None, text, flag_values=values)
-  text = 'images at a time, for limits on memory_bytes'
-  cli.number(values, schema.Natural, 'memory_batch', 1, text)
-  precisions = ', '.join(child_costs.PRECISIONS)
-  text = f'of weights and activations, for memory_bytes: {precisions}'
-  cli.text(values, 'memory_precision', 'float32', text)
+  cli.limits(values, child_costs.NAMES, child_costs.PRECISIONS)
   instead = "in place of the config's"
   cli.number(values, schema.Natural, 'evaluations', None, instead)
   cli.number(values, schema.Seed, 'seed', None, instead)

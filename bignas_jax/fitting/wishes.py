@@ -9,7 +9,8 @@ from etils import epath
 from bignas_jax.costs import counting, latency, latency_tables
 from bignas_jax.costs.limits import Limits
 from bignas_jax.perf import latency_table
-from bignas_jax.selection import task
+from bignas_jax.selection import child_costs, task
+from bignas_jax.selection.child_costs import Memory
 from bignas_jax.selection.task import Request
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.space import Space
@@ -32,10 +33,12 @@ class Wishes(NamedTuple):
   Attributes:
     tables: files of latency tables.
     bounds: values of each limit by field, such as {'max_macs': [1e6]}.
+    memory: batch and precision of the cost `memory_bytes`.
   """
 
   tables: Sequence[epath.Path]
   bounds: Mapping[str, Sequence[float] | None]
+  memory: Memory = Memory()
 
   @property
   def measures_here(self) -> bool:
@@ -57,8 +60,9 @@ class Wishes(NamedTuple):
 
 
 def check(wishes: Wishes) -> None:
-  """Raises UserError if a limit is no number that can be kept."""
+  """Raises UserError if a limit, or how memory is counted, is not allowed."""
   task.requests(wishes.bounds)
+  child_costs.check(wishes.memory)
 
 
 def load(wishes: Wishes, space: Space, workdir: epath.Path) -> list:
@@ -115,16 +119,19 @@ def requests(
   three requests name no device but limit the multiply-adds.
   """
   if any(wishes.bounds.values()):
-    return task.requests(wishes.bounds, tables)
+    return task.requests(wishes.bounds, tables, wishes.memory)
   macs = lambda arch: counting.cost(space, arch).macs  # noqa: E731
   ends = [macs(arch_lib.smallest(space)), macs(arch_lib.biggest(space))]
   return [
     *(
-      Request(Limits(most={'latency_ms': value}), table)
+      Request(Limits(most={'latency_ms': value}), table, wishes.memory)
       for table in tables
       for value in _between(*_latencies(space, table))
     ),
-    *(Request(Limits(most={'macs': value})) for value in _between(*ends)),
+    *(
+      Request(Limits(most={'macs': value}), None, wishes.memory)
+      for value in _between(*ends)
+    ),
   ]
 
 

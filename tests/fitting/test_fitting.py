@@ -182,6 +182,8 @@ def test_a_config_as_text_is_that_config(fitted, tmp_path):
     (['--images=no/such', '--minutes=1'], 'error: --images: got'),
     (['--images=no/such', '--minutes=0'], 'minutes'),
     (['--images=no/such', '--max_macs=-1'], 'error: --max_macs: got'),
+    (['--images=no/such', '--memory_batch=0'], '--memory_batch=0: got'),
+    (['--images=no/such', '--memory_precision=int4'], "got 'int4'"),
   ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path, capsys):
