@@ -13,6 +13,9 @@ _LATE_SEARCH = 0.1
 # Extraction compiles programs for one resolution; the export and its check add
 # a few seconds.
 _EXTRACTION, _EXPORT_S = 0.6, 3.0
+# An int8 file is compared with the child on more images than an evaluation has
+# if a search is short, and by slower programs where a CPU has no int8 products.
+_INT8, _INT8_S = 2, 2.0
 # Other programs of the machine may slow training down.
 _CAUTION = 0.9
 # Share of the whole time in which steps are measured, and at most.
@@ -46,7 +49,12 @@ def for_training(
 def for_children(measured: Measured, requests: int) -> float:
   """Returns the seconds to extract, export and check so many children."""
   each = _EXTRACTION * measured.evaluator_s + 3 * measured.child_s + _EXPORT_S
-  return requests * each
+  return requests * (each + for_int8(measured))
+
+
+def for_int8(measured: Measured) -> float:
+  """Returns the seconds to make and check the int8 file of a child."""
+  return _INT8 * measured.child_s + _INT8_S
 
 
 def evaluations(

@@ -4,6 +4,7 @@ Each phase leaves its result in the work directory. An interrupted command finds
 it there and goes on with the next phase; training goes on by itself.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -123,7 +124,8 @@ def _phases(asked: Asked, workdir: epath.Path, clock: Clock) -> dict[str, Any]:
     changes = {'evaluations': _evaluations(clock, len(requests))}
     answers = search.recommend(workdir, requests, _STRATEGY, changes)
   with clock.phase('children'):
-    packages.make(workdir, answers['recommended'])
+    in_time = functools.partial(_in_time, clock)
+    packages.make(workdir, answers['recommended'], in_time)
     recommended.refresh(workdir)
   with clock.phase('report'):
     page = report.write(workdir)['report']
@@ -223,6 +225,17 @@ def _evaluations(clock: Clock, requests: int) -> int:
     clock.note(evaluations=number)
   assert clock.record.evaluations is not None
   return clock.record.evaluations
+
+
+def _in_time(clock: Clock) -> bool:
+  """Returns whether there is time for the int8 file of another child.
+
+  A command that has ended once, and is given again, takes the time it needs.
+  """
+  measured = clock.record.measured
+  assert measured is not None, 'a config is written after it'
+  ended = 'report' in clock.record.spent_s
+  return ended or clock.left_s() >= budget.for_int8(measured)
 
 
 def _result(

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import chex
 import photos
@@ -11,12 +12,22 @@ import tiny
 from etils import epath
 
 from bignas_jax import cli, fit
-from bignas_jax.fitting import config_text, fitting, rules, sizes, trial
+from bignas_jax.deploy import onnx
+from bignas_jax.fitting import (
+  budget,
+  config_text,
+  fitting,
+  packages,
+  rules,
+  sizes,
+  trial,
+)
 from bignas_jax.fitting.rules import Size
 from bignas_jax.fitting.trial import Measured
 from bignas_jax.fitting.wishes import Wishes
 from bignas_jax.runs import checkpoints, config_file, directory
 from bignas_jax.runs import config as config_lib
+from bignas_jax.selection import recommended
 from bignas_jax.supernet import network
 from bignas_jax.system import stopping
 from bignas_jax.training import loop
@@ -77,7 +88,9 @@ def fitted(images, tmp_path_factory):
     patch.setattr(fitting.packages, 'make', _stopped)
     with pytest.raises(errors.Preempted):
       fitting.fit(asked, workdir)
-  result = fitting.fit(asked, workdir)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fitting, '_in_time', lambda clock: True)
+    result = fitting.fit(asked, workdir)
   assert (workdir / 'config.py').read_text() == text
   return workdir, begun, result
 
@@ -111,7 +124,72 @@ def test_each_limit_gets_an_exported_child(fitted):
     assert (workdir / entry['file']).name == 'model.onnx'
     assert (workdir / entry['file']).is_file()
     assert entry['accuracy']['float32']['test']['images'] == 10
+    int8 = workdir / entry['int8_file']
+    manifest = json.loads((int8.parent / 'export.json').read_text())
+    made = manifest['formats']['onnx']['int8']
+    assert int8.stat().length == made['bytes']
+    accuracy = entry['accuracy']['int8']['test']
+    assert accuracy == {'top1': made['top1'], 'top5': None, 'images': 10}
   assert (workdir / 'report.html').is_file()
+
+
+def _without_int8(workdir):
+  """Returns the entries of a run whose children are in float32 only."""
+  path = workdir / 'search' / 'recommended.json'
+  entries = json.loads(path.read_text())['recommended']
+  return [entry | {'int8_file': None} for entry in entries]
+
+
+def test_without_time_there_is_no_int8_file_and_a_line(fitted, capsys):
+  workdir, *_ = fitted
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(packages.export, 'export', None)  # it would raise
+    names = packages.make(workdir, _without_int8(workdir), lambda: False)
+  lines = capsys.readouterr().err.strip().split('\n')
+  assert len(lines) == len(names) > 0
+  assert all('no time is left' in line for line in lines)
+
+
+def test_an_int8_file_that_fails_leaves_the_float32_one(
+  fitted, tmp_path, capsys, monkeypatch
+):
+  """Its cells are empty, and a line says why."""
+  workdir = epath.Path(shutil.copytree(fitted[0], tmp_path / 'run'))
+  entry, *_ = _without_int8(workdir)
+  shutil.rmtree(workdir / entry['package'] / 'export')
+
+  def quantise(*_):
+    raise RuntimeError('no ranges\nwere found')
+
+  monkeypatch.setattr(onnx, 'quantise', quantise)
+  packages.make(workdir, [entry | {'file': None}], lambda: True)
+  assert 'RuntimeError: no ranges were found' in capsys.readouterr().err
+  recommended.refresh(workdir)
+  path = workdir / 'search' / 'recommended.json'
+  made, *_ = json.loads(path.read_text())['recommended']
+  assert (workdir / made['file']).name == 'model.onnx'
+  assert made['int8_file'] is None and made['accuracy']['int8'] is None
+
+
+def test_int8_files_are_for_the_time_that_is_left(fitted):
+  """Once the command has ended, a second one takes the time it needs."""
+  workdir, *_ = fitted
+  record = fitting.record_lib.read(
+    workdir, json.loads((workdir / 'fit.json').read_text())['images'], 0.1
+  )
+  assert record is not None
+  measured = Measured(compile_s=1, step_s=0.1, evaluator_s=1, child_s=1)
+  need = budget.for_int8(measured)
+
+  def in_time(left_s, **spent):
+    spent['train'] = 600 - left_s
+    changed = {'minutes': 10.0, 'measured': measured, 'spent_s': spent}
+    here = dataclasses.replace(record, **changed)
+    clock = fitting.Clock(workdir.parent, here, lambda: 0.0, 0.0)
+    return fitting._in_time(clock)
+
+  assert in_time(need + 1) and not in_time(need - 1)
+  assert in_time(-100, report=0)
 
 
 def test_the_directory_is_for_what_it_was_begun_with(fitted, images, tmp_path):

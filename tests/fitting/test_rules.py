@@ -145,7 +145,9 @@ def test_the_time_is_shared_and_not_exceeded():
   number = budget.evaluations(after, minutes, MEASURED, requests)
   assert number > 4
   spent = number * requests * MEASURED.child_s + 0.4 * MEASURED.evaluator_s
-  assert spent + budget.for_children(MEASURED, requests) <= after
+  children = budget.for_children(MEASURED, requests)
+  assert spent + children <= after
+  assert children > requests * budget.for_int8(MEASURED) > 0
   # Where no time is left, children are evaluated for a tenth of it, or a
   # few all the same.
   number = budget.evaluations(-10.0, minutes, MEASURED, requests)
