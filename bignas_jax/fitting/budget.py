@@ -16,6 +16,7 @@ _EXTRACTION, _EXPORT_S = 0.6, 3.0
 # An int8 file is compared with the child on more images than an evaluation has
 # if a search is short, and by slower programs where a CPU has no int8 products.
 _INT8, _INT8_S = 2, 2.0
+_TIMING_S = 1.0  # a child's latency
 # Other programs of the machine may slow training down.
 _CAUTION = 0.9
 # Share of the whole time in which steps are measured, and at most.
@@ -47,9 +48,9 @@ def for_training(
 
 
 def for_children(measured: Measured, requests: int) -> float:
-  """Returns the seconds to extract, export and check so many children."""
+  """Returns the seconds to extract, export, check and time so many children."""
   each = _EXTRACTION * measured.evaluator_s + 3 * measured.child_s + _EXPORT_S
-  return requests * (each + for_int8(measured))
+  return requests * (each + for_int8(measured) + _TIMING_S)
 
 
 def for_int8(measured: Measured) -> float:

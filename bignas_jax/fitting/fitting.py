@@ -19,6 +19,7 @@ from bignas_jax.fitting import (
   packages,
   recipe,
   rules,
+  timings,
   trial,
   wishes,
 )
@@ -126,6 +127,8 @@ def _phases(asked: Asked, workdir: epath.Path, clock: Clock) -> dict[str, Any]:
   with clock.phase('children'):
     in_time = functools.partial(_in_time, clock)
     packages.make(workdir, answers['recommended'], in_time)
+    recommended.refresh(workdir)
+    timings.measure(workdir)
     recommended.refresh(workdir)
   with clock.phase('report'):
     page = report.write(workdir)['report']

@@ -20,11 +20,13 @@ from bignas_jax.fitting import (
   packages,
   rules,
   sizes,
+  timings,
   trial,
 )
 from bignas_jax.fitting.rules import Size
 from bignas_jax.fitting.trial import Measured
 from bignas_jax.fitting.wishes import Wishes
+from bignas_jax.perf import child_latency
 from bignas_jax.runs import checkpoints, config_file, directory
 from bignas_jax.runs import config as config_lib
 from bignas_jax.selection import recommended
@@ -171,12 +173,39 @@ def test_an_int8_file_that_fails_leaves_the_float32_one(
   assert made['int8_file'] is None and made['accuracy']['int8'] is None
 
 
-def test_int8_files_are_for_the_time_that_is_left(fitted):
+def test_children_for_this_machine_are_timed_once(
+  fitted, tmp_path, monkeypatch
+):
+  """In the runtime and at the batch of the table; no other is measured."""
+  workdir = epath.Path(shutil.copytree(fitted[0], tmp_path / 'run'))
+  path = workdir / 'search' / 'recommended.json'
+  content = json.loads(path.read_text())
+  about = {'runtime': 'onnx', 'batch': 2, 'statistic': 'least'}
+  here = about | {'device': child_latency.device('onnx')}
+  small, large = content['recommended']
+  content['recommended'] = [
+    small | here,
+    large | here | {'device': 'Abacus 2'},
+    large | here | {'statistic': None},  # as a compiler estimates
+    large | here | {'runtime': 'tflite'},
+  ]
+  path.write_text(json.dumps(content))
+  timings.measure(workdir)
+  recommended.refresh(workdir)
+  timed, *others = json.loads(path.read_text())['recommended']
+  text = (workdir / timed['package'] / 'latency.json').read_text()
+  (row,) = json.loads(text)['rows']
+  assert (row['runtime'], row['batch']) == ('onnx', 2)
+  assert timed['measured_ms'] == row['least_ms'] > 0
+  assert [other['measured_ms'] for other in others] == [None] * 3
+  monkeypatch.setattr(child_latency, 'child', None)  # it would raise
+  timings.measure(workdir)
+
+
+def test_int8_files_are_for_the_time_that_is_left(fitted, images):
   """Once the command has ended, a second one takes the time it needs."""
   workdir, *_ = fitted
-  record = fitting.record_lib.read(
-    workdir, json.loads((workdir / 'fit.json').read_text())['images'], 0.1
-  )
+  record = fitting.record_lib.read(workdir, str(images), 0.1)
   assert record is not None
   measured = Measured(compile_s=1, step_s=0.1, evaluator_s=1, child_s=1)
   need = budget.for_int8(measured)
