@@ -30,7 +30,7 @@ from bignas_jax.fitting.rules import Choice, Length
 from bignas_jax.fitting.trial import Measured
 from bignas_jax.fitting.wishes import Wishes
 from bignas_jax.perf import engines
-from bignas_jax.reporting import report
+from bignas_jax.reporting import recommendations, report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file
 from bignas_jax.runs.config import Config
@@ -247,6 +247,8 @@ def _result(
   """Returns the result of the command."""
   spent = {k: round(v / 60, 2) for k, v in clock.record.spent_s.items()}
   answers = files.read_json(workdir / 'search' / recommended.NAME)
+  entries = recommendations.read(workdir / 'search')
+  console.say('The recommended children:\n' + recommendations.table(entries))
   return {
     **trained,
     'config': str(workdir / record_lib.CONFIG),

@@ -1,13 +1,18 @@
 """What `search/recommended.json` holds, as far as it is read again."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
-from bignas_jax.reporting import contents
+from bignas_jax.reporting import contents, formats
 
 NAME = 'recommended.json'
+_HEADINGS = (
+  *('child', 'device', 'limits', 'top-1, %', 'int8 top-1, %'),
+  *('predicted, ms', 'measured, ms', 'bytes', 'files to copy'),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,3 +78,35 @@ def read(search: epath.Path) -> tuple[Recommendation, ...]:
   """
   content = contents.read(search / NAME, Recommended)
   return () if content is None else content.recommended
+
+
+def table(entries: Sequence[Recommendation]) -> str:
+  """Returns recommended children as a table in plain text, a line for each.
+
+  Accuracies are those on test images. What is not known is a dash.
+  """
+  rows = [_HEADINGS, *map(_cells, entries)]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '.join(map(str.ljust, row, widths)).rstrip() for row in rows
+  )
+
+
+def _cells(entry: Recommendation) -> tuple[str, ...]:
+  percent, test = formats.FILTERS['percent'], entry.accuracy.float32.test
+  small = entry.accuracy.int8
+  device = entry.device or formats.NOTHING
+  if entry.device and entry.runtime:
+    device += f' ({entry.runtime})'
+  files = [file for file in (entry.file, entry.int8_file) if file]
+  return (
+    entry.child or formats.NOTHING,
+    device,
+    formats.limits(entry.limits) or 'no limits',
+    percent(test.top1 if test else None),
+    percent(small.test.top1 if small else None),
+    formats.shown(entry.predicted_ms),
+    formats.shown(entry.measured_ms),
+    formats.short(entry.bytes),
+    ', '.join(files) or 'not extracted',
+  )
