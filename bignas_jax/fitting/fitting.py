@@ -142,7 +142,8 @@ def _config(asked: Asked, workdir: epath.Path, clock: Clock) -> Config:
     config, why = _chosen(asked, workdir, clock)
     title = f'A supernet of {asked.images}, for --minutes={asked.minutes:g}.'
     files.write_text(path, config_text.write(config, title, why))
-    console.say(f'wrote {path}')
+    title = f'Wrote {path}. In a copy of it, these can be changed'
+    _say(title, recipe.values(config))
   else:
     console.say(f'going on with {path}')
   return config_file.load(str(path))

@@ -1,6 +1,8 @@
 """A config that is made of what was chosen and of how long it may train."""
 
 import dataclasses
+import functools
+from typing import Any
 
 from bignas_jax.data.sources import Data
 from bignas_jax.fitting import rules
@@ -16,6 +18,19 @@ _WARMUP = 0.05  # share of the steps
 _LINES, _CHECKPOINTS = 30, 8  # in a run, at most
 _CALIBRATION, _EVALUATION = 256, 256  # images
 _MAY_BE_DAMAGED = 0.1
+# What a person may want to change in the config's file.
+_TO_EDIT = {
+  'space.name': 'the networks to choose from: its stages are in the file',
+  'space.resolution': 'sides of the images that children see, pixels',
+  'steps': 'updates',
+  'batch_size': 'images of a step',
+  'schedule.peak': 'highest learning rate',
+  'data.held_out': 'training images that children are chosen by',
+  'data.augment': 'how training images are varied',
+  'rule.dropout': 'share of features that are left out in training',
+  'rule.label_smoothing': 'share of a label that goes to all classes',
+  'seed': 'of weights, children and the order of images',
+}
 
 
 def config(survey: Survey, choice: Choice, length: Length) -> Config:
@@ -71,6 +86,21 @@ def reasons(config: Config, length: Length) -> list[str]:
       'biggest child from learning them by heart.'
     )
   return lines
+
+
+def values(config: Config) -> list[str]:
+  """Returns values that a person may want to change, with what they are.
+
+  Each is as `steps = 952 (updates)`, by its name in the config.
+
+  Args:
+    config: a config whose space is a literal.
+  """
+
+  def value(name: str) -> Any:
+    return functools.reduce(getattr, name.split('.'), config)
+
+  return [f'{name} = {value(name)!r} ({w})' for name, w in _TO_EDIT.items()]
 
 
 def for_trial(config: Config, steps: int) -> Config:

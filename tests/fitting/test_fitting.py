@@ -135,6 +135,18 @@ def test_each_limit_gets_an_exported_child(fitted):
     assert entry['int8_file'] in (workdir / 'report.html').read_text()
 
 
+def test_values_to_edit_are_printed(fitted, tmp_path, capsys, monkeypatch):
+  """Where the config is written, which is also said."""
+  config = config_file.load(str(fitted[0] / 'config.py'))
+  monkeypatch.setattr(fitting, '_chosen', lambda *_: (config, []))
+  fitting._config(_asked('mine'), epath.Path(tmp_path), None)
+  said = capsys.readouterr().err
+  assert str(tmp_path / 'config.py') in said
+  assert (
+    'steps = 20 (' in said and f'held_out = {config.data.held_out} (' in said
+  )
+
+
 def _without_int8(workdir):
   """Returns the entries of a run whose children are in float32 only."""
   path = workdir / 'search' / 'recommended.json'
