@@ -36,7 +36,6 @@ from bignas_jax.supernet import model, network
 from bignas_jax.supernet.evaluation import Evaluator, Score
 from bignas_jax.system import console, storage
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import loop
 from bignas_jax.values import errors, schema
 
 _WHOLE: Any = schema.Whole
@@ -117,7 +116,7 @@ class Run:
   def _evaluator(self, split: str) -> Evaluator:
     run = self._run
     images = accuracy.choose_split(run.splits, split)
-    return loop.evaluator(run.config, run.model, run.splits, images)
+    return restore.evaluator(run.config, run.model, run.splits, images)
 
   def search(
     self,

@@ -78,12 +78,13 @@ def compiled_once():
   """
   from bignas_jax.methods import programs
   from bignas_jax.runs import config as config_lib
+  from bignas_jax.runs import restore
   from bignas_jax.training import loop
 
   train, compile_all, evaluator = (
     loop.train,
     programs.compile_all,
-    loop.evaluator,
+    restore.evaluator,
   )
   made, now = {}, []
 
@@ -102,5 +103,5 @@ def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop, 'train', trains)
     patch.setattr(programs, 'compile_all', lambda *a: once(compile_all, *a))
-    patch.setattr(loop, 'evaluator', lambda *a: once(evaluator, *a))
+    patch.setattr(restore, 'evaluator', lambda *a: once(evaluator, *a))
     yield

@@ -27,7 +27,6 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import evaluation
 from bignas_jax.system import console, files
-from bignas_jax.training import loop
 from bignas_jax.values import errors, schema
 
 # In a run's work directory: accuracies, the results of searches, the package.
@@ -162,7 +161,9 @@ def _opened(
 ) -> tuple[restore.Run, evaluation.Evaluator]:
   """Returns a run, and an evaluator of children on its test images."""
   run = restore.load(workdir, data)
-  evaluator = loop.evaluator(run.config, run.model, run.splits, run.splits.test)
+  evaluator = restore.evaluator(
+    run.config, run.model, run.splits, run.splits.test
+  )
   ends = arch_lib.biggest(run.model.space), arch_lib.smallest(run.model.space)
   evaluator.compile({arch.resolution for arch in (*ends, *archs)})
   return run, evaluator

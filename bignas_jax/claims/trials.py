@@ -71,7 +71,7 @@ def try_claims(
     arms_lib.check(plan.config, name)
   plan_lib.check_place(plan)
   with (
-    recovery.no_room_in_one_line(out, f'{WHAT} --out={out}'),
+    recovery.full_disk_as_failed(out, f'{WHAT} --out={out}'),
     questions.alone(out, WHAT),
   ):
     plan_lib.check_place(plan)  # which another command may have begun

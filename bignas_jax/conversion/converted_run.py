@@ -65,7 +65,7 @@ def convert(
   identity.check_classes(splits, space.classes)
   workdir.mkdir(parents=True, exist_ok=True)
   again = 'to convert anew'
-  full = recovery.no_room_in_one_line(workdir, again)
+  full = recovery.full_disk_as_failed(workdir, again)
   with full, directory.lock(workdir):
     directory.claim(workdir, config, splits)
     files.write_json(workdir / directory.ORIGIN, origin)

@@ -94,7 +94,7 @@ def fit(
   workdir.mkdir(parents=True, exist_ok=True)
   allowed = 'a directory that no other fit is using'
   with (
-    recovery.no_room_in_one_line(workdir, 'to go on'),
+    recovery.full_disk_as_failed(workdir, 'to go on'),
     locks.hold(workdir / '.fit.lock', '--workdir', allowed),
   ):
     xla.keep_programs(workdir / 'compiled')

@@ -13,11 +13,11 @@ from bignas_jax.data import loader, pipeline, sources
 from bignas_jax.methods import programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import config as config_lib
+from bignas_jax.runs import restore
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.system import console
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import loop
 from bignas_jax.values import schema
 
 _LEAST, _UNMEASURED = 8, 2  # steps
@@ -120,7 +120,7 @@ def _children(
 ) -> tuple[float, float]:
   """Returns the seconds to compile an evaluator, and those of a child."""
   began = now()
-  evaluator = loop.evaluator(config, setup.model, splits, splits.held_out)
+  evaluator = restore.evaluator(config, setup.model, splits, splits.held_out)
   space = setup.model.space
   evaluator.compile(space.resolution)
   evaluator.score(params, arch_lib.smallest(space))  # compiles its last parts

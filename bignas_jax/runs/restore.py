@@ -1,5 +1,6 @@
 """The restoring of a trained supernet from its work directory."""
 
+import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
@@ -9,11 +10,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bignas_jax.data import identity as identity_lib
-from bignas_jax.data import sources
+from bignas_jax.data import pipeline, sources
 from bignas_jax.runs import checkpoints, directory
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
-from bignas_jax.supernet import network
+from bignas_jax.supernet import evaluation, network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import cluster, console, xla
 from bignas_jax.system import mesh as mesh_lib
@@ -97,3 +98,28 @@ def load(workdir: epath.Path, data: str = '') -> Run:
   step, params = checkpoints.restore_params(workdir, like, name)
   sha256 = directory.config_sha256(workdir, config)
   return Run(config, model, splits, step, params, sha256, identity)
+
+
+def evaluator(
+  config: Config, model: Model, splits: sources.Splits, split: sources.Source
+) -> evaluation.Evaluator:
+  """Returns an evaluator on the images of a split.
+
+  Args:
+    config: config of the run.
+    model: the run's supernet on its mesh.
+    splits: all images of the run; batch norms are calibrated on `train`.
+    split: the images that children are evaluated on.
+  """
+
+  def make() -> evaluation.Evaluator:
+    size, settings = model.image_size, dataclasses.asdict(config.calibration)
+    calibration = pipeline.calibration_batches(
+      splits.train, config.data, resolution=size, **settings
+    )
+    evaluated = pipeline.eval_batches(
+      split, config.data, batch_size=config.eval_batch_size, resolution=size
+    )
+    return evaluation.Evaluator(model, calibration, evaluated)
+
+  return cluster.each(make)

@@ -16,7 +16,6 @@ from bignas_jax.supernet import evaluation
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import cluster, xla
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import loop
 from bignas_jax.values import errors
 
 SPLITS = ('test', 'held_out')
@@ -89,7 +88,7 @@ def evaluate_in_supernet(
   check_split(split)
   run = restore.load(workdir, data)
   config = run.config
-  evaluator = loop.evaluator(
+  evaluator = restore.evaluator(
     config, run.model, run.splits, getattr(run.splits, split)
   )
   score = evaluator.score(run.params, arch)

@@ -26,7 +26,6 @@ from bignas_jax.supernet import evaluation
 from bignas_jax.supernet import network as network_lib
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import cluster, console, files, xla
-from bignas_jax.training import loop
 from bignas_jax.values import errors
 
 # Between logits of the supernet and the child, over the largest logit.
@@ -115,7 +114,7 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
     UserError: the logits of child and supernet differ by more than TOLERANCE.
   """
   config, model = run.config, dataclasses.replace(run.model, dtype=jnp.float32)
-  inside = loop.evaluator(config, model, run.splits, run.splits.test)
+  inside = restore.evaluator(config, model, run.splits, run.splits.test)
   stats = inside.calibrate(run.params, arch)
   sliced = jax.device_get(
     network_lib.slice_child(

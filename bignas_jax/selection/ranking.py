@@ -27,7 +27,7 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.strategies import additive
 from bignas_jax.system import cluster, console, files
-from bignas_jax.training import loop, recovery
+from bignas_jax.training import recovery
 from bignas_jax.values import errors, schema
 
 FOLDER = 'ranking'  # of the lines and the runs of children alone
@@ -74,7 +74,7 @@ def rank(
   directory = workdir / FOLDER
   again = f'benchmark ranking --workdir={workdir}'
   with (
-    recovery.no_room_in_one_line(workdir, again),
+    recovery.full_disk_as_failed(workdir, again),
     questions.alone(directory, 'benchmark ranking'),
   ):
     run = restore.load(workdir, data)
@@ -106,7 +106,9 @@ def rank(
 
 
 def drawn(space: Space, children: int, seed: int) -> list[Arch]:
-  """Returns different random children, of which fewer are the first ones.
+  """Returns different random children.
+
+  A smaller number of children with the same seed gives the first of them.
 
   Raises:
     UserError: the space has too few children.
@@ -134,7 +136,7 @@ def measured(run: restore.Run, archs: Sequence[Arch]) -> list[dict[str, float]]:
   shares = None
   if indicators.has_operations(space):
     shares = indicators.batch_norm_scales(space, params)
-  evaluator = loop.evaluator(
+  evaluator = restore.evaluator(
     run.config, run.model, run.splits, run.splits.held_out
   )
   evaluator.compile({arch.resolution for arch in archs})

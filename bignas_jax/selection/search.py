@@ -33,7 +33,7 @@ from bignas_jax.strategies.problem import Problem, Shares
 from bignas_jax.supernet import evaluation
 from bignas_jax.supernet.evaluation import Score
 from bignas_jax.system import cluster, console, files, process, stopping
-from bignas_jax.training import loop, recovery
+from bignas_jax.training import recovery
 from bignas_jax.values import errors
 
 # What a search writes beside its answer.
@@ -147,7 +147,7 @@ def _search(
   tasks = task_lib.checked_all(space, strategy, settings, requests)
   directory, again = workdir / 'search', 'to go on from the last child'
   with (
-    recovery.no_room_in_one_line(workdir, again),
+    recovery.full_disk_as_failed(workdir, again),
     questions.alone(directory),
     _pauses() as pause,
   ):
@@ -163,7 +163,7 @@ def _search(
       archive = Archive(path, space)
     # Processes with different archives would evaluate different children.
     cluster.same('search', asked, (asked, archive.entries))
-    evaluator = loop.evaluator(
+    evaluator = restore.evaluator(
       run.config, run.model, run.splits, run.splits.held_out
     )
     evaluator.compile(space.resolution)

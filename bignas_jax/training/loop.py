@@ -5,7 +5,6 @@ step: sample children, train them, update -> log, checkpoint, evaluate.
 """
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -24,13 +23,13 @@ from bignas_jax.runs import config_record as record
 from bignas_jax.runs import (
   directory,
   metrics,
+  restore,
   run_card,
   trackers,
   warm_start,
 )
 from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.runs.config import Config
-from bignas_jax.supernet import evaluation
 from bignas_jax.system import cluster, console, process, stopping, xla
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import learner, monitor, recovery, states
@@ -72,14 +71,14 @@ def _train(config, workdir, stop) -> dict[str, Any]:
   identity = cluster.each(lambda: identity_lib.describe(splits))
   cluster.same('data.directory', config.data.directory, identity)
   claimed = _claimed(workdir, config, splits)
-  with recovery.no_room_in_one_line(workdir), claimed:
+  with recovery.full_disk_as_failed(workdir), claimed:
     xla.keep_programs(workdir / 'compiled')
     with run_card.session(workdir, config) as card:
       return _Run(config, setup, splits, workdir, card).train(stop)
 
 
 def _described(config: Config) -> tuple[step_lib.Setup, sources.Splits]:
-  """Returns the run's setup and images, on every host, which may have none."""
+  """Returns the run's setup and images; every host checks that it has them."""
   setup = config_lib.setup(config)
   splits = sources.load(config.data, setup.model.space.channels)
   identity_lib.check_classes(splits, setup.model.space.classes)
@@ -122,7 +121,7 @@ class _Run:
     if setup.policy.second_batches:
       second = pipeline.second_batches(splits.second, data, **shared)
     self.learner = learner.Learner(self.setup, second)
-    self.evaluator = evaluator(config, setup.model, splits, splits.test)
+    self.evaluator = restore.evaluator(config, setup.model, splits, splits.test)
     self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
     console.say(monitor.overview(config))
@@ -144,8 +143,9 @@ class _Run:
     checkpoints = Checkpoints(
       self.workdir, config.keep_checkpoints, config.checkpoint_every
     )
-    # Inside: closing waits for the others to save what they may never save.
-    with self.closing(checkpoints), process.losing_none():
+    # `exiting_with_the_others` is inside `closing`, since closing waits for
+    # saves of all processes, which a lost one never makes.
+    with self.closing(checkpoints), process.exiting_with_the_others():
       with stop.promptly(self.leave):
         weights = functools.partial(warm_start.weights, config, self.classes)
         state, self.learner.state = states.restore_or_init(
@@ -281,19 +281,3 @@ class _Run:
         values[f'eval/{role}/top1'] = score.top1
         values[f'eval/{role}/top5'] = score.top5
     return values
-
-
-def evaluator(config, model, splits, split) -> evaluation.Evaluator:
-  """Returns an evaluator of the split, calibrated on training images."""
-
-  def make() -> evaluation.Evaluator:
-    size, settings = model.image_size, dataclasses.asdict(config.calibration)
-    calibration = pipeline.calibration_batches(
-      splits.train, config.data, resolution=size, **settings
-    )
-    evaluated = pipeline.eval_batches(
-      split, config.data, batch_size=config.eval_batch_size, resolution=size
-    )
-    return evaluation.Evaluator(model, calibration, evaluated)
-
-  return cluster.each(make)

@@ -198,7 +198,7 @@ def _times(number: int) -> str:
 
 
 @contextlib.contextmanager
-def no_room_in_one_line(
+def full_disk_as_failed(
   workdir: epath.Path, again: str = 'to go on from the last checkpoint'
 ) -> Iterator[None]:
   """Raises Failed, which is shown as one line, where a disk is full.
