@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ FORMAT = 1
 FILES = _INFO, _WEIGHTS = 'child.json', 'model.safetensors'
 # File that another command writes into a package.
 MEASURED = 'latency.json'
+_CARD = (card.README, card.CONFIG)
 _MANIFESTS = (staging.MANIFEST, *staging.HIDDEN)
 _PACKAGE = 'a child package'
 # Errors of safetensors for a damaged file, and for types that NumPy lacks.
@@ -139,26 +140,40 @@ def ours(directory: epath.Path) -> set[str]:
   """Returns the names of files in a package's directory that bignas_jax wrote.
 
   They are the two files of a package, its measurements, and those files for
-  model hubs and exported files that are unchanged since they were written.
+  model hubs and exported files that are unchanged since they were written. If
+  there is no `child.json`, they are the unchanged files of a package whose
+  writing was interrupted.
   """
-  names = {*FILES, MEASURED, *_unchanged(directory)}
+  names = _unchanged(directory, replacing.unfinished(_INFO), (_WEIGHTS, *_CARD))
+  if (directory / _INFO).is_file():
+    names |= {*FILES, MEASURED, *_unchanged(directory, _INFO, _CARD)}
   for name in replacing.names(directory):
     folder, _, last = name.rpartition('/')
     if last in _MANIFESTS:
-      exported = _exported(directory / folder, last)
+      exported = staging.as_listed(directory / folder, last)
       names |= {f'{folder}/{n}'.strip('/') for n in exported}
   return names
 
 
-def _unchanged(directory: epath.Path) -> set[str]:
-  """Returns the names of the files for model hubs that nobody has changed."""
+def _unchanged(
+  directory: epath.Path, listed_in: str, names: Iterable[str]
+) -> set[str]:
+  """Returns the names of files that are as a package's file lists them.
+
+  The listing file's own name is among them.
+
+  Args:
+    directory: directory of the package.
+    listed_in: name of the file, which has the digests of the others.
+    names: names of other files.
+  """
   try:
-    digest = _digests(_read_info(directory))
+    digest = _digests(_read_info(directory, listed_in))
   except errors.UserError:
     return set()  # it is not a package
-  return {
+  return {listed_in} | {
     name
-    for name in (card.README, card.CONFIG)
+    for name in names
     if name in digest
     and (directory / name).is_file()
     and digests.digest(directory / name) == digest[name]
@@ -169,21 +184,6 @@ def _digests(info: dict[str, Any]) -> dict[str, Any]:
   """Returns the SHA-256 of a package's files; older packages say none."""
   written = info.get('files')
   return written if isinstance(written, dict) else {}
-
-
-def _exported(directory: epath.Path, file: str) -> set[str]:
-  """Returns the names of an export's unchanged files, and of its manifest."""
-  try:
-    entries = staging.read_manifest(directory, file)['formats'].values()
-  except errors.UserError:
-    return set()  # it is not a manifest of an export
-  expected = {n: f['sha256'] for e in entries for n, f in e['files'].items()}
-  there = replacing.names(directory)
-  return {file} | {
-    name
-    for name, sha256 in expected.items()
-    if name in there and digests.digest(directory / name) == sha256
-  }
 
 
 def load(directory: epath.Path) -> Child:
@@ -265,11 +265,11 @@ def sha256(directory: epath.Path) -> str:
   return hashlib.sha256((directory / _WEIGHTS).read_bytes()).hexdigest()
 
 
-def _read_info(directory: epath.Path) -> dict[str, Any]:
-  path = directory / _INFO
+def _read_info(directory: epath.Path, name: str = _INFO) -> dict[str, Any]:
+  path = directory / name
   if not path.is_file():
     raise errors.UserError(
-      'child', str(directory), f'a child package, with {_INFO} in it'
+      'child', str(directory), f'a child package, with {name} in it'
     )
   return files.read_json(path)
 

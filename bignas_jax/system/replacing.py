@@ -59,7 +59,7 @@ def replace(
   the file system cannot exchange two directories, the old one is renamed first;
   a kill right after that leaves both directories complete, under other names in
   the same parent directory. In a bucket and in an empty directory files are
-  written one by one.
+  written one by one, while the last one lies there as `unfinished`.
 
   Args:
     out: a directory that `check` has accepted.
@@ -75,11 +75,15 @@ def replace(
   check(out, ours, '--out', what)
   older, written = names(out), set(ours(out))
   if storage.in_bucket(out) or (out.is_dir() and not older):
+    *_, last = contents
+    storage.write(out / unfinished(last), contents[last])
     # The last file marks the directory as complete, so it is removed first.
-    for name in sorted(older & written, key=lambda n: n != list(contents)[-1]):
-      (out / name).unlink(missing_ok=True)
+    for name in sorted(older & written, key=lambda n: n != last):
+      if name != unfinished(last):
+        (out / name).unlink(missing_ok=True)
     for name, content in contents.items():
       storage.write(out / name, content)
+    (out / unfinished(last)).unlink()
     return
   target = _place(out)
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,11 @@ def replace(
   storage.sync(target.parent)
   if beside := sorted({n.split('/')[0] for n in older} - set(contents)):
     console.say(f'{out}: removed with the older one: {", ".join(beside)}')
+
+
+def unfinished(name: str) -> str:
+  """Returns the name of a directory's last file while others are written."""
+  return f'.{name}.new'
 
 
 def names(directory: epath.Path, prefix: str = '') -> set[str]:

@@ -42,7 +42,7 @@ def read_manifest(out: epath.Path, name: str = MANIFEST) -> dict[str, Any]:
   content = files.read_json(path)
   if _is_link(path) or not _is_manifest(content):
     raise errors.UserError(
-      str(path), content, 'a receipt of an export, or none'
+      str(path), content, 'a manifest of an export, or none'
     )
   return content
 
@@ -143,7 +143,7 @@ def check_files(
     empty = name.endswith('/') and any(n.startswith(name) for n in ours)
     if not empty and not _unchanged(out / name, ours.get(name, set())):
       allowed = (
-        f'a directory in which {name} is missing, or as its receipt says'
+        f'a directory in which {name} is missing, or as its manifest says'
       )
       raise errors.UserError('--out', f'{out} with {name} in it', allowed)
 
@@ -156,6 +156,19 @@ def _ours(out: epath.Path) -> dict[str, set[str]]:
       for file, facts in _files(entry):
         ours.setdefault(file, set()).add(facts['sha256'])
   return ours
+
+
+def as_listed(out: epath.Path, manifest: str) -> set[str]:
+  """Returns the names of a manifest and of the files that are as it says.
+
+  The set is empty if the file of that name is not a manifest.
+  """
+  try:
+    entries = read_manifest(out, manifest)['formats'].values()
+  except errors.UserError:
+    return set()
+  listed = [(n, {facts['sha256']}) for e in entries for n, facts in _files(e)]
+  return {manifest, *(n for n, valid in listed if _unchanged(out / n, valid))}
 
 
 def _below(out: epath.Path, top: str) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from bignas_jax.deploy import package
-from bignas_jax.system import digests, replacing
+from bignas_jax.system import digests, replacing, storage
 from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden/run_0_1_0/children/best'
@@ -54,6 +54,10 @@ def _foreign(kind, out):
     shutil.copytree(GOLDEN.parents[1], out, dirs_exist_ok=True)
   elif kind == 'children':
     shutil.copytree(GOLDEN, out / 'best')
+  elif kind == 'weights alone':
+    (out / 'model.safetensors').write_text('downloaded')
+  elif kind == 'latency table':
+    (out / 'latency.json').write_text('{"format": 1}')
   elif kind == 'package and notes':
     shutil.copytree(GOLDEN, out, dirs_exist_ok=True)
     (out / 'notes.txt').write_text('precious')
@@ -69,7 +73,7 @@ def _foreign(kind, out):
 FOREIGN = [
   *('file', 'directory', 'empty directory inside', 'run', 'children'),
   *('package and notes', 'package and a changed export'),
-  'package and a link',
+  *('package and a link', 'weights alone', 'latency table'),
 ]
 
 
@@ -139,6 +143,44 @@ def test_a_dangling_link_and_a_place_without_permission_are_refused(tmp_path):
 
 class _Killed(BaseException):
   pass
+
+
+@pytest.mark.parametrize('at', range(12))
+def test_a_kill_in_an_empty_directory_can_be_repeated(child, tmp_path, at):
+  """Dies at the at-th file, and then writes the package again."""
+  out, calls = tmp_path / 'a', 0
+  out.mkdir()
+
+  def dying(function):
+    def act(*arguments, **named):
+      nonlocal calls
+      calls += 1
+      if calls > at:
+        raise _Killed
+      return function(*arguments, **named)
+
+    return act
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(storage, 'write', dying(storage.write))
+    patch.setattr(os, 'unlink', dying(os.unlink))
+    with contextlib.suppress(_Killed):
+      package.save(epath.Path(out), child)
+  if 0 < at < 5:
+    assert not (out / 'child.json').exists()
+  package.save(epath.Path(out), child)
+  assert set(_files(out)) == PACKAGE
+  package.check_complete(epath.Path(out), package.load(epath.Path(out)))
+
+
+def test_an_unfinished_package_keeps_what_was_changed(child, tmp_path):
+  out = tmp_path / 'a'
+  package.save(epath.Path(out), child)
+  (out / 'child.json').rename(out / '.child.json.new')
+  (out / 'README.md').write_text('my own notes')
+  with pytest.raises(errors.UserError, match=r'README\.md'):
+    package.save(epath.Path(out), child)
+  assert (out / 'README.md').read_text() == 'my own notes'
 
 
 @pytest.mark.parametrize('exchange', [True, False])

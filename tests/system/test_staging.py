@@ -29,7 +29,7 @@ OLDER = {
 }
 
 
-def receipt(formats):
+def manifest(formats):
   """What an export of these files says."""
   told = {
     name: {
@@ -71,7 +71,7 @@ def export(out, formats=MADE):
       write(stage / name, {name: contents})
     tops = {name.split('/')[0] for name in flat(formats)}
     staging.check_files(out, tops, staging.names(staging.earlier(out)))
-    staging.install(out, stage, receipt(formats), formats)
+    staging.install(out, stage, manifest(formats), formats)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def older(tmp_path):
 def test_an_export_takes_the_place_of_an_older_one(older):
   export(older)
   found = there(older)
-  assert json.loads(found.pop('export.json')) == receipt(MADE)
+  assert json.loads(found.pop('export.json')) == manifest(MADE)
   assert found.pop('precious') == found.pop('triton/child/notes') == b'mine'
   assert found == flat(MADE)
   assert list(older.parent.iterdir()) == [older]
@@ -125,7 +125,7 @@ def test_what_has_changed_since_is_left_alone(older, name, change):
 @pytest.mark.parametrize(
   'name', ['model.onnx', 'saved_model/notes', 'saved_model/1/variables/a/']
 )
-def test_what_is_in_no_receipt_is_left_alone(tmp_path, name):
+def test_what_is_in_no_manifest_is_left_alone(tmp_path, name):
   mine = tmp_path / 'out' / name
   mine.parent.mkdir(parents=True)
   mine.mkdir() if name.endswith('/') else mine.write_bytes(b'mine')
@@ -145,7 +145,7 @@ def test_what_is_in_no_receipt_is_left_alone(tmp_path, name):
     '{"formats": {}, "format": 2}',
   ],
 )
-def test_a_receipt_that_is_none_is_left_alone(tmp_path, told):
+def test_a_manifest_that_is_none_is_left_alone(tmp_path, told):
   (tmp_path / 'export.json').write_text(told)
   with pytest.raises(errors.UserError, match=r'export\.json'):
     export(tmp_path)
@@ -247,7 +247,7 @@ def test_a_kill_leaves_an_export_or_none(tmp_path):
     told = staging.read_manifest(epath.Path(out))
     if told:
       formats = MADE if 'saved_model' in told['formats'] else OLDER
-      assert told == receipt(formats)
+      assert told == manifest(formats)
       found = there(out)
       for name, data in flat(formats).items():
         assert found[name] == data, (at, name)
@@ -262,7 +262,7 @@ def test_a_kill_leaves_an_export_or_none(tmp_path):
 def test_what_a_killed_export_had_not_touched_is_kept(tmp_path):
   export(tmp_path, OLDER)
   older = (tmp_path / 'export.json').rename(tmp_path / '.export.json.old')
-  (tmp_path / '.export.json.new').write_text(json.dumps(receipt(MADE)))
+  (tmp_path / '.export.json.new').write_text(json.dumps(manifest(MADE)))
   (tmp_path / 'model.onnx').write_bytes(MADE['onnx']['model.onnx'])
   earlier = staging.earlier(epath.Path(tmp_path))
   assert set(earlier['formats']) == {'triton'} and earlier['child'] == 'a'
