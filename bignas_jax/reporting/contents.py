@@ -196,8 +196,8 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Quantised:
-  """Describes an int8 artifact, in `export.json`."""
+class Reduced:
+  """Describes an artifact in int8 or float16, in `export.json`."""
 
   file: Text = None
   images: Number = None
@@ -213,7 +213,8 @@ class Format:
   top1_agreement: Number = None
   bytes: Number = None
   files: dict[str, Any] = dataclasses.field(default_factory=dict)
-  int8: Quantised | None = None
+  int8: Reduced | None = None
+  float16: Reduced | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,7 +259,7 @@ def read(path: epath.Path, kind: type[T]) -> T | None:
 
 
 def _without_nulls(value: Any) -> Any:
-  """Returns a JSON value whose objects lack what is null."""
+  """Returns a JSON value without the fields that are null."""
   if isinstance(value, dict):
     fields = {name: v for name, v in value.items() if v is not None}
     return {name: _without_nulls(inner) for name, inner in fields.items()}

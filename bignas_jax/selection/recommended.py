@@ -188,7 +188,7 @@ def _with_files(
   }
 
 
-def _quantised(child: ChildFile) -> contents.Quantised | None:
+def _quantised(child: ChildFile) -> contents.Reduced | None:
   """Returns the first int8 artifact of a child."""
   every = (made.int8 for made in child.exports.formats.values())
   return next((one for one in every if one is not None), None)
@@ -197,7 +197,8 @@ def _quantised(child: ChildFile) -> contents.Quantised | None:
 def file_of(child: ChildFile, runtime: str | None = None) -> str:
   """Returns what to copy, relative to the work directory.
 
-  That is the artifact for the runtime, or the first artifact, or the weights.
+  That is the float32 artifact for the runtime, else the first float32 artifact,
+  else the weights.
 
   Args:
     child: an extracted child.
@@ -206,8 +207,8 @@ def file_of(child: ChildFile, runtime: str | None = None) -> str:
   formats = child.exports.formats
   for name in sorted(formats, key=lambda name: name != runtime):
     made = formats[name]
-    small = made.int8.file if made.int8 else None
-    names = {file.split('/')[0] for file in made.files} - {small}
+    reduced = {one.file for one in (made.int8, made.float16) if one}
+    names = {file.split('/')[0] for file in made.files} - reduced
     if names:
       return f'children/{child.name}/export/{min(names)}'
   return f'children/{child.name}/model.safetensors'
