@@ -16,12 +16,12 @@ from absl import flags
 from etils import epath
 
 from bignas_jax import cli
-from bignas_jax.system import console, extras, files, locks, storage
+from bignas_jax.system import console, extras, files, locks, staging, storage
 from bignas_jax.system import digests as digests_lib
 from bignas_jax.values import errors, schema
 
 # Repeated from modules that need JAX, which this process does not.
-_INFO, _MANIFEST, _ARTIFACT = 'child.json', 'export.json', 'model.onnx'
+_INFO, _ARTIFACT = 'child.json', 'model.onnx'
 _NEEDED = {'input', 'data', 'classes'}  # of child.json
 _ERROR = 'error: '  # what a command's last line begins with if it fails
 _EXPORT_S = 600.0  # how long to wait for another process that exports
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     info = _info(given.child)
   _check_free(given.host, given.port)
   with _readable(given.child):
-    artifact = _artifact(given.child)
+    artifact = _artifact(given.child, given.data)
   os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(_MAX_PIXELS)  # read on import
   from bignas_jax.serving import server as server_lib
 
@@ -113,6 +113,7 @@ def _given(arguments: Sequence[str]) -> Any:
 
 def _define(values: flags.FlagValues) -> None:
   cli.child(values, required=True)
+  cli.data(values)
   text = 'who may ask: this machine, or anyone who reaches it'
   hosts = ['127.0.0.1', '0.0.0.0', '::']
   flags.DEFINE_enum('host', hosts[0], hosts, text, flag_values=values)
@@ -189,17 +190,22 @@ def _info(child: epath.Path) -> dict[str, Any]:
   return info
 
 
-def _artifact(child: epath.Path) -> epath.Path:
-  """Returns the child's artifact for its service; exports it if needed."""
+def _artifact(child: epath.Path, data: str) -> epath.Path:
+  """Returns the child's artifact for its service; exports it if needed.
+
+  Args:
+    child: directory of the child package.
+    data: directory of the child's data; '': where they were.
+  """
   service = child / 'service'
   allowed = 'a child that no other process is exporting'
   with locks.hold(child, '--child', allowed, wait_s=_EXPORT_S):
     if not _fresh(child, service):
-      _export(child, service)
+      _export(child, service, data)
   return service / _ARTIFACT
 
 
-def _export(child: epath.Path, service: epath.Path) -> None:
+def _export(child: epath.Path, service: epath.Path, data: str) -> None:
   """Runs `export`, which needs JAX, in a process of its own.
 
   Raises:
@@ -214,7 +220,7 @@ def _export(child: epath.Path, service: epath.Path) -> None:
     raise errors.UserError('--child', str(child), allowed)
   console.say(f'{service}: exporting, and comparing with the child')
   command = ['-m', 'bignas_jax.export', '--format=onnx', '--preprocess']
-  options = [f'--child={child}', f'--out={service}']
+  options = [f'--child={child}', f'--out={service}', f'--data={data}']
   with subprocess.Popen(
     [sys.executable, *command, *options],
     stdout=subprocess.DEVNULL,
@@ -238,7 +244,7 @@ def _export(child: epath.Path, service: epath.Path) -> None:
 
 def _fresh(child: epath.Path, service: epath.Path) -> bool:
   """Returns whether the service's artifact is intact and of this child."""
-  path = service / _MANIFEST
+  path = service / staging.MANIFEST
   manifest = files.read_json(path) if path.is_file() else {}
   try:
     digests = {
@@ -247,7 +253,8 @@ def _fresh(child: epath.Path, service: epath.Path) -> bool:
     }
     for name, facts in manifest['formats']['onnx']['files'].items():
       digests[service / name] = facts['sha256']
-    usable = manifest['format'] == 1 and manifest['input']['preprocess'] is True
+    usable = manifest['format'] == staging.FORMAT
+    usable = usable and manifest['input']['preprocess'] is True
     return usable and all(
       path.is_file() and digests_lib.digest(path) == sha256
       for path, sha256 in digests.items()

@@ -517,6 +517,16 @@ def test_a_damaged_child_is_one_line(copied, capfd, name, damage):
   assert sorted(copied.rglob('*')) == before
 
 
+def test_images_are_where_data_says(copied, capfd, tmp_path):
+  """The export compares with the child on these images."""
+  shutil.rmtree(copied / 'service')
+  arguments = [f'--child={copied}', f'--data={tmp_path / "moved"}']
+  arguments.append(f'--port={services.free_port()}')
+  assert cli.status(serve.main, arguments) == 2
+  *_, last = capfd.readouterr().err.splitlines()
+  assert last.startswith('error: ') and str(tmp_path / 'moved') in last
+
+
 @pytest.mark.parametrize(
   ('field', 'wrong'),
   [
