@@ -15,6 +15,7 @@ A tracker only observes: its failure is a warning, and training goes on.
 
 import contextlib
 import dataclasses
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,12 +134,14 @@ class _Tracker:
         self.write(line.pop('step'), line)
 
   def write(self, step: int, values: dict[str, Any]) -> None:
+    """Writes a step's metrics; a value that is no number is left out."""
     self._reached = step
     last = self._note.last if self._client else {}
     new = {
       name: float('nan' if value is None else value)
       for name, value in values.items()
       if step > last.get(name, -1)
+      and (value is None or isinstance(value, numbers.Real))
     }
     if self._client is None or not new:
       return

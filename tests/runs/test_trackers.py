@@ -19,6 +19,7 @@ from bignas_jax.runs import (
   directory,
   metrics,
   rollbacks,
+  tracker_clients,
   trackers,
 )
 from bignas_jax.runs.rollbacks import Rollback
@@ -165,6 +166,36 @@ def test_a_damaged_file_is_named(tmp_path):
   (tmp_path / trackers.NAME).write_text('{"mlflow": {"id": 5}}')
   with pytest.raises(errors.UserError, match=r'trackers\.json.*mlflow'):
     trackers.check(config(), epath.Path(tmp_path))
+
+
+class _Kept:
+  """A tracker's client that keeps what it is given."""
+
+  id = 'kept'
+
+  def __init__(self):
+    self.lines = []
+
+  def last(self):
+    return {}
+
+  def write(self, step, values):
+    self.lines.append((step, values))
+
+  def close(self, status, reason=''):
+    pass
+
+
+def test_a_text_in_a_line_is_left_out(tmp_path, monkeypatch):
+  client = _Kept()
+  clients = {'mlflow': lambda run, earlier: client}
+  monkeypatch.setattr(tracker_clients, 'CLIENTS', clients)
+  lines = '{"step": 2, "lr": 0.5, "note": "halved"}\n{"step": 3, "lr": null}\n'
+  (tmp_path / 'metrics.jsonl').write_text(lines)
+  trackers.follow(config('mlflow'), epath.Path(tmp_path), 4)
+  (first, one), (second, none) = client.lines
+  assert (first, one, second) == (2, {'lr': 0.5}, 3)
+  assert math.isnan(none['lr'])
 
 
 def interrupted(workdir, name):
