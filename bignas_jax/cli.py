@@ -265,7 +265,7 @@ def status(command: Command, arguments: Sequence[str]) -> int:
   """
   try:
     stopping = signals.raised(_stopped, errors.PREEMPTED, _GRACE_S)
-    with stopping, process.losing_none():
+    with stopping, process.exiting_with_the_others():
       result = command(arguments)
   except errors.UserError as error:
     console.say(f'error: {error}')

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
   given = cli.parse(
     'compile',
     'Compiles every program of a run for a TPU topology, on any machine with '
-    'libtpu (see the README). Exits with 1 if one does not fit.',
+    'the extra `tpu`. Exits with 1 if one does not fit.',
     functools.partial(_define, arguments),
     arguments,
     config_file.parse,

@@ -113,8 +113,8 @@ def test_from_images_to_a_served_child(trained, images, capsys, tmp_path):
   assert rounded > 10 * parity['max_abs_diff'], 'told, not refused'
   score = _run(capsys, 'evaluate', f'--child={child}')
   assert score['top1'] == info['accuracy']['top1'] and score['images'] == 18
-  receipt = _run(capsys, 'export', f'--child={child}', '--format=onnx')
-  assert receipt['verified']
+  manifest = _run(capsys, 'export', f'--child={child}', '--format=onnx')
+  assert manifest['verified']
   service = services.Service(child, tmp_path / 'log').wait()
   sent = (images / 'val/cat/0.jpg').read_bytes()
   status, answer = service.predict(sent)

@@ -1,4 +1,4 @@
-"""Every system is a config: what each says, and what one says of another."""
+"""The config of each system: its values, and how configs differ."""
 
 import dataclasses
 import importlib

@@ -18,7 +18,7 @@ from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
-_MOST_TRIES = 100  # of one child, before a child that is known is taken
+_MOST_TRIES = 100  # draws of a child before the bucket's stored child is used
 
 
 class Bucket(NamedTuple):

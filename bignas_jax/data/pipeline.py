@@ -74,8 +74,8 @@ def second_batches(
 
   All else is as in `train_batches`.
   """
-  seen = dataclasses.replace(data, augment='none')
-  elements = _augmented(source, seen, resolution, _seeds(seed, _SECOND))
+  plain = dataclasses.replace(data, augment='none')
+  elements = _augmented(source, plain, resolution, _seeds(seed, _SECOND))
   return _shared(elements, source, data, batch_size, rows)
 
 

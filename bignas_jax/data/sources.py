@@ -111,7 +111,7 @@ class Splits(NamedTuple):
 
 
 def load(data: Data, channels: int) -> Splits:
-  """Returns the three splits, which do not depend on the run's seed.
+  """Returns all splits, which do not depend on the run's seed.
 
   Args:
     data: which data to open.

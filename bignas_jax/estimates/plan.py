@@ -103,7 +103,7 @@ def topology_mesh(topology: str, layout: mesh_lib.Layout | None = None) -> Mesh:
   except RuntimeError as error:  # JAX's own are RuntimeErrors too
     reason = str(error).strip().splitlines()[0]
     if 'not installed' in reason:
-      allowed = 'any, once libtpu is installed (see the README)'
+      allowed = 'any, once the extra `tpu` is installed (docs/cloud_tpu.md)'
     else:
       allowed = f'one that libtpu knows, such as v3:8x8 or v5e:4x4 ({reason})'
     raise errors.UserError('--topology', topology, allowed) from None

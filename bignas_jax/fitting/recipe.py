@@ -1,6 +1,5 @@
 """A config that is made of what was chosen and of how long it may train."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -101,10 +100,3 @@ def values(config: Config) -> list[str]:
     return functools.reduce(getattr, name.split('.'), config)
 
   return [f'{name} = {value(name)!r} ({w})' for name, w in _TO_EDIT.items()]
-
-
-def for_trial(config: Config, steps: int) -> Config:
-  """Returns the config for some steps that are measured and then forgotten."""
-  return dataclasses.replace(
-    config, steps=steps, eval_every=steps, checkpoint_every=steps
-  )

@@ -92,7 +92,9 @@ def sharing(setup: Setup) -> dict[str, str]:
 
 
 def variants(setup: Setup) -> list[tuple[str, str, int, Arch | None]]:
-  """Returns (name, role, resolution, static child) of all, teachers first.
+  """Returns a row for each program that trains children, teachers first.
+
+  A row is (name, role, resolution, static child or None).
 
   A child that is not static has a program for each trained resolution.
   """

@@ -1,4 +1,4 @@
-"""What a child's network takes, and where its gradient goes."""
+"""The parameters that a child's network takes, and where their gradients go."""
 
 from collections.abc import Callable
 from typing import Any

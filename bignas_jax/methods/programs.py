@@ -31,8 +31,8 @@ from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 from bignas_jax.system.mesh import REPLICATED
 
-# Of a compiled program or, of one that is only traced, their shapes. They are
-# scalars, but for gradients of gates.
+# A step's metrics by name: arrays, or shapes where a program is only traced.
+# All but the gradients of gates are scalars.
 Measured = dict[str, Shaped[Array | jax.ShapeDtypeStruct, '...']]
 
 
@@ -52,8 +52,8 @@ def all_programs(setup: Setup) -> list[Program]:
   batch, indices = jitted.batch(setup), jitted.indices(setup)
   params, logits = teachers.of_network(state.params), jitted.logits(setup)
   gradients = jitted.gradients(setup, params)
-  programs = []
-  if _starts(setup):
+  programs, started = [], _starts(setup)
+  if started:
     places = mesh_lib.places(gradients)
     start = step_lib.start(gradients)
     programs.append(
@@ -65,13 +65,14 @@ def all_programs(setup: Setup) -> list[Program]:
       state.step,
       batch,
       indices if arch is None else None,
-      gradients if programs else None,
+      gradients if started else None,
       dict.fromkeys(loss_graph.teachers_of(setup.rule, role), logits),
       *mesh_lib.described(mesh, _weight(setup, 1.0), REPLICATED),
     )
     function = step_lib.child(setup, role, resolution, arch)
     function = jitted.jit(name, function, 4, mesh)
     programs.append(Program(name, function, arguments, arch is not None))
+    started = True
   if setup.policy.scored or setup.policy.second_batches:
     for size in setup.model.space.train_resolution:
       name, arguments = f'{SCORE}@{size}', (params, batch, indices)
@@ -142,7 +143,7 @@ def on_second(
   batches: Iterable[Tree],
   children: list[Child],
 ) -> list[dict[str, Any]]:
-  """Returns of each child `second_loss` and `second_top1`, the means.
+  """Returns `second_loss` and `second_top1` of each child, means over batches.
 
   Args:
     setup: setup of the run.
@@ -160,7 +161,7 @@ def on_second(
 
 
 def _scored(setup, compiled, state, batch, archs) -> list[Measured]:
-  """Returns what the scores of children on a batch consist of."""
+  """Returns each child's scores on a batch (`step.score`), on the devices."""
   space, mesh = setup.model.space, setup.model.mesh
   params, scored = teachers.of_network(state.params), []
   for arch in archs:

@@ -127,8 +127,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
     returns (gradients, logits or None, metrics). `gradients` is None where
     the sum starts with this child. Gradients are stacked over devices along the
     first axis. `teachers` are the logits of the child's teachers; its own are
-    returned if it teaches others. If the policy weighs children, its last
-    argument is the factor of the child's gradient.
+    returned if it teaches others. If the policy weighs children, the
+    function's last argument is the factor of the child's gradient.
   """
   model, rule = setup.model, setup.rule
   net, devices = model.net(arch), model.mesh.size
@@ -154,7 +154,8 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       dropout_keys=keys,
       drop_rates=drop_rates,
       probe=probe,
-      # Blocks add no gradient of a penalty.
+      # With a penalty, no block adds its own gradient to the sum: its square
+      # norm would lack the penalty's.
       mutable=[] if decay else [accumulator.COLLECTION],
     )
     of_images = loss_graph.loss(rule, role, logits, labels, teachers)

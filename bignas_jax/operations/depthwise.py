@@ -93,8 +93,9 @@ def _on_gpus(run, x) -> dict:
   """Returns the formulation for NVIDIA GPUs, if it can be needed.
 
   JAX traces the formulations of all platforms that are given, which takes time.
-  The kernels sum in float32 and count entries in 32 bits, so float64, larger
-  arrays, and those of any number of images do without them.
+  The kernels sum in float32, count entries in 32 bits, and need to know the
+  batch size. So XLA computes with float64, with larger arrays, and with a
+  symbolic batch size.
   """
   if not hardware.has_triton() or x.dtype.itemsize > 4:
     return {}

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-# Parameters and pixels are taken as they are, also NumPy's of a file.
+# Parameters and pixels may be arrays of JAX or of NumPy.
 AnyArray = Array | np.ndarray
 Images = Float[Array, 'batch height width channels']
 Width = int | Int[Array, '']

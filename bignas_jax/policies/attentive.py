@@ -14,7 +14,8 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import schema
 
-_SAMPLES = 5000  # children that costs are counted of, in seconds
+# Uniform children by which the distribution of costs is estimated, in seconds.
+_SAMPLES = 5000
 _FEWEST = 20  # buckets of a space whose children cost little
 
 # Children -> their scores, of which a lower one is better.

@@ -105,10 +105,10 @@ def create(
   if name == 'parsec':
     settings = of_parsec or parsec_lib.Settings()
     return parsec_lib.parsec(space, settings, images)
-  choice = 'best' if name == 'best_up' else 'worst'
+  choices = {'best_up': 'best', 'worst_up': 'worst'}
   return attentive(
     space,
-    choice,
+    choices[name],
     candidates,
     random_children,
     smallest_resolution,

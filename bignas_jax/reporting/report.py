@@ -58,7 +58,7 @@ def write(
 
 
 def _results(run: Run) -> dict[str, Any]:
-  """Returns the numbers that a hurried reader wants."""
+  """Returns the key results, which the command prints."""
   tested = run.curves('eval/{}/top1')
   last = {role: points[-1][1] for role, points in tested.items()}
   results: dict[str, Any] = {

@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
   @property
   def step(self) -> int:
-    """Returns the last that was logged."""
+    """Returns the last step that was logged."""
     return max((line['step'] for line in self.lines), default=0)
 
   def curve(self, metric: str, scale: float = 1.0) -> plots.Points:
@@ -86,7 +86,12 @@ class Run(NamedTuple):
     return sorted(values.items())
 
   def curves(self, metric: str, scale: float = 1.0) -> dict[str, plots.Points]:
-    """Returns curves that have points by role, whose place is `{}`."""
+    """Returns the curve of each role that has points.
+
+    Args:
+      metric: name of the metric, in which `{}` stands for the role.
+      scale: factor of its values.
+    """
     policy = config_lib.policy(self.config)
     roles = {*policies.evaluated(policy, self.space), *policy.roles}
     roles |= {one.name for one in self.config.rule.means} | {policies.LEARNT}
@@ -96,7 +101,7 @@ class Run(NamedTuple):
     return {role: points for role, points in curves.items() if points}
 
   def command(self, name: str, arguments: str = '') -> str:
-    """Returns what a person types to make what is not there yet."""
+    """Returns the command line that makes a missing file of the run."""
     workdir = shlex.quote(str(self.workdir))
     text = f'python -m bignas_jax.{name} --workdir={workdir} {arguments}'
     return text.strip()
@@ -146,7 +151,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
 def _step_searched(
   entries: list[Entry], best: contents.Best | None
 ) -> int | None:
-  """Returns the step of which the last search was.
+  """Returns the step of the checkpoint that the last search used.
 
   It need not be the highest: where a checkpoint was lost, or the run went
   back, the search was of an older one. What else a search leaves (its best,

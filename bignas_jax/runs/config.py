@@ -41,10 +41,10 @@ class Config:
   """Everything that a run depends on.
 
   Attributes:
-    space: a name (`bignas_jax.spaces`) or a literal of one's own; '' where
+    space: a name (`spaces.zoo`) or a literal of one's own; '' where
       `arch` or `init_from` determines it.
     arch: one network of the space, to be trained alone: what every `--arch`
-      takes (`bignas_jax.presets`); '' for the whole space. A preset and a
+      takes (`spaces.presets`); '' for the whole space. A preset and a
       `child.json` determine their space.
     init_from: child package or supernet's run to start with; '' for neither.
     init_sha256: digest of `init_from`'s weights, set at start (`warm_start`).

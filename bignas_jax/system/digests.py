@@ -1,7 +1,7 @@
-"""Receipts of checkpoints: manifests with the SHA-256 digest of every file.
+"""Manifests of checkpoints: the SHA-256 digest of every file.
 
 They are needed because Orbax does not notice a flipped byte in an array. The
-receipt is written into a checkpoint's directory before the directory gets its
+manifest is written into a checkpoint's directory before the directory gets its
 final name, so no checkpoint is ever seen without one.
 """
 
@@ -14,17 +14,17 @@ from etils import epath
 
 NAME = 'receipt.json'
 _CHUNK = 2**20  # bytes read at a time
-# Not in receipts: Orbax writes the time of the commit into it later, and
+# Not in manifests: Orbax writes the time of the commit into it later, and
 # restores without it.
 _CHANGES = '_CHECKPOINT_METADATA'
 
 
 def seal(directory: epath.Path, notes: dict[str, Any]) -> None:
-  """Writes the receipt of all files that are in the directory now.
+  """Writes the manifest of all files that are in the directory now.
 
   Args:
     directory: a checkpoint in which all other files are complete.
-    notes: plain JSON values to keep in the receipt.
+    notes: plain JSON values to keep in the manifest.
   """
   body = {'notes': notes, 'files': digests(directory)}
   text = json.dumps(body | {'sha256': _digest_of(body)}, indent=1)
@@ -32,7 +32,7 @@ def seal(directory: epath.Path, notes: dict[str, Any]) -> None:
 
 
 def read(directory: epath.Path) -> dict[str, Any] | None:
-  """Returns a receipt's notes, or None if it is missing or damaged."""
+  """Returns a manifest's notes, or None if it is missing or damaged."""
   body = _body(directory)
   return None if body is None else body['notes']
 

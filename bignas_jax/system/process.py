@@ -60,8 +60,8 @@ def leave(status: int, grace_s: float = 5) -> None:
 
 
 @contextlib.contextmanager
-def losing_none() -> Iterator[None]:
-  """Ends this process where work inside fails since another one is lost.
+def exiting_with_the_others() -> Iterator[None]:
+  """Ends this process if the work inside fails because another one is lost.
 
   The others cannot go on without it: a step is computed by all. What is done on
   the way out may wait for the lost process, so `leave` bounds it.

@@ -488,7 +488,7 @@ def test_a_directory_goes_on_with_its_own_archives_only(
 
 
 @pytest.mark.parametrize('name', ['label.labels.txt', SHARD])
-def test_files_without_a_receipt_are_left_alone(archives, tmp_path, name):
+def test_files_without_a_manifest_are_left_alone(archives, tmp_path, name):
   (tmp_path / name).write_text('mine')
   with pytest.raises(errors.UserError, match=f'prepared.json.*{name}') as error:
     prepare_imagenet.from_tars(**archives, out=tmp_path)

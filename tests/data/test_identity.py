@@ -165,11 +165,11 @@ def test_differences_are_told_in_words():
 
 def test_runs_and_children_say_which_data_they_were_made_with(trained):
   wanted = described(trained / 'data')
-  receipt = json.loads((trained / 'run' / 'config.json').read_text())
-  assert receipt['data'] == wanted
+  content = json.loads((trained / 'run' / 'config.json').read_text())
+  assert content['data'] == wanted
   info = json.loads((trained / 'child' / 'child.json').read_text())
   assert info['data_identity'] == wanted
-  assert info['source']['config_sha256'] == receipt['config_sha256']
+  assert info['source']['config_sha256'] == content['config_sha256']
 
 
 @pytest.mark.parametrize('change', ['less', 'class'])
@@ -258,8 +258,8 @@ def test_a_child_may_be_tested_on_other_images_if_they_are_named(
     out, err = capsys.readouterr()
     assert status == 0 and 'warning: these are not the images' in err
     assert json.loads(out)['data_differs'] == [words]
-  receipt = json.loads((child / 'export' / 'export.json').read_text())
-  assert receipt['data_differs'] == [words]
+  content = json.loads((child / 'export' / 'export.json').read_text())
+  assert content['data_differs'] == [words]
   # Training images are nothing to a child that is tested.
   shutil.copytree(trained / 'data' / 'test', data / 'test', dirs_exist_ok=True)
   (data / 'train' / 'cat' / '0.png').unlink()
@@ -303,8 +303,8 @@ def test_a_damaged_description_is_one_line(trained, tmp_path, capsys):
     assert status == 2
     assert line.startswith(f'error: child.json: {name}'), line
   run = shutil.copytree(trained / 'run', tmp_path / 'run')
-  receipt = json.loads((run / 'config.json').read_text())
-  (run / 'config.json').write_text(json.dumps(receipt | {'data': {}}))
+  content = json.loads((run / 'config.json').read_text())
+  (run / 'config.json').write_text(json.dumps(content | {'data': {}}))
   status, line, _ = said(capsys, evaluate, f'--workdir={run}', '--arch=biggest')
   assert status == 2 and line.startswith(f'error: {run}: data.classes: got')
 
@@ -318,10 +318,10 @@ def test_older_runs_and_children_are_taken_as_they_are(
   """It is said once, and whether class names, which children have, differ."""
   monkeypatch.setattr(identity, '_said', set())
   run = shutil.copytree(trained / 'run', tmp_path / 'run')
-  receipt = json.loads((run / 'config.json').read_text())
-  del receipt['data']
-  receipt['config_sha256'] = 'made of other fields'
-  (run / 'config.json').write_text(json.dumps(receipt))
+  content = json.loads((run / 'config.json').read_text())
+  del content['data']
+  content['config_sha256'] = 'made of other fields'
+  (run / 'config.json').write_text(json.dumps(content))
   out = tmp_path / 'child'
   for _ in range(2):
     options = f'--workdir={run}', f'--out={out}'

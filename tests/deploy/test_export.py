@@ -63,7 +63,7 @@ COREML = pytest.param(
 
 @pytest.fixture(scope='module')
 def package(tmp_path_factory):
-  """Of one whose images are resized."""
+  """A package whose images are resized."""
   seeds = range(100)
   children = (networks.random_child(tiny.SPACE, seed) for seed in seeds)
   child = next(c for c in children if c.arch.resolution == 10)
@@ -233,7 +233,7 @@ def everything(directory):
   'names', ['stablehlo,onnx', TENSORFLOW, LITERT, COREML]
 )
 @pytest.mark.parametrize('preprocess', [False, True])
-def test_artifacts_and_their_receipt(
+def test_artifacts_and_their_manifest(
   package, tmp_path, capsys, names, preprocess
 ):
   arguments = [f'--child={package}', f'--format={names}', f'--out={tmp_path}/o']
@@ -242,17 +242,17 @@ def test_artifacts_and_their_receipt(
   assert status == 0
   result = json.loads(out)
   written = everything(tmp_path / 'o')
-  receipt = json.loads(written.pop('export.json'))
-  assert receipt.items() <= result.items() and result['verified']
+  manifest = json.loads(written.pop('export.json'))
+  assert manifest.items() <= result.items() and result['verified']
   assert everything(tmp_path).keys() == {
     f'o/{name}' for name in [*written, 'export.json']
   }
   size = 12 if preprocess else 10
-  assert receipt['input']['shape'] == ['batch', size, size, 1]
-  assert receipt['reference']['images'] == 50
+  assert manifest['input']['shape'] == ['batch', size, size, 1]
+  assert manifest['reference']['images'] == 50
   sizes = {}
-  for name, entry in receipt['formats'].items():
-    assert entry['max_abs_diff'] <= 1e-4 * receipt['reference']['logits_scale']
+  for name, entry in manifest['formats'].items():
+    assert entry['max_abs_diff'] <= 1e-4 * manifest['reference']['logits_scale']
     assert entry['top1_agreement'] == 1 and entry['images'] == 50
     assert entry['versions']
     for file, said in entry['files'].items():
@@ -266,7 +266,7 @@ def test_artifacts_and_their_receipt(
     name: hashlib.sha256((package / name).read_bytes()).hexdigest()
     for name in ('child.json', 'model.safetensors')
   }
-  assert receipt['child']['sha256'] == digests
+  assert manifest['child']['sha256'] == digests
   if preprocess and names != 'coreml':  # whose client needs a Mac
     check_clients(tmp_path, names.split(','))
 
@@ -305,9 +305,9 @@ def test_formats_of_one_child_gather(package, tmp_path, capsys):
     status, _, _ = run(capsys, *arguments, '--images=20', where)
     assert status == 0
     written = everything(tmp_path / 'o')
-    receipt = json.loads(written.pop('export.json'))
-    assert set(receipt['formats']) == formats
-    listed = {n for e in receipt['formats'].values() for n in e['files']}
+    manifest = json.loads(written.pop('export.json'))
+    assert set(manifest['formats']) == formats
+    listed = {n for e in manifest['formats'].values() for n in e['files']}
     assert written.keys() == listed and len(listed) == files
 
 
@@ -557,7 +557,7 @@ def test_a_child_that_changes_meanwhile(package, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
   'text', ['{}', '[]', 'x', '{"formats": {"a": {"files": {"../a": 1}}}}']
 )
-def test_another_file_in_the_place_of_the_receipt(
+def test_another_file_in_the_place_of_the_manifest(
   package, tmp_path, capsys, text
 ):
   (tmp_path / 'export.json').write_text(text)

@@ -68,8 +68,8 @@ def whole(tmp_path_factory):
   (child / 'export').mkdir()
   entry = {'max_abs_diff': 2e-6, 'top1_agreement': 1.0, 'bytes': 123456}
   reference = {'split': 'test', 'images': 1000, 'logits_scale': 20.0}
-  receipt = {'reference': reference, 'formats': {'onnx': entry}}
-  files.write_json(child / 'export/export.json', receipt)
+  manifest = {'reference': reference, 'formats': {'onnx': entry}}
+  files.write_json(child / 'export/export.json', manifest)
   row = {'device': 'Abacus 2', 'runtime': 'onnx', 'batch': 4}
   row |= {'median_ms': 12.3, 'p90_ms': 13.4, 'images_per_s': 325.2}
   files.write_json(child / 'latency.json', {'rows': [row, row]})

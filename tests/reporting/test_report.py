@@ -165,15 +165,15 @@ def _write_search(workdir: pathlib.Path) -> Entry:
     archive.append(entry)
   fit = [entry for entry in archive.entries if entry.macs <= 1_000_000]
   best = max(fit, key=lambda entry: entry.top1)
-  receipt = {
+  answer = {
     'strategy': 'coarse_to_fine',
     'limits': {'max_macs': 1e6, 'max_params': None, 'min_macs': None},
     'split': 'held_out',
     'evaluated': 60,
     'seconds': 81.2,
   } | best._asdict()
-  receipt['arch'] = arch_lib.to_dict(best.arch)
-  files.write_json(workdir / 'search' / 'best.json', receipt)
+  answer['arch'] = arch_lib.to_dict(best.arch)
+  files.write_json(workdir / 'search' / 'best.json', answer)
   children = []
   for name, arch, top1, initial, borrowed in (
     ('biggest', _BIGGEST, 0.966, 0.104, 0.966),
@@ -467,15 +467,15 @@ def test_taus_are_the_files(run):
   assert table['calibrated accuracy in the supernet'] == ['1.00', none, '0.017']
 
 
-def test_exports_are_their_receipts(started):
+def test_exports_are_their_manifests(started):
   _write_child(started, 'best', _SMALLEST)
   entry = {'max_abs_diff': 2e-6, 'top1_agreement': 1.0, 'bytes': 123456}
-  receipt = {
+  manifest = {
     'reference': {'split': 'test', 'images': 1000, 'logits_scale': 20.0},
     'formats': {'onnx': entry, 'tflite': entry | {'max_abs_diff': None}},
   }
   (started / 'children/best/export').mkdir()
-  files.write_json(started / 'children/best/export/export.json', receipt)
+  files.write_json(started / 'children/best/export/export.json', manifest)
   report_lib.write(started)
   rows = _read(started).rows
   assert ['onnx', '1.0e-07', '100.0', '123,456'] in rows
@@ -743,8 +743,8 @@ def test_text_from_files_is_escaped(started):
   archive = Archive(started / 'search' / 'archive.csv', _SPACE)
   archive.append(archive.entries[0]._replace(strategy=evil))
   path = started / 'search' / 'best.json'
-  receipt = json.loads(path.read_text())
-  files.write_json(path, receipt | {'strategy': evil})
+  answer = json.loads(path.read_text())
+  files.write_json(path, answer | {'strategy': evil})
   path = started / 'search' / 'calibration.json'
   found = json.loads(path.read_text())
   found['split'] = found['borrowed_from'] = evil

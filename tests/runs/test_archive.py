@@ -1,4 +1,4 @@
-"""The archive of evaluated children: whole lines, or none; never a riddle."""
+"""The archive of evaluated children: each line is whole, or is not there."""
 
 import subprocess
 import sys

@@ -91,10 +91,10 @@ DAMAGE = {
   'garbage': lambda d: (d / 'default' / '_METADATA').write_bytes(b'\0\xff{'),
   'no contents': lambda d: shutil.rmtree(d / 'default'),
   'empty directory': _empty,
-  'missing receipt': lambda d: (d / digests.NAME).unlink(),
-  'empty receipt': lambda d: (d / digests.NAME).write_text(''),
-  'other receipt': lambda d: (d / digests.NAME).write_text('[1, 2]'),
-  'damaged receipt': lambda d: _flip(d / digests.NAME),
+  'missing manifest': lambda d: (d / digests.NAME).unlink(),
+  'empty manifest': lambda d: (d / digests.NAME).write_text(''),
+  'other manifest': lambda d: (d / digests.NAME).write_text('[1, 2]'),
+  'damaged manifest': lambda d: _flip(d / digests.NAME),
 }
 
 
@@ -126,7 +126,7 @@ def test_every_damage_is_passed_over_together(copy):
 def test_a_bit_flipped_in_any_file_is_noticed_or_harmless(copy):
   """Orbax alone restores some of these as other numbers."""
   directory, rng = copy / 'checkpoints' / '3', random.Random(0)
-  unreceipted = {digests.NAME, '_CHECKPOINT_METADATA', 'commit_success.txt'}
+  unlisted = {digests.NAME, '_CHECKPOINT_METADATA', 'commit_success.txt'}
   seen = 0
   for path in sorted(p for p in directory.rglob('*') if p.is_file()):
     whole = path.read_bytes()
@@ -134,13 +134,13 @@ def test_a_bit_flipped_in_any_file_is_noticed_or_harmless(copy):
       continue
     _flip(path, rng.random())
     noticed = digests.damage(directory)
-    if path.parent != directory or path.name not in unreceipted:
+    if path.parent != directory or path.name not in unlisted:
       assert noticed, path
     seen += bool(noticed)
     path.write_bytes(whole)
   assert seen >= 5
   assert digests.damage(directory) is None
-  # What no receipt covers, nothing reads.
+  # What no manifest covers, nothing reads.
   (directory / '_CHECKPOINT_METADATA').write_bytes(b'\0')
   assert _restored(copy)[0] == 3
 

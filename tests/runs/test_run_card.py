@@ -1,4 +1,4 @@
-"""The run card: what it says at any moment, and over several sittings."""
+"""The run card: what it says at any moment, and over several sessions."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def _sit(workdir, clock, first, last, hours, error=None):
       raise error
 
 
-def test_a_run_in_one_sitting(tmp_path, clock):
+def test_a_run_in_one_session(tmp_path, clock):
   with run_card.session(tmp_path, CONFIG) as card:
     begun = _read(tmp_path)
     assert begun['status'] == 'running' and begun['ended'] is None
@@ -63,7 +63,7 @@ def test_a_run_in_one_sitting(tmp_path, clock):
   ('error', 'status'),
   [(errors.Preempted('x'), 'preempted'), (ValueError('y'), 'failed')],
 )
-def test_hours_add_up_over_sittings(tmp_path, clock, error, status):
+def test_hours_add_up_over_sessions(tmp_path, clock, error, status):
   with pytest.raises(type(error)):
     _sit(tmp_path, clock, 0, 3, 1.0, error)
   assert _read(tmp_path)['status'] == status
@@ -132,7 +132,7 @@ def test_sessions_without_an_account_are_left_out(tmp_path, clock):
   assert _read(tmp_path)['goodput'] == pytest.approx(0.5)
 
 
-def test_a_killed_sitting_counts_until_it_was_last_seen(tmp_path, clock):
+def test_a_killed_session_counts_until_it_was_last_seen(tmp_path, clock):
   card = run_card.Card(tmp_path, CONFIG, ['host-a', 'host-b', 'host-a'])
   card.reached(0, first=0)
   clock[0] += 1

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at, read by those who will look."""
+"""The metrics, profiles and lines that a run writes."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Trouble is gone round, and resuming does not change how."""
+"""A run that diverges is rolled back, and resuming it changes nothing."""
 
 import dataclasses
 import itertools
