@@ -9,19 +9,15 @@ import contextlib
 import dataclasses
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from etils import epath
 
 from bignas_jax.conversion import published_files
 from bignas_jax.data import identity, sources
-from bignas_jax.methods import step as step_lib
 from bignas_jax.runs import checkpoints, directory, warm_start
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.system import cluster, files
-from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import recovery
+from bignas_jax.training import recovery, states
 from bignas_jax.values import errors
 
 # What an interrupted conversion leaves, until its checkpoint is complete.
@@ -86,14 +82,6 @@ def _check_empty(workdir: epath.Path) -> None:
 
 def _save(config: Config, params: Any, workdir: epath.Path) -> None:
   """Saves the state of the last step: as if training had ended with these."""
-  setup = config_lib.setup(config)
-  like = step_lib.described_state(setup)
-  init = step_lib.init_state(setup)
-
-  def ended(given):
-    return init(given)._replace(step=jnp.int32(config.steps))
-
-  given = mesh_lib.put(setup.model.mesh, params, mesh_lib.REPLICATED)
-  state = jax.jit(ended, out_shardings=mesh_lib.places(like))(given)
+  state = states.initial(config_lib.setup(config), params, config.steps)
   with contextlib.closing(checkpoints.Checkpoints(workdir)) as saved:
     saved.save(config.steps, state)

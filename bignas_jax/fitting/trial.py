@@ -18,6 +18,7 @@ from bignas_jax.runs.config import Config
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.system import console
 from bignas_jax.system import mesh as mesh_lib
+from bignas_jax.training import states
 from bignas_jax.values import schema
 
 _LEAST, _UNMEASURED = 8, 2  # steps
@@ -79,11 +80,7 @@ def _steps(
 ) -> tuple[step_lib.State, float]:
   """Trains for some seconds; returns the state and the seconds of a step."""
   mesh = setup.model.mesh
-  like = step_lib.described_state(setup)
-  init = jax.jit(
-    step_lib.init_state(setup), out_shardings=mesh_lib.places(like)
-  )
-  state = init()
+  state = states.initial(setup)
   batches = pipeline.train_batches(
     splits.train,
     config.data,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from bignas_jax.methods import step as step_lib
@@ -66,8 +67,24 @@ def restore_or_init(
       return restored, {}
     of_policy = restored.pop(_POLICY)
     return State(**restored), of_policy
+  return initial(setup, cluster.each(weights)), first
+
+
+def initial(
+  setup: step_lib.Setup, params: Tree | None = None, step: int = 0
+) -> State:
+  """Returns a state that no step has changed, on the mesh.
+
+  Args:
+    setup: setup of the run.
+    params: parameters in place of random ones; None: none.
+    step: number of steps that the state counts as done.
+  """
   init = step_lib.init_state(setup)
-  given = cluster.each(weights)
-  given = mesh_lib.put(setup.model.mesh, given, mesh_lib.REPLICATED)
-  state = jax.jit(init, out_shardings=mesh_lib.places(like))(given)
-  return state, first
+  places = mesh_lib.places(step_lib.described_state(setup))
+
+  def run(given: Tree) -> State:
+    return init(given)._replace(step=jnp.int32(step))
+
+  given = mesh_lib.put(setup.model.mesh, params or {}, mesh_lib.REPLICATED)
+  return jax.jit(run, out_shardings=places)(given)
