@@ -73,13 +73,13 @@ def attentive(
   plain = sandwich.sandwich(space, random_children, smallest_resolution)
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    drawn = plain.sample(state, seed, step, None)
+    drawn = plain.sample(state, seed, draw, None)
     compare = score if by == 'loss' else predicted
     if compare is None:
       return drawn
-    rng = arch_lib.generator(seed, step)
+    rng = arch_lib.generator(seed, draw)
     most = counting.cost(space, plain.static['biggest']).macs
     width = min(bucket_macs, most // _FEWEST)
     table = cost_buckets.build(space, width, _SAMPLES)

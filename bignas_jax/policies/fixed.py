@@ -49,9 +49,9 @@ def fixed(space: Space, children: Sequence[NamedArch]) -> Policy:
   listed = [Child(role, arch) for role, arch in static.items()]
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    del state, seed, step, score
+    del state, seed, draw, score
     return list(listed)
 
   return Policy(tuple(static), static, sample)

@@ -74,9 +74,9 @@ def mdenas(space: Space, settings: Settings) -> Policy:
     }
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    del step, score
+    del draw, score
     rng = arch_lib.generator(seed, int(state['done'][0]))
     weight = state['probability']
     if not settings.replacement:

@@ -29,18 +29,18 @@ def load(space: Space, name: str) -> Policy:
       arch_lib.check(space, arch)
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    children = policy.sample(state, seed, step, score)
-    _check_children(space, policy, children, f'{_FIELD} {name}: step {step}')
+    children = policy.sample(state, seed, draw, score)
+    _check_children(space, policy, children, f'{_FIELD} {name}: draw {draw}')
     return children
 
   checked = policy._replace(sample=sample)
   state = policy.init(0)
   first = sample(state, 0, 0)
   if sample(state, 0, 0) != first:
-    allowed = 'the same children for the same state, seed and step, so that a'
-    allowed += ' run can be resumed (draw with arch.generator(seed, step))'
+    allowed = 'the same children for the same state, seed and draw, so that a'
+    allowed += ' run can be resumed (draw with arch.generator(seed, draw))'
     raise errors.UserError(f'{_FIELD} {name}', 'others', allowed)
   return checked
 

@@ -79,7 +79,7 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     return state | ({'joint': joint_start.copy()} if settings.joins else {})
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
     name = present(state)
     layout, logits = layouts[name], state[name]
@@ -87,7 +87,7 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     picks = distributions.draw(
       distributions.probabilities(logits),
       min(number, most),
-      arch_lib.generator(seed, step),
+      arch_lib.generator(seed, draw),
     )
     archs = [distributions.arch(space, layout, pick) for pick in picks]
     weight = np.full(len(archs), 1 / len(archs))

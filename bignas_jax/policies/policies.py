@@ -66,8 +66,9 @@ class Policy(NamedTuple):
     static: the only child of a role, by role; it is compiled as a network of
       its own. Children of other roles may be any of the space; roles that are
       trained alike share their programs (`loss_graph.alike`).
-    sample: a function of (state, seed, step, score) that returns the children
-      of a step. Without a score, it may return any children of its roles.
+    sample: a function of (state, seed, draw, score) that returns the children
+      of a step. The draw is the number of the step's batch, which is that of
+      the step until a rollback skips batches. Without a score, it may return any children of its roles.
     varies: whether a step may have fewer children: the first of `roles`.
     scored: whether `sample` scores children on the step's batch.
     weighs: whether children have weights; else all weights are 1.

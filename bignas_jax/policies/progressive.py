@@ -61,11 +61,11 @@ def progressive(space: Space, phases: Sequence[Phase]) -> Policy:
   numbers = [phase.random_children for phase in phases]
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
     del state, score
-    phase = phases[bisect.bisect_right(ends, step)]
-    rng = arch_lib.generator(seed, step)
+    phase = phases[bisect.bisect_right(ends, draw)]
+    rng = arch_lib.generator(seed, draw)
     size = int(rng.choice(space.train_resolution))
     archs = [_drawn(space, phase, rng) for _ in range(phase.random_children)]
     return [

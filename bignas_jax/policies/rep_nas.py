@@ -80,9 +80,9 @@ def rep_nas(space: Space, settings: Settings) -> Policy:
     return state['logits'] + one - other
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    del seed, step, score
+    del seed, draw, score
     return [
       Child('random', arch(space, greatest(noisy(state), allowed, number)))
     ]

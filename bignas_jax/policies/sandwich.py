@@ -33,11 +33,11 @@ def sandwich(
   ends = policies.ends(space)
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
     del state, score
     fixed = [Child(role, arch) for role, arch in ends.items()]
-    return [*fixed, *random(space, seed, step, random_children)]
+    return [*fixed, *random(space, seed, draw, random_children)]
 
   return Policy((*ends, *('random',) * random_children), ends, sample)
 
@@ -51,10 +51,10 @@ def _drawn(space: Space, random_children: int) -> Policy:
   plain = sandwich(space, random_children)
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    biggest, smallest, *others = plain.sample(state, seed, step, score)
-    rng = arch_lib.generator(seed, step, 1)  # random children are the plain's
+    biggest, smallest, *others = plain.sample(state, seed, draw, score)
+    rng = arch_lib.generator(seed, draw, 1)  # random children are the plain's
     size = int(rng.choice(space.train_resolution))
     arch = dataclasses.replace(smallest.arch, resolution=size)
     return [biggest, *others, Child('smallest', arch)]
@@ -71,10 +71,10 @@ def uniform(space: Space, random_children: int = 1) -> Policy:
   """
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
     del state, score
-    return random(space, seed, step, random_children)
+    return random(space, seed, draw, random_children)
 
   return Policy(('random',) * random_children, {}, sample)
 
@@ -84,16 +84,16 @@ def alone(space: Space) -> Policy:
   biggest = arch_lib.biggest(space)
 
   def sample(
-    state: State, seed: int, step: int, score: Score | None = None
+    state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
-    del state, seed, step, score
+    del state, seed, draw, score
     return [Child('biggest', biggest)]
 
   return Policy(('biggest',), {'biggest': biggest}, sample)
 
 
-def random(space: Space, seed: int, step: int, number: int) -> list[Child]:
+def random(space: Space, seed: int, draw: int, number: int) -> list[Child]:
   """Returns children whose decisions are all drawn uniformly."""
-  rng = arch_lib.generator(seed, step)
+  rng = arch_lib.generator(seed, draw)
   archs = [arch_lib.sample(space, rng, training=True) for _ in range(number)]
   return [Child('random', arch) for arch in archs]
