@@ -68,7 +68,8 @@ class Policy(NamedTuple):
       trained alike share their programs (`loss_graph.alike`).
     sample: a function of (state, seed, draw, score) that returns the children
       of a step. The draw is the number of the step's batch, which is that of
-      the step until a rollback skips batches. Without a score, it may return any children of its roles.
+      the step until a rollback skips batches. Without a score, it may return
+      any children of its roles.
     varies: whether a step may have fewer children: the first of `roles`.
     scored: whether `sample` scores children on the step's batch.
     weighs: whether children have weights; else all weights are 1.

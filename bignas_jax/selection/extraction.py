@@ -104,6 +104,14 @@ def extract(
   return child
 
 
+class _Weighted(NamedTuple):
+  """An evaluator, and the arrays that it evaluates."""
+
+  evaluator: evaluation.Evaluator
+  params: Any
+  stats: Any
+
+
 def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
   """Slices a child out of the supernet, and compares the two in float32.
 
@@ -126,14 +134,15 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
   batches = _batches(config, model, run.splits, 'test')
   own = dataclasses.replace(model, space=network)
   alone = evaluation.Evaluator(own, [], batches)
-  ours = inside, run.params, stats
-  parity = _difference(ours, (alone, *_arrays(sliced)), arch)
+  supernet = _Weighted(inside, run.params, stats)
+  child = _Weighted(alone, *_arrays(sliced))
+  parity = _difference(supernet, child, arch)
   if fold:
-    kept = alone, *_arrays(sliced)
     network, sliced = folding.fold(network, sliced)
     folded = dataclasses.replace(model, space=network)
     alone = evaluation.Evaluator(folded, [], batches)
-    parity = parity.plus(_difference(kept, (alone, *_arrays(sliced)), arch))
+    unfolded, child = child, _Weighted(alone, *_arrays(sliced))
+    parity = parity.plus(_difference(unfolded, child, arch))
   if not parity.over_scale <= TOLERANCE:
     raise errors.UserError(
       '--arch',
@@ -143,9 +152,9 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
     )
   measured = {
     'batch_norm': 'folded' if fold else 'kept',
-    'accuracy': alone.evaluate(*_arrays(sliced), arch)._asdict()
+    'accuracy': alone.evaluate(child.params, child.stats, arch)._asdict()
     | {'split': 'test'},
-    'parity': parity.to_dict() | _as_trained(run, ours, arch),
+    'parity': parity.to_dict() | _as_trained(run, supernet, arch),
     'source': {
       'step': run.step,
       'config_sha256': run.config_sha256,
@@ -158,14 +167,17 @@ def _verified(run: restore.Run, arch: Arch, text: str, fold: bool) -> Child:
   return Child(arch, network, sliced, info)
 
 
-def _as_trained(run: restore.Run, ours: Any, arch: Arch) -> dict[str, Any]:
+def _as_trained(
+  run: restore.Run, supernet: _Weighted, arch: Arch
+) -> dict[str, Any]:
   """Returns how far the run's own dtype is from float32; empty for float32."""
   if run.model.dtype == jnp.float32:
     return {}
   config = run.config
   batches = _batches(config, run.model, run.splits, 'test')
-  rounded = evaluation.Evaluator(run.model, [], batches)
-  off = _difference(ours, (rounded, *ours[1:]), arch)
+  rounding = evaluation.Evaluator(run.model, [], batches)
+  rounded = supernet._replace(evaluator=rounding)
+  off = _difference(supernet, rounded, arch)
   console.say(
     f'in {config.dtype}, as it was trained, logits differ by up to '
     f'{off.max_abs_diff:.1e} of {off.logits_scale:.3g}'
@@ -229,12 +241,12 @@ class Parity(NamedTuple):
     return self._asdict() | {'max_diff_over_scale': self.over_scale}
 
 
-def _difference(one, other, arch: Arch) -> Parity:
+def _difference(one: _Weighted, other: _Weighted, arch: Arch) -> Parity:
   """Compares the logits of two networks on real images.
 
   Args:
-    one: evaluator, params and statistics of the first network.
-    other: evaluator, params and statistics of the second network.
+    one: the first network.
+    other: the second network.
     arch: architecture of both networks.
 
   Returns:
@@ -242,7 +254,7 @@ def _difference(one, other, arch: Arch) -> Parity:
     _PARITY_IMAGES images, or over all images of a smaller split.
   """
   worst, scale, images = 0.0, 0.0, 0
-  for batch in one[0].split:
+  for batch in one.evaluator.split:
     mask = np.asarray(jax.device_get(batch['mask']))
     ours, theirs = (
       np.asarray(jax.device_get(e.logits(params, stats, batch, arch)))[mask]

@@ -251,8 +251,9 @@ def of_block(
 
   It returns `parallel` and `squeeze_excite`, too, if the space has them.
   """
-  place, names = decisions.place(space, number, block), decisions.per_block
-  return {field: getattr(arch, field)[place] for field in names(space)}
+  place = decisions.place(space, number, block)
+  fields = decisions.per_block(space)
+  return {field: getattr(arch, field)[place] for field in fields}
 
 
 def to_dict(arch: Arch) -> dict[str, Any]:

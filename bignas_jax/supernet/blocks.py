@@ -110,6 +110,22 @@ def apply(
       return remember(conv.name, pointwise, h, kernel)
     return pointwise(h, kernel)
 
+  def chain(h):
+    for conv in convs:
+      if conv is convs[-1] and stage.se is not None:
+        mean = remember('squeeze', ops.spatial_mean, h)
+        squeeze = ops.pick(block.squeeze(), block.pair(active))
+        used = active.squeeze_excite if stage.se_choice else None
+        own = stage.se.activation, stage.se.gate, used
+        h = ops.squeeze_excite(h, mean, params['se'], squeeze, *own)
+      activation = stage.activation if conv.activated else None
+      h = convolve(h, conv)
+      if conv.normed:
+        h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
+      else:
+        h = ops.mask(h, widths[conv.width])
+    return h
+
   h = x
   if stage.preactivated:
     width = ops.pick(list(block.width_in), active.input)
@@ -118,19 +134,8 @@ def apply(
   if stage.parallel:
     h = _sum(block, params, x, active, norm)
     h = ops.ACTIVATIONS[stage.activation](h)
-  for conv in () if stage.parallel else convs:
-    if conv is convs[-1] and stage.se is not None:
-      mean = remember('squeeze', ops.spatial_mean, h)
-      squeeze = ops.pick(block.squeeze(), block.pair(active))
-      used = active.squeeze_excite if stage.se_choice else None
-      own = stage.se.activation, stage.se.gate, used
-      h = ops.squeeze_excite(h, mean, params['se'], squeeze, *own)
-    activation = stage.activation if conv.activated else None
-    h = convolve(h, conv)
-    if conv.normed:
-      h = norm(h, f'{conv.name}_bn', widths[conv.width], activation)
-    else:
-      h = ops.mask(h, widths[conv.width])
+  else:
+    h = chain(h)
   if stage.block in block_kinds.MAX_POOLED and block.stride == 2:
     h = ops.max_pool(h)
   if drop is not None:

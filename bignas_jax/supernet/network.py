@@ -251,12 +251,12 @@ def norms(space: Space) -> dict[str, Any]:
   """
   if space.bn_epsilon is None:
     return {}
-  ends: dict[str, Any] = {}
+  outer: dict[str, Any] = {}
   if not space.stages[0].preactivated:
-    ends['stem'] = {'bn': 'conv'}
+    outer['stem'] = {'bn': 'conv'}
   if space.head_width or space.stages[-1].preactivated:
-    ends['head'] = {'bn': 'conv' if space.head_width else None}
-  return ends | _of_blocks(space, parameters.norms)
+    outer['head'] = {'bn': 'conv' if space.head_width else None}
+  return outer | _of_blocks(space, parameters.norms)
 
 
 def stats_shapes(space: Space) -> Variables:
