@@ -1,7 +1,7 @@
 """The page of a service in a real browser.
 
 Needs the extra `page-test` and a Chromium on the path, and is run by
-`make test ARGS='-m slow tests/deploy/test_server_page.py'`.
+`make test ARGS='-m slow tests/serving/test_server_page.py'`.
 """
 
 import pathlib
