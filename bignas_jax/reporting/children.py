@@ -2,11 +2,11 @@
 
 from bignas_jax.costs.layers import layers
 from bignas_jax.reporting import plots
-from bignas_jax.reporting.run_files import ChildFile, Run
+from bignas_jax.reporting.run_files import ChildFile, RunFiles
 from bignas_jax.spaces import arch as arch_lib
 
 
-def pictures(run: Run) -> dict[str, str]:
+def pictures(run: RunFiles) -> dict[str, str]:
   """Draws every extracted child."""
   return {f'blocks{i}': _drawn(child) for i, child in enumerate(run.children)}
 

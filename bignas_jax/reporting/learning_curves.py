@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 from bignas_jax.methods import loss_graph
 from bignas_jax.reporting import plots
-from bignas_jax.reporting.run_files import Run
+from bignas_jax.reporting.run_files import RunFiles
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 
 LOG_FROM = 30  # largest over smallest value of a curve
 
 
-def pictures(run: Run) -> dict[str, str]:
+def pictures(run: RunFiles) -> dict[str, str]:
   """Draws losses, accuracies, learning rate and speed over steps."""
   losses = run.curves('train/loss_{}')
   trained = run.curves('train/top1_{}', 100)
@@ -54,7 +54,7 @@ def teachers(config: Config) -> dict[str, list[str]]:
   return {source: list(students) for source, students in by_source.items()}
 
 
-def images_per_s(run: Run) -> float | None:
+def images_per_s(run: RunFiles) -> float | None:
   """Returns the median speed; None: it was not recorded."""
   speeds = [speed for _, speed in run.curve('images_per_s') if speed > 0]
   return statistics.median(speeds) if speeds else None

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bignas_jax.reporting import contents, formats, plots
-from bignas_jax.reporting.run_files import Run
+from bignas_jax.reporting.run_files import RunFiles
 
 # What the page calls an indicator.
 _NAMES = {
@@ -23,7 +23,7 @@ class Row(NamedTuple):
   picture: str
 
 
-def rows(run: Run) -> list[Row]:
+def rows(run: RunFiles) -> list[Row]:
   """Returns a line for each indicator, as the file has them."""
   if run.ranking is None:
     return []
@@ -33,7 +33,7 @@ def rows(run: Run) -> list[Row]:
   ]
 
 
-def pictures(run: Run) -> dict[str, str]:
+def pictures(run: RunFiles) -> dict[str, str]:
   """Draws accuracies of children alone against each indicator."""
   if run.ranking is None:
     return {}

@@ -20,7 +20,7 @@ from bignas_jax.reporting import (
   run_files,
   search_results,
 )
-from bignas_jax.reporting.run_files import Run
+from bignas_jax.reporting.run_files import RunFiles
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import run_card
 from bignas_jax.spaces import arch as arch_lib
@@ -57,7 +57,7 @@ def write(
   return {'report': str(path)} | results
 
 
-def _results(run: Run) -> dict[str, Any]:
+def _results(run: RunFiles) -> dict[str, Any]:
   """Returns the key results, which the command prints."""
   tested = run.curves('eval/{}/top1')
   last = {role: points[-1][1] for role, points in tested.items()}
@@ -79,7 +79,7 @@ def _results(run: Run) -> dict[str, Any]:
   return results
 
 
-def _test_top1(run: Run, arch: Arch | None) -> float | None:
+def _test_top1(run: RunFiles, arch: Arch | None) -> float | None:
   """Returns the test accuracy of an extracted child of this architecture."""
   for child in run.children:
     accuracy = child.info.accuracy
@@ -88,7 +88,7 @@ def _test_top1(run: Run, arch: Arch | None) -> float | None:
   return None
 
 
-def _shown(run: Run) -> dict[str, Any]:
+def _shown(run: RunFiles) -> dict[str, Any]:
   """Returns what the page's templates show, but for the results."""
   policy = config_lib.policy(run.config)
   evaluated = policies.evaluated(policy, run.space)

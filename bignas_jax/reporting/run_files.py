@@ -45,7 +45,7 @@ class ChildFile(NamedTuple):
     return counting.rows(self.space, arch_lib.biggest(self.space))
 
 
-class Run(NamedTuple):
+class RunFiles(NamedTuple):
   """Holds what is in the work directory; None or empty: not made yet."""
 
   workdir: epath.Path
@@ -107,7 +107,7 @@ class Run(NamedTuple):
     return text.strip()
 
 
-def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
+def read(workdir: epath.Path, table: epath.Path | None = None) -> RunFiles:
   """Reads a run, finished or not.
 
   Args:
@@ -125,7 +125,7 @@ def read(workdir: epath.Path, table: epath.Path | None = None) -> Run:
   step = _step_searched(archive, best)
   of_step = {entry.arch: entry for entry in archive if entry.step == step}
   entries = list(of_step.values())  # a child that came twice is one
-  return Run(
+  return RunFiles(
     workdir=workdir,
     config=config,
     space=space,

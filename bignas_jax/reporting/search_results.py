@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bignas_jax.costs import latency
 from bignas_jax.reporting import contents, formats, plots
-from bignas_jax.reporting.run_files import Run
+from bignas_jax.reporting.run_files import RunFiles
 from bignas_jax.runs.archive import Entry
 from bignas_jax.spaces import presets
 from bignas_jax.spaces.arch import Arch
@@ -20,7 +20,7 @@ class Compared(NamedTuple):
   top1: tuple[contents.Number, ...]  # with its own, with borrowed, with none
 
 
-def pictures(run: Run) -> dict[str, str]:
+def pictures(run: RunFiles) -> dict[str, str]:
   """Draws what searches found; a picture without any points is ''."""
   entries, table = run.entries, run.table
   return {
@@ -41,7 +41,7 @@ def front_picture(entries: Sequence[Entry], best: Sequence[Entry]) -> str:
   return plots.pareto(groups, front, {'best': [*map(_point, best)]})
 
 
-def _pareto(run: Run) -> str:
+def _pareto(run: RunFiles) -> str:
   """Draws accuracy against cost of all children that were evaluated."""
   groups: dict[str, list] = {}
   for entry in run.entries:
@@ -57,7 +57,7 @@ def _pareto(run: Run) -> str:
   return plots.pareto(groups, best, marked, limit and limit / 1e6)
 
 
-def _names(run: Run) -> dict[Arch, list[str]]:
+def _names(run: RunFiles) -> dict[Arch, list[str]]:
   """Names the chosen, the extracted and the published children."""
   names: dict[Arch, list[str]] = {}
   if run.best_arch is not None:
@@ -69,7 +69,7 @@ def _names(run: Run) -> dict[Arch, list[str]]:
   return names
 
 
-def _by_latency(run: Run, table: latency.Table) -> str:
+def _by_latency(run: RunFiles, table: latency.Table) -> str:
   """Draws accuracy against predicted latency, and what was timed."""
   points = {
     entry.arch: (table.predict(entry.arch), 100 * entry.top1)
@@ -90,7 +90,7 @@ def _by_latency(run: Run, table: latency.Table) -> str:
 
 
 def _timed(
-  run: Run, table: latency.Table, points: dict[Arch, tuple[float, float]]
+  run: RunFiles, table: latency.Table, points: dict[Arch, tuple[float, float]]
 ) -> dict[str, plots.Points]:
   """Returns where named children are predicted, and where they were timed."""
   timed = {
@@ -107,12 +107,12 @@ def _timed(
   return marked
 
 
-def _limit(run: Run, name: str) -> float | None:
+def _limit(run: RunFiles, name: str) -> float | None:
   """Returns a limit of the last search, if it had that one."""
   return formats.number(run.best.limits.get(name)) if run.best else None
 
 
-def _history(run: Run) -> str:
+def _history(run: RunFiles) -> str:
   """Draws what searches tried, in the order of their evaluations."""
   entries = sorted(run.entries, key=lambda entry: entry.order)
   groups: dict[str, list] = {}
@@ -163,7 +163,7 @@ def _calibration(calibration: contents.Calibration | None) -> str:
   return plots.bars(groups, 'top-1, %')
 
 
-def front(run: Run) -> list[Entry]:
+def front(run: RunFiles) -> list[Entry]:
   """Returns the children than which none is both cheaper and better."""
   points = [(entry.macs, entry.top1, entry) for entry in run.entries]
   return [entry for *_, entry in problem.front(points)]

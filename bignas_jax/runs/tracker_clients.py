@@ -21,7 +21,7 @@ PROJECT = 'bignas_jax'
 _MOST_TEXT = 500  # characters of a value; what MLflow's oldest servers take
 
 
-class Run(NamedTuple):
+class TrackedRun(NamedTuple):
   """What a tracker is told of our run.
 
   Attributes:
@@ -79,7 +79,7 @@ class Mlflow:
     earlier: id of the run to continue; None: a new run.
   """
 
-  def __init__(self, run: Run, earlier: str | None):
+  def __init__(self, run: TrackedRun, earlier: str | None):
     self._mlflow = load('mlflow')
     local = f'sqlite:///{os.path.abspath(run.workdir)}/mlflow.db'
     uri = os.environ.get('MLFLOW_TRACKING_URI') or local
@@ -137,7 +137,7 @@ class Wandb:
     earlier: id of the run to continue; None: a new run.
   """
 
-  def __init__(self, run: Run, earlier: str | None):
+  def __init__(self, run: TrackedRun, earlier: str | None):
     wandb = load('wandb')
     self.id = earlier or uuid.uuid4().hex[:8]
     settings = wandb.Settings(
@@ -178,7 +178,7 @@ class Wandb:
     self._run.finish(exit_code=0 if status == 'finished' else 1)
 
 
-CLIENTS: dict[str, Callable[[Run, str | None], Client]] = {
+CLIENTS: dict[str, Callable[[TrackedRun, str | None], Client]] = {
   'mlflow': Mlflow,
   'wandb': Wandb,
 }

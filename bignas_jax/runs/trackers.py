@@ -124,7 +124,7 @@ class _Tracker:
     if rolled_back:
       name = f'{name}, after rollback {rolled_back}'
     config = config_record.to_dict(self._config)
-    run = tracker_clients.Run(self._workdir, name, tags, config)
+    run = tracker_clients.TrackedRun(self._workdir, name, tags, config)
     return tracker_clients.CLIENTS[self._name](run, earlier)
 
   def catch_up(self, step: int) -> None:

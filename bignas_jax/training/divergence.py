@@ -28,7 +28,7 @@ class Diverged(Exception):
     self.step, self.reason, self.late = step, reason, late
 
 
-class Watch:
+class Detector:
   """A detector of divergence, which is given the metrics of each step in order.
 
   It depends on these metrics alone, so that a resumed run detects divergence at
@@ -39,7 +39,7 @@ class Watch:
     window: number of steps that the watched child's top-1 is averaged over.
     remains: a collapse is when less than this fraction of the child's best lead
       over chance remains; 0: collapses are not detected.
-    memory: what `memory` of an earlier watch returned.
+    memory: what `memory` of an earlier detector returned.
   """
 
   def __init__(
@@ -54,7 +54,7 @@ class Watch:
     self._recent, self._best = list(memory['recent']), memory['best']
 
   def memory(self) -> dict[str, Any]:
-    """Returns plain JSON values that a resumed run's watch starts from."""
+    """Returns plain JSON values that a resumed run's detector starts from."""
     return {'recent': list(self._recent), 'best': self._best}
 
   def look(

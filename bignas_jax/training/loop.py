@@ -32,7 +32,8 @@ from bignas_jax.runs.checkpoints import Checkpoints
 from bignas_jax.runs.config import Config
 from bignas_jax.system import cluster, console, process, stopping, xla
 from bignas_jax.system import mesh as mesh_lib
-from bignas_jax.training import learner, monitor, recovery, states
+from bignas_jax.training import learner, recovery, states
+from bignas_jax.training import monitor as monitor_lib
 from bignas_jax.training.divergence import Diverged
 from bignas_jax.values import errors
 
@@ -124,7 +125,7 @@ class _Run:
     self.evaluator = restore.evaluator(config, setup.model, splits, splits.test)
     self.lineage = recovery.Lineage(config, workdir)
     self.compiled: dict[str, Any] | None = None
-    console.say(monitor.overview(config))
+    console.say(monitor_lib.overview(config))
 
   def train(self, stop: stopping.StopRequest) -> dict[str, Any]:
     while True:
@@ -202,13 +203,15 @@ class _Run:
     if stop.due():
       raise errors.Preempted(f'at step {start} of {config.steps}, none lost')
     progress = console.Progress('train', config.steps, start)
-    watch = monitor.Watch(config, self.workdir, progress, self.card, start)
+    monitor = monitor_lib.Monitor(
+      config, self.workdir, progress, self.card, start
+    )
 
     def evaluated(done, state):
-      with watch.doing('evaluating'):
+      with monitor.doing('evaluating'):
         values = self.evaluate(state, stop)
       writer.write(done, values)
-      watch.tell(done, values)
+      monitor.tell(done, values)
       return values
 
     if recovery.owes_evaluation(config, self.workdir, start):
@@ -216,27 +219,27 @@ class _Run:
     values, split, saved = {}, mesh_lib.split(mesh), start
     stream = loader.stream(self.batches, lineage.draws(start))
     learning = self.learner.started(start, compiled)
-    with contextlib.closing(stream), learning, progress, watch:
+    with contextlib.closing(stream), learning, progress, monitor:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
-        with watch.step(done):
+        with monitor.step(done):
           state = programs.before_step(self.setup, compiled, state, done - 1)
-          draw, batch = watch.next(stream)
+          draw, batch = monitor.next(stream)
           batch = mesh_lib.put(mesh, batch, split)
           children = self.learner.sample(draw, state, batch)
           state, measured = programs.step(
             self.setup, compiled, state, batch, children
           )
-        watch.handed_over(done, measured)
+        monitor.handed_over(done, measured)
         measured = self.learner.learn(done, state, children, measured)
         ending = stop.due() and not last
         lineage.look(done, children, measured)
         checkpoints.check()
         if last or done % config.log_every == 0:
-          writer.write(done, watch.line(done, children, measured))
+          writer.write(done, monitor.line(done, children, measured))
         if last or done % config.checkpoint_every == 0 or ending:
           lineage.settle()
-          with watch.doing('saving'):
+          with monitor.doing('saving'):
             self.save(checkpoints, done, state)
           saved = done
         if ending:
@@ -247,7 +250,7 @@ class _Run:
           except stopping.Stopped:
             if saved != done:
               lineage.settle()
-              with watch.doing('saving'):
+              with monitor.doing('saving'):
                 self.save(checkpoints, done, state)
             raise
     return state, values

@@ -45,7 +45,7 @@ def overview(config: Config) -> str:
   return '\n'.join(lines)
 
 
-class Watch:
+class Monitor:
   """A monitor that times, profiles and reports the steps of a session.
 
   Args:
@@ -73,7 +73,7 @@ class Watch:
     self._timer.ended = start
     card.reached(start, first=start)
 
-  def __enter__(self) -> 'Watch':
+  def __enter__(self) -> 'Monitor':
     return self
 
   def __exit__(self, *exception: object) -> None:

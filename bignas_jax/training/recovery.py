@@ -56,7 +56,7 @@ class Lineage:
   def start(self, notes: dict[str, Any]) -> None:
     """Starts to watch from a checkpoint's notes; {} stands for step 0."""
     recovery = self._config.recovery
-    self._watch = divergence.Watch(
+    self._detector = divergence.Detector(
       1 / config_lib.space(self._config).classes,
       recovery.window,
       recovery.remains,
@@ -68,7 +68,7 @@ class Lineage:
     """Returns notes for a checkpoint of the last step that `settle` checked."""
     return {
       'rollbacks': rollbacks.to_json(self._rollbacks),
-      'watch': self._watch.memory(),
+      'watch': self._detector.memory(),
     }
 
   def draws(self, step: int) -> Iterator[int]:
@@ -101,7 +101,7 @@ class Lineage:
   def _look(self, step, children, measured) -> None:
     losses, finite, top1 = jax.device_get(_looked_at(children, measured))
     roles = [child.role for child in children]
-    self._watch.look(
+    self._detector.look(
       step,
       [(r, float(loss)) for r, loss in zip(roles, losses, strict=True)],
       bool(finite),

@@ -19,7 +19,7 @@ from bignas_jax.runs import config, restore, rollbacks
 from bignas_jax.runs.rollbacks import Rollback
 from bignas_jax.system import files, stopping
 from bignas_jax.training import loop, recovery, states
-from bignas_jax.training.divergence import Diverged, Watch
+from bignas_jax.training.divergence import Detector, Diverged
 from bignas_jax.values import errors
 from configs import alpha_net
 
@@ -32,60 +32,60 @@ pytestmark = pytest.mark.usefixtures('compiled_once')
 # Trouble.
 
 
-def _look(watch, values, start=0):
+def _look(detector, values, start=0):
   for step, top1 in enumerate(values, start + 1):
-    watch.look(step, [('biggest', 1.0)], True, top1)
+    detector.look(step, [('biggest', 1.0)], True, top1)
 
 
 RISING = list(np.linspace(0.1, 0.8, 40))
 
 
 def test_a_collapse_is_noticed_within_a_window():
-  watch = Watch(0.1, window=10, remains=0.2)
-  _look(watch, RISING)
+  detector = Detector(0.1, window=10, remains=0.2)
+  _look(detector, RISING)
   with pytest.raises(Diverged, match='collapsed: training top-1 0') as seen:
-    _look(watch, [0.1] * 10, 40)
+    _look(detector, [0.1] * 10, 40)
   assert 45 < seen.value.step <= 50
   assert seen.value.late == 10
 
 
 def test_a_collapse_names_the_child_that_shows_it():
-  watch = Watch(0.1, window=10, remains=0.2)
-  _look(watch, RISING)
+  detector = Detector(0.1, window=10, remains=0.2)
+  _look(detector, RISING)
   with pytest.raises(Diverged, match='the random child has collapsed'):
     for step in range(41, 51):
-      watch.look(step, [('random', 1.0)], True, 0.1, 'random')
+      detector.look(step, [('random', 1.0)], True, 0.1, 'random')
 
 
 def test_what_is_no_collapse():
-  watch = Watch(0.1, window=10, remains=0.2)
-  _look(watch, [0.1] * 50)  # has not learned yet
-  _look(watch, [*RISING, *([0.35] * 20)])  # worse, but not at chance
-  _look(watch, [*([0.8] * 10), *([0.0] * 5), *([0.8] * 10)])  # bad batches
-  off = Watch(0.1, window=10, remains=0.0)
+  detector = Detector(0.1, window=10, remains=0.2)
+  _look(detector, [0.1] * 50)  # has not learned yet
+  _look(detector, [*RISING, *([0.35] * 20)])  # worse, but not at chance
+  _look(detector, [*([0.8] * 10), *([0.0] * 5), *([0.8] * 10)])  # bad batches
+  off = Detector(0.1, window=10, remains=0.0)
   _look(off, [*RISING, *([0.1] * 50)])
 
 
 @pytest.mark.parametrize('cut', [3, 25, 44])
 def test_a_resumed_watch_sees_what_an_unbroken_one_sees(cut):
   values = RISING + [0.1] * 10
-  whole, first = (Watch(0.1, 10, 0.2) for _ in range(2))
+  whole, first = (Detector(0.1, 10, 0.2) for _ in range(2))
   with pytest.raises(Diverged) as seen:
     _look(whole, values)
   _look(first, values[:cut])
   memory = json.loads(json.dumps(first.memory()))
   with pytest.raises(Diverged) as again:
-    _look(Watch(0.1, 10, 0.2, memory), values[cut:], cut)
+    _look(Detector(0.1, 10, 0.2, memory), values[cut:], cut)
   assert again.value.args == seen.value.args
 
 
 @pytest.mark.parametrize('loss', [math.nan, math.inf])
 def test_numbers_that_are_not_finite(loss):
-  watch = Watch(0.1, window=10, remains=0.2)
+  detector = Detector(0.1, window=10, remains=0.2)
   with pytest.raises(Diverged, match=r'loss of a child \(random\) is'):
-    watch.look(7, [('biggest', 1.0), ('random', loss)], True, 0.5)
+    detector.look(7, [('biggest', 1.0), ('random', loss)], True, 0.5)
   with pytest.raises(Diverged, match='state is not finite'):
-    watch.look(7, [('biggest', 1.0)], False, 0.5)
+    detector.look(7, [('biggest', 1.0)], False, 0.5)
 
 
 def test_draws_go_on_after_what_was_skipped():
