@@ -34,7 +34,7 @@ from bignas_jax.reporting import recommendations, report
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file
 from bignas_jax.runs.config import Config
-from bignas_jax.selection import recommended, search
+from bignas_jax.selection import recommended, search, task
 from bignas_jax.system import cluster, console, files, locks, process, xla
 from bignas_jax.training import loop, recovery
 
@@ -119,6 +119,7 @@ def _phases(asked: Asked, workdir: epath.Path, clock: Clock) -> dict[str, Any]:
     with clock.phase('table'):
       tables = [wishes.measure(space, workdir, asked.minutes)]
   requests = wishes.requests(asked.wishes, space, tables)
+  task.checked_all(space, _STRATEGY, config.search, requests)  # before training
   with clock.phase('train'):
     trained = loop.train(config, workdir)
   with clock.phase('search'):
@@ -155,6 +156,7 @@ def _chosen(
   """Returns a config that can be trained in the time, and why it was chosen."""
   survey = clock.record.survey
   choice, measured = _measured_choice(asked, clock)
+  clock.note(size=rules.SIZES.index(choice.size), measured=measured)
   if asked.wishes.measures_here:
     with clock.phase('table'):
       wishes.measure(choice.space, workdir, asked.minutes)
@@ -167,13 +169,17 @@ def _chosen(
   config = recipe.config(survey, choice, length)
   why = recipe.reasons(config, length)
   _say('The training', why)
-  clock.note(measured=measured)
   return config, [*choice.why, *why]
 
 
 def _measured_choice(asked: Asked, clock: Clock) -> tuple[Choice, Measured]:
-  """Returns the largest choice that is fast enough, and what it takes."""
-  survey, smaller_than = clock.record.survey, None
+  """Returns the largest choice that is fast enough, and what it takes.
+
+  The choice of an interrupted command is kept, since its latency table is of
+  that space.
+  """
+  survey, size = clock.record.survey, clock.record.size
+  smaller_than = rules.SIZES[size - 1] if size else None
   while True:
     choice = rules.choose(
       survey,
@@ -184,6 +190,9 @@ def _measured_choice(asked: Asked, clock: Clock) -> tuple[Choice, Measured]:
       smaller_than=smaller_than,
     )
     _say('The choice', choice.why)
+    kept = clock.record.measured
+    if kept is not None and rules.SIZES.index(choice.size) == size:
+      return choice, kept
     with clock.phase('measure'):
       measured = trial.measure(
         recipe.config(survey, choice, _DRAFT),

@@ -32,6 +32,7 @@ class Record:
     images: the images, as they were asked for, with an absolute path.
     minutes: time for everything.
     survey: what the images are like.
+    size: number of the row of `rules.SIZES` that was chosen; None: none is yet.
     measured: seconds of the chosen config's parts; None: not measured yet.
     evaluations: number of children that each search evaluates; None: the
       searches have not begun.
@@ -43,6 +44,7 @@ class Record:
   images: str
   minutes: schema.Positive
   survey: Survey
+  size: schema.Whole | None = None
   measured: Measured | None = None
   evaluations: schema.Natural | None = None
   spent_s: dict[str, schema.AtLeastZero] = dataclasses.field(
@@ -89,7 +91,13 @@ def read(workdir: epath.Path, images: str, minutes: float) -> Record | None:
 
 
 def writable(workdir: epath.Path) -> None:
-  """Raises UserError if the directory cannot be written to."""
+  """Raises UserError if the directory cannot be written to.
+
+  Its config file must have a path that `--config=FILE:ARG` can name.
+  """
+  if ':' in str(workdir):
+    allowed = 'a directory on this machine, without a colon in its path'
+    raise errors.UserError('--workdir', str(workdir), allowed)
   directory.check_place(workdir)
   files.check_file(workdir / NAME, '--workdir')
   files.check_file(workdir / CONFIG, '--workdir')

@@ -273,12 +273,35 @@ def test_a_slow_machine_gets_a_smaller_space(fitted, images, monkeypatch):
   record = fitting.record_lib.read(workdir, str(images), 0.1)
   assert record is not None
   asked = _asked(images, max_macs=[1e6])._replace(minutes=1.0)
-  record = dataclasses.replace(record, minutes=1.0, spent_s={})
+  record = dataclasses.replace(
+    record, minutes=1.0, spent_s={}, size=None, measured=None
+  )
   clock = fitting.Clock(
     workdir.parent, record, itertools.count(0.0, 0.1).__next__, 0.0
   )
   choice, measured = fitting._measured_choice(asked, clock)
   assert (choice.space.resolution, measured.step_s) == ((8,), 0.01)
+  # A command that was interrupted after this keeps its choice.
+  seconds[8] = 100.0
+  clock.note(size=1, measured=measured)
+  assert fitting._measured_choice(asked, clock) == (choice, measured)
+
+
+def test_limits_that_no_child_keeps_are_refused_before_training(
+  fitted, images, monkeypatch
+):
+  workdir, *_ = fitted
+  monkeypatch.setattr(loop, 'train', lambda *_: pytest.fail('it trains'))
+  for bounds in ({'max_macs': [10]}, {'min_macs': [9000], 'max_macs': [8000]}):
+    with pytest.raises(errors.UserError, match='macs'):
+      fitting.fit(_asked(images, **bounds), workdir)
+
+
+def test_a_directory_that_no_config_flag_can_name_is_refused(images, tmp_path):
+  workdir = epath.Path(tmp_path) / '12:30'
+  with pytest.raises(errors.UserError, match='without a colon'):
+    fitting.fit(_asked(images), workdir)
+  assert not workdir.exists()
 
 
 def test_a_config_as_text_is_that_config(fitted, tmp_path):
