@@ -7,6 +7,7 @@ _AGAIN = 0.4
 # Share of the whole time in which children are evaluated.
 _SEARCH = 0.15
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 4, 64  # of each search
+_WORTH = 1.25  # times as many evaluations are worth another search
 # That share if training has used up the time: a long run is not worth much
 # without a search, and ends a little later.
 _LATE_SEARCH = 0.1
@@ -74,3 +75,24 @@ def evaluations(
   seconds = max(seconds, 60 * minutes * _LATE_SEARCH)
   possible = int(seconds / (requests * measured.child_s))
   return max(_LEAST_EVALUATIONS, min(possible, _MOST_EVALUATIONS))
+
+
+def more_evaluations(
+  number: int, spare_s: float, each_s: float, requests: int
+) -> int:
+  """Returns how many children each search may evaluate when it is repeated.
+
+  A search that is repeated finds what it evaluated in the archive.
+
+  Args:
+    number: how many it evaluated.
+    spare_s: seconds that nothing else needs.
+    each_s: seconds of an evaluation in these searches.
+    requests: number of searches.
+
+  Returns:
+    A number that is worth another search, or the same number.
+  """
+  more = number + int(max(0, spare_s) / (requests * each_s))
+  more = min(more, _MOST_EVALUATIONS)
+  return more if more >= _WORTH * number else number

@@ -6,7 +6,7 @@ it there and goes on with the next phase; training goes on by itself.
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +35,7 @@ from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import config_file
 from bignas_jax.runs.config import Config
 from bignas_jax.selection import recommended, search, task
+from bignas_jax.selection.task import Request
 from bignas_jax.system import cluster, console, files, locks, process, xla
 from bignas_jax.training import loop, recovery
 
@@ -123,8 +124,7 @@ def _phases(asked: Asked, workdir: epath.Path, clock: Clock) -> dict[str, Any]:
   with clock.phase('train'):
     trained = loop.train(config, workdir)
   with clock.phase('search'):
-    changes = {'evaluations': _evaluations(clock, len(requests))}
-    answers = search.recommend(workdir, requests, _STRATEGY, changes)
+    answers = _searched(workdir, clock, requests)
   with clock.phase('children'):
     in_time = functools.partial(_in_time, clock)
     packages.make(workdir, answers['recommended'], in_time)
@@ -226,6 +226,33 @@ def _length(
   size = choice.batch_size
   step_s = measured.step_s
   return rules.length(images, size, seconds, step_s, _FEWEST_STEPS)
+
+
+def _searched(
+  workdir: epath.Path, clock: Clock, requests: Sequence[Request]
+) -> dict[str, Any]:
+  """Searches, and then with more evaluations as long as there is time.
+
+  How much time searches share is known after them only. A command that has
+  ended once does not search longer when it is given again.
+  """
+  measured, ended = clock.record.measured, 'report' in clock.record.spent_s
+  assert measured is not None, 'a config is written after it'
+  number = _evaluations(clock, len(requests))
+  while True:
+    began, changes = clock.now(), {'evaluations': number}
+    answers = search.recommend(workdir, requests, _STRATEGY, changes)
+    each_s = measured.child_s
+    fresh = answers['evaluated'] - answers['looked_up']
+    if fresh >= number:  # else the time of an evaluation is hardly in it
+      each_s = (clock.now() - began) / (number * len(requests))
+    spare = clock.left_s() - budget.for_children(measured, len(requests))
+    more = budget.more_evaluations(number, spare, each_s, len(requests))
+    if ended or more == number:
+      return answers
+    number = more
+    clock.note(evaluations=number)
+    console.say(f'there is time for {number} evaluations in each search')
 
 
 def _evaluations(clock: Clock, requests: int) -> int:

@@ -287,6 +287,41 @@ def test_a_slow_machine_gets_a_smaller_space(fitted, images, monkeypatch):
   assert fitting._measured_choice(asked, clock) == (choice, measured)
 
 
+def test_searches_take_the_time_that_is_left(fitted, images, monkeypatch):
+  """By what evaluations took; what ended once is not searched longer."""
+  workdir, *_ = fitted
+  record = fitting.record_lib.read(workdir, str(images), 0.1)
+  assert record is not None
+  measured = Measured(compile_s=0.0, step_s=1.0, evaluator_s=0.0, child_s=1.0)
+  requests, asked, time = [None] * 2, [], [0.0]
+
+  def recommend(workdir, requests, strategy, changes):
+    fresh = changes['evaluations'] - sum(asked[-1:])
+    asked.append(changes['evaluations'])
+    time[0] += fresh  # half a second each
+    visited = 2 * changes['evaluations']
+    return {'evaluated': visited, 'looked_up': visited - fresh}
+
+  monkeypatch.setattr(fitting.search, 'recommend', recommend)
+  for ended, numbers in ((False, [20, 38]), (True, [20])):
+    asked.clear()
+    time[0] = 0.0
+    kept = dataclasses.replace(
+      record,
+      minutes=1.0,
+      measured=measured,
+      evaluations=20,
+      spent_s={'report': 0.1} if ended else {},
+    )
+    place = workdir.parent / f'clock{ended}'
+    place.mkdir()
+    clock = fitting.Clock(place, kept, lambda: time[0], 0.0)
+    fitting._searched(workdir, clock, requests)
+    assert asked == numbers, ended
+    assert clock.left_s() >= budget.for_children(measured, 2) or ended
+  assert json.loads((place / 'fit.json').read_text())['evaluations'] == 20
+
+
 def test_limits_that_no_child_keeps_are_refused_before_training(
   fitted, images, monkeypatch
 ):

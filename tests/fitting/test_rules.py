@@ -1,6 +1,7 @@
 """What is chosen for which images and times, and the reasons that are given."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -154,3 +155,11 @@ def test_the_time_is_shared_and_not_exceeded():
   late = max(0.1 * 60 * minutes, 4 * requests * MEASURED.child_s)
   assert late / 2 < number * requests * MEASURED.child_s <= late
   assert budget.evaluations(1e6, minutes, MEASURED, requests) == 64
+
+
+def test_searches_are_repeated_if_that_is_worth_it():
+  more = functools.partial(budget.more_evaluations, each_s=0.5, requests=6)
+  assert more(20, 90.0) == 50
+  assert more(20, 1e6) == 64
+  assert [more(20, spare) for spare in (14.9, 0.0, -50.0)] == [20, 20, 20]
+  assert more(64, 1e6) == 64
