@@ -32,6 +32,11 @@ NAMES = (
   'parsec',
   'alone',
 )
+# Which of its candidates an attentive policy trains.
+_CHOICES: dict[str, Literal['best', 'worst']] = {
+  'best_up': 'best',
+  'worst_up': 'worst',
+}
 Name = Annotated[
   str,
   schema.Meta(
@@ -105,10 +110,9 @@ def create(
   if name == 'parsec':
     settings = of_parsec or parsec_lib.Settings()
     return parsec_lib.parsec(space, settings, images)
-  choices = {'best_up': 'best', 'worst_up': 'worst'}
   return attentive(
     space,
-    choices[name],
+    _CHOICES[name],
     candidates,
     random_children,
     smallest_resolution,
