@@ -28,7 +28,7 @@ from bignas_jax.policies.parsec import Settings
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs.config import Config
 from bignas_jax.spaces import zoo
-from configs import bn_nas, mdenas, parsec
+from configs import bn_nas, parsec
 
 _FBNET = zoo.get('fbnet_v2')
 # The space for digits of 28 pixels: 2,048 networks.
@@ -57,7 +57,7 @@ def get_config(variant: str = '') -> Config:
   if variant == 'retrain':
     return bn_nas.retrained('fbnet_v2')
   if variant == 'small_retrain':
-    return mdenas.alone(SMALL)
+    return bn_nas.alone(SMALL)
   config, small = parsec.get_config(variant), variant == 'small'
   steps = 300 if small else config.steps
   settings: Settings = dataclasses.replace(

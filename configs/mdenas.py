@@ -73,7 +73,7 @@ def get_config(variant: str = '') -> Config:
   if variant == 'retrain':
     return bn_nas.retrained('mdenas')
   if variant == 'small_retrain':
-    return alone(SMALL)
+    return bn_nas.alone(SMALL)
   if variant == 'small':
     settings = Settings(
       epoch_steps=5, validation_batches=2, rate=0.02, accuracy='mean'
@@ -120,10 +120,3 @@ def digits(space: Space, **changes: Any) -> Config:
     recovery=RECOVERY,
     eval_every=config.steps,
   )
-
-
-def alone(space: Space) -> Config:
-  """Returns a config that trains one network of a space on 5,000 digits."""
-  schedule = Schedule(peak=0.005, warmup_steps=50, decay_steps=13.7)
-  config = mnist.digits(space, arch='biggest', policy='alone', steps=300)
-  return dataclasses.replace(config, schedule=schedule, eval_every=300)

@@ -65,7 +65,7 @@ def get_config(variant: str = '') -> Config:
   if variant == 'retrain':
     return bn_nas.retrained('proxyless')
   if variant == 'small_retrain':
-    return mdenas.alone(SMALL)
+    return bn_nas.alone(SMALL)
   if variant == 'small':
     settings = Settings(samples=4, temperature=64 * SMOOTH, rate=0.2)
     return mdenas.digits(SMALL, policy='parsec', parsec=settings, steps=200)

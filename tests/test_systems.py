@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 
 import pytest
 from etils import epath
@@ -12,6 +13,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.training import states
 from configs import (
+  bn_nas,
   mutual_net,
   once_for_all,
   rep_nas,
@@ -59,6 +61,19 @@ def test_what_was_learnt_can_be_trained_alone(name, variant, tmp_path):
   config = config_lib.check(warm_start.resolve(config))
   assert config_lib.space(config) == pinning.pin(config_lib.space(learnt), best)
   assert config.data.second == 0 < learnt.data.second
+
+
+@pytest.mark.parametrize('variant', ['retrain', 'small_retrain'])
+def test_what_a_search_chose_can_be_trained_alone(variant, tmp_path):
+  searched = bn_nas.get_config(variant.removesuffix('retrain').rstrip('_'))
+  space = config_lib.space(searched)
+  best = arch_lib.sample(space, arch_lib.generator(0))
+  file = tmp_path / 'best.json'
+  file.write_text(json.dumps({'arch': arch_lib.to_dict(best), 'step': 300}))
+  config = bn_nas.get_config(variant)
+  config.arch = str(file)
+  config = config_lib.check(warm_start.resolve(config))
+  assert config_lib.space(config) == pinning.pin(space, best)
 
 
 def test_mutual_net_at_one_resolution_is_us_net():
