@@ -2,6 +2,7 @@
 
   python -m bignas_jax.main --config=configs/attentive_nas.py --workdir=DIR \
     --config.data.directory=IMAGENET
+  python -m bignas_jax.search --workdir=DIR --strategy=pareto_bins
 
 arXiv:2011.09011: of three candidates of one cost, the one with the lowest loss
 on the batch is trained (BestUp-3); --config.policy=worst_up trains the one with
@@ -16,7 +17,11 @@ learns from children that another run's search evaluated:
   --config.candidates=50 --config.scores.by=predictor \
     --config.scores.archive=RUN/search/archive.csv
 
-All else is as in configs/alpha_net.py, but for the loss of smaller children.
+Cost: about 8.0 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
+All else, the search too, is as in configs/alpha_net.py, but for the loss of
+smaller children.
 """
 
 import dataclasses

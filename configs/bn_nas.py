@@ -16,6 +16,9 @@ top-1 of the network of 473.5 M MACs, after it was trained alone.
   configs/bn_nas.py:small           5,000 digits, in minutes on two CPU cores
   configs/bn_nas.py:small_retrain   the network that its search chose, alone
 
+Cost: about 0.03 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: space, one random path a step, what is trained, ten epochs, batch,
 the linear learning rate from 0.25, smoothing, the score. Otherwise: the rate
 falls to 0 (published: to 5e-4), gradients are clipped entry by entry, the scale

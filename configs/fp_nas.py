@@ -15,6 +15,9 @@ drawn than by PARSEC; at 400 M MACs, 0.7 % more top-1 than EfficientNet-B0.
   configs/fp_nas.py:small           5,000 digits, in minutes on two CPU cores
   configs/fp_nas.py:small_retrain   the network that it chose, alone
 
+Cost: about 3.2 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: the number of networks, the joint distributions and what they
 start from, the form of the cost. Otherwise: the space is made in the manner of
 FBNetV2's, with whole expand ratios and one width a stage, and is smaller; when

@@ -14,6 +14,9 @@ epochs. The most probable network is trained again. Published: 75.2 % top-1.
   configs/mdenas.py:small           5,000 digits, in minutes on two CPU cores
   configs/mdenas.py:small_retrain   the network that it chose, alone
 
+Cost: about 0.3 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: space, one network an epoch, the authors' rule and its rate,
 accuracy by each batch's own statistics, 100 epochs, batch, learning rate.
 Otherwise: momentum, weight decay and the sizes of the splits are chosen. With

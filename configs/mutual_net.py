@@ -2,6 +2,7 @@
 
   python -m bignas_jax.main --config=configs/mutual_net.py --workdir=DIR \
     --config.data.directory=IMAGENET
+  python -m bignas_jax.search --workdir=DIR --strategy=random --evaluations=124
 
 arXiv:1909.12978: as US-Net, but each narrower network sees images of a drawn
 resolution, and learns from the widest one's softmax at 224 pixels. Published
@@ -10,10 +11,14 @@ top-1 of MobileNet on ImageNet: 72.4 % at 569 M MACs, 70.9 % at 418 M, 67.7 % at
 
   configs/mutual_net.py:small   5,000 digits, in minutes on two CPU cores
 
-As published: resolutions, bilinear resizing, losses, epochs, batch, cosine.
-Otherwise: widths are in steps of 0.025, and 10,000 training images are held out
-for selection. With images of one resolution, the steps are those of
-configs/us_net.py.
+Cost: about 0.6 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
+As published: resolutions, bilinear resizing, losses, epochs, batch, cosine, and
+that the best width and resolution of each cost are chosen: the search evaluates
+all 124 children. Otherwise: widths are in steps of 0.025, and 10,000 training
+images are held out for selection. With images of one resolution, the steps are
+those of configs/us_net.py.
 """
 
 import dataclasses

@@ -5,6 +5,8 @@
   python -m bignas_jax.extract --workdir=TEACHER --out=TEACHER/children/best
   python -m bignas_jax.main --config=configs/once_for_all.py --workdir=DIR \
     --config.data.directory=IMAGENET --config.rule.packages[0].path=PACKAGE
+  python -m bignas_jax.search --workdir=DIR --strategy=predictor \
+    --max_macs=595e6
 
 arXiv:1908.09791: the biggest network is trained first. It then teaches children
 whose choices grow: kernel sizes, depths, expand ratios; they learn from the
@@ -14,12 +16,18 @@ ImageNet: 76.4 % at 230 M MACs, 80.0 % at 595 M (fine-tuned).
 
   configs/once_for_all.py:small   5,000 digits, in minutes on two CPU cores
 
+Cost of `:teacher`: about 0.5 h on 64 TPUv3 chips by the compiler's estimate,
+without input (docs/systems.md, "On a pod").
+
 As published: phases, children of a step, losses, sorting, learning rates and
-epochs of the whole. Otherwise: supernets are trained at four resolutions, since
-each is a compiled program; phases share one learning rate schedule; the run
-starts with random weights unless it goes on from the teacher's
-(--config.init_from); `:small` learns from the label alone, unless it is given a
-teacher.
+epochs of the whole, and the search: a network of three layers of 400 learns
+from 16,000 random children, and predicts for an evolution of 500 generations of
+100 (a quarter are parents; half of a generation are their mutants, at 0.1).
+Otherwise: the 100 best predictions are evaluated, too; supernets are trained at
+four resolutions, since each is a compiled program; phases share one learning
+rate schedule; the run starts with random weights unless it goes on from the
+teacher's (--config.init_from); `:small` learns from the label alone, unless it
+is given a teacher.
 """
 
 import dataclasses
@@ -28,7 +36,7 @@ from bignas_jax.methods.loss_graph import Edge, Package, Rule
 from bignas_jax.methods.optim import Optimizer
 from bignas_jax.policies.progressive import Phase
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs.config import Config, Schedule
+from bignas_jax.runs.config import Config, Schedule, Search
 from bignas_jax.spaces import zoo
 from configs import mnist, us_net
 
@@ -122,4 +130,10 @@ def get_config(variant: str = '') -> Config:
     ),
     steps=round(410 * epoch),
     schedule=Schedule(name='cosine', peak=0.96, warmup_steps=round(5 * epoch)),
+    search=Search(
+      population=16_000,
+      evaluations=16_100,
+      predictor='mlp',
+      proposals='evolution',
+    ),
   )

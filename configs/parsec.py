@@ -15,6 +15,9 @@ that is not here.
   configs/parsec.py:small           5,000 digits, in minutes on two CPU cores
   configs/parsec.py:small_retrain   the network that it chose, alone
 
+Cost: about 2.9 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: the weights, and which gradient comes from which split. Otherwise:
 the space is ProxylessNAS's; the number of networks, the temperature, the rates,
 the epochs and the sizes of the splits are chosen. With a temperature of 1, as

@@ -21,6 +21,9 @@ gradient to the logits. Then the branches are fixed, and at last folded into one
                                centres of one, and all branches but the 3x3
                                convolution start as 0
 
+Cost: about 2.2 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: the branches, how logits learn, their rate, 34 % of all branches,
 epochs (15 of random branches, 35 of learning ones, 100 of fixed ones).
 Otherwise: the first convolution has no branches, a layer keeps its best branch

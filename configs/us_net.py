@@ -10,6 +10,9 @@ Published top-1 of MobileNet's widths 1, 0.75, 0.5 and 0.25 on ImageNet: 71.8,
 
   configs/us_net.py:small   5,000 digits, in minutes on two CPU cores
 
+Cost: about 0.8 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: rule, losses, epochs, batch, learning rate, weight decay.
 Otherwise: widths in steps of 0.025, and 10,000 training images are held out for
 selection.

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import json
+import pathlib
+import re
 
 import pytest
 from etils import epath
@@ -13,6 +15,7 @@ from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.training import states
 from configs import (
+  auto_slim,
   bn_nas,
   mutual_net,
   once_for_all,
@@ -22,6 +25,7 @@ from configs import (
   us_net,
 )
 
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'systems.md'
 SYSTEMS = (
   'slimmable',
   'us_net',
@@ -46,6 +50,17 @@ def test_every_config_is_right(name, variant):
   assert config_lib.check(config) == config
   roles = config_lib.policy(config).roles
   assert config.rule.regularised in roles
+
+
+def test_headers_have_the_costs_of_the_page():
+  table = PAGE.read_text().partition('## On a pod')[2]
+  hours = dict(re.findall(r'^\|.*?`(\w+)`.*\| ([\d.]+) \|$', table, re.M))
+  assert hours.keys() - {'imagenet'} == {*SYSTEMS} - {'alpha_net'}
+  for name in {'imagenet', *SYSTEMS}:
+    module = importlib.import_module(f'configs.{name}')
+    header = ' '.join((module.__doc__ or '').split())
+    said = re.findall(r'about ([\d.]+) h on 64 TPUv3 chips', header)
+    assert said == ([hours[name]] if name in hours else []), name
 
 
 @pytest.mark.parametrize('variant', ['retrain', 'small_retrain'])
@@ -127,6 +142,20 @@ def test_the_teacher_of_once_for_all_is_the_biggest_network():
   space = config_lib.space(config_lib.check(config))
   ofa = zoo.get('ofa_mbv3')
   assert space == pinning.pin(ofa, arch_lib.biggest(ofa))
+
+
+def test_once_for_all_searches_as_published():
+  search = once_for_all.get_config().search
+  assert (search.predictor, search.proposals) == ('mlp', 'evolution')
+  assert (search.population, search.predicted_population) == (16_000, 100)
+  assert (search.generations, search.mutation) == (500, 0.1)
+  assert (search.parent_share, search.mutant_share) == (0.25, 0.5)
+
+
+def test_auto_slim_is_trained_again_as_long_as_us_net():
+  """By the command in its header."""
+  steps = re.findall(r'--config\.steps=(\d+)', auto_slim.__doc__ or '')
+  assert steps == [str(us_net.get_config().steps)]
 
 
 def test_phases_of_once_for_all_grow():
