@@ -155,6 +155,20 @@ def finish(directory, steps):
   return directory / 'run'
 
 
+def test_a_killed_process_ends_the_other_and_leaves_what_was_saved(tmp_path):
+  """The slow test also starts both again, after every kind of loss."""
+  pair = started(tmp_path, steps=10_000)
+  saved = tmp_path / 'run' / 'checkpoints' / '5'
+  try:
+    assert wait_until(saved.exists, pair), log(pair)
+    kill(pair[1], pair[0], None)
+  finally:
+    for member in pair:
+      member.process.kill()
+      member.end(10)
+  assert test_kills.newest_whole(tmp_path / 'run') >= 5
+
+
 @pytest.mark.slow
 def test_lost_processes_change_nothing(tmp_path):
   steps = max(40, 10 * EVENTS)
