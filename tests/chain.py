@@ -3,9 +3,9 @@
   python tests/chain.py once_for_all --out=DIR                 trains it first
   python tests/chain.py once_for_all --out=DIR --workdir=RUN   a run of `:small`
 
-It trains `configs/NAME.py:small` for a few steps, extracts a child, evaluates
-it, exports it, serves it, and compares each answer with what the package says.
-The last line of stdout has the figures, as JSON.
+It trains `configs/NAME.py:small` for a few steps, selects a child, extracts it,
+evaluates it, exports it, serves it, and compares each answer with what the
+package says. The last line of stdout has the figures, as JSON.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import numpy as np
 import services
 
 import bignas_jax
-from bignas_jax import evaluate, export, extract, main
+from bignas_jax import evaluate, export, extract, main, search
+from bignas_jax.costs import counting
 from bignas_jax.data import sources, transforms
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import directory
@@ -28,6 +29,15 @@ from bignas_jax.system import storage
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20
+EVALUATIONS = 3  # of a search
+# The search of a system's recipe; of others, random children are compared.
+SEARCHES = {
+  'auto_slim': 'greedy',
+  'once_for_all': 'predictor',
+  'attentive_nas': 'pareto_bins',
+  'alpha_net': 'pareto_bins',
+  'bn_nas': 'batch_norm_scales',
+}
 _REQUESTS = 50
 _READY_S = 600  # a service exports the child first
 
@@ -45,10 +55,15 @@ def run(name, out, workdir=None, steps=STEPS, images=1000):
   out = pathlib.Path(out)
   if workdir is None:
     workdir = train(name, out / 'run', steps)
-  child, arch = out / 'child', chosen(workdir)
+  child, how = out / 'child', 'learnt'
+  arch = file = pathlib.Path(workdir) / 'most_probable.json'
+  if not file.is_file():  # the run has learnt none
+    how, arch, file = searched(name, workdir)
   info = extract.main(
     [f'--workdir={workdir}', f'--arch={arch}', f'--out={child}']
   )
+  selected = json.loads(file.read_text())
+  assert info['arch'] == selected.get('arch', selected)
   accuracy = evaluate.main([f'--child={child}', '--split=test'])
   made = export.main(
     [f'--child={child}', '--format=stablehlo,onnx', f'--images={images}']
@@ -65,6 +80,7 @@ def run(name, out, workdir=None, steps=STEPS, images=1000):
   }
   return {
     'system': name,
+    'selected': how,
     'arch': info['arch'],
     'macs': info['macs'],
     'params': info['params'],
@@ -88,15 +104,24 @@ def train(name, workdir, steps):
   return workdir
 
 
-def chosen(workdir):
-  """Returns the child that the run has learnt, or else a random one."""
-  learnt = pathlib.Path(workdir) / 'most_probable.json'
-  if learnt.is_file():
-    return learnt
+def searched(name, workdir):
+  """Returns the strategy of a search, what `--arch` takes, and their file.
+
+  The child has at most the mean of the smallest and the biggest one's MACs.
+  """
   config = directory.load_config(storage.path(str(workdir), 'workdir'))
-  rng = arch_lib.generator(0)
   space = config_lib.space(config)
-  return arch_lib.to_json(arch_lib.sample(space, rng, training=True))
+  ends = arch_lib.smallest(space), arch_lib.biggest(space)
+  limit = statistics.mean(counting.cost(space, arch).macs for arch in ends)
+  strategy = SEARCHES.get(name, 'random')
+  best = search.main(
+    [
+      *(f'--workdir={workdir}', f'--strategy={strategy}'),
+      *(f'--max_macs={limit}', f'--evaluations={EVALUATIONS}'),
+    ]
+  )
+  assert best['costs']['macs'] <= limit
+  return strategy, 'best', pathlib.Path(workdir) / 'search' / 'best.json'
 
 
 def served(child, log):
