@@ -17,7 +17,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: .venv bench clean demo device device-wheels docs exports faults help \
-  lint lock test trackers
+  lint lock notebook test trackers
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,16 @@ trackers: $(READY)  ## the tests of trackers: MLflow, Weights & Biases
 	$(BIN)/uv pip install --quiet --python $(TRACKERS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,mlflow,wandb]'
 	$(TRACKERS)/bin/python -m pytest tests/runs/test_trackers.py $(ARGS)
+
+# Jupyter's kernel brings 28 packages that nothing else needs. The notebook reads
+# the demo's run.
+NOTEBOOK := .venv/notebook
+notebook: $(READY)  ## execute docs/notebook.ipynb: runs/notebook.ipynb
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(NOTEBOOK)
+	$(BIN)/uv pip install --quiet --python $(NOTEBOOK)/bin/python \
+	  --constraint requirements.txt -e '.[notebook]'
+	@test -e $(DEMO)/report.html || $(MAKE) demo
+	$(NOTEBOOK)/bin/python tests/notebook.py --out=runs/notebook.ipynb $(ARGS)
 
 # MkDocs and its theme have an environment of their own. pyright's Node fetches
 # the script that lets the site's search run without a server.
