@@ -18,6 +18,7 @@ import numpy as np
 
 from bignas_jax.costs import counting
 from bignas_jax.methods import loss_graph
+from bignas_jax.methods.step import Setup
 from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.perf import (
   depthwise_time,
@@ -30,7 +31,6 @@ from bignas_jax.policies import sandwich
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import pinning, zoo
 from bignas_jax.spaces.arch import Arch
-from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, evaluation
 from bignas_jax.system import hardware
 
@@ -187,17 +187,30 @@ def _gradients(function: Callable) -> Callable:
   return run
 
 
+def _b0(batch: int, sizes: _Sizes) -> Setup:
+  """Returns the setup of training steps of EfficientNet-B0."""
+  space = pinning.pin(B0_SPACE, B0)
+  return dataclasses.replace(
+    step_time.describe(space, batch, sizes.dtype, jax.devices()[:1]),
+    policy=sandwich.alone(space),
+    rule=loss_graph.Rule(edges=loss_graph.Rule().edges[:1]),
+  )
+
+
+def _sandwich(name: str, batch: int, sizes: _Sizes) -> Setup:
+  """Returns the setup of sandwich steps of a space, at one resolution."""
+  only = (RESOLUTION,)
+  space = dataclasses.replace(
+    zoo.get(name), resolution=only, train_resolution=only
+  )
+  return step_time.describe(space, batch, sizes.dtype, jax.devices()[:1])
+
+
 def _alone(sizes: _Sizes) -> Iterator[Row]:
   """Times training steps of EfficientNet-B0."""
-  space = pinning.pin(B0_SPACE, B0)
-  macs = counting.cost(space, arch_lib.biggest(space)).macs
+  macs = counting.cost(B0_SPACE, B0).macs
   for batch in sizes.alone:
-    setup = dataclasses.replace(
-      step_time.describe(space, batch, sizes.dtype, jax.devices()[:1]),
-      policy=sandwich.alone(space),
-      rule=loss_graph.Rule(edges=loss_graph.Rule().edges[:1]),
-    )
-    row = scaling.measure(setup, sizes.rounds)
+    row = scaling.measure(_b0(batch, sizes), sizes.rounds)
     # A multiply-add counts as two; the backward pass takes twice the forward's.
     flops = 6 * macs * row['images_per_s']
     yield {'batch': batch, 'network_flops_per_s': flops} | row
@@ -218,24 +231,15 @@ def _step(name: str, sizes: _Sizes) -> Iterator[Row]:
 def _batches(sizes: _Sizes) -> Iterator[Row]:
   """Times sandwich steps by batch size."""
   for name in _STEPS:
-    space = _sized(zoo.get(name))
     for batch in sizes.steps[1:]:
-      setup = step_time.describe(space, batch, sizes.dtype, jax.devices()[:1])
-      row = scaling.measure(setup, sizes.rounds)
+      row = scaling.measure(_sandwich(name, batch, sizes), sizes.rounds)
       yield {'space': name, 'batch': batch} | row
-
-
-def _sized(space: Space) -> Space:
-  only = (RESOLUTION,)
-  return dataclasses.replace(space, resolution=only, train_resolution=only)
 
 
 def _children(sizes: _Sizes) -> Iterator[Row]:
   """Times the calibration and evaluation of children of `attentive_nas`."""
-  space = _sized(zoo.get('attentive_nas'))
-  setup = step_time.describe(
-    space, sizes.evaluated[0], sizes.dtype, jax.devices()[:1]
-  )
+  setup = _sandwich('attentive_nas', sizes.evaluated[0], sizes)
+  space = setup.model.space
   arrays = step_time.random_batch(setup)
   batch = {name: np.asarray(array) for name, array in arrays.items()}
   batch['mask'] = np.ones(len(batch['label']), bool)
@@ -259,21 +263,22 @@ def _children(sizes: _Sizes) -> Iterator[Row]:
 
 
 def _torch(sizes: _Sizes) -> Iterator[Row]:
-  """Times the same steps by a plain network in PyTorch."""
-  cases = [
-    torch_cases.case(f'b0 {batch}', B0_SPACE, [B0], batch, sizes.rounds)
-    for batch in sizes.alone
-  ]
+  """Times the same steps by plain networks in PyTorch.
+
+  On CPUs, sandwich steps are not compiled: it would take minutes.
+  """
+  alone = [_b0(batch, sizes) for batch in sizes.alone]
+  steps = [_sandwich(name, sizes.steps[0], sizes) for name in _STEPS]
+  accelerated = jax.default_backend() != 'cpu'
+  case = functools.partial(torch_cases.case, rounds=sizes.rounds)
+  plain = [case(setup) for setup in (*alone, *steps)]
   compiled = [
-    case | {'name': f'{case["name"]} compiled', 'compile': True}
-    for case in cases
+    case(setup, compiled=True)
+    for setup in (*alone, *(steps if accelerated else ()))
   ]
-  for name in _STEPS:
-    space, batch = _sized(zoo.get(name)), sizes.steps[0]
-    policy = sandwich.sandwich(space)
-    archs = [child.arch for child in policy.sample(policy.init(0), 0, 0, None)]
-    cases.append(torch_cases.case(name, space, archs, batch, sizes.rounds))
-  yield from torch_cases.run(cases + compiled)
+  # On accelerators, PyTorch is faster when it compiles: those come first.
+  cases = compiled + plain if accelerated else plain + compiled
+  yield from torch_cases.run(cases)
 
 
 # In the order in which they are measured.

@@ -27,6 +27,9 @@ from bignas_jax.supernet.model import Model
 from bignas_jax.system import console, xla
 from bignas_jax.system import mesh as mesh_lib
 
+# Of the steps that are timed: what `describe` makes updates of.
+OPTIMIZER, RATE = optim.Optimizer(), 1e-3
+
 
 def step(
   space: Space,
@@ -165,7 +168,7 @@ def describe(
     policy: policy of the run; None: the sandwich rule.
     rule: loss graph of the run; None: in-place distillation.
   """
-  rate = lambda step: 1e-3  # noqa: E731
+  rate = lambda step: RATE  # noqa: E731
   return step_lib.Setup(
     model=Model(
       space=space,
@@ -175,7 +178,7 @@ def describe(
       dtype=jnp.dtype(dtype),
     ),
     rule=rule or loss_graph.Rule(),
-    optimizer=optim.create(optim.Optimizer(), rate),
+    optimizer=optim.create(OPTIMIZER, rate),
     rate=rate,
     batch_size=batch,
     policy=policy or sandwich.sandwich(space),

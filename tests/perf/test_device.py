@@ -1,15 +1,29 @@
 """`benchmark device`: what it measures, and what it keeps when time is over."""
 
+import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import time
 
+import jax
+import networks
 import pytest
 
 from bignas_jax import benchmark
 from bignas_jax.costs import counting
-from bignas_jax.perf import depthwise_time, device, device_sections, torch_cases
+from bignas_jax.perf import (
+  depthwise_time,
+  device,
+  device_sections,
+  step_time,
+  torch_cases,
+)
+from bignas_jax.policies import sandwich
+from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import pinning, zoo
+from bignas_jax.supernet import network
 from bignas_jax.values import errors
 
 
@@ -70,23 +84,43 @@ def test_markdown_shows_the_first_row_of_each_section():
   )
 
 
-def test_pytorch_is_given_the_same_network():
-  space, arch = device_sections.B0_SPACE, device_sections.B0
-  case = torch_cases.case('b0', space, [arch], 8, 1)
-  (child,) = case['children']
-  norm = lambda width: 2 * width  # noqa: E731
-  params = 27 * child['stem'] + norm(child['stem'])
-  for block in child['blocks']:
-    hidden, width_in = block['hidden'], block['width_in']
-    if hidden != width_in:
-      params += width_in * hidden + norm(hidden)
-    params += block['kernel_size'] ** 2 * hidden + norm(hidden)
-    params += 2 * hidden * block['squeeze'] + hidden + block['squeeze']
-    params += hidden * block['width_out'] + norm(block['width_out'])
-  params += block['width_out'] * child['head'] + norm(child['head'])
-  params += (child['head'] + 1) * case['classes']
-  assert params == counting.cost(space, arch).params
-  assert params == 5_288_548  # torchvision's efficientnet_b0
+def children_of(space):
+  """The biggest child, the smallest one and two random ones."""
+  ends = arch_lib.biggest(space), arch_lib.smallest(space)
+  return *ends, *networks.archs_of(space, 2)
+
+
+def alone(space, arch, batch=2):
+  """Setup of training steps of one child, which is not compiled."""
+  own = pinning.pin(space, arch)
+  setup = step_time.describe(own, batch, 'float32', jax.devices()[:1])
+  return dataclasses.replace(setup, policy=sandwich.alone(own))
+
+
+@pytest.mark.parametrize('name', ['bignas', 'attentive_nas', 'mnist'])
+def test_pytorch_is_given_children_of_the_same_size(name):
+  space = zoo.get(name)
+  for arch in children_of(space):
+    case = torch_cases.case(alone(space, arch), 1)
+    params = sum(map(math.prod, case['shapes'].values()))
+    assert params == counting.cost(space, arch).params
+
+
+def test_pytorch_is_given_efficientnet_b0():
+  sizes = device_sections._CPU
+  case = torch_cases.case(device_sections._b0(8, sizes), 1)
+  # torchvision's efficientnet_b0.
+  assert sum(map(math.prod, case['shapes'].values())) == 5_288_548
+  assert (case['batch'], len(case['children'])) == (8, 1)
+
+
+def test_pytorch_is_given_all_parameters_of_a_sandwich_step():
+  setup = device_sections._sandwich('bignas', 8, device_sections._CPU)
+  case = torch_cases.case(setup, 1)
+  shapes = network.shapes(setup.model.space)
+  sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)]
+  assert sum(map(math.prod, case['shapes'].values())) == sum(sizes)
+  assert len(case['children']) == 4
 
 
 def test_unknown_sections_are_refused(tmp_path):
