@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bignas_jax.perf import device_sections
 from bignas_jax.perf.device_sections import SECTIONS, Row
@@ -95,33 +95,67 @@ def _check_new(out: pathlib.Path, ours: bool) -> None:
 
 def markdown(result: Row) -> str:
   """Returns the most important figures as a table of one row."""
-  cells = {name: _cell(result, *column) for name, column in _COLUMNS.items()}
+  cells = {
+    name: cell(result, *arguments) or 'not measured'
+    for name, (cell, *arguments) in _COLUMNS.items()
+  }
   lines = cells, dict.fromkeys(cells, '---'), cells.values()
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-# Heading -> section, key of its first row, factor, unit.
-_COLUMNS = {
-  'device': ('machine', 'device', 1, ''),
-  'memory': ('machine', 'bandwidth', 1e-9, 'GB/s'),
-  'matrices': ('machine', 'flops', 1e-12, 'Tflop/s'),
-  'EfficientNet-B0': ('b0', 'images_per_s', 1, 'images/s'),
-  'step of `bignas`': ('bignas', 'elastic_s', 1e3, 'ms'),
-  'to static': ('bignas', 'ratio', 1, ''),
-  'step of `attentive_nas`': ('attentive_nas', 'elastic_s', 1e3, 'ms'),
-  'to static ': ('attentive_nas', 'ratio', 1, ''),
-  'children': ('children', 'children_per_minute', 1, 'a minute'),
-}
-
-
-def _cell(result: Row, section: str, key: str, factor: float, unit: str) -> str:
+def _first(
+  result: Row, section: str, key: str, factor: float = 1, unit: str = ''
+) -> str:
+  """Returns a value of a section's first row; empty: there is none."""
   rows = result.get(section)
   if not rows:
-    return 'not measured'
+    return ''
   value = rows[0][key]
   if isinstance(value, str):
     return value
   return f'{factor * value:,.4g} {unit}'.strip()
+
+
+def _in_torch(result: Row, section: str, name: str, key: str) -> str:
+  """Returns PyTorch's rate and time of a step, and the ratio of ours to it.
+
+  Of a step that was measured compiled and not compiled, the faster one.
+
+  Args:
+    result: rows by section.
+    section: section whose first row is our step.
+    name: name of the step in the section `torch`.
+    key: key of our step's seconds.
+  """
+  for ours in result.get(section, [])[:1]:
+    same = name, ours['batch']
+    theirs = [
+      row
+      for row in result.get('torch', [])
+      if (row['name'], row['batch']) == same and 'problem' not in row
+    ]
+    for row in sorted(theirs, key=lambda row: row['step_s'])[:1]:
+      rate, step_s = row['images_per_s'], row['step_s']
+      ratio = ours[key] / step_s
+      return f'{rate:,.4g} images/s, {1e3 * step_s:,.4g} ms, ratio {ratio:.3g}'
+  return ''
+
+
+# Heading -> function of the result, and its other arguments.
+_COLUMNS = {
+  'device': (_first, 'machine', 'device'),
+  'memory': (_first, 'machine', 'bandwidth', 1e-9, 'GB/s'),
+  'matrices': (_first, 'machine', 'flops', 1e-12, 'Tflop/s'),
+  'EfficientNet-B0': (_first, 'b0', 'images_per_s', 1, 'images/s'),
+  'B0 in PyTorch': (_in_torch, 'b0', device_sections.B0_SPACE.name, 'step_s'),
+  'step of `bignas`': (_first, 'bignas', 'elastic_s', 1e3, 'ms'),
+  'to static': (_first, 'bignas', 'ratio'),
+  'in PyTorch': (_in_torch, 'bignas', 'bignas', 'elastic_s'),
+  'step of `attentive_nas`': (_first, 'attentive_nas', 'elastic_s', 1e3, 'ms'),
+  'to static ': (_first, 'attentive_nas', 'ratio'),
+  'in PyTorch ': (_in_torch, 'attentive_nas', 'attentive_nas', 'elastic_s'),
+  'children': (_first, 'children', 'children_per_minute', 1, 'a minute'),
+}
 
 
 def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
@@ -134,7 +168,10 @@ def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
     command = [sys.executable, '-m', 'bignas_jax.benchmark', 'device']
     asked = [f'--sections={name}', '--here', f'--out={path}']
     began = time.monotonic()
-    status = _status(command + asked, seconds)
+    environment = dict(os.environ)
+    if name == 'torch':  # or else JAX takes most of the memory before PyTorch
+      environment['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+    status = _status(command + asked, seconds, environment)
     console.say(f'{name}: {time.monotonic() - began:.0f} s, status {status}')
     lines = path.read_text().splitlines(keepends=True)
     # The last line of a process that was stopped may be half of one.
@@ -142,14 +179,21 @@ def _run(name: str, seconds: float) -> tuple[list[Row], bool]:
     return rows, status == 0
 
 
-def _status(command: Sequence[str], seconds: float) -> int | None:
+def _status(
+  command: Sequence[str],
+  seconds: float,
+  environment: Mapping[str, str] | None = None,
+) -> int | None:
   """Runs a command; returns its status, or None if its time was over.
 
   Processes that it has started end with it, such as PyTorch's, so that they do
   not run beside the next section.
   """
   with subprocess.Popen(
-    command, stdout=subprocess.DEVNULL, start_new_session=True
+    command,
+    stdout=subprocess.DEVNULL,
+    start_new_session=True,
+    env=environment,
   ) as process:
     try:
       return process.wait(seconds)

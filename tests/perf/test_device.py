@@ -61,7 +61,7 @@ def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
   assert result['unfinished'] == ['machine', 'b0']
   assert result['machine'] == []
   assert json.loads(path.read_text()) == result
-  assert result['markdown'].splitlines()[2].count('not measured') == 9
+  assert result['markdown'].splitlines()[2].count('not measured') == 12
 
 
 def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
@@ -82,6 +82,24 @@ def test_markdown_shows_the_first_row_of_each_section():
   assert table.splitlines()[2].startswith(
     '| GPU | 3,000 GB/s | 500 Tflop/s | not measured |'
   )
+
+
+def test_markdown_compares_with_pytorchs_fastest_measurement():
+  row = {'name': 'efficientnet_b0', 'batch': 8, 'compiled': False}
+  compiled = row | {'compiled': True, 'step_s': 0.04, 'images_per_s': 200}
+  torch = [
+    row | {'step_s': 0.05, 'images_per_s': 160},
+    compiled,
+    compiled | {'batch': 16, 'step_s': 0.01},
+    {'name': 'bignas', 'batch': 8, 'problem': 'RuntimeError: memory'},
+  ]
+  b0 = [{'batch': 8, 'step_s': 0.03, 'images_per_s': 267}]
+  step = [{'batch': 8, 'elastic_s': 0.1, 'ratio': 1.1}]
+  table = device.markdown({'b0': b0, 'torch': torch, 'bignas': step})
+  names, _, cells = (line.split(' | ') for line in table.splitlines())
+  cell = dict(zip(names, cells, strict=True))
+  assert cell['B0 in PyTorch'] == '200 images/s, 40 ms, ratio 0.75'
+  assert cell['in PyTorch'] == 'not measured'
 
 
 def children_of(space):
