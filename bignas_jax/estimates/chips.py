@@ -36,6 +36,17 @@ CHIPS = {
 }
 
 
+def roofline(flops: float, moved: float, chip: Chip) -> float:
+  """Returns the least seconds of a program: those of its arithmetic or memory.
+
+  Args:
+    flops: its number of operations.
+    moved: bytes that it moves to and from memory.
+    chip: device that it runs on.
+  """
+  return max(flops / chip.flops, moved / chip.bandwidth)
+
+
 def of(topology: str) -> Chip:
   """Returns the device of a topology such as `v3:8x8`.
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -102,15 +103,35 @@ def _compile(lowered: Any) -> Report:
       raise
     took = time.monotonic() - began
     return Report(took, None, problem=_memory_line(str(error)))
-  took = time.monotonic() - began
-  cost = compiled.cost_analysis()
+  return of(compiled, time.monotonic() - began)
+
+
+def of(compiled: Any, compile_s: float = 0.0) -> Report:
+  """Returns the report on a compiled program, of any compiler.
+
+  Numbers that the compiler does not give are 0.
+  """
+  cost = compiled.cost_analysis() or {}
   return Report(
-    took,
+    compile_s,
     xla.peak_bytes(compiled),
     cost.get('flops', 0.0),
     cost.get('bytes accessed', 0.0),
     cost.get('optimal_seconds', 0.0),
   )
+
+
+def counted(compiled: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+  """Returns the compiler's `flops` and `bytes` of each compiled program.
+
+  The body of a loop counts once, and the operations inside a kernel that XLA
+  did not make count nothing.
+  """
+  reports = {name: of(program) for name, program in compiled.items()}
+  return {
+    name: {'flops': report.flops, 'bytes': report.bytes}
+    for name, report in reports.items()
+  }
 
 
 def _memory_line(text: str) -> str:

@@ -128,7 +128,7 @@ def of_program(report: Report, chip: chips.Chip) -> float:
   """Returns a program's seconds by the compiler, or else by the roofline."""
   if report.seconds > 0:
     return report.seconds
-  return max(report.flops / chip.flops, report.bytes / chip.bandwidth)
+  return chips.roofline(report.flops, report.bytes, chip)
 
 
 def _is_repeated(row: str) -> bool:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
+from bignas_jax.estimates import chips
 from bignas_jax.perf import device_sections
 from bignas_jax.perf.device_sections import SECTIONS, Row
 from bignas_jax.system import console
@@ -72,6 +73,7 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
     result[name], ended = _run(name, ends - time.monotonic())
     if not ended:
       result['unfinished'].append(name)
+    _add_floors(result)
     out.write_text(json.dumps(result, indent=1))
   result['markdown'] = markdown(result)
   out.write_text(json.dumps(result, indent=1))
@@ -91,6 +93,29 @@ def _check_new(out: pathlib.Path, ours: bool) -> None:
   if not right or out.is_dir() or not out.parent.is_dir():
     allowed = 'a new file, in a directory that is there'
     raise errors.UserError('--out', str(out), allowed)
+
+
+def _add_floors(result: Row) -> None:
+  """Adds the floors of steps to rows that have the compiler's counts.
+
+  `floor_s` of a program is the time in which the machine computes its FLOPs or
+  moves its bytes, whichever is longer, at the rates of the section `machine`;
+  that of a step is their sum, and `floor_share` its share of the step's time.
+  """
+  for machine in result.get('machine', [])[:1]:
+    chip = chips.Chip(0, machine['flops'], machine['bandwidth'])
+    for name, rows in result.items():
+      for row in rows if name in _STEP_S else ():
+        programs = row.get('compiler', {}).values()
+        for one in programs:
+          one['floor_s'] = chips.roofline(one['flops'], one['bytes'], chip)
+        if floor := sum(one['floor_s'] for one in programs):
+          row['floor_s'] = floor
+          row['floor_share'] = floor / row[_STEP_S[name]]
+
+
+# Seconds of a step in the rows of a section.
+_STEP_S = {'b0': 'step_s', 'bignas': 'elastic_s', 'attentive_nas': 'elastic_s'}
 
 
 def markdown(result: Row) -> str:
@@ -141,6 +166,14 @@ def _in_torch(result: Row, section: str, name: str, key: str) -> str:
   return ''
 
 
+def _floor(result: Row, section: str) -> str:
+  """Returns the floor of a section's first step, and its share of the time."""
+  for row in result.get(section, [])[:1]:
+    if 'floor_s' in row:
+      return f'{1e3 * row["floor_s"]:,.4g} ms, {row["floor_share"]:.0%}'
+  return ''
+
+
 # Heading -> function of the result, and its other arguments.
 _COLUMNS = {
   'device': (_first, 'machine', 'device'),
@@ -148,12 +181,15 @@ _COLUMNS = {
   'matrices': (_first, 'machine', 'flops', 1e-12, 'Tflop/s'),
   'EfficientNet-B0': (_first, 'b0', 'images_per_s', 1, 'images/s'),
   'B0 in PyTorch': (_in_torch, 'b0', device_sections.B0_SPACE.name, 'step_s'),
+  "B0's floor": (_floor, 'b0'),
   'step of `bignas`': (_first, 'bignas', 'elastic_s', 1e3, 'ms'),
   'to static': (_first, 'bignas', 'ratio'),
   'in PyTorch': (_in_torch, 'bignas', 'bignas', 'elastic_s'),
+  'its floor': (_floor, 'bignas'),
   'step of `attentive_nas`': (_first, 'attentive_nas', 'elastic_s', 1e3, 'ms'),
   'to static ': (_first, 'attentive_nas', 'ratio'),
   'in PyTorch ': (_in_torch, 'attentive_nas', 'attentive_nas', 'elastic_s'),
+  'its floor ': (_floor, 'attentive_nas'),
   'children': (_first, 'children', 'children_per_minute', 1, 'a minute'),
 }
 

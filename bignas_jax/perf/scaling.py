@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from bignas_jax.estimates import compiler_reports
 from bignas_jax.methods import programs, step
 from bignas_jax.perf import step_time
 from bignas_jax.spaces.space import Space
@@ -71,7 +72,9 @@ def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
     rounds: measured steps, of which the median is reported.
 
   Returns:
-    `compile_s`, `peak_bytes`, `step_s` and `images_per_s`, as in `scale`.
+    `compile_s`, `peak_bytes`, `step_s` and `images_per_s`, as in `scale`; and
+    `compiler`, the compiler's counts of each program
+    (`compiler_reports.counted`), if all children of a step are static.
   """
   images = step_time.random_batch(setup)
   began = time.perf_counter()
@@ -87,9 +90,13 @@ def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
     jax.block_until_ready((state, measured))
     seconds.append(time.perf_counter() - began)
   step_s = statistics.median(seconds[1:])
-  return {
+  row: dict[str, Any] = {
     'compile_s': compile_s,
     'peak_bytes': max(map(xla.peak_bytes, compiled.values())),
     'step_s': step_s,
     'images_per_s': setup.batch_size / step_s,
   }
+  # Of a loop, which children that are not static have, the body counts once.
+  if {*setup.policy.roles} <= {*setup.policy.static}:
+    row['compiler'] = compiler_reports.counted(compiled)
+  return row

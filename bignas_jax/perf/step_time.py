@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bignas_jax.estimates import compiler_reports
 from bignas_jax.methods import loss_graph, optim, programs
 from bignas_jax.methods import step as step_lib
 from bignas_jax.policies import sandwich
@@ -60,7 +61,9 @@ def step(
     `static_sum_s`, the sum over its children as plain static networks;
     `masked_s`, seconds of the step if each child costs as much as the biggest,
     as with masks at full size; `ratio` and `ratio_to_masked` of the elastic
-    step; and the numbers of `programs` and `retraces`.
+    step; the numbers of `programs` and `retraces`; and, if `recompute` has
+    False, `compiler`, the compiler's counts of what the step must compute
+    (`_counted`).
   """
   space = dataclasses.replace(
     space, resolution=(resolution,), train_resolution=(resolution,)
@@ -99,6 +102,9 @@ def step(
     min(seconds[f'static {i} {again}'] for again in recompute)
     for i in range(len(children))
   ]
+  counted = {}
+  if False in recompute:
+    counted['compiler'] = _counted(setup, children, compiled, alone)
   return {
     'device': jax.devices()[0].device_kind,
     'space': space.name,
@@ -118,7 +124,35 @@ def step(
     'peak_bytes': max(map(xla.peak_bytes, compiled.values())),
     'programs': len(compiled),
     'retraces': len(traces),
+    **counted,
   }
+
+
+def _counted(
+  setup: step_lib.Setup,
+  children: Sequence[Child],
+  compiled: dict[str, Any],
+  alone: dict[str, Any],
+) -> dict[str, dict[str, float]]:
+  """Returns the compiler's counts of the children of a step, and of its update.
+
+  The compiler counts a loop's body once, and programs of random children have
+  loops: their static networks count in their place.
+
+  Args:
+    setup: setup of the step.
+    children: children of the step.
+    compiled: the programs of the step.
+    alone: the static networks, of which those without recomputation count.
+  """
+  static = setup.policy.static
+  others = {
+    f'{child.role} {i}': alone[f'static {i} False']
+    for i, child in enumerate(children)
+    if child.role not in static
+  }
+  own = {name: compiled[name] for name in (*static, programs.UPDATE)}
+  return compiler_reports.counted(own | others)
 
 
 def _compiled(

@@ -61,7 +61,7 @@ def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
   assert result['unfinished'] == ['machine', 'b0']
   assert result['machine'] == []
   assert json.loads(path.read_text()) == result
-  assert result['markdown'].splitlines()[2].count('not measured') == 12
+  assert result['markdown'].splitlines()[2].count('not measured') == 15
 
 
 def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
@@ -100,6 +100,24 @@ def test_markdown_compares_with_pytorchs_fastest_measurement():
   cell = dict(zip(names, cells, strict=True))
   assert cell['B0 in PyTorch'] == '200 images/s, 40 ms, ratio 0.75'
   assert cell['in PyTorch'] == 'not measured'
+
+
+def test_a_step_has_a_floor_by_the_compiler_and_the_machine():
+  programs = {
+    'biggest': {'flops': 2e9, 'bytes': 1e6},  # bound by arithmetic: 2 ms
+    'update': {'flops': 1e6, 'bytes': 3e9},  # bound by memory: 30 ms
+  }
+  machine = {'device': 'GPU', 'bandwidth': 1e11, 'flops': 1e12}
+  b0 = {'batch': 8, 'step_s': 0.064, 'images_per_s': 125, 'compiler': programs}
+  result = {'b0': [b0]}
+  device._add_floors(result)
+  assert 'floor_s' not in b0  # the machine's rates are missing
+  result['machine'] = [machine]
+  device._add_floors(result)
+  assert programs['biggest']['floor_s'] == pytest.approx(2e-3)
+  assert b0['floor_s'] == pytest.approx(32e-3)
+  assert b0['floor_share'] == pytest.approx(0.5)
+  assert '| 32 ms, 50% |' in device.markdown(result)
 
 
 def children_of(space):

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
 import pytest
 import tiny
 
 from bignas_jax import benchmark, cli
+from bignas_jax.methods import loss_graph
 from bignas_jax.perf import path_time, scaling, step_time
+from bignas_jax.policies import sandwich
 from bignas_jax.values import errors
 
 
@@ -24,6 +27,23 @@ def test_a_step_and_its_children():
     ('ratio_to_masked', 'masked_s'),
   ):
     assert result[ratio] == result['elastic_s'] / result[whole] > 0
+  counted = result['compiler']
+  others = {'random 2', 'random 3', 'update'}
+  assert set(counted) == {'biggest', 'smallest', *others}
+  for key in ('flops', 'bytes'):
+    assert counted['biggest'][key] > counted['smallest'][key] > 0
+
+
+def test_the_compiler_counts_steps_of_static_children_only():
+  setup = step_time.describe(tiny.QUICK, 4, 'float32', jax.devices()[:1])
+  own = dataclasses.replace(
+    setup,
+    policy=sandwich.alone(tiny.QUICK),
+    rule=loss_graph.alone(setup.rule, 'biggest'),
+  )
+  counted = scaling.measure(own, 1)['compiler']
+  assert set(counted) == {'biggest', 'update'}
+  assert counted['biggest']['flops'] > counted['update']['flops'] > 0
 
 
 def test_a_path_and_its_child_alone():
@@ -65,6 +85,7 @@ def test_each_combination_is_a_row():
   for row in rows:
     assert row['images_per_s'] == row['batch'] / row['step_s']
     assert row['compile_s'] > 0
+    assert 'compiler' not in row  # random children have loops
   whole, halved = (row['peak_bytes'] for row in rows)
   assert halved < whole
 
