@@ -120,6 +120,7 @@ RUN = {
   'prepare': 'test_array_records',
   'convert': 'test_attentive_nas',
   'compile': 'test_plan',
+  'benchmark device': 'test_device',
   'benchmark step': 'test_step_time',
   'benchmark path': 'test_step_time',
   'benchmark ranking': 'test_ranking',
@@ -134,9 +135,12 @@ RUN = {
 
 
 def commands(page):
-  """(command, its flags) of all `python -m bignas_jax.NAME` in a page."""
+  """(command, its flags) of all `python -m bignas_jax.NAME` in a page.
+
+  A machine without the package's environment may have `python3` alone.
+  """
   text = re.sub(r'\\\n\s*', ' ', page.read_text())
-  for line in re.findall(r'python -m bignas_jax\.([^`\n\']*)', text):
+  for line in re.findall(r'python3? -m bignas_jax\.([^`\n\']*)', text):
     name, *arguments = line.split()
     if name == 'benchmark' and arguments:
       name = f'{name} {arguments[0]}'
