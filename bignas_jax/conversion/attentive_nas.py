@@ -19,4 +19,5 @@ LAYOUT = Layout(
   # Every block has a shortcut there, and uses it where the width changes.
   unused=once_for_all.AVERAGES + r'|blocks\.\d+\.shortcut\.conv\.weight',
   resize='pytorch',
+  image_size=224,
 )

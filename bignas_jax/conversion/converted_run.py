@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from bignas_jax.conversion import published_files
+from bignas_jax.conversion.layouts import Layout
 from bignas_jax.data import identity, sources
 from bignas_jax.runs import checkpoints, directory, warm_start
 from bignas_jax.runs import config as config_lib
@@ -48,14 +49,11 @@ def convert(
       empty; nothing was written then.
   """
   cluster.refuse('convert')
-  resize = published_files.layout(layout, single=False).resize
+  there = published_files.layout(layout, single=False)
   directory.check_place(workdir)
   _check_empty(workdir)
-  config = config_lib.check(warm_start.resolve(config))
+  config = _as_there(config_lib.check(warm_start.resolve(config)), there)
   space = config_lib.space(config)
-  if resize is not None:
-    space = dataclasses.replace(space, resize=resize)
-    config = dataclasses.replace(config, space=space)
   variables, origin = published_files.read(weights, layout, space, license_)
   splits = sources.load(config.data, space.channels)
   identity.check_classes(splits, space.classes)
@@ -67,6 +65,20 @@ def convert(
     files.write_json(workdir / directory.ORIGIN, origin)
     _save(config, variables['params'], workdir)
   return {'workdir': str(workdir), 'step': config.steps} | origin
+
+
+def _as_there(config: Config, layout: Layout) -> Config:
+  """Returns the config with images of the size and resizing of a code base.
+
+  A size that the config sets itself stays.
+  """
+  config = dataclasses.replace(
+    config, image_size=config.image_size or layout.image_size
+  )
+  if layout.resize is None:
+    return config
+  space = dataclasses.replace(config_lib.space(config), resize=layout.resize)
+  return dataclasses.replace(config, space=space)
 
 
 def _check_empty(workdir: epath.Path) -> None:

@@ -67,6 +67,8 @@ class Layout(NamedTuple):
       its statistics; None: the files hold supernets.
     resize: how the code base resizes a batch to a child's resolution; None: it
       does not, and the space's rule stays.
+    image_size: pixels of the images that it resizes so; 0: it loads images at
+      each child's resolution.
   """
 
   tensors: Callable[[Space], Tree]
@@ -74,6 +76,7 @@ class Layout(NamedTuple):
   unused: str
   single: Normalisation | None = None
   resize: ops.Resize | None = None
+  image_size: int = 0
 
 
 class Conversion(NamedTuple):

@@ -135,13 +135,14 @@ def arguments(tensors, tmp_path):
 def test_children_of_a_converted_run_are_extracted_and_evaluated(
   arguments, params, tmp_path
 ):
+  arguments = [*arguments, '--config.image_size=18']
   with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError):
     patch.setattr(converted_run, '_save', _fails)
     convert.main(arguments)
   result = convert.main(arguments)
   assert result['step'] == tiny.config().steps
   config = json.loads((tmp_path / 'run' / 'config.json').read_text())
-  assert config['config']['space']['resize'] == 'pytorch'
+  assert config['config']['image_size'] == 18
   origin = json.loads((tmp_path / 'run' / 'origin.json').read_text())
   assert origin['license'] == 'CC-BY-NC 4.0' and origin['not_called'] == []
   child = tmp_path / 'child'
@@ -153,6 +154,17 @@ def test_children_of_a_converted_run_are_extracted_and_evaluated(
   assert score['top1'] == info['accuracy']['top1']
   with pytest.raises(errors.UserError, match='an empty directory'):
     convert.main(arguments)
+
+
+def test_images_have_the_size_and_the_resizing_of_the_code_base(
+  arguments, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(converted_run, '_save', lambda *_: None)
+  convert.main(arguments)
+  text = (tmp_path / 'run' / 'config.json').read_text()
+  config = json.loads(text)['config']
+  assert config['image_size'] == 224 and max(SPACE.train_resolution) == 18
+  assert config['space']['resize'] == 'pytorch'
 
 
 def test_weights_that_are_not_finite_are_refused(tensors):
