@@ -18,6 +18,7 @@ from bignas_jax.spaces import block_kinds
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, network, stage_blocks
 from bignas_jax.supernet.stage_blocks import Block
+from bignas_jax.system import console
 from bignas_jax.values import errors
 
 Tree = Any
@@ -28,6 +29,7 @@ POINTWISE = 'pointwise'  # [out, in, 1, 1] there, [in, out] here
 DENSE: tuple[int, ...] = (1, 0)
 VECTOR: tuple[int, ...] = (0,)
 MATRIX: tuple[int, ...] = (0, 1)  # the matrix of a linear function of columns
+_NAMED = 5  # tensors of a kind in the one line of an error
 _ORDERS = {
   'pointwise': POINTWISE,
   'depthwise': CONVOLUTION,
@@ -170,15 +172,19 @@ def convert(
 
   Raises:
     UserError: tensors are missing, are not in the layout, have other shapes,
-      or are not finite: the message lists them. Nothing is guessed.
+      or are not finite: it names five of a kind; stderr has all, if more.
   """
   arrays = _renamed(layout, tensors, path)
   shapes, named = variables_of(layout, space)
   names = [one.name for one in jax.tree.leaves(named, is_leaf=_is_tensor)]
-  _check(path, 'missing', [n for n in names if n not in arrays], 'a file with')
+  missing = [name for name in names if name not in arrays]
   spare = [name for name in arrays if name not in set(names)]
   foreign = [name for name in spare if not re.fullmatch(layout.unused, name)]
-  _check(path, 'foreign', foreign, 'a file without')
+  _check(
+    path,
+    _Odd('missing', missing, 'a file with'),
+    _Odd('foreign', foreign, 'a file without'),
+  )
   wrong: list[str] = []
 
   def take(place, shape, one: Tensor):
@@ -197,9 +203,10 @@ def convert(
     return array.astype(like.dtype)
 
   variables = jax.tree_util.tree_map_with_path(stack, shapes, named)
-  _check(path, 'of another shape', wrong, f'the tensors of {space.name}:')
-  odd = [name for name in names if not np.isfinite(arrays[name]).all()]
-  _check(path, 'not finite', odd, 'finite numbers in')
+  allowed = f'the tensors of {space.name}:'
+  _check(path, _Odd('of another shape', wrong, allowed))
+  infinite = [name for name in names if not np.isfinite(arrays[name]).all()]
+  _check(path, _Odd('not finite', infinite, 'finite numbers in'))
   return Conversion(variables, tuple(spare))
 
 
@@ -258,9 +265,36 @@ def _arranged(
   return array.transpose(order) if array.ndim == len(order) else None
 
 
-def _check(path: str, how: str, names: list[str], allowed: str) -> None:
-  if names:
-    some = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-    raise errors.UserError(
-      path, f'{len(names)} tensors {how}', f'{allowed} {some}'
-    )
+class _Odd(NamedTuple):
+  """Tensors that do not fit.
+
+  Attributes:
+    how: what is wrong with them, in words.
+    tensors: their names, and perhaps their shapes.
+    allowed: words that come before these names.
+  """
+
+  how: str
+  tensors: list[str]
+  allowed: str
+
+
+def _check(path: str, *kinds: _Odd) -> None:
+  """Checks that there are no odd tensors, and lists them if there are many.
+
+  Raises:
+    UserError: there are some; the error names the first ones of each kind.
+  """
+  odd = [one for one in kinds if one.tensors]
+  if not odd:
+    return
+  named = []
+  for how, tensors, allowed in odd:
+    text = f'{allowed} {", ".join(tensors[:_NAMED])}'
+    if len(tensors) > _NAMED:
+      text += ', ... (all are listed above)'
+      for one in tensors:
+        console.say(f'{how}: {one}')
+    named.append(text)
+  got = ' and '.join(f'{len(one.tensors)} tensors {one.how}' for one in odd)
+  raise errors.UserError(path, got, '; '.join(named))

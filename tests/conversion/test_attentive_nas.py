@@ -91,6 +91,23 @@ def test_what_does_not_fit_is_listed(tensors, change, text):
     layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
 
 
+def test_many_that_do_not_fit_are_all_listed_before_the_error(tensors, capsys):
+  names = [name for name in tensors if name.startswith('module.blocks.0')]
+  for name in names:
+    tensors[f'other.{name}'] = tensors.pop(name)
+  with pytest.raises(errors.UserError) as caught:
+    layouts.convert(attentive_nas.LAYOUT, SPACE, tensors, 'FILE')
+  n = len(names)
+  assert n > 5 and f'{n} tensors missing and {n} tensors foreign' in str(
+    caught.value
+  )
+  lines = capsys.readouterr().err.splitlines()
+  assert 'missing: blocks.0.conv.depth_conv.bn.bias' in lines
+  # Wrappers are no part of a name.
+  foreign = 'foreign: other.module.blocks.0.conv.depth_conv.bn.bias'
+  assert foreign in lines and len(lines) == 2 * n
+
+
 def test_an_alias_must_be_equal(tensors):
   name = 'module.classifier.linear.linear.bias'
   tensors[name.removeprefix('module.')] = tensors[name]
