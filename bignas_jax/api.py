@@ -7,7 +7,13 @@
     child = run.extract(best['arch'], 'runs/demo/children/mine')
     logits = child(images)
 
-Each does what the command of its name does, to the same files.
+Each does what the command of its name does, to the same files. Who has weights
+of a layout that `convert` does not know makes a supernet of arrays:
+
+    shapes = bignas_jax.parameter_shapes('attentive_nas')
+    net = bignas_jax.make_supernet('attentive_nas', params, mean=MEAN, std=STD)
+    child = net.child('attentive_nas_a2', images)
+    child.save('children/a2')
 """
 
 import dataclasses
@@ -17,29 +23,29 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
+from bignas_jax.conversion import own_weights
 from bignas_jax.costs import latency_tables
 from bignas_jax.costs import limits as limits_lib
 from bignas_jax.deploy import hub, package
 from bignas_jax.runs import restore
 from bignas_jax.selection import accuracy, child_costs, extraction
 from bignas_jax.selection import search as search_lib
+from bignas_jax.selection.loaded_child import Network
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import presets, zoo
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
-from bignas_jax.supernet import model, network
 from bignas_jax.supernet.evaluation import Evaluator, Score
 from bignas_jax.system import console, storage
-from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors, schema
 
 _WHOLE: Any = schema.Whole
 _SEED: Any = schema.Seed
+
+parameter_shapes = own_weights.parameter_shapes
+make_supernet = own_weights.make_supernet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +154,7 @@ class Run:
     limits = limits_lib.from_dict(bounds)
     table = None
     if latency_table is not None:
-      path = _path(latency_table, 'latency_table')
+      path = storage.of_value(latency_table, 'latency_table')
       table = latency_tables.load(path, self.space)
     memory = child_costs.Memory(memory_batch, memory_precision)
     best = search_lib.search(
@@ -159,7 +165,7 @@ class Run:
 
   def extract(
     self, which: str | dict[str, Any] | Arch, out: str | os.PathLike
-  ) -> 'Network':
+  ) -> Network:
     """Writes a child package, checked against the supernet, and loads it.
 
     Args:
@@ -171,7 +177,7 @@ class Run:
       UserError: there is no such child, or `out` holds something else.
     """
     text = arch_lib.to_json(self.arch(which))
-    place = _path(out, 'out')
+    place = storage.of_value(out, 'out')
     made = extraction.extract(self.workdir, text, place, data=self._data)
     self._compare(made.info['source']['step'])
     return load_child(place)
@@ -183,53 +189,6 @@ class Run:
         f'warning: this was of step {step}, the newest; what was loaded is of '
         f'step {self.step}: load_run() again to evaluate the same'
       )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-  """A child on its own.
-
-  Attributes:
-    arch: architecture of the child.
-    info: contents of `child.json`.
-  """
-
-  arch: Arch
-  info: dict[str, Any]
-  _child: package.Child
-
-  def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:
-    """Returns logits, float32 [batch, classes].
-
-    Args:
-      images: uint8 [batch, size, size, channels]: of the supernet's size
-        (`info['input']['image_size']`) or any other.
-
-    Raises:
-      UserError: `images` has another dtype or shape.
-    """
-    channels = self.info['input']['channels']
-    shape = getattr(images, 'shape', ())
-    right = len(shape) == 4 and shape[3] == channels and 0 not in shape[1:3]
-    if getattr(images, 'dtype', None) != np.uint8 or not right:
-      text = f'{getattr(images, "dtype", type(images).__name__)} {shape}'
-      allowed = f'an array, uint8 [batch, size, size, {channels}]'
-      raise errors.UserError('images', text, allowed)
-    return self._logits(self._child.variables, jnp.asarray(images))
-
-  @functools.cached_property
-  def _logits(self) -> Any:
-    given, space = self.info['input'], self._child.space
-    mesh = mesh_lib.create(jax.devices()[:1])
-    mean, std = tuple(given['mean']), tuple(given['std'])
-    alone = model.Model(space=space, mesh=mesh, mean=mean, std=std)
-    net = network.Supernet(space)
-
-    @jax.jit
-    def logits(variables, pixels):
-      return net.apply(variables, alone.images(pixels, self.arch.resolution))
-
-    return logits
 
 
 def list_models(pattern: str | Sequence[str] = '*') -> list[str]:
@@ -258,14 +217,6 @@ def list_models(pattern: str | Sequence[str] = '*') -> list[str]:
   )
 
 
-def _path(value: Any, field: str, make: Any = storage.path) -> epath.Path:
-  """Returns the value as a path; UserError names the field if it is none."""
-  text = os.fspath(value) if isinstance(value, os.PathLike) else value
-  if not isinstance(text, str):
-    raise errors.UserError(field, value, 'a path')
-  return make(text, field)
-
-
 def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
   """Reads the newest checkpoint of a run.
 
@@ -277,9 +228,9 @@ def load_run(workdir: str | os.PathLike, data: str | os.PathLike = '') -> Run:
     UserError: the directory is not a trained run's, or the data are not those
       that it was trained on.
   """
-  path, place = _path(workdir, 'workdir'), ''
+  path, place = storage.of_value(workdir, 'workdir'), ''
   if data != '':
-    place = os.fspath(_path(data, 'data'))
+    place = os.fspath(storage.of_value(data, 'data'))
   return Run(path, restore.load(path, place), place)
 
 
@@ -292,5 +243,5 @@ def load_child(directory: str | os.PathLike) -> Network:
   Raises:
     UserError: a file is missing, damaged, or does not fit the other.
   """
-  child = package.load(_path(directory, 'child', hub.path))
+  child = package.load(storage.of_value(directory, 'child', hub.path))
   return Network(child.arch, child.info, child)

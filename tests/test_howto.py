@@ -10,9 +10,11 @@ import runpy
 import sys
 import types
 
+import numpy as np
 import pytest
 
-from bignas_jax import main, search
+import bignas_jax
+from bignas_jax import evaluate, main, search
 from bignas_jax.data import image_source, sources
 from bignas_jax.methods.loss_graph import Edge
 from bignas_jax.policies import own
@@ -84,6 +86,22 @@ def test_commands_of_a_page_name_files_and_functions_of_the_pages(
       config_lib.check(config)
     for strategy in re.findall(r'--strategy=(\S+)', arguments):
       assert callable(table.get(strategy))
+
+
+def test_the_page_of_weights_makes_a_child_that_is_evaluated(project, capsys):
+  runpy.run_path('mine/make_weights.py')
+  made = runpy.run_path('mine/weights.py')
+  assert f'{made["child"].info["macs"]} MACs' in capsys.readouterr().out
+  images = made['images'][:2]
+  logits = bignas_jax.load_child('mine/child')(images)
+  np.testing.assert_allclose(logits, made['child'](images), rtol=1e-5)
+  assert evaluate.main(['--child=mine/child'])['images'] == 297
+  del made['params']['stem']['bn']['bias']
+  with pytest.raises(errors.UserError) as refused:
+    bignas_jax.make_supernet(
+      made['space'], made['params'], mean=[0.0], std=[1.0]
+    )
+  assert str(refused.value) in _text('weights')
 
 
 def test_the_page_of_rules_shows_the_error_of_a_wrong_rule(project):

@@ -180,10 +180,10 @@ def convert(
   missing = [name for name in names if name not in arrays]
   spare = [name for name in arrays if name not in set(names)]
   foreign = [name for name in spare if not re.fullmatch(layout.unused, name)]
-  _check(
+  check(
     path,
-    _Odd('missing', missing, 'a file with'),
-    _Odd('foreign', foreign, 'a file without'),
+    Odd('missing', missing, 'a file with'),
+    Odd('foreign', foreign, 'a file without'),
   )
   wrong: list[str] = []
 
@@ -204,9 +204,9 @@ def convert(
 
   variables = jax.tree_util.tree_map_with_path(stack, shapes, named)
   allowed = f'the tensors of {space.name}:'
-  _check(path, _Odd('of another shape', wrong, allowed))
+  check(path, Odd('of another shape', wrong, allowed))
   infinite = [name for name in names if not np.isfinite(arrays[name]).all()]
-  _check(path, _Odd('not finite', infinite, 'finite numbers in'))
+  check(path, Odd('not finite', infinite, 'finite numbers in'))
   return Conversion(variables, tuple(spare))
 
 
@@ -265,7 +265,7 @@ def _arranged(
   return array.transpose(order) if array.ndim == len(order) else None
 
 
-class _Odd(NamedTuple):
+class Odd(NamedTuple):
   """Tensors that do not fit.
 
   Attributes:
@@ -279,7 +279,7 @@ class _Odd(NamedTuple):
   allowed: str
 
 
-def _check(path: str, *kinds: _Odd) -> None:
+def check(path: str, *kinds: Odd) -> None:
   """Checks that there are no odd tensors, and lists them if there are many.
 
   Raises:

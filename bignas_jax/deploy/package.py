@@ -62,7 +62,7 @@ class _Calibration:
   """The part of `child.json` on the images that gave the statistics."""
 
   images: schema.Natural
-  seed: schema.Seed
+  seed: schema.Seed | None = None  # None: a user's own images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -187,6 +187,17 @@ def _as_trained(
 
 def describe(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
   """Returns what `child.json` says of a child before the child is measured."""
+  return describe_network(model, arch) | {
+    'calibration': {
+      'images': config.calibration.images,
+      'seed': config.calibration.seed,
+    },
+    'data': config_record.to_dict(config)['data'],
+  }
+
+
+def describe_network(model: Model, arch: Arch) -> dict[str, Any]:
+  """Returns what `child.json` says of a child, whatever images it is for."""
   cost = counting.cost(model.space, arch)
   return {
     'space': model.space.name,
@@ -201,11 +212,6 @@ def describe(config: Config, model: Model, arch: Arch) -> dict[str, Any]:
     'classes': model.space.classes,
     'macs': cost.macs,
     'params': cost.params,
-    'calibration': {
-      'images': config.calibration.images,
-      'seed': config.calibration.seed,
-    },
-    'data': config_record.to_dict(config)['data'],
   }
 
 

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces.arch import Arch, Indices
 from bignas_jax.supernet import network
 from bignas_jax.supernet.model import Model
 from bignas_jax.system import mesh as mesh_lib
@@ -88,11 +88,11 @@ class Evaluator:
 
   def calibrate(self, params: Tree, arch: Arch) -> Tree:
     """Returns the child's statistics, `mean` and `var` of every batch norm."""
-    indices, moments = self._indices(arch), None
-    for batch in self._calibration:
-      new = self._program('moments', arch.resolution)(params, batch, indices)
-      moments = new if moments is None else _add(moments, new)
-    return statistics(moments, len(self._calibration))
+    indices = self._indices(arch)
+    return pooled(
+      self._program('moments', arch.resolution)(params, batch, indices)
+      for batch in self._calibration
+    )
 
   def evaluate(self, params: Tree, stats: Tree, arch: Arch) -> Score:
     """Returns top-1 and top-5 with the given statistics."""
@@ -154,12 +154,9 @@ class Evaluator:
     ).lower(*arguments)
 
   def _moments(self, resolution, params, batch, indices):
-    images = self._model.images(batch['image'], resolution)
-    params = self._model.resolve(params, indices)
-    _, out = self._net.apply(
-      {'params': params}, images, indices, mutable=['moments']
-    )
-    return out['moments']
+    nets, pixels = (self._model, self._net), batch['image']
+    _, moments = observe(*nets, resolution, params, pixels, indices)
+    return moments
 
   def _logits(
     self, resolution, params, stats, batch, indices
@@ -169,6 +166,46 @@ class Evaluator:
     variables = {'params': params, 'batch_stats': stats}
     logits: Any = self._net.apply(variables, images, indices)
     return logits
+
+
+def observe(
+  model: Model,
+  net: network.Supernet,
+  resolution: int,
+  params: Tree,
+  pixels: UInt8[Array, 'batch size size channels'],
+  indices: Indices | None,
+) -> tuple[Float[Array, 'batch classes'], Tree]:
+  """Returns a child's logits by the batch's own statistics, and its moments.
+
+  Args:
+    model: the supernet; each device of its mesh runs this on its images.
+    net: `model.net()`.
+    resolution: the child's.
+    params: parameters of the supernet.
+    pixels: images of one batch.
+    indices: the child; None where the space holds one architecture only.
+  """
+  images = model.images(pixels, resolution)
+  params = model.resolve(params, indices)
+  logits, out = net.apply(
+    {'params': params}, images, indices, mutable=['moments']
+  )
+  return logits, out['moments']
+
+
+def pooled(batches: Iterable[Tree]) -> Tree:
+  """Returns `mean` and `var` of every batch norm, from moments of batches.
+
+  Args:
+    batches: the moments of each of several equal batches, as `observe` returns
+      them.
+  """
+  total, count = None, 0
+  for moments in batches:
+    total = moments if total is None else _add(total, moments)
+    count += 1
+  return statistics(total, count)
 
 
 def on_devices(

@@ -10,6 +10,7 @@ import errno
 import importlib.util
 import os
 import uuid
+from collections.abc import Callable
 
 from etils import epath
 
@@ -39,6 +40,27 @@ def path(text: str, field: str = 'path') -> epath.Path:
   if not text or '\0' in text:
     raise errors.UserError(field, text, 'a path')
   return epath.Path(text)
+
+
+def of_value(
+  value: object,
+  field: str,
+  make: Callable[[str, str], epath.Path] = path,
+) -> epath.Path:
+  """Returns the path that a value of a notebook is, text or an object.
+
+  Args:
+    value: the value.
+    field: the argument that has the value, for the message.
+    make: `path`, or a function like it.
+
+  Raises:
+    UserError: the value is no path.
+  """
+  text = os.fspath(value) if isinstance(value, os.PathLike) else value
+  if not isinstance(text, str):
+    raise errors.UserError(field, value, 'a path')
+  return make(text, field)
 
 
 def in_bucket(place: os.PathLike) -> bool:
