@@ -124,7 +124,7 @@ def markdown(result: Row) -> str:
     name: cell(result, *arguments) or 'not measured'
     for name, (cell, *arguments) in _COLUMNS.items()
   }
-  lines = cells, dict.fromkeys(cells, '---'), cells.values()
+  lines = [*cells], ['---'] * len(cells), [*cells.values()]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 

@@ -79,9 +79,10 @@ def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
 def test_markdown_shows_the_first_row_of_each_section():
   machine = {'device': 'GPU', 'bandwidth': 3e12, 'flops': 5e14}
   table = device.markdown({'machine': [machine], 'b0': []})
-  assert table.splitlines()[2].startswith(
-    '| GPU | 3,000 GB/s | 500 Tflop/s | not measured |'
-  )
+  names, ruler, cells = table.splitlines()
+  assert cells.startswith('| GPU | 3,000 GB/s | 500 Tflop/s | not measured |')
+  assert set(ruler.split()) == {'|', '---'}
+  assert names.count('|') == ruler.count('|') == cells.count('|')
 
 
 def test_markdown_compares_with_pytorchs_fastest_measurement():
