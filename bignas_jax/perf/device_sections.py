@@ -29,8 +29,7 @@ from bignas_jax.perf import (
 )
 from bignas_jax.policies import sandwich
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import pinning, zoo
-from bignas_jax.spaces.arch import Arch
+from bignas_jax.spaces import zoo
 from bignas_jax.supernet import batch_norm, evaluation
 from bignas_jax.system import hardware
 
@@ -38,23 +37,8 @@ Row = dict[str, Any]
 RESOLUTION = 224  # of all networks, pixels
 _STEPS = 'bignas', 'attentive_nas'  # spaces of sandwich steps
 
-# EfficientNet-B0 (arXiv:1905.11946) is a child of `bignas`, without the
-# projections in its shortcuts.
-B0 = Arch(
-  resolution=RESOLUTION,
-  width=(32, 16, 24, 40, 80, 112, 192, 320, 1280),
-  depth=(1, 2, 2, 3, 3, 4, 1),
-  kernel_size=(3, 3, 5, 3, 5, 5, 3),
-  expand_ratio=(1, 6, 6, 6, 6, 6, 6),
-)
-B0_SPACE = dataclasses.replace(
-  zoo.get('bignas'),
-  name='efficientnet_b0',
-  stages=tuple(
-    dataclasses.replace(stage, shortcut='identity')
-    for stage in zoo.get('bignas').stages
-  ),
-)
+B0_SPACE = zoo.get('efficientnet_b0')
+B0 = arch_lib.biggest(B0_SPACE)
 
 
 class _Sizes(NamedTuple):
@@ -189,10 +173,9 @@ def _gradients(function: Callable) -> Callable:
 
 def _b0(batch: int, sizes: _Sizes) -> Setup:
   """Returns the setup of training steps of EfficientNet-B0."""
-  space = pinning.pin(B0_SPACE, B0)
   return dataclasses.replace(
-    step_time.describe(space, batch, sizes.dtype, jax.devices()[:1]),
-    policy=sandwich.alone(space),
+    step_time.describe(B0_SPACE, batch, sizes.dtype, jax.devices()[:1]),
+    policy=sandwich.alone(B0_SPACE),
     rule=loss_graph.Rule(edges=loss_graph.Rule().edges[:1]),
   )
 

@@ -221,6 +221,21 @@ EFFICIENTNET_LITE0 = Space(
   bn_epsilon=1e-3,
 )
 
+# EfficientNet-B0 (arXiv:1905.11946), table 1: squeeze-excite of the input.
+EFFICIENTNET_B0 = dataclasses.replace(
+  EFFICIENTNET_LITE0,
+  name='efficientnet_b0',
+  stages=tuple(
+    dataclasses.replace(
+      stage,
+      activation='swish',
+      se=SqueezeExcite(of='input', ratio=0.25, rounding='floor'),
+    )
+    for stage in EFFICIENTNET_LITE0.stages
+  ),
+  activation='swish',
+)
+
 
 SPACES = (
   OFA_MBV3,
@@ -228,5 +243,6 @@ SPACES = (
   OFA_PROXYLESS,
   MOBILENET_V1,
   MOBILENET_V2,
+  EFFICIENTNET_B0,
   EFFICIENTNET_LITE0,
 )

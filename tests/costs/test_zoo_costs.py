@@ -24,6 +24,7 @@ from bignas_jax.supernet import network
     ('resnet18', 1.81e9, 11.69e6),
     ('resnet50', 4.09e9, 25.56e6),
     ('efficientnet_lite0', 385e6, 4.65e6),
+    ('efficientnet_b0', 386e6, 5.29e6),  # torchvision's
     ('wrn_28_10', 5.24e9, 36.48e6),  # WRN-28-10 on CIFAR-10
     # RepVGG, table 2, as deployed; VGG-16 with a classifier of 512 features.
     ('repvgg_a0', 1.36e9, 8.30e6),

@@ -1,8 +1,9 @@
-"""A file of EfficientNet-Lite0 becomes a child package."""
+"""A file of EfficientNet-Lite0, or of B0, becomes a child package."""
 
 import collections
 import importlib.util
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import torch_writer
 
 from bignas_jax import convert, evaluate, export
 from bignas_jax.conversion import layouts, published_files
-from bignas_jax.conversion.efficientnet_lite import LAYOUT
+from bignas_jax.conversion.efficientnet import B0
+from bignas_jax.conversion.efficientnet import LITE0 as LAYOUT
+from bignas_jax.costs import counting
 from bignas_jax.deploy import package
+from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces import zoo_elastic
 from bignas_jax.supernet import network
 from bignas_jax.values import errors
@@ -60,6 +64,53 @@ def test_the_published_file_has_that_many_tensors():
   assert tensors['_blocks.15._expand_conv.weight'].shape == (1152, 192, 1, 1)
   assert tensors['_blocks.0._depthwise_conv.weight'].shape == (32, 1, 3, 3)
   assert tensors['_conv_head.weight'].shape == (1280, 320, 1, 1)
+
+
+def published_b0():
+  """Names and shapes of efficientnet-pytorch's B0, by the paper's table 1."""
+  shapes = {}
+
+  def norm(name, width):
+    for part in 'weight', 'bias', 'running_mean', 'running_var':
+      shapes[f'{name}.{part}'] = (width,)
+
+  shapes['_conv_stem.weight'] = (32, 3, 3, 3)
+  norm('_bn0', 32)
+  width, number = 32, 0
+  for kernel, expand, out, repeats in (
+    *((3, 1, 16, 1), (3, 6, 24, 2), (5, 6, 40, 2), (3, 6, 80, 3)),
+    *((5, 6, 112, 3), (5, 6, 192, 4), (3, 6, 320, 1)),
+  ):
+    for _ in range(repeats):
+      root, hidden, few = f'_blocks.{number}', width * expand, width // 4
+      if expand > 1:
+        shapes[f'{root}._expand_conv.weight'] = (hidden, width, 1, 1)
+        norm(f'{root}._bn0', hidden)
+      shapes[f'{root}._depthwise_conv.weight'] = (hidden, 1, kernel, kernel)
+      norm(f'{root}._bn1', hidden)
+      shapes[f'{root}._se_reduce.weight'] = (few, hidden, 1, 1)
+      shapes[f'{root}._se_reduce.bias'] = (few,)
+      shapes[f'{root}._se_expand.weight'] = (hidden, few, 1, 1)
+      shapes[f'{root}._se_expand.bias'] = (hidden,)
+      shapes[f'{root}._project_conv.weight'] = (out, hidden, 1, 1)
+      norm(f'{root}._bn2', out)
+      width, number = out, number + 1
+  shapes['_conv_head.weight'] = (1280, 320, 1, 1)
+  norm('_bn1', 1280)
+  return shapes | {'_fc.weight': (1000, 1280), '_fc.bias': (1000,)}
+
+
+def test_a_file_of_b0_has_the_names_and_shapes_of_its_package():
+  space = zoo_elastic.EFFICIENTNET_B0
+  variables = layout_files.empty(network.variables_shapes(space))
+  tensors = layout_files.tensors(B0, space, variables)
+  shapes = published_b0()
+  assert {name: array.shape for name, array in tensors.items()} == shapes
+  weights = [v for k, v in shapes.items() if 'running' not in k]
+  assert sum(map(math.prod, weights)) == 5_288_548  # as torchvision prints
+  assert counting.cost(space, arch_lib.biggest(space)).params == 5_288_548
+  converted = layouts.convert(B0, space, tensors, 'FILE')
+  assert converted.unused == ()
 
 
 # The command.
@@ -118,7 +169,8 @@ def test_each_kind_of_layout_has_its_own_target(arguments, tmp_path):
     ([f'--workdir={out}'], 'with --workdir, the layout of a supernet'),
     (
       [f'--out={out}', '--layout=ofa_mbv3'],
-      'with --out, the layout of a single network: one of efficientnet_lite0',
+      'with --out, the layout of a single network: one of '
+      'efficientnet_b0, efficientnet_lite0',
     ),
     ([f'--out={out}', '--config.space=mnist'], 'that of one network'),
     ([f'--out={out}', '--config.classes=3'], 'tensors of another shape'),

