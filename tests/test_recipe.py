@@ -133,6 +133,6 @@ def test_logits_that_are_no_numbers_are_no_child():
       return np.array([[value]])
 
   for value in (np.nan, 2.0):
-    ours, theirs = (Batches(), 1.0, None), (Batches(), value, None)
-    found = extraction._difference(ours, theirs, None)
+    ours = extraction._Weighted(Batches(), 1.0, None)
+    found = extraction._difference(ours, ours._replace(params=value), None)
     assert not found.over_scale <= extraction.TOLERANCE
