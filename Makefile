@@ -53,16 +53,18 @@ test: $(READY)  ## the tests (ARGS='-m slow' for the slow ones)
 	$(RUN) pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder \
 	  $(ARGS)
 
-# TensorFlow has an environment of its own: nothing else here needs it. It may
-# abort in a process where LiteRT has run, so each is tested in its own.
+# TensorFlow has an environment of its own: nothing else here needs it. It aborts
+# in a process where LiteRT or Core ML's package has run, so each has its own.
 EXPORTS := .venv/exports
 EXPORT_TESTS := tests/deploy/test_export.py tests/deploy/test_golden_exports.py
 exports: $(READY)  ## the tests of exports, of those with packages of their own too
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EXPORTS)
 	$(BIN)/uv pip install --quiet --python $(EXPORTS)/bin/python \
 	  --constraint requirements.txt -e '.[dev,tf,tflite,coreml]'
-	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k 'not tflite' $(ARGS)
+	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) \
+	  -k 'not (tflite or coreml)' $(ARGS)
 	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k tflite $(ARGS)
+	$(EXPORTS)/bin/python -m pytest $(EXPORT_TESTS) -k coreml $(ARGS)
 
 # MLflow and Weights & Biases bring 45 packages that nothing else needs.
 TRACKERS := .venv/trackers

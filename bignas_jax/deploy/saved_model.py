@@ -37,6 +37,10 @@ class _TensorFlow:
 
   def depthwise(self, x, kernel, bias, stride, padding):
     around = self._padding(kernel.shape[0], padding)
+    if padding != 'same':
+      # With a bias after it, oneDNN's kernel for explicit padding aborts the
+      # process, on CPUs where TensorFlow uses it.
+      x, around = self._tf.pad(x, around), 'VALID'
     y = self._tf.nn.depthwise_conv2d(
       x, kernel.transpose(0, 1, 3, 2), [1, stride, stride, 1], around
     )
