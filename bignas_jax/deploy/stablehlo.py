@@ -4,8 +4,9 @@ The batch size is symbolic. `jax.export.deserialize` reads the file back,
 without this package.
 """
 
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -85,15 +86,27 @@ def write(network: Network, directory: pathlib.Path) -> dict[str, Any]:
   """Writes the artifact and returns its entry for the manifest."""
   (batch,) = jax.export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
-  exported = jax.export.export(jax.jit(function(network)), platforms=PLATFORMS)(
-    images
-  )
+  made = jax.jit(function(network))
+  with _without_paths():
+    exported = jax.export.export(made, platforms=PLATFORMS)(images)
   (directory / NAME).write_bytes(exported.serialize())
   return {
     'platforms': list(exported.platforms),
     'calling_convention_version': exported.calling_convention_version,
     'versions': {'jax': jax.__version__, 'jaxlib': metadata.version('jaxlib')},
   }
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+  """Keeps paths of this machine's source files out of what JAX exports."""
+  name = 'jax_traceback_in_locations_limit'
+  limit = getattr(jax.config, name)
+  jax.config.update(name, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(name, limit)
 
 
 def load(directory: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -34,7 +34,8 @@ from bignas_jax.spaces import block_kinds, pinning, zoo
 from bignas_jax.spaces.stage import Stage
 from bignas_jax.supernet import network as network_lib
 
-DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / 'docs' / 'serving.md'
 HAS_TENSORFLOW = importlib.util.find_spec('tensorflow')
 HAS_LITERT = all(
   importlib.util.find_spec(name)
@@ -262,6 +263,8 @@ def test_artifacts_and_their_manifest(
     assert entry['bytes'] == sum(f['bytes'] for f in entry['files'].values())
     assert name in names
   assert sizes.keys() == written.keys()
+  for place in (str(ROOT), str(tmp_path)):
+    assert not [n for n, made in written.items() if place.encode() in made]
   digests = {
     name: hashlib.sha256((package / name).read_bytes()).hexdigest()
     for name in ('child.json', 'model.safetensors')
