@@ -154,8 +154,7 @@ def child(setup: Setup, role: str, resolution: int, arch: Arch | None):
       dropout_keys=keys,
       drop_rates=drop_rates,
       probe=probe,
-      # With a penalty, no block adds its own gradient to the sum: its square
-      # norm would lack the penalty's.
+      # Blocks that add to the sum do not know of a penalty's gradient.
       mutable=[] if decay else [accumulator.COLLECTION],
     )
     of_images = loss_graph.loss(rule, role, logits, labels, teachers)

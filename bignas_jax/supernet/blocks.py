@@ -66,8 +66,7 @@ def apply(
 
   Returns:
     The output, zero past the active width, and a dict to remember: `moments` of
-    each batch norm's input (`batch_norm.Moments`), and small arrays that cost a
-    pass over all hidden channels.
+    each batch norm's input, and small arrays that take a pass over channels.
   """
   stage, convs = block.stage, block_kinds.convs(block.stage)
   remembered: Params = {'moments': {}}
@@ -132,8 +131,7 @@ def apply(
     h = norm(x, 'pre_bn', width, stage.activation)
   source = h  # of a convolution in the shortcut
   if stage.parallel:
-    h = _sum(block, params, x, active, norm)
-    h = ops.ACTIVATIONS[stage.activation](h)
+    h = ops.ACTIVATIONS[stage.activation](_sum(block, params, x, active, norm))
   else:
     h = chain(h)
   if stage.block in block_kinds.MAX_POOLED and block.stride == 2:

@@ -1,6 +1,7 @@
 """Child packages: written where nothing of anybody else's is lost."""
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -145,21 +146,26 @@ class _Killed(BaseException):
   pass
 
 
-@pytest.mark.parametrize('at', range(12))
-def test_a_kill_in_an_empty_directory_can_be_repeated(child, tmp_path, at):
-  """Dies at the at-th file, and then writes the package again."""
-  out, calls = tmp_path / 'a', 0
-  out.mkdir()
+def _dies_at(at):
+  """A wrapper of functions; their calls die from the at-th one on."""
+  calls = itertools.count()
 
   def dying(function):
     def act(*arguments, **named):
-      nonlocal calls
-      calls += 1
-      if calls > at:
+      if next(calls) >= at:
         raise _Killed
       return function(*arguments, **named)
 
     return act
+
+  return dying
+
+
+@pytest.mark.parametrize('at', range(12))
+def test_a_kill_in_an_empty_directory_can_be_repeated(child, tmp_path, at):
+  """Dies at the at-th file, and then writes the package again."""
+  out, dying = tmp_path / 'a', _dies_at(at)
+  out.mkdir()
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(storage, 'write', dying(storage.write))
@@ -198,17 +204,7 @@ def test_a_kill_leaves_the_old_package_or_the_new_one(
   out.mkdir()
   for name, content in old.items():
     (out / name).write_bytes(content)
-  calls = 0
-
-  def dying(function):
-    def act(*arguments, **named):
-      nonlocal calls
-      calls += 1
-      if calls > at:
-        raise _Killed
-      return function(*arguments, **named)
-
-    return act
+  dying = _dies_at(at)
 
   def cannot(one, other):
     raise OSError(22, 'Invalid argument')
