@@ -160,7 +160,7 @@ def _unchanged(
 ) -> set[str]:
   """Returns the names of files that are as a package's file lists them.
 
-  The listing file's own name is among them.
+  The listing file's own name is among them. If it lists none, the set is empty.
 
   Args:
     directory: directory of the package.
@@ -171,6 +171,8 @@ def _unchanged(
     digest = _digests(_read_info(directory, listed_in))
   except errors.UserError:
     return set()  # it is not a package
+  if not digest:
+    return set()
   return {listed_in} | {
     name
     for name in names

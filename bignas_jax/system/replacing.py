@@ -77,8 +77,8 @@ def replace(
   if storage.in_bucket(out) or (out.is_dir() and not older):
     *_, last = contents
     storage.write(out / unfinished(last), contents[last])
-    # The last file marks the directory as complete, so it is removed first.
-    for name in sorted(older & written, key=lambda n: n != last):
+    # While the last file is there, `ours` knows the others: it goes last.
+    for name in sorted(older & written, key=lambda n: n == last):
       if name != unfinished(last):
         (out / name).unlink(missing_ok=True)
     for name, content in contents.items():

@@ -57,6 +57,8 @@ def _foreign(kind, out):
     shutil.copytree(GOLDEN, out / 'best')
   elif kind == 'weights alone':
     (out / 'model.safetensors').write_text('downloaded')
+  elif kind == 'a hidden file':
+    (out / '.child.json.new').write_text('{"mine": 1}')
   elif kind == 'latency table':
     (out / 'latency.json').write_text('{"format": 1}')
   elif kind == 'package and notes':
@@ -75,6 +77,7 @@ FOREIGN = [
   *('file', 'directory', 'empty directory inside', 'run', 'children'),
   *('package and notes', 'package and a changed export'),
   *('package and a link', 'weights alone', 'latency table'),
+  'a hidden file',
 ]
 
 
