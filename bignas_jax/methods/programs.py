@@ -22,6 +22,7 @@ from jaxtyping import Array, Shaped
 
 from bignas_jax.methods import jitted, loss_graph, teachers, teaching
 from bignas_jax.methods import step as step_lib
+from bignas_jax.methods import update as update_lib
 from bignas_jax.methods.jitted import Program
 from bignas_jax.methods.step import Setup, State, Tree
 from bignas_jax.policies.policies import Child
@@ -83,7 +84,7 @@ def all_programs(setup: Setup) -> list[Program]:
     function = jitted.jit(RESORT, function, 0, mesh, places)
     programs.append(Program(RESORT, function, (state,)))
   places = mesh_lib.places(state), None
-  last = jitted.jit(UPDATE, step_lib.update(setup), 0, mesh, places)
+  last = jitted.jit(UPDATE, update_lib.update(setup), 0, mesh, places)
   scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
   whole = state, jitted.gradients(setup, state.params), *scale
   of_teachers = teaching.all_programs(setup, state)
@@ -92,7 +93,7 @@ def all_programs(setup: Setup) -> list[Program]:
 
 def _scale(setup: Setup, children: int) -> tuple[np.float32, ...]:
   """Returns the factor that makes a mean over so many children, if needed."""
-  if not step_lib.is_scaled(setup):
+  if not update_lib.is_scaled(setup):
     return ()
   return (np.float32(len(setup.policy.roles) / children),)
 

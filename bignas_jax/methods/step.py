@@ -1,20 +1,18 @@
-"""The functions of a training step: each child's gradient, and the update.
+"""The functions of a training step that compute each child's gradient.
 
 A step trains one child or several, and updates once. Each child's function adds
-its gradient to the sum so far, still separate on every device; the update
-reduces it once. `programs` compiles and runs them.
+its gradient to the sum so far, still separate on every device; `update` reduces
+it once. `programs` compiles and runs them.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from bignas_jax.methods import (
   channel_order,
@@ -259,42 +257,5 @@ def resort(setup: Setup) -> Callable:
     orders = channel_order.orders(space, state.params)
     trees = state.params, state.opt_state, state.ema
     return State(state.step, *channel_order.sort_all(orders, trees))
-
-  return run
-
-
-def is_scaled(setup: Setup) -> bool:
-  """Returns whether the update scales the sum of gradients.
-
-  Each child's gradient is divided by the number of the policy's roles, which
-  gives no mean in a step of fewer children.
-  """
-  return setup.policy.varies and setup.rule.aggregate == 'mean'
-
-
-def update(setup: Setup) -> Callable:
-  """Returns the update, from (state, gradients) to (state, metrics).
-
-  If `is_scaled`, its third argument is the factor of the gradients.
-  """
-
-  def run(state: State, gradients: Tree, scale: Float[Array, ''] | float = 1.0):
-    summed = jax.tree.map(
-      lambda g, p: g.reshape(-1, *p.shape).sum(0), gradients, state.params
-    )
-    scaled = functools.partial(jax.tree.map, lambda g: scale * g)
-    updates, opt_state = setup.optimizer.update(
-      scaled(summed), state.opt_state, state.params
-    )
-    params, ema = optax.apply_updates(state.params, updates), state.ema
-    if ema is not None:
-      ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
-    # Or else XLA on CPUs computes the update again in the loop of each norm.
-    params, opt_state, ema, summed = lax.optimization_barrier(
-      (params, opt_state, ema, summed)
-    )
-    rate = setup.rate(state.step)
-    metrics = step_metrics.of_update(rate, scaled(summed), params)
-    return State(state.step + 1, params, opt_state, ema), metrics
 
   return run

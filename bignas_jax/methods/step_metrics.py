@@ -1,7 +1,7 @@
 """Metrics of a step, computed on the devices and read by the host when logged.
 
 A child's metrics cost one sum over devices of a few scalars. Its gradient is
-not summed over devices for them: that happens once a step (`step.update`).
+not summed over devices for them: that happens once a step (`update.update`).
 """
 
 from typing import Any

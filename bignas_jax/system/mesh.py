@@ -148,7 +148,7 @@ def per_device(mesh: Mesh, in_specs, out_specs) -> Callable:
 
   Inside such a function, the gradients of replicated arguments cover only this
   device's part of the batch. The caller must sum them over the devices, once a
-  step (`step.update`).
+  step (`update.update`).
   """
   return functools.partial(
     jax.shard_map,
