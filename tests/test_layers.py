@@ -61,7 +61,7 @@ OWNERS = {
   'matplotlib': {'reporting.canvas'},
   'optax': {
     *('methods.optim', 'methods.schedules', 'methods.step'),
-    'methods.trained',
+    *('methods.trained', 'methods.update'),
     'perf.step_time',
   },
   'safetensors': {'deploy.package'},
