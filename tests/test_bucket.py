@@ -222,3 +222,11 @@ def test_files_appear_whole_and_grow(tmp_path):
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [
     ('a.txt', 'three\n')
   ]
+@pytest.mark.parametrize('name', ['a*', 'a?', 'a[1]'])
+def test_wildcards_are_refused_in_buckets_only(name, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  with pytest.raises(errors.UserError, match=r'without \*'):
+    storage.path(f'gs://bucket/{name}/b')
+  assert storage.path(f'/runs/{name}/b').parent.name == name
+
+

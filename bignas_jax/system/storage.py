@@ -17,6 +17,8 @@ from etils import epath
 from bignas_jax.values import errors
 
 _BUCKETS = 'gs://'
+# Removing a file whose path has one of these removes all files that match.
+_WILDCARDS = frozenset('*?[')
 
 
 def path(text: str, field: str = 'path') -> epath.Path:
@@ -27,8 +29,8 @@ def path(text: str, field: str = 'path') -> epath.Path:
     field: the user's option that holds the text, for the message.
 
   Raises:
-    UserError: the text is no path, its scheme is unknown, or the package that
-      reads buckets is not installed.
+    UserError: the text is no path, its scheme is unknown, the package that
+      reads buckets is not installed, or a path in a bucket has wildcards.
   """
   scheme, separator, _ = text.partition('://')
   if separator and scheme + separator != _BUCKETS:
@@ -37,6 +39,8 @@ def path(text: str, field: str = 'path') -> epath.Path:
     raise errors.UserError(
       field, text, "a path; a bucket with the extra: pip install -e '.[gcs]'"
     )
+  if separator and not _WILDCARDS.isdisjoint(text):
+    raise errors.UserError(field, text, 'in a bucket, a path without *, ? or [')
   if not text or '\0' in text:
     raise errors.UserError(field, text, 'a path')
   return epath.Path(text)
