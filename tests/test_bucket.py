@@ -53,6 +53,47 @@ for _ in range(2):
   if status: sys.exit(status)
 """
 
+# Dies at each step of a replacement, which is then given again. Last, another
+# client puts a file there.
+_REPLACE = """
+import contextlib, dataclasses, itertools, sys
+import dying, gcsfs, jax, networks, tiny
+from etils import epath
+from etils.epath import backend
+from bignas_jax.deploy import package
+from bignas_jax.system import storage
+from bignas_jax.values import errors
+where = epath.Path(sys.argv[1])
+client, write = backend.fsspec_backend.fs(where), storage.write
+remove = client.rm
+old = networks.random_child(tiny.QUICK)
+new = dataclasses.replace(
+  old, variables=jax.tree.map(lambda x: x + 1, old.variables))
+for step in itertools.count():
+  out = where / str(step)
+  package.save(out, old)
+  wrap, ended = dying.at(step), False
+  storage.write, client.rm = wrap(write), wrap(remove)
+  with contextlib.suppress(dying.Killed):
+    package.save(out, new)
+    ended = True
+  storage.write, client.rm = write, remove
+  package.save(out, new)
+  package.load(out)
+  assert {path.name for path in out.iterdir()} == {
+    'child.json', 'model.safetensors', 'README.md', 'config.json'}
+  if ended: break
+assert step == 10, step
+other = gcsfs.GCSFileSystem(skip_instance_cache=True)
+other.pipe_file(f'{out}/notes.txt', b'precious')
+try:
+  package.save(out, old)
+except errors.UserError as error:
+  assert 'notes.txt' in str(error)
+else:
+  raise AssertionError('replaced')
+"""
+
 # Prints all files: what is not text, by its size.
 _LIST = """
 import json, sys
@@ -153,6 +194,12 @@ def test_an_export_in_a_bucket_is_as_one_on_a_disk(bucket, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_killed_replacement_in_a_bucket_can_be_repeated(bucket):
+  where, environment = bucket
+  python(environment, _REPLACE, f'{where}/killed')
+
+
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_as_one_on_a_disk(bucket, config, tmp_path):
   """Of compiled programs and events there are as many, not the same."""
   (where, environment), results, files = bucket, {}, {}
@@ -203,6 +250,14 @@ def test_other_places_are_refused(text):
     storage.path(text)
 
 
+@pytest.mark.parametrize('name', ['a*', 'a?', 'a[1]'])
+def test_wildcards_are_refused_in_buckets_only(name, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  with pytest.raises(errors.UserError, match=r'without \*'):
+    storage.path(f'gs://bucket/{name}/b')
+  assert storage.path(f'/runs/{name}/b').parent.name == name
+
+
 def test_a_bucket_needs_its_extra(monkeypatch, capsys):
   find = importlib.util.find_spec
   monkeypatch.setattr(
@@ -222,11 +277,3 @@ def test_files_appear_whole_and_grow(tmp_path):
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [
     ('a.txt', 'three\n')
   ]
-@pytest.mark.parametrize('name', ['a*', 'a?', 'a[1]'])
-def test_wildcards_are_refused_in_buckets_only(name, monkeypatch):
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
-  with pytest.raises(errors.UserError, match=r'without \*'):
-    storage.path(f'gs://bucket/{name}/b')
-  assert storage.path(f'/runs/{name}/b').parent.name == name
-
-

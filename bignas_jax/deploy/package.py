@@ -136,13 +136,14 @@ def save(directory: epath.Path, child: Child) -> None:
   replacing.replace(directory, contents, ours, _PACKAGE)
 
 
-def ours(directory: epath.Path) -> set[str]:
+def ours(directory: epath.Path) -> list[str]:
   """Returns the names of files in a package's directory that bignas_jax wrote.
 
   They are the two files of a package, its measurements, and those files for
   model hubs and exported files that are unchanged since they were written. If
   there is no `child.json`, they are the unchanged files of a package whose
-  writing was interrupted.
+  writing was interrupted. Manifests come after the files that they list, and
+  `child.json` is the last.
   """
   names = _unchanged(directory, replacing.unfinished(_INFO), (_WEIGHTS, *_CARD))
   if (directory / _INFO).is_file():
@@ -152,7 +153,8 @@ def ours(directory: epath.Path) -> set[str]:
     if last in _MANIFESTS:
       exported = staging.as_listed(directory / folder, last)
       names |= {f'{folder}/{n}'.strip('/') for n in exported}
-  return names
+  lists = lambda name: (name == _INFO, name.endswith(_MANIFESTS))  # noqa: E731
+  return sorted(names, key=lists)
 
 
 def _unchanged(

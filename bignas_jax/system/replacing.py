@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
@@ -16,7 +16,9 @@ _SWAP = 2  # renamex_np(2), of macOS
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 # From a directory to the names in it, with `/`, that this package has written.
-Ours = Callable[[epath.Path], Iterable[str]]
+# A file by which others are known comes after them: that is the order in which
+# files are removed, so that after a kill the rest of them is still known.
+Ours = Callable[[epath.Path], Sequence[str]]
 
 
 def check(out: epath.Path, ours: Ours, field: str, what: str) -> None:
@@ -33,10 +35,13 @@ def check(out: epath.Path, ours: Ours, field: str, what: str) -> None:
       this package has not written, it is the current directory and not empty,
       or nothing can be written there.
   """
-  if not storage.in_bucket(out):
-    if os.path.lexists(out) and not out.is_dir():
-      allowed = f'a new directory, an empty one, or {what}'
-      raise errors.UserError(field, str(out), allowed)
+  storage.forget_listings(out)
+  bucket = storage.in_bucket(out)
+  exists = out.exists() if bucket else os.path.lexists(out)
+  if exists and not out.is_dir():
+    allowed = f'a new directory, an empty one, or {what}'
+    raise errors.UserError(field, str(out), allowed)
+  if not bucket:
     files.check_writable(out, field)
     files.check_writable(_place(out).parent, field)
   there = names(out)
@@ -58,8 +63,9 @@ def replace(
   A process that is killed leaves either the old directory or the new one. If
   the file system cannot exchange two directories, the old one is renamed first;
   a kill right after that leaves both directories complete, under other names in
-  the same parent directory. In a bucket and in an empty directory files are
-  written one by one, while the last one lies there as `unfinished`.
+  the same parent directory. In a bucket, after older files are removed, and in
+  an empty directory files are written one by one, while the last one lies there
+  as `unfinished`.
 
   Args:
     out: a directory that `check` has accepted.
@@ -73,18 +79,23 @@ def replace(
     UserError: something else has come into the directory since `check`.
   """
   check(out, ours, '--out', what)
-  older, written = names(out), set(ours(out))
+  older = names(out)
   if storage.in_bucket(out) or (out.is_dir() and not older):
-    *_, last = contents
-    storage.write(out / unfinished(last), contents[last])
-    # While the last file is there, `ours` knows the others: it goes last.
-    for name in sorted(older & written, key=lambda n: n == last):
-      if name != unfinished(last):
-        (out / name).unlink(missing_ok=True)
-    for name, content in contents.items():
-      storage.write(out / name, content)
-    (out / unfinished(last)).unlink()
-    return
+    written = [name for name in ours(out) if name in older]
+    _write_one_by_one(out, contents, written)
+  else:
+    _write_beside(out, contents, ours)
+  *_, last = contents
+  gone = {name.split('/')[0] for name in older} - {*contents, unfinished(last)}
+  if gone:
+    said = ', '.join(sorted(gone))
+    console.say(f'{out}: removed with the older one: {said}')
+
+
+def _write_beside(
+  out: epath.Path, contents: dict[str, bytes], ours: Ours
+) -> None:
+  """Writes a directory beside an older one, then renames it."""
   target = _place(out)
   target.parent.mkdir(parents=True, exist_ok=True)
   fresh = pathlib.Path(storage.beside(target))
@@ -96,8 +107,32 @@ def replace(
   finally:
     _remove(fresh, {*contents, *ours(epath.Path(fresh))})
   storage.sync(target.parent)
-  if beside := sorted({n.split('/')[0] for n in older} - set(contents)):
-    console.say(f'{out}: removed with the older one: {", ".join(beside)}')
+
+
+def _write_one_by_one(
+  out: epath.Path, contents: dict[str, bytes], written: Iterable[str]
+) -> None:
+  """Removes files that this package wrote, then writes the new ones.
+
+  After a kill at any point, `ours` knows all files that are left.
+  """
+  *_, last = contents
+  marker = out / unfinished(last)
+  older = [name for name in written if name != marker.name]
+  if last not in older:
+    # They are of a directory that was not finished. Only its marker tells so,
+    # and the next line replaces it.
+    _unlink(out, older)
+  storage.write(marker, contents[last])
+  _unlink(out, older)
+  for name, content in contents.items():
+    storage.write(out / name, content)
+  marker.unlink()
+
+
+def _unlink(directory: epath.Path, file_names: Iterable[str]) -> None:
+  for name in file_names:
+    (directory / name).unlink(missing_ok=True)
 
 
 def unfinished(name: str) -> str:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 
 from etils import epath
+from etils.epath import backend
 
 from bignas_jax.values import errors
 
@@ -70,6 +71,15 @@ def of_value(
 def in_bucket(place: os.PathLike) -> bool:
   """Returns whether a path is in a bucket."""
   return os.fspath(place).startswith(_BUCKETS)
+
+
+def forget_listings(place: os.PathLike) -> None:
+  """Makes what other processes have changed in a bucket visible here.
+
+  The client lists a directory once, and then knows its own changes only.
+  """
+  if in_bucket(place):
+    backend.fsspec_backend.fs(place).invalidate_cache()
 
 
 def absolute(place: epath.Path) -> epath.Path:

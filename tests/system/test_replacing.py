@@ -1,12 +1,12 @@
 """Child packages: written where nothing of anybody else's is lost."""
 
 import contextlib
-import itertools
 import json
 import os
 import pathlib
 import shutil
 
+import dying
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -145,35 +145,16 @@ def test_a_dangling_link_and_a_place_without_permission_are_refused(tmp_path):
       package.check_place(epath.Path(out))
 
 
-class _Killed(BaseException):
-  pass
-
-
-def _dies_at(at):
-  """A wrapper of functions; their calls die from the at-th one on."""
-  calls = itertools.count()
-
-  def dying(function):
-    def act(*arguments, **named):
-      if next(calls) >= at:
-        raise _Killed
-      return function(*arguments, **named)
-
-    return act
-
-  return dying
-
-
 @pytest.mark.parametrize('at', range(12))
 def test_a_kill_in_an_empty_directory_can_be_repeated(child, tmp_path, at):
   """Dies at the at-th file, and then writes the package again."""
-  out, dying = tmp_path / 'a', _dies_at(at)
+  out, wrap = tmp_path / 'a', dying.at(at)
   out.mkdir()
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(storage, 'write', dying(storage.write))
-    patch.setattr(os, 'unlink', dying(os.unlink))
-    with contextlib.suppress(_Killed):
+    patch.setattr(storage, 'write', wrap(storage.write))
+    patch.setattr(os, 'unlink', wrap(os.unlink))
+    with contextlib.suppress(dying.Killed):
       package.save(epath.Path(out), child)
   if 0 < at < 5:
     assert not (out / 'child.json').exists()
@@ -207,17 +188,17 @@ def test_a_kill_leaves_the_old_package_or_the_new_one(
   out.mkdir()
   for name, content in old.items():
     (out / name).write_bytes(content)
-  dying = _dies_at(at)
+  wrap = dying.at(at)
 
   def cannot(one, other):
     raise OSError(22, 'Invalid argument')
 
   with pytest.MonkeyPatch.context() as patch:
     for name in ('replace', 'rename', 'unlink', 'rmdir', 'mkdir'):
-      patch.setattr(os, name, dying(getattr(os, name)))
+      patch.setattr(os, name, wrap(getattr(os, name)))
     real = replacing._exchange if exchange else cannot
-    patch.setattr(replacing, '_exchange', dying(real))
-    with contextlib.suppress(_Killed):
+    patch.setattr(replacing, '_exchange', wrap(real))
+    with contextlib.suppress(dying.Killed):
       package.save(epath.Path(out), child)
   found = [_files(p) for p in base.iterdir()]
   if exchange:
