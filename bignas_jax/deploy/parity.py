@@ -10,7 +10,7 @@ import numpy as np
 from bignas_jax.data import pipeline
 from bignas_jax.data.identity import Opened
 from bignas_jax.deploy.package import Child
-from bignas_jax.supernet.model import Model
+from bignas_jax.supernet import model as model_lib
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import xla
 
@@ -42,7 +42,7 @@ def samples(
     preprocess: whether artifacts take uint8 images.
     count: number of images; if the split has fewer, all are used.
   """
-  model = _model(child)
+  model = model_lib.of_child(child.space, child.info['input'])
   net = model.net(child.own_arch)
   options = xla.compiler_options(mesh_lib.platform(model.mesh))
 
@@ -68,23 +68,13 @@ def calibration(
   They are processed as in evaluation, except for what the artifact does itself
   if `preprocess` is True.
   """
-  model = _model(child)
+  model = model_lib.of_child(child.space, child.info['input'])
   count = (child.info['calibration'] or {'images': _IMAGES})['images']
   batches = (pixels for pixels, _ in _pixels(child, opened, 'train', count))
   if preprocess:
     return list(batches)
   resize = jax.jit(lambda x: model.images(x, child.arch.resolution))
   return [np.asarray(resize(pixels)) for pixels in batches]
-
-
-def _model(child: Child) -> Model:
-  given = child.info['input']
-  return Model(
-    space=child.space,
-    mesh=mesh_lib.create(jax.devices()[:1]),
-    mean=tuple(given['mean']),
-    std=tuple(given['std']),
-  )
 
 
 def _pixels(

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from etils import epath
 
 from bignas_jax.data import identity, pipeline, sources
@@ -13,9 +12,8 @@ from bignas_jax.runs import restore
 from bignas_jax.selection import extraction
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.supernet import evaluation
-from bignas_jax.supernet.model import Model
+from bignas_jax.supernet import model as model_lib
 from bignas_jax.system import cluster, xla
-from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.values import errors
 
 SPLITS = ('test', 'held_out')
@@ -38,13 +36,7 @@ def evaluate_child(
   info = child.info
   check_split(split)
   opened = identity.of_child(info, data, split)
-  model = Model(
-    space=child.space,
-    mesh=mesh_lib.create(jax.devices()[:1]),
-    mean=tuple(info['input']['mean']),
-    std=tuple(info['input']['std']),
-    image_size=info['input']['image_size'],
-  )
+  model = model_lib.of_child(child.space, info['input'])
   batches = pipeline.eval_batches(
     getattr(opened.splits, split),
     opened.data,

@@ -13,7 +13,6 @@ from bignas_jax.data import identity, sources
 from bignas_jax.deploy import package
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.supernet import model, network
-from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.system import storage
 from bignas_jax.values import errors, schema
 
@@ -46,10 +45,8 @@ class Network:
 
   @functools.cached_property
   def _logits(self) -> Any:
-    given, space = self.info['input'], self._child.space
-    mesh = mesh_lib.create(jax.devices()[:1])
-    mean, std = tuple(given['mean']), tuple(given['std'])
-    alone = model.Model(space=space, mesh=mesh, mean=mean, std=std)
+    space = self._child.space
+    alone = model.of_child(space, self.info['input'])
     net = network.Supernet(space)
 
     @jax.jit

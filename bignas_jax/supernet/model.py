@@ -1,6 +1,7 @@
 """A supernet on a mesh, as training, evaluation and extraction use it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from bignas_jax.spaces import pinning
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, derived, network
+from bignas_jax.system import mesh as mesh_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,3 +83,19 @@ class Model:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(
       first + jnp.arange(local)
     )
+
+
+def of_child(space: Space, given: Mapping[str, Any]) -> Model:
+  """Returns a child on its own, on one device.
+
+  Args:
+    space: the child's space.
+    given: what `child.json` says of its `input`.
+  """
+  return Model(
+    space=space,
+    mesh=mesh_lib.create(jax.devices()[:1]),
+    mean=tuple(given['mean']),
+    std=tuple(given['std']),
+    image_size=given['image_size'],
+  )
