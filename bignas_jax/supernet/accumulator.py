@@ -9,8 +9,8 @@ that it computes, so that no array of zeros around a slice is ever made:
                ──► block ──► cotangents (sum + gradient, squares + |gradient|^2)
 
 A block returns its parameters unchanged; their cotangent is the sum so far.
-`Stage` stores the Accumulator in the Flax collection `COLLECTION`, and only
-`accumulate` puts sums in and takes them out.
+`StageModule` stores the Accumulator in the Flax collection `COLLECTION`, and
+only `accumulate` puts sums in and takes them out.
 """
 
 from collections.abc import Callable

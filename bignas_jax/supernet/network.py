@@ -93,7 +93,7 @@ class Supernet(nn.Module):
     )
     for i in range(len(space.stages)):
       widths = indices.width[i], indices.width[i + 1]
-      stage = Stage(
+      stage = StageModule(
         space,
         self.pooling,
         i,
@@ -111,7 +111,7 @@ class Supernet(nn.Module):
     return ends.Classifier(space, name='classifier')(x)
 
 
-class Stage(ends.NormModule):
+class StageModule(ends.NormModule):
   """A first block, and the others with stacked parameters in one loop.
 
   A stage that some children have no block of has others only.
