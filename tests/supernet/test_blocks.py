@@ -4,6 +4,9 @@ import bisect
 import itertools
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,3 +108,31 @@ def test_one_network_has_one_size_and_no_masks():
   block = of(stage, (16,))
   assert [v.most_hidden for v in block.variants()] == [96]
   assert block.hidden() == [96]
+
+
+def test_an_identity_is_added_where_the_active_widths_are_equal():
+  """Of a block whose two widths vary; positions say nothing about widths."""
+  inputs, outputs = (24, 32), (16, 24, 32)
+  stage = Stage(
+    width=outputs,
+    depth=(1,),
+    kernel_size=(3,),
+    expand_ratio=(2,),
+    shortcut='identity',
+  )
+  block = of(stage, inputs)
+  params = jax.tree.map(  # all of the block but its shortcut is 0
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blocks.shapes(block)
+  )
+  images = np.random.default_rng(0).normal(size=(2, 4, 4, 32))
+
+  @jax.jit
+  def program(x, active):
+    return blocks.apply(block, params, None, x, active)[0]
+
+  for i, j in np.ndindex(2, 3):
+    x = np.float32(images * (np.arange(32) < inputs[i]))
+    zero = jnp.zeros((), jnp.int32)
+    active = stage_blocks.Active(jnp.asarray(i), jnp.asarray(j), zero, zero)
+    same = inputs[i] == outputs[j]
+    np.testing.assert_array_equal(program(x, active), x * same)
