@@ -116,9 +116,9 @@ def _elastic(
   )
 
 
-# In the manner of FBNetV2 (arXiv:2004.05565), which FP-NAS searches: kernel
-# size, expand ratio, width and squeeze-excite are choices. The numbers are not
-# its table's, and a width is that of a stage.
+# In the manner of FBNetV2 (arXiv:2004.05565): kernel size, expand ratio, width
+# and squeeze-excite are choices. The numbers are not its table's, and a width
+# is that of a stage.
 FBNET_V2 = dataclasses.replace(
   _mobile(
     'fbnet_v2',
@@ -134,4 +134,22 @@ FBNET_V2 = dataclasses.replace(
   activation='hard_swish',
 )
 
-SPACES = (BN_NAS, PROXYLESS, MDENAS, FBNET_V2)
+
+def _apart(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+  """Returns each block of the stages as a stage, with a width of its own."""
+  return tuple(
+    dataclasses.replace(stage, depth=(1,), stride=1 if block else stage.stride)
+    for stage in stages
+    for block in range(*stage.depth)
+  )
+
+
+# The same with a width a layer, as FBNetV2 and FP-NAS have it. A block of
+# stride 1 adds its input where both of its widths are equal, as the blocks of
+# FBNetV2's authors do (mobile_cv, `build_residual_connect`); their search adds
+# masked channels whatever the widths are.
+FBNET_V2_LAYERS = dataclasses.replace(
+  FBNET_V2, name='fbnet_v2_layers', stages=_apart(FBNET_V2.stages)
+)
+
+SPACES = (BN_NAS, PROXYLESS, MDENAS, FBNET_V2, FBNET_V2_LAYERS)

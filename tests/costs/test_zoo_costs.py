@@ -48,10 +48,13 @@ def test_costs_are_the_published_ones(name, macs, params):
 
 
 _ENDS = {'smallest': arch_lib.smallest, 'biggest': arch_lib.biggest}
+_RANDOM = {
+  'random': lambda space: arch_lib.sample(space, arch_lib.generator(0))
+}
 
 
 @pytest.mark.parametrize(
-  ('name', 'end'),
+  ('name', 'child'),
   [
     # The published networks are the biggest children.
     *((name, 'biggest') for name in ('mobilenet_v1', 'mobilenet_v2')),
@@ -61,12 +64,13 @@ _ENDS = {'smallest': arch_lib.smallest, 'biggest': arch_lib.biggest}
       for name in ('ofa_mbv3', 'wrn_28_10', 'ofa_resnet50')
       for end in _ENDS
     ),
+    ('fbnet_v2_layers', 'random'),
   ],
 )
-def test_costs_are_those_of_the_program(name, end):
+def test_costs_are_those_of_the_program(name, child):
   """An independent count: the products of the traced child."""
   space = zoo.get(name)
-  arch = _ENDS[end](space)
+  arch = (_ENDS | _RANDOM)[child](space)
   own = pinning.pin(space, arch)
   variables = network.variables_shapes(own)
   images = network.images_like(own, arch.resolution)
@@ -103,6 +107,29 @@ def test_parameters_of_repvggs_own_members():
     math.prod(a.shape) for a in jax.tree.leaves(network.shapes(space))
   )
   assert number + 3 * 64 + 2 * 64 == pytest.approx(39.97e6, abs=5e3)
+
+
+def test_a_width_a_stage_is_one_choice_of_a_width_a_layer():
+  """Each child of `fbnet_v2` is one of `fbnet_v2_layers`, at the same cost."""
+  space, layers_space = zoo.get('fbnet_v2'), zoo.get('fbnet_v2_layers')
+  assert [max(stage.depth) for stage in space.stages] == [1, 3, 3, 3, 4, 4]
+  for seed in range(5):
+    arch = arch_lib.sample(space, arch_lib.generator(seed))
+    stem, *inner, head = arch.width
+    pairs = zip(inner, arch.depth, strict=True)
+    each = [width for width, depth in pairs for _ in range(depth)]
+    own = dataclasses.replace(
+      arch, width=(stem, *each, head), depth=(1,) * len(each)
+    )
+    assert counting.cost(layers_space, own) == counting.cost(space, arch)
+  # Widths of layers differ, and a layer adds its input if its own do not.
+  arch = arch_lib.sample(layers_space, arch_lib.generator(0))
+  adds = []
+  for layer in layers.layers(layers_space, arch)[1:-1]:
+    same = layer.width_in == layer.width_out and layer.size_in == layer.size_out
+    assert layer.has_shortcut(layers_space) == same
+    adds.append(same)
+  assert {*adds[1:]} == {False, True}
 
 
 def test_widths_of_one_multiplier_move_together():

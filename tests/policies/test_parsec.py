@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import jax
 import networks
@@ -18,7 +19,7 @@ from bignas_jax.runs import checkpoints as checkpoints_lib
 from bignas_jax.runs import config as config_lib
 from bignas_jax.runs import rollbacks
 from bignas_jax.spaces import arch as arch_lib
-from bignas_jax.spaces import presets
+from bignas_jax.spaces import presets, zoo
 from bignas_jax.system import mesh as mesh_lib
 from bignas_jax.training import loop, states
 from bignas_jax.values import errors
@@ -178,6 +179,26 @@ def test_fp_nas_joins_the_decisions_of_a_block(space):
   after = policy.update(state, children, measured(children))
   assert (after['logits'] == state['logits']).all()
   assert (after['joint'] != state['joint']).any()
+
+
+def test_fp_nas_joins_the_width_of_a_layer_with_its_other_choices():
+  """In the space of its config each layer is a stage; 224 products at most."""
+  space = zoo.get('fbnet_v2_layers')
+  names = [gene.name for gene in distributions.decisions.genes(space)]
+  blocks = distributions.blocks(space)
+  groups = [{names[number] for number in group} for group in blocks]
+  for layer in range(18):
+    of_block = ('kernel_size', 'expand_ratio', 'squeeze_excite')
+    own = {f'{field}[{layer}]' for field in of_block}
+    assert own | {f'width[{layer + 1}]'} in groups
+  separate = distributions.of_space(space)
+  joint, logits = distributions.joined(
+    separate, distributions.uniform(separate), blocks
+  )
+  # 14 widths, 2 kernel sizes, 4 expand ratios, with squeeze-excite or without.
+  products = [math.prod(joint.shape(i)) for i in range(len(blocks))]
+  assert max(products) == logits.shape[1] == 14 * 2 * 4 * 2
+  assert len(logits) == 18 + 18 + 3  # depths; resolution, stem and head
 
 
 def test_costs_lower_the_macs_of_what_is_learnt():
