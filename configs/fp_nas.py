@@ -15,14 +15,18 @@ drawn than by PARSEC; at 400 M MACs, 0.7 % more top-1 than EfficientNet-B0.
   configs/fp_nas.py:small           5,000 digits, in minutes on two CPU cores
   configs/fp_nas.py:small_retrain   the network that it chose, alone
 
-Cost: about 3.2 h on 64 TPUv3 chips by the compiler's estimate, without input
-(docs/systems.md, "On a pod").
+Cost: with one width a stage (`--config.space=fbnet_v2`), about 3.2 h on 64
+TPUv3 chips by the compiler's estimate, without input (docs/systems.md, "On a
+pod"). The config's own space was not compiled for them; a step has up to 20
+networks, and 14 there.
 
 As published: the number of networks, the joint distributions and what they
-start from, the form of the cost. Otherwise: the space is made in the manner of
-FBNetV2's, with whole expand ratios and one width a stage, and is smaller; when
-the distributions are joined, the target of MACs and how much they matter are
-chosen. All else is as in configs/parsec.py.
+start from, the form of the cost; kernel size, expand ratio, width and
+squeeze-excite are choices of each layer. Otherwise: the space is made in the
+manner of FBNetV2's, with whole expand ratios, and is smaller; a layer adds its
+input only where both of its widths are equal; when the distributions are
+joined, the target of MACs and how much they matter are chosen. `:small` has one
+width a stage. All else is as in configs/parsec.py.
 """
 
 import dataclasses
@@ -34,7 +38,7 @@ from bignas_jax.spaces import zoo
 from configs import bn_nas, parsec
 
 _FBNET = zoo.get('fbnet_v2')
-# The space for digits of 28 pixels: 2,048 networks.
+# The space for digits of 28 pixels, with one width a stage: 2,048 networks.
 SMALL = dataclasses.replace(
   _FBNET,
   name='fbnet_v2_small',
@@ -58,7 +62,7 @@ SMALL = dataclasses.replace(
 def get_config(variant: str = '') -> Config:
   variant = config_lib.variant(variant, 'small', 'retrain', 'small_retrain')
   if variant == 'retrain':
-    return bn_nas.retrained('fbnet_v2')
+    return bn_nas.retrained('fbnet_v2_layers')
   if variant == 'small_retrain':
     return bn_nas.alone(SMALL)
   config, small = parsec.get_config(variant), variant == 'small'
@@ -71,7 +75,7 @@ def get_config(variant: str = '') -> Config:
     macs=0.5e6 if small else 250e6,
     cost=0.1,
   )
-  space = SMALL if small else 'fbnet_v2'
+  space = SMALL if small else 'fbnet_v2_layers'
   eval_every = steps if small else config.eval_every
   return dataclasses.replace(
     config, space=space, parsec=settings, steps=steps, eval_every=eval_every

@@ -17,6 +17,7 @@ from bignas_jax.training import states
 from configs import (
   auto_slim,
   bn_nas,
+  fp_nas,
   mutual_net,
   once_for_all,
   rep_nas,
@@ -113,6 +114,18 @@ def test_rep_nas_shares_kernels_as_the_paper_does():
   assert usual == rep_nas.get_config()
   for stage in config.space.stages:
     assert stage.shared_kernel and stage.zero_start
+
+
+def test_fp_nas_chooses_a_width_for_each_layer():
+  """Its small variant, of the published results, for each stage."""
+  space = config_lib.space(fp_nas.get_config())
+  assert {stage.depth for stage in space.stages} == {(1,)}
+  assert config_lib.space(fp_nas.get_config('retrain')) == space
+  small = config_lib.space(fp_nas.get_config('small'))
+  assert [(s.width, s.depth) for s in small.stages] == [
+    *(((16, 24), (1,)), ((24, 32), (2,)))
+  ]
+  assert arch_lib.count(small) == 2048
 
 
 def test_slimmable_trains_the_four_published_widths():
