@@ -20,8 +20,8 @@ from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Choices
 
 
-class Layout(NamedTuple):
-  """Which decisions each categorical is over.
+class Factors(NamedTuple):
+  """The categoricals whose product a distribution is: what each is over.
 
   Attributes:
     sizes: number of choices of each decision.
@@ -45,19 +45,19 @@ def choices(space: Space) -> tuple[Choices, ...]:
   )
 
 
-def of_space(space: Space) -> Layout:
-  """Returns the factorised layout of a space's decisions."""
+def of_space(space: Space) -> Factors:
+  """Returns a factor for each decision of a space."""
   return factorised([len(some) for some in choices(space)])
 
 
-def factorised(sizes: Sequence[int]) -> Layout:
-  """Returns the layout in which each decision is a group."""
-  return Layout(tuple(sizes), tuple((i,) for i in range(len(sizes))))
+def factorised(sizes: Sequence[int]) -> Factors:
+  """Returns a factor for each decision, which is a group of its own."""
+  return Factors(tuple(sizes), tuple((i,) for i in range(len(sizes))))
 
 
-def uniform(layout: Layout) -> Float[np.ndarray, 'groups choices']:
+def uniform(factors: Factors) -> Float[np.ndarray, 'groups choices']:
   """Returns the logits of uniform categoricals."""
-  lengths = [math.prod(layout.shape(i)) for i in range(len(layout.groups))]
+  lengths = [math.prod(factors.shape(i)) for i in range(len(factors.groups))]
   logits = np.full((len(lengths), max(lengths)), -np.inf)
   for row, length in zip(logits, lengths, strict=True):
     row[:length] = 0
@@ -65,30 +65,30 @@ def uniform(layout: Layout) -> Float[np.ndarray, 'groups choices']:
 
 
 def joined(
-  layout: Layout,
+  factors: Factors,
   logits: Float[np.ndarray, 'groups choices'],
   groups: Sequence[Sequence[int]],
-) -> tuple[Layout, Float[np.ndarray, 'joint products']]:
+) -> tuple[Factors, Float[np.ndarray, 'joint products']]:
   """Returns joint categoricals that are the same distribution as before.
 
   The logit of a combination is the sum of its choices' logits (FP-NAS, CVPR
   2021: from coarse to fine).
 
   Args:
-    layout: a layout of any groups.
+    factors: factors of any groups.
     logits: logits of these groups.
     groups: for each new group, the numbers of the old groups that it joins.
   """
   assert sorted(i for some in groups for i in some) == [*range(len(logits))]
-  joint = Layout(
-    layout.sizes,
-    tuple(tuple(d for i in some for d in layout.groups[i]) for some in groups),
+  joint = Factors(
+    factors.sizes,
+    tuple(tuple(d for i in some for d in factors.groups[i]) for some in groups),
   )
   result = np.full_like(uniform(joint), -np.inf)
   for row, some in zip(result, groups, strict=True):
     total = np.zeros(1)
     for i in some:
-      length = math.prod(layout.shape(i))
+      length = math.prod(factors.shape(i))
       total = np.add.outer(total, logits[i, :length]).ravel()
     row[: len(total)] = total
   return joint, result
@@ -173,24 +173,24 @@ def weighted_gradient(
 
 
 def positions(
-  layout: Layout, pick: Int[np.ndarray, 'groups']
+  factors: Factors, pick: Int[np.ndarray, 'groups']
 ) -> Int[np.ndarray, 'decisions']:
   """Returns the position of each decision's choice in a draw."""
-  result = np.zeros(len(layout.sizes), int)
+  result = np.zeros(len(factors.sizes), int)
   for group, index in enumerate(pick):
-    own = np.unravel_index(int(index), layout.shape(group))
-    result[list(layout.groups[group])] = own
+    own = np.unravel_index(int(index), factors.shape(group))
+    result[list(factors.groups[group])] = own
   return result
 
 
 def picked(
-  layout: Layout, position: Int[np.ndarray, 'decisions']
+  factors: Factors, position: Int[np.ndarray, 'decisions']
 ) -> Int[np.ndarray, 'groups']:
   """Returns the draw in which decisions have these positions."""
   return np.array(
     [
-      np.ravel_multi_index(position[list(own)], layout.shape(group))
-      for group, own in enumerate(layout.groups)
+      np.ravel_multi_index(position[list(own)], factors.shape(group))
+      for group, own in enumerate(factors.groups)
     ]
   )
 
@@ -215,9 +215,11 @@ def blocks(space: Space) -> tuple[tuple[int, ...], ...]:
   return tuple(tuple(group) for group in groups.values())
 
 
-def arch(space: Space, layout: Layout, pick: Int[np.ndarray, 'groups']) -> Arch:
+def arch(
+  space: Space, factors: Factors, pick: Int[np.ndarray, 'groups']
+) -> Arch:
   """Returns the architecture of a draw."""
-  drawn = zip(choices(space), positions(layout, pick), strict=True)
+  drawn = zip(choices(space), positions(factors, pick), strict=True)
   return arch_lib.write(space, [some[position] for some, position in drawn])
 
 
@@ -242,8 +244,8 @@ def matters(space: Space, one: Arch) -> Bool[np.ndarray, 'decisions']:
 
 
 def groups_that_matter(
-  space: Space, layout: Layout, one: Arch
+  space: Space, factors: Factors, one: Arch
 ) -> Bool[np.ndarray, 'groups']:
   """Returns whether each group has a decision of a block that there is."""
   single = matters(space, one)
-  return np.array([single[list(group)].any() for group in layout.groups])
+  return np.array([single[list(group)].any() for group in factors.groups])

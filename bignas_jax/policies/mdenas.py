@@ -60,8 +60,8 @@ def mdenas(space: Space, settings: Settings) -> Policy:
     space: space that children are drawn from.
     settings: length of an epoch, and how the distribution learns.
   """
-  layout = distributions.of_space(space)
-  start = distributions.probabilities(distributions.uniform(layout))
+  factors = distributions.of_space(space)
+  start = distributions.probabilities(distributions.uniform(factors))
 
   def init(seed: int) -> State:
     del seed
@@ -82,7 +82,7 @@ def mdenas(space: Space, settings: Settings) -> Policy:
     if not settings.replacement:
       weight = unused(weight, (start > 0) & (state['used'] == 0))
     (pick,) = distributions.draw(weight, 1, rng)
-    return [Child('random', distributions.arch(space, layout, pick))]
+    return [Child('random', distributions.arch(space, factors, pick))]
 
   def update(state: State, children: list[Child], measured: Measured) -> State:
     (child,), (metrics,) = children, measured
@@ -97,7 +97,7 @@ def mdenas(space: Space, settings: Settings) -> Policy:
 
   def learnt(state: State) -> Arch:
     best = distributions.most_probable(state['probability'])
-    return distributions.arch(space, layout, best)
+    return distributions.arch(space, factors, best)
 
   return Policy(
     ('random',),

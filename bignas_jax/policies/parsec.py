@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from bignas_jax.costs import counting
 from bignas_jax.policies import distributions
-from bignas_jax.policies.distributions import Layout
+from bignas_jax.policies.distributions import Factors
 from bignas_jax.policies.policies import Child, Measured, Policy, Score, State
 from bignas_jax.spaces import arch as arch_lib
 from bignas_jax.spaces.arch import Arch
@@ -66,7 +66,7 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
   separate = distributions.of_space(space)
   start, blocks = distributions.uniform(separate), distributions.blocks(space)
   joint, joint_start = distributions.joined(separate, start, blocks)
-  layouts = {'logits': separate, 'joint': joint}
+  factors_of = {'logits': separate, 'joint': joint}
   most = settings.samples or samples(start, settings.per_nat)
 
   def present(state: State) -> str:
@@ -82,14 +82,14 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     state: State, seed: int, draw: int, score: Score | None = None
   ) -> list[Child]:
     name = present(state)
-    layout, logits = layouts[name], state[name]
+    factors, logits = factors_of[name], state[name]
     number = settings.samples or samples(logits, settings.per_nat)
     picks = distributions.draw(
       distributions.probabilities(logits),
       min(number, most),
       arch_lib.generator(seed, draw),
     )
-    archs = [distributions.arch(space, layout, pick) for pick in picks]
+    archs = [distributions.arch(space, factors, pick) for pick in picks]
     weight = np.full(len(archs), 1 / len(archs))
     if score is not None:
       weight = weights(-images * np.array(score(archs)), settings.temperature)
@@ -102,8 +102,8 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
     loss = np.array([one['second_loss'] for one in measured], np.float64)
     if np.isfinite(loss).all():
       name, archs = present(state), [child.arch for child in children]
-      layout, logits = layouts[name], state[name]
-      slope = _slope(space, settings, layout, logits, archs, -images * loss)
+      factors, logits = factors_of[name], state[name]
+      slope = _slope(space, settings, factors, logits, archs, -images * loss)
       after[name] = logits + settings.rate * slope
     if settings.joins == done[0]:
       _, after['joint'] = distributions.joined(
@@ -114,7 +114,7 @@ def parsec(space: Space, settings: Settings, images: int) -> Policy:
   def learnt(state: State) -> Arch:
     name = present(state)
     best = distributions.most_probable(state[name])
-    return distributions.arch(space, layouts[name], best)
+    return distributions.arch(space, factors_of[name], best)
 
   return Policy(
     ('random',) * most,
@@ -142,16 +142,16 @@ def _check(settings: Settings) -> None:
 def _slope(
   space: Space,
   settings: Settings,
-  layout: Layout,
+  factors: Factors,
   logits: Float[np.ndarray, 'groups choices'],
   archs: list[Arch],
   log_likelihood: Float[np.ndarray, 'samples'],
 ) -> Float[np.ndarray, 'groups choices']:
   """Returns the gradient of what the logits maximise."""
   chosen = [distributions.chosen(space, arch) for arch in archs]
-  picks = np.array([distributions.picked(layout, one) for one in chosen])
+  picks = np.array([distributions.picked(factors, one) for one in chosen])
   matters = np.array(
-    [distributions.groups_that_matter(space, layout, arch) for arch in archs]
+    [distributions.groups_that_matter(space, factors, arch) for arch in archs]
   )
   slope = gradient(logits, picks, log_likelihood, settings.temperature, matters)
   if not settings.cost:

@@ -26,9 +26,9 @@ LIKELIHOOD = np.array([0.9, 0.2, 0.5, 0.1, 0.7, 0.3])
 THREE = distributions.factorised((2, 3, 4))
 
 
-def random_logits(layout, seed=0):
+def random_logits(factors, seed=0):
   rng = arch_lib.generator(seed)
-  logits = distributions.uniform(layout)
+  logits = distributions.uniform(factors)
   return logits + rng.normal(size=logits.shape)
 
 
@@ -45,8 +45,8 @@ def slope(function, logits, step=1e-5):
   return result
 
 
-def every_pick(layout):
-  lengths = [math.prod(layout.shape(i)) for i in range(len(layout.groups))]
+def every_pick(factors):
+  lengths = [math.prod(factors.shape(i)) for i in range(len(factors.groups))]
   return np.array([*itertools.product(*map(range, lengths))])
 
 
@@ -95,9 +95,9 @@ def test_a_joint_of_summed_logits_is_the_same_distribution():
   assert two.groups == ((2, 0), (1,)) and of_two.shape == (2, 8)
   one, of_one = distributions.joined(two, of_two, [(1, 0)])
   assert one.groups == ((1, 2, 0),) and of_one.shape == (1, 24)
-  for layout, joint in ((two, of_two), (one, of_one)):
-    picks = every_pick(layout)
-    separate = [distributions.positions(layout, pick) for pick in picks]
+  for factors, joint in ((two, of_two), (one, of_one)):
+    picks = every_pick(factors)
+    separate = [distributions.positions(factors, pick) for pick in picks]
     assert len({tuple(pick) for pick in separate}) == 24
     np.testing.assert_allclose(
       distributions.log_probability(joint, picks),
@@ -110,11 +110,11 @@ def test_a_joint_of_summed_logits_is_the_same_distribution():
 @pytest.mark.parametrize('name', ['little_one_of', 'little_mobilenet_v1'])
 def test_architectures_are_drawn_and_read(name):
   space = (networks.LITTLE | {'little_one_of': networks.ONE_OF})[name]
-  layout = distributions.of_space(space)
-  start = distributions.probabilities(distributions.uniform(layout))
+  factors = distributions.of_space(space)
+  start = distributions.probabilities(distributions.uniform(factors))
   rng, missing = arch_lib.generator(5), 0
   for pick in distributions.draw(start, 50, rng):
-    one = distributions.arch(space, layout, pick)
+    one = distributions.arch(space, factors, pick)
     arch_lib.check(space, one)
     matters = distributions.matters(space, one)
     chosen = distributions.chosen(space, one)
@@ -122,7 +122,7 @@ def test_architectures_are_drawn_and_read(name):
     missing += (~matters).any()
     # Whatever does not matter gives the same architecture.
     other = np.where(matters, pick, 0)
-    assert distributions.arch(space, layout, other) == one
+    assert distributions.arch(space, factors, other) == one
   assert bool(missing) == space.per_block
 
 
@@ -157,8 +157,8 @@ def test_mdenas_by_hand(rule):
 
 @pytest.mark.parametrize('rule', RULES)
 def test_mdenas_keeps_sums_and_padding(rule):
-  rng, layout = arch_lib.generator(6), distributions.factorised((2, 5))
-  probability = distributions.probabilities(distributions.uniform(layout))
+  rng, factors = arch_lib.generator(6), distributions.factorised((2, 5))
+  probability = distributions.probabilities(distributions.uniform(factors))
   epochs, accuracy = np.zeros_like(probability, int), 0 * probability
   for _ in range(200):
     (pick,) = distributions.draw(probability, 1, rng)
@@ -212,8 +212,8 @@ def test_parsec_of_all_architectures_is_posterior_less_prior():
 
 def expected_update(likelihood, samples):
   """The mean update, over all numbers of draws of four architectures."""
-  layout = distributions.factorised((2, 2))
-  logits, every = LOGITS[:, :2], every_pick(layout)
+  factors = distributions.factorised((2, 2))
+  logits, every = LOGITS[:, :2], every_pick(factors)
   prior = np.exp(distributions.log_probability(logits, every))
   total = np.zeros((2, 2))
   for ends in itertools.combinations(range(samples + 3), 3):

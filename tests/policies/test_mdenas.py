@@ -31,8 +31,8 @@ def settings(**changes):
 def test_an_epoch_trains_one_child_and_ends_with_an_update():
   policy = sampling.create(SPACE, 'mdenas', of_mdenas=settings())
   state, archs = policy.init(0), []
-  layout = distributions.of_space(SPACE)
-  start = distributions.probabilities(distributions.uniform(layout))
+  factors = distributions.of_space(SPACE)
+  start = distributions.probabilities(distributions.uniform(factors))
   for epoch in range(4):
     (child,) = policy.sample(state, 0, 3 * epoch, None)
     archs.append(arch_lib.check(SPACE, child.arch))
@@ -60,7 +60,7 @@ def test_an_epoch_trains_one_child_and_ends_with_an_update():
   assert (state['probability'] != start).any()
   best = distributions.most_probable(state['probability'])
   assert policy.learnt is not None
-  assert policy.learnt(state) == distributions.arch(SPACE, layout, best)
+  assert policy.learnt(state) == distributions.arch(SPACE, factors, best)
 
 
 def test_without_replacement_each_choice_is_drawn_once_in_a_pass():

@@ -88,7 +88,7 @@ def test_logits_follow_the_gradient_of_the_likelihood():
   """Of the architectures, which do not depend on blocks that they lack."""
   policy = policy_of(samples=6, rate=0.3)
   state, missing = policy.init(0), 0
-  layout = distributions.of_space(SPACE)
+  factors = distributions.of_space(SPACE)
   for step in range(4):
     children = policy.sample(state, 0, step, numbered)
     archs = [child.arch for child in children]
@@ -105,7 +105,7 @@ def test_logits_follow_the_gradient_of_the_likelihood():
   assert missing
   best = distributions.most_probable(state['logits'])
   assert policy.learnt is not None
-  assert policy.learnt(state) == distributions.arch(SPACE, layout, best)
+  assert policy.learnt(state) == distributions.arch(SPACE, factors, best)
 
 
 def test_what_does_not_matter_is_summed_out():
