@@ -136,6 +136,7 @@ def check_files(
   Raises:
     UserError: a file is in no manifest, or has changed since it was written.
   """
+  storage.forget_listings(out)
   ours = _ours(out)
   there = {name for top in made for name in _below(out, top)}
   there |= {name for name in older if _exists(out / name)}

@@ -18,7 +18,7 @@ from etils.epath import backend
 from fsspec.implementations import memory
 
 from bignas_jax.deploy import package
-from bignas_jax.system import digests, storage
+from bignas_jax.system import digests, staging, storage
 from bignas_jax.values import errors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden/run_0_1_0/children/best'
@@ -200,3 +200,11 @@ def test_a_file_in_a_bucket_is_no_directory(bucket, children):
   with pytest.raises(errors.UserError, match='a new directory'):
     package.save(OUT, children[0])
   assert bucket.files() == before
+
+
+def test_an_export_sees_what_others_have_written_since(bucket):
+  bucket.put_by_another('children/a/saved_model/b', b'precious')
+  assert len([*(OUT / 'saved_model').iterdir()]) == 1
+  bucket.put_by_another('children/a/saved_model/a', b'precious')
+  with pytest.raises(errors.UserError, match='with saved_model/a in it'):
+    staging.check_files(OUT, ['saved_model'], [])
