@@ -82,24 +82,11 @@ def parse(
   try:
     rest = parse(values, arguments)
   except flags.Error as error:
-    raise errors.UserError.quoted(' '.join(str(error).split())) from None
+    raise parsing.of_flag(command, error) from None
   if rest:
     allowed = f'only flags, --NAME=VALUE (see {command} --help)'
     raise errors.UserError(command, ' '.join(rest), allowed)
   return values
-
-
-class _PathParser(flags.ArgumentParser):
-  """A parser of paths for absl."""
-
-  def __init__(self, make: Callable[[str], Any]):
-    self._make = make
-
-  def parse(self, argument: str) -> Any:
-    return self._make(argument)  # a UserError is a ValueError
-
-  def flag_type(self) -> str:
-    return 'a path'
 
 
 def path(
@@ -121,12 +108,11 @@ def path(
     several: whether it may be given again and again; its value is a list.
   """
   if several:
-    serializer = flags.ArgumentSerializer()
-    parser = _PathParser(make), serializer
-    flags.DEFINE_multi(*parser, name, None, words, flag_values=values)
+    parsers = parsing.PathParser(name, make), flags.ArgumentSerializer()
+    flags.DEFINE_multi(*parsers, name, None, words, flag_values=values)
     return
   flags.DEFINE(
-    *(_PathParser(make), name, None, words),
+    *(parsing.PathParser(name, make), name, None, words),
     flag_values=values,
     required=required,
   )
@@ -205,10 +191,11 @@ def limits(
     costs: each cost and its unit.
     precisions: allowed values of `--memory_precision`.
   """
+  parsers = parsing.Parser(float), flags.ArgumentSerializer()
   for bound in _bounds(costs):
     end, _, name = bound.partition('_')
     words = f'{_ENDS[end]} {costs[name]}'
-    flags.DEFINE_multi_float(bound, None, words, flag_values=values)
+    flags.DEFINE_multi(*parsers, bound, None, words, flag_values=values)
   words = 'images at a time, for limits on memory_bytes'
   number(values, schema.Natural, 'memory_batch', 1, words)
   words = 'of weights and activations, for memory_bytes: '

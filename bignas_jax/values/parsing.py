@@ -1,7 +1,9 @@
 """Values parsed from the text of flags and of config overrides."""
 
 import ast
+import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -11,6 +13,8 @@ from bignas_jax.values import annotations, errors, schema
 # Errors of `literal_eval` for text that is no literal, or too large a one.
 _NO_LITERAL = ValueError, SyntaxError, TypeError, MemoryError, RecursionError
 _WORDS = {'true': True, 'false': False}
+# What absl says of a required flag that is not given.
+_MISSING = re.compile(r'flag --(\w+)=None: .* value other than None\.')
 
 
 class Parser(flags.ArgumentParser):
@@ -44,6 +48,41 @@ class Parser(flags.ArgumentParser):
   def flag_type(self) -> str:
     """Returns what `--help` says of the type."""
     return annotations.describe(self._kind)
+
+
+class PathParser(flags.ArgumentParser):
+  """A parser of paths for absl.
+
+  Args:
+    name: name of the flag.
+    make: takes text; a UserError of it gets the name of the flag.
+  """
+
+  def __init__(self, name: str, make: Callable[[str], Any]):
+    self._name, self._make = name, make
+
+  def parse(self, argument: str) -> Any:
+    """Returns what is made of a text; raises UserError."""
+    try:
+      return self._make(argument)
+    except errors.UserError as error:  # a ValueError, which absl wraps
+      _, _, rest = str(error).partition(': ')
+      raise errors.UserError.quoted(f'--{self._name}: {rest}') from None
+
+  def flag_type(self) -> str:
+    return 'a path'
+
+
+def of_flag(command: str, error: flags.Error) -> errors.UserError:
+  """Returns a user's error for what absl says of a flag."""
+  if isinstance(error.__context__, errors.UserError):  # of `PathParser`
+    return error.__context__
+  text = ' '.join(str(error).split())
+  missing = _MISSING.fullmatch(text)
+  if missing is not None:
+    name = f'--{missing[1]}'
+    text = f'{name}: got nothing; allowed: {name}=VALUE, see {command} --help'
+  return errors.UserError.quoted(text)
 
 
 def value(kind: Any, text: str, field: str) -> Any:

@@ -92,3 +92,32 @@ def test_a_flags_number_is_one_line_and_status_2(capsys):
   assert 'Did you mean: images' in capsys.readouterr().err
   assert cli.status(command, ['3']) == 2
   assert 'only flags' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'line'),
+  [
+    ([], '--out: got nothing; allowed: --out=VALUE, see x --help'),
+    (['--out='], "--out: got ''; allowed: a path"),
+    (
+      ['--out=a', '--in=s3://a'],
+      "--in: got 's3://a'; allowed: a path, or gs://BUCKET/...",
+    ),
+    (
+      ['--out=a', '--max_macs=1e9x'],
+      "flag --max_macs=1e9x: got '1e9x'; allowed: a finite number",
+    ),
+  ],
+)
+def test_a_wrong_flag_is_named_once(arguments, line, capsys):
+  def define(values):
+    cli.path(values, 'out', 'goes here', required=True)
+    cli.path(values, 'in', 'comes from here', several=True)
+    cli.limits(values, {'macs': 'multiply-adds'}, ['float32'])
+
+  def command(arguments):
+    return {'out': str(cli.parse('x', 'Is tried.', define, arguments).out)}
+
+  assert command(['--out=a', '--in=b', '--in=c']) == {'out': 'a'}
+  assert cli.status(command, arguments) == 2
+  assert capsys.readouterr().err == f'error: {line}\n'
