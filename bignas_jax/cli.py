@@ -5,7 +5,6 @@ for a person go to stderr. A user's mistake is one line and status 2.
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ from bignas_jax.system import (
   signals,
   storage,
 )
-from bignas_jax.values import errors, parsing, schema
+from bignas_jax.values import errors, help_text, parsing, schema
 
 # `--help` names a command's own module, whichever function defined a flag.
 flags.disclaim_key_flags()
@@ -29,9 +28,6 @@ flags.disclaim_key_flags()
 # How long a command may take to end after a signal, while Python is in a call
 # that does not return, such as XLA's compiler. Kubernetes waits for 30 s.
 _GRACE_S = 5
-
-# The heading of a module's flags in absl's `--help`.
-_HEADING = re.compile(r'^\S.*:\n', re.MULTILINE)
 
 # The two ends of a limit on a cost, in names of flags and in words.
 _ENDS = {'max': 'at most so many', 'min': 'at least so many'}
@@ -75,9 +71,8 @@ def parse(
   define(values)
   if {'--help', '-help', '-h'} & {*arguments}:
     print(f'usage: python -m bignas_jax.{command} [--FLAG=VALUE ...]\n')
-    print(description)
-    words = values.get_help(include_special_flags=False)
-    print(_HEADING.sub('', words))
+    of_flags = values.get_help(include_special_flags=False)
+    print(help_text.layout(description, of_flags))
     sys.exit(0)
   try:
     rest = parse(values, arguments)
@@ -112,10 +107,14 @@ def path(
     flags.DEFINE_multi(*parsers, name, None, words, flag_values=values)
     return
   flags.DEFINE(
-    *(parsing.PathParser(name, make), name, None, words),
+    *(parsing.PathParser(name, make), name, None, _words(words, required)),
     flag_values=values,
     required=required,
   )
+
+
+def _words(words: str, required: bool) -> str:
+  return f'{words} (required)' if required else words
 
 
 def child(values: flags.FlagValues, required: bool = False) -> None:
@@ -133,7 +132,7 @@ def text(
 ) -> None:
   """Defines a flag that is text."""
   flags.DEFINE(
-    *(flags.ArgumentParser(), name, default, words),
+    *(flags.ArgumentParser(), name, default, _words(words, required)),
     flag_values=values,
     required=required,
   )

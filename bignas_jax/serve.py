@@ -130,7 +130,7 @@ def _define(values: flags.FlagValues) -> None:
   cli.number(values, wait, 'wait_ms', 2.0, text)
   text = (
     'another site whose pages may ask, such as https://example.org, or * for '
-    'all; may be given several times'
+    'all'
   )
   flags.DEFINE_multi_string('allow_origin', [], text, flag_values=values)
 
