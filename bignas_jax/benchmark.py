@@ -31,14 +31,14 @@ from bignas_jax.values import errors, schema
 def main(arguments: Sequence[str]) -> dict[str, Any]:
   """Runs a benchmark; returns medians, rates and ratios."""
   what = arguments[0] if arguments else ''
-  if what not in _BENCHMARKS:
+  if what not in BENCHMARKS:
     if what in ('--help', '-help', '-h'):
-      names = ', '.join(_BENCHMARKS)
+      names = ', '.join(BENCHMARKS)
       print('usage: python -m bignas_jax.benchmark WHAT [--FLAG=VALUE ...]')
       print(f'\nMeasures; WHAT is one of {names}, each with its own --help.')
       sys.exit(0)
-    raise errors.UserError('benchmark', what, errors.one_of(_BENCHMARKS, what))
-  return _BENCHMARKS[what](arguments[1:])
+    raise errors.UserError('benchmark', what, errors.one_of(BENCHMARKS, what))
+  return BENCHMARKS[what](arguments[1:])
 
 
 def _step(arguments: Sequence[str]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _serve(arguments: Sequence[str]) -> dict[str, Any]:
   return soak.soak(given.child, **_named(given, *names))
 
 
-_BENCHMARKS = {
+BENCHMARKS = {
   'device': _device,
   'step': _step,
   'path': _path,

@@ -5,6 +5,10 @@ files outside of docs/. On the site each such file is a page of its own.
 """
 
 import ast
+import contextlib
+import importlib
+import io
+import itertools
 import json
 import pathlib
 import posixpath
@@ -123,12 +127,21 @@ def source_page(file):
 
 
 def output(result):
-  """Returns what a cell of a notebook printed or drew, as Markdown."""
-  data = result.get('data', {})
+  """Returns a result of a cell of a notebook, as Markdown."""
+  data = result['data']
   if 'image/png' in data:
     image = ''.join(data['image/png']).replace('\n', '')
     return f'![Output](data:image/png;base64,{image})\n'
-  return fenced(''.join(result.get('text') or data['text/plain']), 'text')
+  return fenced(''.join(data['text/plain']), 'text')
+
+
+def outputs(results):
+  """Yields what a cell printed or drew; lines printed in a row are one text."""
+  for kind, group in itertools.groupby(results, lambda r: r['output_type']):
+    if kind == 'stream':
+      yield fenced(''.join(line for r in group for line in r['text']), 'text')
+    else:
+      yield from map(output, group)
 
 
 def notebook_page(text):
@@ -138,7 +151,7 @@ def notebook_page(text):
     source = ''.join(cell['source'])
     code = cell['cell_type'] == 'code'
     blocks.append(fenced(source, 'python') if code else source)
-    blocks += map(output, cell.get('outputs', []))
+    blocks += outputs(cell.get('outputs', []))
   return '\n\n'.join(blocks)
 
 
@@ -154,6 +167,29 @@ def room_page(title, intro, names):
   return f'# {title}\n\n{intro}\n\n{modules}\n'
 
 
+def help_of(command):
+  """Returns what a command prints for `--help`; `benchmark child` is one."""
+  name, *what = command.split()
+  main = importlib.import_module(f'bignas_jax.{name}').main
+  text = io.StringIO()
+  with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+    main([*what, '--help'])
+  return text.getvalue()
+
+
+def commands():
+  """Returns the names of all commands, sorted."""
+  names = {*modules(PACKAGE)} - {'api', 'cli', 'benchmark'}
+  kinds = importlib.import_module('bignas_jax.benchmark').BENCHMARKS
+  return sorted(names | {f'benchmark {kind}' for kind in kinds})
+
+
+def commands_page(intro):
+  """Returns the page of the commands: what each prints for `--help`."""
+  texts = [f'## {name}\n\n{fenced(help_of(name))}' for name in commands()]
+  return '\n\n'.join([f'# commands\n\n{intro}', *texts])
+
+
 def modules(folder, prefix=''):
   paths = sorted(folder.glob('*.py'))
   return [prefix + path.stem for path in paths if path.stem != '__init__']
@@ -166,22 +202,25 @@ def reference():
     f'| [{room.name}]({room.name}.md) | {summary(room / "__init__.py")} |'
     for room in rooms
   ]
-  top = (
-    'The commands, what they share (`cli`), and what notebooks call (`api`).'
-  )
+  tops = {
+    'commands': 'What each command prints for `--help`.',
+    'notebooks': 'What notebooks call, and what the commands share (`cli`).',
+  }
   index = '\n'.join(
     [
       '# Reference\n',
-      'Read from the docstrings. A page has the modules of one room, a',
-      'folder of `bignas_jax/`; the [design](../design.md#3-rooms) says which',
-      'room may import which.\n',
-      '| room | what it has |\n|---|---|',
-      f'| [commands](commands.md) | {top} |',
+      'The options of each command, and all functions, read from their',
+      'docstrings. A page of functions has the modules of one room, a folder',
+      'of `bignas_jax/`; the [design](../design.md#3-rooms) says which room',
+      'may import which.\n',
+      '| page | what it has |\n|---|---|',
+      *(f'| [{name}]({name}.md) | {text} |' for name, text in tops.items()),
       *rows,
     ]
   )
-  pages = {'README.md': index}
-  pages['commands.md'] = room_page('commands', top, modules(PACKAGE))
+  pages = {'README.md': index, 'commands.md': commands_page(tops['commands'])}
+  both = ['api', 'cli']
+  pages['notebooks.md'] = room_page('notebooks', tops['notebooks'], both)
   for room in rooms:
     names = modules(room, f'{room.name}.')
     intro = summary(room / '__init__.py')
@@ -217,7 +256,7 @@ def generated(pages, names):
 def on_config(config):
   """Puts the pages of a folder in place of its name in the navigation."""
   config.extra['titles'] = dict(titles(config.nav))
-  folders = {'reference/': sorted(reference(), key=_index_first)}
+  folders = {'reference/': list(reference())}
   for section in list(config.nav):
     [(_, name)] = section.items()
     if not isinstance(name, str) or not name.endswith('/'):
@@ -237,10 +276,6 @@ def _in_order(folder):
   here = sorted(path.name for path in index.parent.glob('*.md'))
   order = ['README.md', *listed, *here]
   return [f'{folder}{name}' for name in sorted(here, key=order.index)]
-
-
-def _index_first(page):
-  return not page.endswith('README.md'), page
 
 
 def on_files(files, config):

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import runpy
 
 import pytest
 import yaml
@@ -208,3 +209,14 @@ def test_every_page_is_in_the_sites_navigation():
     name = page.relative_to(docs).as_posix()
     folder = name.rpartition('/')[0] + '/'
     assert name in names or folder in names, name
+
+
+def test_code_in_a_sentence_is_broken_between_its_words():
+  breakable = runpy.run_path(str(ROOT / 'docs/site_lines.py'))['breakable']
+  html = '<p><code>search --data=a/b</code>, and <a href="a/b"></a></p>'
+  option = '<span class="option">--data</span>=<wbr>a/<wbr>b'
+  assert breakable(html) == html.replace('--data=a/b', option)
+  block = '<pre><span></span><code>search --data=a/b\n</code></pre>'
+  assert breakable(block) == block
+  link = '<code><a href="a/b">--data</a></code>'
+  assert breakable(link) == link
