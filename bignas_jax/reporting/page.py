@@ -20,6 +20,11 @@ def inline(svg: str, name: str, caption: str) -> markupsafe.Markup:
   return label + markupsafe.Markup(svg)
 
 
+def breakable(path: str) -> markupsafe.Markup:
+  """Returns a path whose line may be broken after each slash."""
+  return markupsafe.escape(path).replace('/', markupsafe.Markup('/<wbr>'))
+
+
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.PackageLoader('bignas_jax.reporting'),
   autoescape=True,
@@ -29,6 +34,7 @@ _TEMPLATES = jinja2.Environment(
   keep_trailing_newline=True,
 )
 _TEMPLATES.filters |= formats.FILTERS | {
+  'breakable': breakable,
   'inline': inline,
   'quoted': shlex.quote,
 }

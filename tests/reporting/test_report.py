@@ -657,7 +657,7 @@ def test_run_card_is_shown_if_there_is_one(started):
   page = _read(started)
   assert 'What it took' in page.headings
   for told in (
-    'finished: step 900 of 900; 57,600 images in 3.2 hours',
+    'Finished: step 900 of 900; 57,600 images in 3.2 hours',
     'killed',
     '100 to 900',
     '2.5 hours',
