@@ -166,7 +166,8 @@ def _search(
     evaluator = restore.evaluator(
       run.config, run.model, run.splits, run.splits.held_out
     )
-    evaluator.compile(space.resolution)
+    with console.busy('compiling'):
+      evaluator.compile(space.resolution)
     scorers = []
     for task, question in zip(tasks, asked, strict=True):
       if len(tasks) > 1:

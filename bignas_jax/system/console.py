@@ -64,11 +64,19 @@ class Progress:
 
 @contextlib.contextmanager
 def busy(text: str) -> Iterator[None]:
-  """Shows a text, on a terminal, until the context ends."""
-  if sys.stderr.isatty() and process.leads():
-    with rich.console.Console(stderr=True).status(text):
-      yield
-  else:
+  """Shows a text and its seconds until the context ends, or prints a line."""
+  if not sys.stderr.isatty() or not process.leads():
+    say(text)
+    yield
+    return
+  with rich.progress.Progress(
+    rich.progress.SpinnerColumn(),
+    rich.progress.TextColumn('{task.description}'),
+    rich.progress.TimeElapsedColumn(),
+    console=rich.console.Console(stderr=True),
+    transient=True,
+  ) as bar:
+    bar.add_task(text, total=None)
     yield
 
 
