@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -484,7 +485,7 @@ def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
   latency_tables.save(other, space, (8, 12), about, slower, latency.Fit())
   arguments = [f'--workdir={run}', '--strategy=random', '--evaluations=4']
   arguments += [f'--latency_table={file}' for file in (path, other)]
-  words = 'another clock: --max_latency_ms'
+  words = 'another clock (jax): --max_latency_ms'
   _refused(capsys, 'search', [*arguments, limit], words)
   arguments += [f'--max_latency_ms={factor * least}' for factor in (2.6, 4)]
   assert cli.status(_command('search'), arguments) == 0
@@ -494,7 +495,8 @@ def test_latency_is_limited_by_a_table(trained, tmp_path, capsys):
   assert devices == ['a clock'] * 2 + ['another clock'] * 2
   for entry in found:
     assert entry['predicted_ms'] <= entry['limits']['max_latency_ms']
-    assert f'{entry["child"]}: top-1' in printed.err
+    (line,) = re.findall(f'{entry["child"]}: top-1 .*', printed.err)
+    assert line.endswith(f'on {entry["device"]} (jax))')
     assert entry['file'] is entry['measured_ms'] is None
   _extracted_and_timed(run, found[2], capsys)
 

@@ -118,7 +118,7 @@ def recommend(
   results, entries = _search(workdir, strategy, requests, changes, data)
   for entry in entries:
     limits = formats.limits(entry['limits']) or 'no limits'
-    place = f' on {entry["device"]}' if entry['device'] else ''
+    place = f' on {task_lib.device(entry)}' if entry['device'] else ''
     top1 = entry['accuracy']['float32']['held_out']['top1']
     console.say(
       f'{entry["child"]}: top-1 {top1:.3f}, {entry["macs"]:,} MACs '

@@ -97,8 +97,7 @@ class Task(NamedTuple):
     limits = formats.limits(self.limits.to_dict()) or 'no limits'
     if self.latency is None:
       return limits
-    device, runtime = self.latency['device'], self.latency['runtime']
-    return f'{limits} on {device} ({runtime})'
+    return f'{limits} on {device(self.latency)}'
 
   def fits(self, arch: Arch) -> bool:
     """Returns whether a child keeps the limits."""
@@ -120,6 +119,11 @@ class Task(NamedTuple):
       'weights': weights,
     }
     return asked | ({'memory': self.memory._asdict()} if self.memory else {})
+
+
+def device(about: Mapping[str, Any]) -> str:
+  """Returns the device and the runtime of a latency table in words."""
+  return f'{about["device"]} ({about["runtime"]})'
 
 
 def checked(
@@ -154,13 +158,14 @@ def checked_all(
   """Returns a task for each request.
 
   Raises:
-    UserError: as in `checked`; of several tables, it names the device.
+    UserError: as in `checked`; of several tables, it names the device and its
+      runtime.
   """
   tasks, tables = [], {id(request.table) for request in requests}
   for one in requests:
     with contextlib.ExitStack() as place:
       if one.table is not None and len(tables) > 1:
-        place.enter_context(errors.within(one.table.about['device']))
+        place.enter_context(errors.within(device(one.table.about)))
       tasks.append(checked(space, strategy, settings, one))
   return tasks
 

@@ -36,9 +36,10 @@ def test_each_table_is_asked_with_each_value_of_each_limit():
     task.requests({'max_macs': [1e6, -1]})
 
 
-def test_what_no_child_of_a_device_can_keep_names_the_device():
+def test_what_no_child_of_a_device_can_keep_names_the_device_and_runtime():
   requests = task.requests({'max_latency_ms': [5.0]}, [FAST, SLOW])
-  with pytest.raises(errors.UserError, match='slow: --max_latency_ms: got 5'):
+  words = r'^slow \(jax\): --max_latency_ms: got 5'
+  with pytest.raises(errors.UserError, match=words):
     task.checked_all(SPACE, 'random', Search(), requests)
 
 
