@@ -115,13 +115,11 @@ def load(path: epath.Path, space: Space) -> Table:
   return Table(space, resolutions, about, entries, network_ms)
 
 
-def read(
-  path: epath.Path, space: Space
-) -> tuple[dict[str, Any], tuple[int, ...]]:
-  """Returns a table's fields as they are in the file, and its resolutions.
+def contents(path: epath.Path) -> dict[str, Any]:
+  """Returns a table's fields as they are in the file, of whichever space.
 
   Raises:
-    UserError: there is no table, it is damaged, or it is of another space.
+    UserError: there is no file, or it is not that of a latency table.
   """
   if not path.is_file():
     raise errors.UserError('latency table', str(path), 'a file')
@@ -130,6 +128,18 @@ def read(
     raise errors.UserError(
       f'{path}: format', fields.get('format'), f'{FORMAT}, of a latency table'
     )
+  return fields
+
+
+def read(
+  path: epath.Path, space: Space
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+  """Returns a table's fields as they are in the file, and its resolutions.
+
+  Raises:
+    UserError: there is no table, it is damaged, or it is of another space.
+  """
+  fields = contents(path)
   if fields.get('space_sha256') != digest(space):
     raise errors.UserError(
       f'{path}: space', fields.get('space'), f'{space.name}, with all it says'

@@ -149,7 +149,7 @@ def _files(directory: Any, channels: int) -> FileSource:
   entries = _names(directory)
   classes = [name for name in entries if (directory / name).is_dir()]
   if not classes:
-    raise _error(directory, 'one directory a class in it')
+    raise _error(directory, 'a directory for each class in it')
   left_out = [name for name in entries if name not in set(classes)]
   paths, labels = [], []
   for label, name in enumerate(classes):

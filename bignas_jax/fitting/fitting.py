@@ -40,7 +40,7 @@ from bignas_jax.system import cluster, console, files, locks, process, xla
 from bignas_jax.training import loop, recovery
 
 _STRATEGY = 'predictor'
-_DRAFT = Length(steps=1000, epochs=0.0, late=False, why='')
+_DRAFT = Length(steps=1000, epochs=0.0, late_s=0.0, why='')
 _FEWEST_STEPS = 20
 # So much of the wanted epochs must be possible, or a smaller space is taken.
 _ENOUGH = 0.4
@@ -161,11 +161,8 @@ def _chosen(
     with clock.phase('table'):
       wishes.measure(choice.space, workdir, asked.minutes)
   length = _length(asked, clock, choice, measured)
-  if length.late:
-    console.say(
-      f'warning: --minutes={asked.minutes:g} is too short here: '
-      f'{length.steps} steps are trained all the same, and the end is later'
-    )
+  if length.late_s:
+    console.say(rules.too_short(length, asked.minutes))
   config = recipe.config(survey, choice, length)
   why = recipe.reasons(config, length)
   _say('The training', why)
@@ -208,7 +205,7 @@ def _measured_choice(asked: Asked, clock: Clock) -> tuple[Choice, Measured]:
     last = choice.size is rules.SIZES[-1]
     # Another trial takes as long again.
     time_left = clock.left_s() > 4 * measured.compile_s
-    enough = not length.late and length.epochs >= _ENOUGH * wanted
+    enough = not length.late_s and length.epochs >= _ENOUGH * wanted
     if last or enough or not time_left:
       return choice, measured
     console.say('this space is too slow for the time: a smaller one is tried')

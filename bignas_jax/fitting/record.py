@@ -6,6 +6,7 @@ phase took, over all sessions. An interrupted command goes on from it.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,9 +68,13 @@ def read(workdir: epath.Path, images: str, minutes: float) -> Record | None:
   """Returns the record of an interrupted command; None: nothing has begun.
 
   Raises:
-    UserError: the directory was begun for something else, or holds a run or a
-      config that `fit` did not write.
+    UserError: the directory was begun for something else, holds a run or a
+      config that `fit` did not write, or lies among the images.
   """
+  root, place = (os.path.realpath(os.fspath(p)) for p in (images, workdir))
+  if images and os.path.commonpath([root, place]) == root:
+    allowed = f'a directory that is not in that of the images, {images}'
+    raise errors.UserError('--workdir', str(workdir), allowed)
   path = workdir / NAME
   if not path.is_file():
     for name in CONFIG, 'config.json':

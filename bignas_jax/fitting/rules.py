@@ -4,6 +4,7 @@ Each rule is a table, read from its first row to the first one that applies. A
 rule returns what it chose and a sentence that says why.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -227,13 +228,13 @@ class Length(NamedTuple):
   Attributes:
     steps: number of updates.
     epochs: how often each image is seen.
-    late: whether the steps take longer than the time for them.
+    late_s: seconds that the steps take beyond the time for them.
     why: the reason.
   """
 
   steps: int
   epochs: float
-  late: bool
+  late_s: float
   why: str
 
 
@@ -253,7 +254,7 @@ def length(
   most = int(below(MOST_EPOCHS, images) * images / batch_size)
   steps = max(least, min(possible, most))
   epochs = steps * batch_size / images
-  late = steps > possible
+  late_s = steps * step_s - seconds if steps > possible else 0.0
   if steps == most:
     why = f'{steps} steps, in which each image is seen {epochs:.3g} times: '
     why += 'more would not help with so few images.'
@@ -261,7 +262,16 @@ def length(
     why = f'{steps} steps: each takes {step_s:.2g} s here, and '
     why += f'{max(0, seconds):.0f} s are left for them. Each image is seen '
     why += f'{epochs:.3g} times.'
-  return Length(steps, epochs, late, why)
+  return Length(steps, epochs, late_s, why)
+
+
+def too_short(length: Length, minutes: float) -> str:
+  """Returns a warning of steps that take longer than the time for them."""
+  return (
+    f'warning: --minutes={minutes:g} is too short here: {length.steps} steps '
+    'are trained all the same, and the end is about '
+    f'{math.ceil(length.late_s / _SECONDS)} min later'
+  )
 
 
 def regularised(epochs: float) -> bool:

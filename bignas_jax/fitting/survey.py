@@ -9,7 +9,7 @@ import numpy as np
 
 from bignas_jax.data import decode, sources
 from bignas_jax.data.sources import Data, Source
-from bignas_jax.system import storage
+from bignas_jax.system import console, storage
 from bignas_jax.values import errors
 
 FIELD = '--images'
@@ -134,11 +134,29 @@ def _data(images: str) -> tuple[Data, bool]:
     )
     raise errors.UserError(FIELD, images, allowed)
   tested = [name for name in ('test', 'val') if (root / name).is_dir()]
+  _say_others(root, tested)
   if (root / 'train').is_dir() and tested:
     return data, False
   one = dataclasses.replace(data, test_images=1)
   count = len(sources.load(one, channels=3).train) + 1
   return dataclasses.replace(data, test_images=test_share(count)), True
+
+
+def _say_others(root: Any, tested: list[str]) -> None:
+  """Names the folders beside `train` that nothing is read from."""
+  if not (root / 'train').is_dir():
+    return
+  read = 'train', *tested[:1]
+  others = sorted(
+    path.name
+    for path in root.iterdir()
+    if path.name not in read and path.is_dir() and path.name[0] != '.'
+  )
+  if others:
+    console.say(
+      f'warning: nothing is read from {", ".join(others)} beside train: images '
+      'to test on are read from test, or else from val'
+    )
 
 
 def _of_each_class(source: Source) -> list[int]:

@@ -60,9 +60,17 @@ class Wishes(NamedTuple):
 
 
 def check(wishes: Wishes) -> None:
-  """Raises UserError if a limit, or how memory is counted, is not allowed."""
+  """Checks what can be checked before the images are looked at.
+
+  Raises:
+    UserError: a limit, or how memory is counted, is not allowed; or a file is
+      no latency table.
+  """
   task.requests(wishes.bounds)
   child_costs.check(wishes.memory)
+  for path in wishes.tables:
+    with errors.within('--latency_table'):
+      latency_tables.contents(path)
 
 
 def load(wishes: Wishes, space: Space, workdir: epath.Path) -> list:

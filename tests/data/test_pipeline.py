@@ -622,7 +622,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(pictures):
   assert_error(folder(pictures), 'train/ in it')
   (pictures / 'train').mkdir()
   (pictures / 'test').mkdir()
-  assert_error(folder(pictures), 'one directory a class')
+  assert_error(folder(pictures), 'a directory for each class')
 
 
 # Transforms of one image.

@@ -258,6 +258,29 @@ def test_a_table_of_another_space_is_one_line(fitted, images, tmp_path):
   assert refused.value.field == '--latency_table'
 
 
+def test_what_is_no_table_is_refused_before_anything_is_measured(
+  images, tmp_path
+):
+  text = tmp_path / 'notes.json'
+  for content in (None, 'mine', '{"format": 7}'):
+    if content is not None:
+      text.write_text(content)
+    asked = _asked(images)._replace(wishes=Wishes([epath.Path(text)], {}))
+    with pytest.raises(errors.UserError, match=r'notes\.json') as refused:
+      fitting.fit(asked, epath.Path(tmp_path) / 'run')
+    assert str(refused.value).startswith('--latency_table: ')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('inside', ['', 'run', 'dark/run'])
+def test_a_directory_among_the_images_is_refused(images, tmp_path, inside):
+  (tmp_path / 'link').symlink_to(images)
+  workdir = epath.Path(tmp_path) / 'link' / inside
+  with pytest.raises(errors.UserError, match=r'--workdir: .*of the images'):
+    fitting.fit(_asked(images), workdir)
+  assert not (images / 'run').exists()
+
+
 def test_a_slow_machine_gets_a_smaller_space(fitted, images, monkeypatch):
   """After one trial of the larger one, which is not written down."""
   workdir, *_ = fitted

@@ -125,9 +125,13 @@ def test_all_tables_end_and_all_spaces_can_be_built():
 
 
 def test_a_length_is_what_the_time_allows():
-  assert rules.length(1000, 50, 60.0, 0.5, least=20).steps == 120
+  in_time = rules.length(1000, 50, 60.0, 0.5, least=20)
+  assert (in_time.steps, in_time.late_s) == (120, 0)
   late = rules.length(1000, 50, -1.0, 0.5, least=20)
-  assert late.steps == 20 and late.late and ' 0 s are left' in late.why
+  assert late.steps == 20 and late.late_s == 11 and ' 0 s are left' in late.why
+  assert rules.too_short(late, 4).endswith(
+    '20 steps are trained all the same, and the end is about 1 min later'
+  )
   capped = rules.length(1000, 50, 1e6, 0.5, least=20)
   assert (capped.steps, capped.epochs) == (4000, 200)
   assert 'would not help' in capped.why

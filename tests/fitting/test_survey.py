@@ -28,7 +28,7 @@ def test_a_folder_of_classes_alone_is_cut(flat, capsys):
   text = ' '.join(survey.sentences(found))
   assert '61 images of 3 classes' in text and 'no test folder: 12' in text
   choice = rules.choose(found, 1.0, cores=2)
-  config = recipe.config(found, choice, rules.Length(10, 1.0, False, ''))
+  config = recipe.config(found, choice, rules.Length(10, 1.0, 0.0, ''))
   splits = sources.load(config.data, choice.space.channels)
   numbers = [len(splits.train) + len(splits.held_out), len(splits.test)]
   assert numbers == [49, 12]
@@ -45,6 +45,19 @@ def test_folders_of_their_own_stay(tmp_path):
   assert len(found.mean) == 1
   assert found.mean[0] == pytest.approx((40 + 115 + 190) / 3 / 255, abs=0.02)
   assert found.std[0] == pytest.approx(np.std([40, 115, 190]) / 255, abs=0.02)
+
+
+def test_folders_that_are_not_read_are_named(tmp_path, capsys):
+  for name, each in (('train', 14), ('test', 3), ('val', 3), ('.old', 3)):
+    photos.write(tmp_path / name, CLASSES, each)
+  assert survey.look(str(tmp_path)).test == 9
+  assert 'nothing is read from val beside train' in capsys.readouterr().err
+  (tmp_path / 'test').rename(tmp_path / 'valid')
+  (tmp_path / 'val').rename(tmp_path / 'more')
+  assert survey.look(str(tmp_path)).cut
+  assert 'from more, valid beside train' in capsys.readouterr().err
+  survey.look(str(tmp_path / 'train'))
+  assert 'nothing is read' not in capsys.readouterr().err
 
 
 def _empty(folder):
