@@ -52,7 +52,9 @@ def raised(
 
   All later stop signals are ignored, so that they cannot interrupt the handling
   of the error. Code in the context may set other handlers for a time, which
-  then take precedence. In any thread but the main one, nothing is changed.
+  then take precedence. If the context ends with another error after that, which
+  a library may have made of the first, the first one is raised. In any thread
+  but the main one, nothing is changed.
 
   Args:
     error: makes the error from the signal's name.
@@ -64,12 +66,14 @@ def raised(
     yield  # Python lets the main thread alone handle signals
     return
   late: list[threading.Timer] = []
+  asked: list[BaseException] = []
 
   def stop(number: int, frame: FrameType | None) -> None:
     del frame
     for other in ASK_TO_STOP:
       signal.signal(other, signal.SIG_IGN)
-    raise error(signal.Signals(number).name)
+    asked.append(error(signal.Signals(number).name))
+    raise asked[0]
 
   def tell(number: int) -> None:
     if signal.getsignal(number) in (stop, signal.SIG_IGN) and not late:
@@ -81,6 +85,10 @@ def raised(
   try:
     with heard(tell):
       yield
+  except BaseException as other:
+    if asked and other is not asked[0]:
+      raise asked[0] from other
+    raise
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
