@@ -182,7 +182,8 @@ def _info(child: epath.Path) -> dict[str, Any]:
   """Returns the contents of `child.json`; `export` checks the rest."""
   path = child / _INFO
   if not path.exists():
-    raise errors.UserError('--child', str(child), f'a child package: {_INFO}')
+    allowed = f'a child package, with {_INFO} in it'
+    raise errors.UserError('--child', str(child), allowed)
   info = files.read_json(path)
   if not set(info) >= _NEEDED:
     raise errors.UserError(str(path), 'something else', 'a child of `extract`')

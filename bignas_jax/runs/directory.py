@@ -125,9 +125,12 @@ def named_space(text: str, field: str = '--space') -> Space:
     UserError: there is neither.
   """
   path = storage.path(text, field)
-  if text not in zoo.SPACES and path.is_dir():
-    return config_lib.space(load_config(path))
-  return zoo.get(text, field)
+  if text in zoo.SPACES:
+    return zoo.get(text)
+  if not path.is_dir():
+    allowed = f"a run's directory, or {errors.one_of(zoo.SPACES, text)}"
+    raise errors.UserError(field, text, allowed)
+  return config_lib.space(load_config(path))
 
 
 def _config(workdir: epath.Path, manifest: Manifest) -> Config:

@@ -354,3 +354,11 @@ def test_a_compilers_word_is_an_estimate(tmp_path):
   result = latency_table.build(out, some, weights)
   assert latency_tables.load(out, space).estimate and result['estimate']
   assert 'measured' not in out.read_text() + json.dumps(result)
+
+
+def test_a_space_that_there_is_not_is_one_line(tmp_path, capsys):
+  arguments = ['table', f'--space={tmp_path}/run', f'--out={tmp_path}/a.json']
+  assert cli.status(benchmark.main, arguments) == 2
+  told = capsys.readouterr().err
+  assert "allowed: a run's directory, or one of attentive_nas" in told
+  assert told.count('\n') == 1
