@@ -144,7 +144,7 @@ def read(
     raise errors.UserError(
       f'{path}: space', fields.get('space'), f'{space.name}, with all it says'
     )
-  resolutions = fields.get('resolutions')
+  resolutions: Any = fields.get('resolutions')
   right = isinstance(resolutions, list) and bool(resolutions)
   if not right or any(
     type(r) is not int or r not in space.resolution for r in resolutions
