@@ -10,6 +10,9 @@ alpha-divergence in place of the KL divergence. Published top-1: 77.9 % (A0) to
 
   configs/alpha_net.py:small   5,000 digits, in minutes on two CPU cores
 
+Cost: about 5.8 h on 64 TPUv3 chips by the compiler's estimate, without input
+(docs/systems.md, "On a pod").
+
 As published: space, images of 224 pixels that children resize, optimiser,
 learning rate, warm-up, clipping, label smoothing, dropout, drop-connect of the
 last two stages, batch norm over 32 images, and the search: mutants and
