@@ -64,8 +64,14 @@ class Progress:
 
 @contextlib.contextmanager
 def busy(text: str) -> Iterator[None]:
-  """Shows a text and its seconds until the context ends, or prints a line."""
-  if not sys.stderr.isatty() or not process.leads():
+  """Shows a text and its seconds until the context ends, or prints a line.
+
+  Only the first of several processes does so.
+  """
+  if not process.leads():
+    yield
+    return
+  if not sys.stderr.isatty():
     say(text)
     yield
     return

@@ -132,7 +132,8 @@ def test_each_limit_gets_an_exported_child(fitted):
     assert int8.stat().length == made['bytes']
     accuracy = entry['accuracy']['int8']['test']
     assert accuracy == {'top1': made['top1'], 'top5': None, 'images': 10}
-    assert entry['int8_file'] in (workdir / 'report.html').read_text()
+    report = (workdir / 'report.html').read_text().replace('<wbr>', '')
+    assert entry['int8_file'] in report
 
 
 def test_values_to_edit_are_printed(fitted, tmp_path, capsys, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_terminal_shows_phase_and_time_left(monkeypatch):
 
 def test_a_file_gets_lines_alone(capsys):
   assert _train() is not None
-  assert capsys.readouterr().err == 'step 5: [all] well\n'
+  assert capsys.readouterr().err == 'compiling\nstep 5: [all] well\n'
 
 
 def test_other_processes_say_who_they_are(monkeypatch):
