@@ -21,6 +21,7 @@ from bignas_jax.data import pipeline, sources
 from bignas_jax.deploy import package
 from bignas_jax.runs import directory as directory_lib
 from bignas_jax.spaces import arch as arch_lib
+from bignas_jax.spaces import zoo
 from bignas_jax.spaces.arch import from_dict
 from bignas_jax.supernet import network
 from bignas_jax.values import errors
@@ -180,6 +181,19 @@ def test_cost_needs_no_weights(capsys):
   assert cli.status(_command('cost'), arguments) == 0
   result = json.loads(capsys.readouterr().out)
   assert (result['macs'], result['params']) == (217632640, 3844372)
+
+
+def test_cost_shows_how_children_spread(capsys):
+  arguments = ['--space=mnist', '--bucket_macs=500000']
+  assert cli.status(_command('cost'), arguments) == 0
+  result = json.loads(capsys.readouterr().out)
+  space, buckets = zoo.get('mnist'), result['buckets']
+  assert sum(bucket['share'] for bucket in buckets) == pytest.approx(1)
+  for bucket in buckets:
+    arch = arch_lib.from_dict(space, bucket['arch'])
+    macs = counting.cost(space, arch).macs
+    assert bucket['from'] <= macs < bucket['to'] == bucket['from'] + 500_000
+  assert cli.status(_command('cost'), ['--space=mnist']) == 2
 
 
 @pytest.mark.parametrize(

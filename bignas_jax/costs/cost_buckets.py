@@ -18,6 +18,7 @@ from bignas_jax.spaces import decisions
 from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 
+SAMPLES = 5000  # uniform children that a table is made of, in seconds
 _MOST_TRIES = 100  # draws of a child before the bucket's stored child is used
 
 
@@ -43,7 +44,7 @@ class Table(NamedTuple):
 
 
 @functools.cache
-def build(space: Space, width: int, samples: int) -> Table:
+def build(space: Space, width: int, samples: int = SAMPLES) -> Table:
   """Returns the table of a space, the same at every call.
 
   Args:

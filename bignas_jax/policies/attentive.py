@@ -14,8 +14,6 @@ from bignas_jax.spaces.arch import Arch
 from bignas_jax.spaces.space import Space
 from bignas_jax.values import schema
 
-# Uniform children by which the distribution of costs is estimated, in seconds.
-_SAMPLES = 5000
 _FEWEST = 20  # buckets of a space whose children cost little
 
 # Children -> their scores, of which a lower one is better.
@@ -82,7 +80,7 @@ def attentive(
     rng = arch_lib.generator(seed, draw)
     most = counting.cost(space, plain.static['biggest']).macs
     width = min(bucket_macs, most // _FEWEST)
-    table = cost_buckets.build(space, width, _SAMPLES)
+    table = cost_buckets.build(space, width)
     slots = [
       cost_buckets.draw(space, table, candidates, rng)
       for _ in range(random_children)
