@@ -193,7 +193,11 @@ def test_cost_shows_how_children_spread(capsys):
     arch = arch_lib.from_dict(space, bucket['arch'])
     macs = counting.cost(space, arch).macs
     assert bucket['from'] <= macs < bucket['to'] == bucket['from'] + 500_000
-  assert cli.status(_command('cost'), ['--space=mnist']) == 2
+  both = ['--arch=smallest', '--bucket_macs=9']
+  for given, words in (([], 'got 0 of them'), (both, 'got 2 of them')):
+    assert cli.status(_command('cost'), ['--space=mnist', *given]) == 2
+    told = f'error: --arch, --bucket_macs: {words}; allowed: exactly one\n'
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(

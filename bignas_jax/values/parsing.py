@@ -15,6 +15,8 @@ _NO_LITERAL = ValueError, SyntaxError, TypeError, MemoryError, RecursionError
 _WORDS = {'true': True, 'false': False}
 # What absl says of a required flag that is not given.
 _MISSING = re.compile(r'flag --(\w+)=None: .* value other than None\.')
+# What it says if not one of several flags is given.
+_ONE_OF = re.compile(r'flags (.*): (Exactly|At most) one of \((.*)\) must .*')
 
 
 class Parser(flags.ArgumentParser):
@@ -82,6 +84,11 @@ def of_flag(command: str, error: flags.Error) -> errors.UserError:
   if missing is not None:
     name = f'--{missing[1]}'
     text = f'{name}: got nothing; allowed: {name}=VALUE, see {command} --help'
+  several = _ONE_OF.fullmatch(text)
+  if several is not None:
+    names = ', '.join(f'--{name}' for name in several[3].split(', '))
+    given = len(re.findall(r'\w+=(?!None\b)', several[1]))
+    text = f'{names}: got {given} of them; allowed: {several[2].lower()} one'
   return errors.UserError.quoted(text)
 
 
