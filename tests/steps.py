@@ -74,9 +74,9 @@ def ran(setup, children):
   compiled = programs.compile_all(programs.all_programs(setup))
   update, gradients = compiled['update'], []
 
-  def noting(state, found):
+  def noting(state, found, *flags):
     gradients.append(jax.device_get(found))
-    return update(state, found)
+    return update(state, found, *flags)
 
   compiled['update'] = noting
   state = perturbed(setup)

@@ -104,7 +104,9 @@ def _steps(
           break
       batch = mesh_lib.put(mesh, images, mesh_lib.split(mesh))
       children = setup.policy.sample(of_policy, config.seed, draw, None)
-      state, _ = programs.step(setup, compiled, state, batch, children)
+      state, _ = programs.step(
+        setup, compiled, state, batch, children, logged=False
+      )
   return state, (now() - began) / measured
 
 

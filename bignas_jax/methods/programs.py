@@ -85,8 +85,11 @@ def all_programs(setup: Setup) -> list[Program]:
     programs.append(Program(RESORT, function, (state,)))
   places = mesh_lib.places(state), None
   last = jitted.jit(UPDATE, update_lib.update(setup), 0, mesh, places)
-  scale = mesh_lib.described(mesh, _scale(setup, 1), REPLICATED)
-  whole = state, jitted.gradients(setup, state.params), *scale
+  gradients = jitted.gradients(setup, state.params)
+  flags = mesh_lib.described(
+    mesh, (np.bool_(True), *_scale(setup, 1)), REPLICATED
+  )
+  whole = state, gradients, *flags
   of_teachers = teaching.all_programs(setup, state)
   return [*of_teachers, *programs, Program(UPDATE, last, whole)]
 
@@ -192,6 +195,7 @@ def step(
   state: State,
   batch: Tree,
   children: list[Child],
+  logged: bool = True,
 ) -> tuple[State, list[Measured]]:
   """Runs one step.
 
@@ -202,10 +206,11 @@ def step(
     batch: `image` uint8 [batch, size, size, channels] and `label` int32
       [batch], split over the mesh.
     children: children to train, teachers first.
+    logged: whether the step is logged, and so needs the norms of its update.
 
   Returns:
     The state after the step, and the metrics of each child and, last, of the
-    update.
+    update: its learning rate and, if it is logged, its norms.
   """
   mesh, rule = setup.model.mesh, setup.rule
   params = teachers.of_network(state.params)
@@ -227,9 +232,12 @@ def step(
     if logits is not None:
       outputs[one.role] = logits
     metrics.append(measured)
-  scale = mesh_lib.put(mesh, _scale(setup, len(children)), REPLICATED)
+  flags = np.bool_(logged), *_scale(setup, len(children))
   gradients = {**gradients, **of_teachers.gradients}
-  state, last = compiled[UPDATE](state, gradients, *scale)
+  state, last = compiled[UPDATE](
+    state, gradients, *mesh_lib.put(mesh, flags, REPLICATED)
+  )
+  last = last if logged else {'lr': last['lr']}
   return state, [*metrics, last | of_teachers.metrics]
 
 

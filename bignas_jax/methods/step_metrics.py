@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from bignas_jax.methods import loss_graph
 from bignas_jax.supernet.accumulator import square_norm
@@ -69,30 +69,20 @@ def of_child(
 
 
 @jax.named_scope('measures')
-def of_update(
-  rate: Float[Array, ''] | float, gradient: Tree, params: Tree
-) -> dict[str, Shaped[Array, ''] | float]:
-  """Returns scalars of an update.
+def of_update(gradient: Tree, params: Tree) -> dict[str, Float[Array, '']]:
+  """Returns the norms of an update.
 
   Args:
-    rate: the learning rate.
     gradient: sum of gradients over children and devices.
     params: parameters after the update.
 
   Returns:
-    `lr`, `grad_norm`, `weight_norm` and `weight_norm_MODULE` for each module of
-    the network, such as `stage1`; `finite`, whether all of the state is.
-
-    A finite state stays finite if both norms are: what optimisers and averages
-    keep follows from gradients and parameters.
+    `grad_norm`, `weight_norm` and `weight_norm_MODULE` for each module of the
+    network, such as `stage1`.
   """
   squares = {module: square_norm(tree) for module, tree in params.items()}
   norms = {f'weight_norm_{p}': jnp.sqrt(s) for p, s in squares.items()}
-  grad_norm = jnp.sqrt(square_norm(gradient))
-  weight_norm = jnp.sqrt(sum(squares.values()))
   return {
-    'lr': rate,
-    'grad_norm': grad_norm,
-    'weight_norm': weight_norm,
-    'finite': jnp.isfinite(grad_norm) & jnp.isfinite(weight_norm),
+    'grad_norm': jnp.sqrt(square_norm(gradient)),
+    'weight_norm': jnp.sqrt(sum(squares.values())),
   } | norms

@@ -120,9 +120,10 @@ class _Steps:
     self._state = step_time.first_state(setup)
 
   def step(self, child: Child) -> Any:
-    """Runs a step that trains one child; returns what it computes."""
+    """Runs a step that is not logged, of one child; returns its results."""
     self._state, measured = programs.step(
-      self._setup, self.compiled, self._state, self._images, [child]
+      *(self._setup, self.compiled, self._state, self._images, [child]),
+      logged=False,
     )
     return self._state, measured
 

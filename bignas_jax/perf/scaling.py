@@ -86,7 +86,9 @@ def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
   for number in range(rounds + 1):
     children = setup.policy.sample(of_policy, 0, number, None)
     began = time.perf_counter()
-    state, measured = programs.step(setup, compiled, state, images, children)
+    state, measured = programs.step(
+      setup, compiled, state, images, children, logged=False
+    )
     jax.block_until_ready((state, measured))
     seconds.append(time.perf_counter() - began)
   step_s = statistics.median(seconds[1:])

@@ -44,6 +44,8 @@ def step(
 ) -> dict[str, Any]:
   """Times one sandwich step: forward pass, backward pass and update.
 
+  The step is one that is not logged.
+
   Args:
     space: space whose biggest, smallest and two random children are trained.
     batch: batch size, images.
@@ -84,7 +86,9 @@ def step(
   def train(children: list[Child]) -> Callable:
     def run():
       nonlocal state  # each step reuses its buffers (donation)
-      state, measured = programs.step(setup, compiled, state, images, children)
+      state, measured = programs.step(
+        setup, compiled, state, images, children, logged=False
+      )
       return state, measured
 
     return run

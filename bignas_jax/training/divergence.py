@@ -60,8 +60,7 @@ class Detector:
   def look(
     self,
     step: int,
-    losses: Iterable[tuple[str, float]],
-    finite: bool,
+    children: Iterable[tuple[str, float, float]],
     top1: float,
     watched: str = 'biggest',
   ) -> None:
@@ -69,19 +68,20 @@ class Detector:
 
     Args:
       step: the step's number, counted from 1.
-      losses: (role, loss) of the children.
-      finite: whether all of the state after the step is finite.
+      children: (role, loss, norm of the gradient) of the children. If these
+        norms are finite, so is the state after the step: parameters, and what
+        optimizers and averages keep, follow from gradients.
       top1: the watched child's top-1 on the training batch.
       watched: the watched child's role.
 
     Raises:
       Diverged: this step shows that training has diverged.
     """
-    for role, loss in losses:
+    for role, loss, norm in children:
       if not math.isfinite(loss):
         raise Diverged(step, f'the loss of a child ({role}) is {loss}')
-    if not finite:
-      raise Diverged(step, 'the updated state is not finite')
+      if not math.isfinite(norm):
+        raise Diverged(step, f'the gradient of a child ({role}) is {norm}')
     self._recent = [*self._recent, top1][-self._window :]
     if len(self._recent) < self._window:
       return

@@ -222,20 +222,21 @@ class _Run:
     with contextlib.closing(stream), learning, progress, monitor:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
+        logged = last or done % config.log_every == 0
         with monitor.step(done):
           state = programs.before_step(self.setup, compiled, state, done - 1)
           draw, batch = monitor.next(stream)
           batch = mesh_lib.put(mesh, batch, split)
           children = self.learner.sample(draw, state, batch)
           state, measured = programs.step(
-            self.setup, compiled, state, batch, children
+            self.setup, compiled, state, batch, children, logged
           )
         monitor.handed_over(done, measured)
         measured = self.learner.learn(done, state, children, measured)
         ending = stop.due() and not last
         lineage.look(done, children, measured)
         checkpoints.check()
-        if last or done % config.log_every == 0:
+        if logged:
           writer.write(done, monitor.line(done, children, measured))
         if last or done % config.checkpoint_every == 0 or ending:
           lineage.settle()

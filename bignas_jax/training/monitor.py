@@ -154,8 +154,6 @@ def summary(children: list[Child], measured: Any) -> dict[str, float]:
       values.setdefault(f'train/{name}_{child.role}', []).append(float(value))
   line = {name: float(np.mean(v)) for name, v in values.items()}
   for name, value in of_update.items():
-    if name == 'finite':
-      continue  # always true of a run that continues
     line[name if name == 'lr' else f'train/{name}'] = float(value)
   return line
 

@@ -99,15 +99,11 @@ class Lineage:
       self._look(*self._waiting.pop(0))
 
   def _look(self, step, children, measured) -> None:
-    losses, finite, top1 = jax.device_get(_looked_at(children, measured))
+    losses, norms, top1 = jax.device_get(_looked_at(children, measured))
     roles = [child.role for child in children]
-    self._detector.look(
-      step,
-      [(r, float(loss)) for r, loss in zip(roles, losses, strict=True)],
-      bool(finite),
-      float(top1),
-      roles[_watched(children)],
-    )
+    of_children = zip(roles, map(float, losses), map(float, norms), strict=True)
+    watched = roles[_watched(children)]
+    self._detector.look(step, of_children, float(top1), watched)
 
   def roll_back(self, trouble: Diverged) -> None:
     """Records the step to go back to and the draws to skip.
@@ -180,11 +176,12 @@ def _was_evaluated(workdir: epath.Path, step: int) -> bool:
 def _looked_at(
   children: Sequence[Child], measured: Sequence[dict[str, Any]]
 ) -> tuple:
-  """Returns (losses, whether the state is finite, watched child's top-1)."""
-  *of_children, of_update = measured
-  losses = [numbers['loss'] for numbers in of_children]
-  top1 = of_children[_watched(children)]['top1']
-  return losses, of_update['finite'], top1
+  """Returns (losses, norms of gradients, the watched child's top-1)."""
+  *of_children, _ = measured
+  losses, norms = (
+    [numbers[name] for numbers in of_children] for name in ('loss', 'grad_norm')
+  )
+  return losses, norms, of_children[_watched(children)]['top1']
 
 
 def _watched(children: Sequence[Child]) -> int:

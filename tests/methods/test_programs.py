@@ -97,9 +97,30 @@ def test_step_is_one_update_from_the_defined_gradient():
 
   # Warm-up makes the first rate 0: take the second step's.
   state = state._replace(step=jnp.int32(0))
-  after, metrics = compiled['update'](state, gradients)
+  logged = mesh_lib.put(mesh, np.bool_(True), mesh_lib.REPLICATED)
+  after, metrics = compiled['update'](state, gradients, logged)
   assert float(metrics['lr']) == 0
   assert int(after.step) == 1
+
+
+@pytest.mark.parametrize('layout', steps.LAYOUTS)
+def test_a_step_that_is_not_logged_leaves_the_same_state(layout):
+  config, setup, compiled = steps.compiled(4, layout=layout)
+  mesh = setup.model.mesh
+  batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
+  children = config_lib.policy(config).sample({}, config.seed, 0, None)
+  like = step_lib.described_state(setup)
+  states, last = [], []
+  for logged in True, False:
+    state = jax.device_put(steps.perturbed(setup), mesh_lib.places(like))
+    state, (*_, of_update) = programs.step(
+      setup, compiled, state, batch, children, logged
+    )
+    states.append(jax.device_get(state))
+    last.append(of_update)
+  chex.assert_trees_all_equal(*states)
+  assert last[0]['grad_norm'] > 0 and last[0]['weight_norm'] > 0
+  assert {*last[1]} == {'lr'} and last[1]['lr'] == last[0]['lr']
 
 
 def test_children_with_the_same_arch_share_a_program():

@@ -79,9 +79,9 @@ def ran(setup, alpha=None, ema=None):
   compiled = programs.compile_all(programs.all_programs(setup))
   update, found = compiled['update'], []
 
-  def noting(state, gradients):
+  def noting(state, gradients, *flags):
     found.append(jax.device_get(gradients))
-    return update(state, gradients)
+    return update(state, gradients, *flags)
 
   compiled['update'] = noting
   state = steps.perturbed(setup)

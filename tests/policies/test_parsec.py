@@ -240,9 +240,9 @@ def _gradients(setup, compiled, state, batch, children):
   """The sum of gradients of a step, before the update."""
   found, update = [], compiled['update']
 
-  def noting(state, gradients):
+  def noting(state, gradients, *flags):
     found.append(jax.device_get(gradients))
-    return update(state, gradients)
+    return update(state, gradients, *flags)
 
   copied = jax.tree.map(lambda a: a.copy(), state)
   noted = compiled | {'update': noting}
@@ -297,12 +297,12 @@ def test_a_run_learns_and_is_resumed_and_rolled_back(tmp_path, monkeypatch):
   """Its parameters become NaN in the middle; the same run, stopped or not."""
   step, second, calls, told = programs.step, programs.on_second, [], []
 
-  def poisoned(setup, compiled, state, batch, children):
+  def poisoned(setup, compiled, state, batch, children, logged):
     calls.append(children)
     if len(calls) == 4:
       nan = jax.tree.map(lambda p: p * float('nan'), state.params)
       state = state._replace(params=nan)
-    return step(setup, compiled, state, batch, children)
+    return step(setup, compiled, state, batch, children, logged)
 
   def noted(*arguments):
     result = second(*arguments)

@@ -109,15 +109,15 @@ def test_a_mean_is_over_the_children_that_a_step_has():
   assert set(compiled) == {'start', 'random@8', 'update'}
   update, sums = compiled['update'], []
   plain = dataclasses.replace(setup, policy=setup.policy._replace(varies=False))
-  assert len(programs.all_programs(plain)[-1].arguments) == 2
+  assert len(programs.all_programs(plain)[-1].arguments) == 3
   batch = steps.make_batch(0, pixels=8)
   there = mesh_lib.put(
     setup.model.mesh, batch, mesh_lib.split(setup.model.mesh)
   )
 
-  def noting(state, gradients, scale):
+  def noting(state, gradients, logged, scale):
     sums.append(jax.tree.map(lambda g: g * scale, gradients))
-    return update(state, gradients, scale)
+    return update(state, gradients, logged, scale)
 
   compiled['update'] = noting
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures('compiled_once')
 
 def _look(detector, values, start=0):
   for step, top1 in enumerate(values, start + 1):
-    detector.look(step, [('biggest', 1.0)], True, top1)
+    detector.look(step, [('biggest', 1.0, 1.0)], top1)
 
 
 RISING = list(np.linspace(0.1, 0.8, 40))
@@ -54,7 +54,7 @@ def test_a_collapse_names_the_child_that_shows_it():
   _look(detector, RISING)
   with pytest.raises(Diverged, match='the random child has collapsed'):
     for step in range(41, 51):
-      detector.look(step, [('random', 1.0)], True, 0.1, 'random')
+      detector.look(step, [('random', 1.0, 1.0)], 0.1, 'random')
 
 
 def test_what_is_no_collapse():
@@ -79,13 +79,14 @@ def test_a_resumed_watch_sees_what_an_unbroken_one_sees(cut):
   assert again.value.args == seen.value.args
 
 
-@pytest.mark.parametrize('loss', [math.nan, math.inf])
-def test_numbers_that_are_not_finite(loss):
+@pytest.mark.parametrize('number', [math.nan, math.inf])
+def test_numbers_that_are_not_finite(number):
   detector = Detector(0.1, window=10, remains=0.2)
+  fine = ('biggest', 1.0, 1.0)
   with pytest.raises(Diverged, match=r'loss of a child \(random\) is'):
-    detector.look(7, [('biggest', 1.0), ('random', loss)], True, 0.5)
-  with pytest.raises(Diverged, match='state is not finite'):
-    detector.look(7, [('biggest', 1.0)], False, 0.5)
+    detector.look(7, [fine, ('random', number, 1.0)], 0.5)
+  with pytest.raises(Diverged, match=r'gradient of a child \(random\) is'):
+    detector.look(7, [fine, ('random', 1.0, number)], 0.5)
 
 
 def test_draws_go_on_after_what_was_skipped():
@@ -134,10 +135,10 @@ def _poisoned(monkeypatch, draws, poison):
 
     return inner._replace(sample=sample)
 
-  def poisoned(setup, compiled, state, batch, children):
+  def poisoned(setup, compiled, state, batch, children, logged):
     if now[0] in draws:
       state = state._replace(params=jax.tree.map(poison, state.params))
-    return step(setup, compiled, state, batch, children)
+    return step(setup, compiled, state, batch, children, logged)
 
   monkeypatch.setattr(config, 'policy', noting)
   monkeypatch.setattr(programs, 'step', poisoned)
