@@ -20,7 +20,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     arguments,
   )
   child = extraction.extract(
-    given.workdir, given.arch, given.out, fold=given.fold, data=given.data
+    *(given.workdir, given.arch, given.out),
+    fold=given.fold,
+    data=given.data,
+    license_=given.license,
   )
   return {'out': str(given.out)} | child.info
 
@@ -31,6 +34,8 @@ def _define(values: flags.FlagValues) -> None:
   cli.text(values, 'arch', 'best', f'best, {listed}{presets.WORDS}')
   cli.path(values, 'out', 'the package goes here', required=True)
   cli.boolean(values, 'fold', 'fold batch norms into the kernels before them')
+  text = "the package's licence, in its card and child.json"
+  cli.text(values, 'license', '', text)
   cli.data(values)
 
 

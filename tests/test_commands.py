@@ -95,11 +95,13 @@ def test_child_package_keeps_its_contract(trained):
 
 def test_a_folded_child_is_the_same_child(trained, tmp_path, capsys):
   arguments = [f'--workdir={trained}', f'--out={tmp_path}/child', '--fold']
+  arguments += ['--license=MIT']
   assert cli.status(_command('extract'), arguments) == 0
   capsys.readouterr()
   kept = package.load(trained / 'children' / 'best').info
   info = package.load(tmp_path / 'child').info
   assert (kept['batch_norm'], info['batch_norm']) == ('kept', 'folded')
+  assert ('license' in kept, info['license']) == (False, 'MIT')
   same = ('arch', 'params', 'macs', 'accuracy')
   assert [info[k] for k in same] == [kept[k] for k in same]
   assert 0 < info['parity']['max_abs_diff'] <= 1e-4

@@ -95,7 +95,8 @@ def _card(info: dict[str, Any]) -> str:
 
 def _front(info: dict[str, Any], space: str) -> dict[str, Any]:
   """Returns the front matter's fields."""
-  front = _license((info.get('origin') or {}).get('license') or 'unknown') | {
+  of_origin = (info.get('origin') or {}).get('license')
+  front = _license(info.get('license') or of_origin or 'unknown') | {
     'library_name': _LIBRARY,
     'pipeline_tag': 'image-classification',
     'tags': [_LIBRARY, 'jax', 'flax', 'neural-architecture-search', space],

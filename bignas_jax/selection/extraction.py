@@ -67,6 +67,7 @@ def extract(
   *,
   fold: bool = False,
   data: str = '',
+  license_: str = '',
 ) -> Child:
   """Writes a child package after checking that it agrees with the supernet.
 
@@ -77,6 +78,7 @@ def extract(
     fold: whether to fold batch norms into the kernels before them; a child with
       parallel members is always folded.
     data: where the run's data are now; '': the data are where they were.
+    license_: the package's licence; '': that of converted weights, if any.
 
   Raises:
     UserError: there is no such child or run; the child alone does not compute
@@ -93,6 +95,8 @@ def extract(
     child = _verified(run, arch, text, fold)
   if (origin := directory.origin(workdir)) is not None:
     child.info['origin'] = origin
+  if license_:
+    child.info['license'] = license_
   package.save(out, child)
   whole = 'trained network' if arch_lib.is_one(run.model.space) else 'supernet'
   difference = child.info['parity']['max_abs_diff']

@@ -72,6 +72,15 @@ def test_the_licence_is_that_of_the_weights(tmp_path, name, fields):
   assert {k: found.get(k) for k in fields} == fields
 
 
+def test_a_licence_that_is_given_replaces_that_of_the_weights(tmp_path):
+  child = package.load(epath.Path(GOLDEN))
+  info = child.info | {'origin': {'license': 'MIT'}, 'license': 'Apache-2.0'}
+  package.save(
+    epath.Path(tmp_path / 'child'), dataclasses.replace(child, info=info)
+  )
+  assert front(tmp_path / 'child')['license'] == 'apache-2.0'
+
+
 def test_the_lines_of_the_card_run(made):
   (program,) = re.findall(
     r'```python\n(.*?)```', (made / card.README).read_text(), re.S
