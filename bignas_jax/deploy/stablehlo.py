@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from bignas_jax.deploy.graph import Network
-from bignas_jax.operations import depthwise, ops
+from bignas_jax.operations import convolution, depthwise, ops
 from bignas_jax.operations.pointwise import pointwise
 
 NAME = 'model.stablehlo'
@@ -37,7 +37,7 @@ class Jax:
     if kernel.shape[:2] == (1, 1) and stride == groups == 1:
       y = pointwise(x, jnp.asarray(kernel[0, 0]))
     else:
-      y = ops.conv(x, jnp.asarray(kernel), stride, padding)
+      y = convolution.conv(x, jnp.asarray(kernel), stride, padding)
     return y if bias is None else y + bias
 
   def depthwise(self, x, kernel, bias, stride, padding):

@@ -65,39 +65,6 @@ def pads(
   return total // 2, total - total // 2
 
 
-def conv(
-  x: Float[Array, 'batch height width in'],
-  kernel: Float[AnyArray, 'size size inner out'],
-  stride: int,
-  padding: Padding,
-) -> Float[Array, 'batch rows columns out']:
-  """Returns the convolution of x with a kernel, as `convolve` does."""
-  rows, columns = (
-    pads(x.shape[a + 1], kernel.shape[a], stride, padding) for a in (0, 1)
-  )
-  return convolve(x, kernel, stride, (rows, columns))
-
-
-def convolve(
-  x: Float[Array, 'batch height width in'],
-  kernel: Float[AnyArray, 'high wide inner out'],
-  stride: int,
-  around: Around,
-) -> Float[Array, 'batch rows columns out']:
-  """Returns the convolution of x with a kernel, with zeros around x.
-
-  Channels are convolved in groups as small as the kernel's input.
-  """
-  return lax.conv_general_dilated(
-    x,
-    jnp.asarray(kernel, x.dtype),
-    (stride, stride),
-    around,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=x.shape[-1] // kernel.shape[2],
-  )
-
-
 def dense(
   x: Float[Array, 'batch in'], params: dict[str, Any]
 ) -> Float[Array, 'batch out']:

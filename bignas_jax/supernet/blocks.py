@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from bignas_jax.operations import ops
+from bignas_jax.operations import convolution, ops
 from bignas_jax.operations.depthwise import PIXELS, depthwise
 from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.spaces import block_kinds, parallel
@@ -104,7 +104,7 @@ def apply(
       sizes = stage.kernel_size, active.kernel_size
       return depthwise(h, kernel, stride, block.padding, *sizes)
     if conv.kind == 'dense':
-      return ops.conv(h, kernel, stride, block.padding)
+      return convolution.conv(h, kernel, stride, block.padding)
     if conv is convs[-1]:
       return remember(conv.name, pointwise, h, kernel)
     return pointwise(h, kernel)
@@ -217,7 +217,7 @@ def _over_windows(
     x = x[:, ::stride, ::stride]
     return x if kernel is None else _pointwise(x, kernel)
   if kernel is not None:
-    return ops.convolve(x, kernel, stride, around)
+    return convolution.convolve(x, kernel, stride, around)
   window, strides = (1, *windows, 1), (1, stride, stride, 1)
   sums = lax.reduce_window(x, 0.0, lax.add, window, strides, 'VALID')
   return sums / math.prod(windows)
@@ -229,7 +229,7 @@ def _pointwise(
   """Returns the 1x1 convolution of x, in groups if the kernel is of groups."""
   if kernel.shape[2] == x.shape[-1]:
     return pointwise(x, kernel[0, 0])
-  return ops.convolve(x, kernel, 1, ((0, 0), (0, 0)))
+  return convolution.convolve(x, kernel, 1, ((0, 0), (0, 0)))
 
 
 def _dropped(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.operations import ops
+from bignas_jax.operations import convolution, ops
 from bignas_jax.operations.pointwise import pointwise
 from bignas_jax.spaces.space import Space
 from bignas_jax.supernet import batch_norm, parameters
@@ -74,7 +74,7 @@ class Stem(NormModule):
     size = space.stem_kernel
     shape = (size, size, space.channels, width_out)
     conv = self.param('conv', parameters.he_normal, shape, size**2 * width_out)
-    x = ops.conv(x, conv['kernel'], space.stem_stride, space.padding)
+    x = convolution.conv(x, conv['kernel'], space.stem_stride, space.padding)
     active = ops.pick(list(space.stem_width), width)
     if space.stages[0].preactivated:
       x = ops.mask(x, active)
