@@ -14,6 +14,8 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 # Written last, so that an interrupted install is not taken for a whole one.
 READY := .venv/.ready
+# Written first: only an environment that make has made is replaced.
+OURS := .venv/.made_by_make
 
 .DEFAULT_GOAL := help
 .PHONY: .venv bench clean demo device device-wheels docs exports faults help \
@@ -28,7 +30,11 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  2>/dev/null || { echo "PYTHON=$(PYTHON) is not Python 3.11 or newer:" \
 	  "name one, such as make .venv PYTHON=python3.12" >&2; exit 1; }
+	@test ! -L .venv && { test -e $(OURS) || test -e $(READY) \
+	  || test -z "$$(ls -A .venv 2>/dev/null)"; } || { echo ".venv is a link" \
+	  "or was not made by make, which would empty it: move it away" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
+	@touch $(OURS)
 	$(RUN) pip install --quiet "$$(grep '^uv==' requirements.txt)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
