@@ -29,7 +29,7 @@ def update(setup: Setup) -> Callable:
   """Returns the update, from (state, gradients, logged) to (state, metrics).
 
   `logged` says whether the step is logged. Norms read all gradients and
-  parameters again, which takes a third of the update on CPUs, so those of a
+  parameters again, which takes a quarter of the update on CPUs, so those of a
   step that is not logged are zeros. If `is_scaled`, the function's last
   argument is the factor of the gradients.
   """
