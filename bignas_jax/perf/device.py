@@ -66,7 +66,9 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
   _check_new(out, ours=True)
   ends = time.monotonic() + 60 * minutes
   result: Row = {'unfinished': []}
-  for name in names:
+  left = list(names)
+  while left:
+    name = left.pop(0)
     if name == 'torch' and importlib.util.find_spec('torch') is None:
       console.say('torch: left out, because PyTorch is not installed')
       continue
@@ -75,9 +77,20 @@ def measure(names: Sequence[str], minutes: float, out: pathlib.Path) -> Row:
       result['unfinished'].append(name)
     _add_floors(result)
     out.write_text(json.dumps(result, indent=1))
+    if name == 'machine' and result[name]:
+      left = ordered(left, result[name][0]['platform'])
   result['markdown'] = markdown(result)
   out.write_text(json.dumps(result, indent=1))
   return result
+
+
+def ordered(names: Sequence[str], platform: str) -> list[str]:
+  """Returns the sections in the order in which they are measured.
+
+  On CPUs those that take minutes come last, so that the others are not missing.
+  """
+  late = device_sections.LATE_ON_CPUS if platform == 'cpu' else ()
+  return sorted(names, key=lambda name: name in late)
 
 
 def _check_new(out: pathlib.Path, ours: bool) -> None:

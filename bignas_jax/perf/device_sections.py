@@ -69,9 +69,7 @@ class _Sizes(NamedTuple):
   rounds: int
 
 
-_CPU = _Sizes(
-  *('float32', 2**27, 1024, 2, (8,), (8,), (False, True), (8, 16), 3)
-)
+_CPU = _Sizes(*('float32', 2**27, 1024, 2, (8,), (8,), (False,), (8, 16), 3))
 _ACCELERATOR = _Sizes(
   'bfloat16',
   *(2**30, 8192, 128, (128, 256), (128, 64, 256), (False,), (512, 2048), 9),
@@ -276,6 +274,7 @@ _SECTIONS: dict[str, Callable[[_Sizes], Iterator[Row]]] = {
   'batches': _batches,
 }
 SECTIONS = tuple(_SECTIONS)
+LATE_ON_CPUS = *_STEPS, 'torch', 'batches'
 
 
 def run(name: str) -> Iterator[Row]:

@@ -64,6 +64,16 @@ def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
   assert result['markdown'].splitlines()[2].count('not measured') == 15
 
 
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+def test_what_takes_minutes_on_cpus_comes_last_there(platform):
+  names = [name for name in device_sections.SECTIONS if name != 'machine']
+  found = device.ordered(names, platform)
+  assert sorted(found) == sorted(names)
+  assert (found == names) == (platform == 'gpu')
+  late = {'bignas', 'attentive_nas', 'torch', 'batches'}
+  assert {*found[-len(late) :]} == late or platform == 'gpu'
+
+
 def test_a_section_writes_each_row_at_once(tmp_path, monkeypatch):
   def rows(sizes):
     yield {'first': 1}
