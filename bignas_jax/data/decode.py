@@ -151,7 +151,7 @@ def region(
       the box is still no smaller than this.
 
   Returns:
-    uint8 [rows, columns, channels]: a view, possibly coarser than the image.
+    A view, uint8 [rows, columns, channels], possibly coarser than the image.
   """
   if isinstance(image, np.ndarray):
     return image[top : top + height, left : left + width]

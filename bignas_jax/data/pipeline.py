@@ -54,8 +54,8 @@ def train_batches(
     rows: rows of every batch that this process prepares; None: all rows.
 
   Returns:
-    Batches {image: uint8 [rows, resolution, resolution, channels], label: int32
-    [rows]}.
+    Batches, dicts of `image`, uint8 [rows, resolution, resolution, channels],
+    and `label`, int32 [rows].
   """
   elements = _augmented(source, data, resolution, _seeds(seed, _TRAINING))
   return _shared(elements, source, data, batch_size, rows)
@@ -131,9 +131,9 @@ def calibration_batches(
     seed: seed of the set; training with this seed sees other images.
 
   Returns:
-    Full batches {image: uint8 [batch_size, resolution, resolution, channels],
-    label: int32 [batch_size]}. No image comes twice while the source has
-    others.
+    Full batches, dicts of `image`, uint8 [batch_size, resolution, resolution,
+    channels], and `label`, int32 [batch_size]. No image comes twice while the
+    source has others.
   """
   seeds = _seeds(seed, _CALIBRATION)
   elements = _augmented(source, data, resolution, seeds)
@@ -157,8 +157,9 @@ def eval_batches(
     resolution: height and width, in pixels.
 
   Returns:
-    Batches {image: uint8 [batch_size, resolution, resolution, channels], label:
-    int32 [batch_size], mask: bool [batch_size], False where filled}.
+    Batches, dicts of `image`, uint8 [batch_size, resolution, resolution,
+    channels], `label`, int32 [batch_size], and `mask`, bool [batch_size], which
+    is False where a batch was filled up.
 
   Raises:
     UserError: there is no image, because none was held out.

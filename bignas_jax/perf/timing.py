@@ -66,7 +66,7 @@ def back_to_back(
     rounds: measured visits to each program.
 
   Returns:
-    Seconds of one run of each program: the median of the visits.
+    Seconds of one run of each program, the median of the visits.
   """
   seconds: dict[str, list[float]] = {name: [] for name in runs}
   for run in runs.values():

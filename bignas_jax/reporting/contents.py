@@ -286,7 +286,7 @@ def measured_ms(measured: Measured, about: dict[str, Any]) -> float | None:
       `statistic`; a device of None: there is no table.
 
   Returns:
-    Milliseconds of a batch, the table's statistic of several; None: it was
+    Milliseconds of a batch, the table's statistic of several; None if it was
     measured in another way.
   """
   names = 'device', 'runtime', 'batch'

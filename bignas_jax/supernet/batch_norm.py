@@ -69,7 +69,7 @@ def batch_norm(
       only where batch norm is neither folded nor followed by an activation.
 
   Returns:
-    The output, and the batch's moments: `mean` E[x] and `square` E[x^2], with
+    The output, and the batch's moments, `mean` E[x] and `square` E[x^2], with
     zeros past the active width. If statistics were given, or the norm is
     folded, the moments are zeros of one group. Moments have no gradient of
     their own; the output's gradient passes through them.
