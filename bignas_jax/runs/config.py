@@ -64,7 +64,8 @@ class Config:
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
-    mdenas, parsec: how the distribution of the policy of this name learns.
+    mdenas: how the distribution of policy `mdenas` learns.
+    parsec: how the distribution of policy `parsec` learns.
     rep_nas: how the logits of policy `rep_nas` learn.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
