@@ -220,3 +220,9 @@ def test_code_in_a_sentence_is_broken_between_its_words():
   assert breakable(block) == block
   link = '<code><a href="a/b">--data</a></code>'
   assert breakable(link) == link
+
+
+def test_no_space_stands_between_code_and_a_closing_bracket():
+  closed = runpy.run_path(str(ROOT / 'docs/site_lines.py'))['closed']
+  html = '<li>(<code>int</code>, default: <code>8</code>\n )\n (a)</li>'
+  assert closed(html) == html.replace('\n )', ')')
