@@ -1,8 +1,9 @@
-"""Where the site breaks lines in code that is inside a sentence or a table.
+"""Where the site breaks lines: in code inside a sentence, and in tables.
 
 A browser breaks `--workdir` after its "--". It breaks no path, so that a table
 of paths is too wide for a phone. The reference's template has a space before
-the ")" after a default, so that a line may begin with it.
+the ")" after a default, so that a line may begin with it. A table that is wide
+leaves its sentences a word a line: `site.css` gives them a width.
 """
 
 import re
@@ -11,6 +12,8 @@ import re
 CODE = re.compile(r'(?<!</span>)<code>([^<]*)</code>')
 OPTION = re.compile(r'(?<!\S)--\w+')
 END = re.compile(r'(?<=\w)[/=](?=\w)')  # after these a line may end
+CELL = re.compile(r'<(t[dh])>(.*?)</\1>', re.DOTALL)
+SENTENCE = 40  # characters
 BEFORE_CLOSING = re.compile(r'(?<=</code>)\s+(?=\))')
 
 
@@ -29,10 +32,22 @@ def closed(html):
   return BEFORE_CLOSING.sub('', html)
 
 
+def with_sentences(html):
+  """Returns a page whose tables mark long cells, and break no percentage."""
+
+  def marked(match):
+    tag, text = match[1], re.sub(r'(?<=\d) (?=%)', '&nbsp;', match[2])
+    is_long = len(re.sub(r'<[^>]*>', '', match[2])) >= SENTENCE
+    name = ' class="sentence"' if is_long else ''
+    return f'<{tag}{name}>{text}</{tag}>'
+
+  return CELL.sub(marked, html)
+
+
 def _unbroken(match):
   return f'<span class="option">{match[0]}</span>'
 
 
 def on_page_content(html, **_):
   """Changes a page; MkDocs calls it."""
-  return breakable(closed(html))
+  return breakable(closed(with_sentences(html)))

@@ -226,3 +226,10 @@ def test_no_space_stands_between_code_and_a_closing_bracket():
   closed = runpy.run_path(str(ROOT / 'docs/site_lines.py'))['closed']
   html = '<li>(<code>int</code>, default: <code>8</code>\n )\n (a)</li>'
   assert closed(html) == html.replace('\n )', ')')
+
+
+def test_long_cells_of_tables_are_marked_and_percentages_whole():
+  cells = runpy.run_path(str(ROOT / 'docs/site_lines.py'))['with_sentences']
+  assert cells('<td>5 %</td>') == '<td>5&nbsp;%</td>'
+  long = '<code>a</code> b' * 20
+  assert cells(f'<td>{long}</td>') == f'<td class="sentence">{long}</td>'
