@@ -56,6 +56,7 @@ class _Sizes(NamedTuple):
       several, the fastest counts.
     evaluated: images that a child is calibrated on, and evaluated on.
     rounds: measurements of which the median is reported.
+    further: steps of other children, in which retraces are counted.
   """
 
   dtype: str
@@ -67,12 +68,13 @@ class _Sizes(NamedTuple):
   recompute: Sequence[bool]
   evaluated: tuple[int, int]
   rounds: int
+  further: int
 
 
-_CPU = _Sizes(*('float32', 2**27, 1024, 2, (8,), (8,), (False,), (8, 16), 3))
+_CPU = _Sizes(*('float32', 2**27, 1024, 2, (8,), (8,), (False,), (8, 16), 3, 5))
 _ACCELERATOR = _Sizes(
   'bfloat16',
-  *(2**30, 8192, 128, (128, 256), (128, 64, 256), (False,), (512, 2048), 9),
+  *(2**30, 8192, 128, (128, 256), (128, 64, 256), (False,), (512, 2048), 9, 20),
 )
 
 
@@ -206,6 +208,7 @@ def _step(name: str, sizes: _Sizes) -> Iterator[Row]:
     dtype=sizes.dtype,
     rounds=sizes.rounds,
     recompute=sizes.recompute,
+    further=sizes.further,
   )
 
 

@@ -40,6 +40,7 @@ def step(
   dtype: str,
   rounds: int,
   recompute: Sequence[bool] = (True, False),
+  further: int = 20,
   seed: int = 0,
 ) -> dict[str, Any]:
   """Times one sandwich step: forward pass, backward pass and update.
@@ -54,6 +55,7 @@ def step(
     rounds: measurements of each variant, of which the median is reported.
     recompute: whether static children compute their blocks again in the
       backward pass; where both, the faster one counts.
+    further: number of steps of other children, in which retraces are counted.
     seed: seed of the random children.
 
   Returns:
@@ -100,7 +102,7 @@ def step(
     variants[name] = functools.partial(alone[name], own, images)
   seconds = interleaved(variants, rounds)
   with xla.traces() as traces:
-    for one in range(1, 21):
+    for one in range(1, further + 1):
       train(setup.policy.sample(of_policy, seed, one, None))()
   fastest = [
     min(seconds[f'static {i} {again}'] for again in recompute)
