@@ -234,8 +234,8 @@ def _define_table(values: flags.FlagValues) -> None:
 
 def _device(arguments: Sequence[str]) -> dict[str, Any]:
   def define(values: flags.FlagValues) -> None:
-    words = f'all if missing; one or more of {",".join(device.SECTIONS)}'
-    cli.text(values, 'sections', ','.join(device.SECTIONS), words)
+    words = f'all if missing; one or more of {", ".join(device.SECTIONS)}'
+    cli.text(values, 'sections', '', words)
     words = 'the longest time for all sections'
     cli.number(values, schema.Positive, 'minutes', 8.0, words)
     words = 'JSON file that the results are also written to'
@@ -248,7 +248,8 @@ def _device(arguments: Sequence[str]) -> dict[str, Any]:
     'evaluation; with PyTorch installed, the same steps there.',
     *(define, arguments),
   )
-  names, out = device.check(given.sections.split(',')), given.out
+  chosen = given.sections.split(',') if given.sections else device.SECTIONS
+  names, out = device.check(chosen), given.out
   if given.here:
     return device.measure_here(names, out)
   return device.measure(names, given.minutes, out)
