@@ -11,7 +11,8 @@ from for images of one's own: the space below is a literal. Variants:
   configs/cifar10.py:claims  600 such steps, regularised and with a floor as in
                              the paper, for `benchmark claims`
 
-On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster
+On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster, and
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 may gain as much again
 (docs/performance.md); docs/results.md has what comes of it.
 """
 
