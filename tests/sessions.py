@@ -50,11 +50,11 @@ def get_config():
 
     return inner._replace(sample=sample)
 
-  def poisoned_step(setup, compiled, state, batch, children):
+  def poisoned_step(setup, compiled, state, batch, children, logged):
     if draws[-1] in POISON:
       params = jax.tree.map(lambda leaf: leaf * float('nan'), state.params)
       state = state._replace(params=params)
-    return step(setup, compiled, state, batch, children)
+    return step(setup, compiled, state, batch, children, logged)
 
   config.policy, programs.step = noting_policy, poisoned_step
   return run_config()

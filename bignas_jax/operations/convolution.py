@@ -92,16 +92,14 @@ def _native_gradients(stride, around, x, kernel, cotangent):
 def _gradients(stride, around, x, kernel, cotangent):
   """Returns the gradients of x and of the kernel, group by group."""
   groups = x.shape[-1] // kernel.shape[2]
-  parts = zip(
-    *(jnp.split(array, groups, -1) for array in (x, kernel, cotangent)),
-    strict=True,
-  )
+  arrays = x, kernel, cotangent
+  split = zip(*(jnp.split(one, groups, -1) for one in arrays), strict=True)
   both = [
     (
       _image_gradient(stride, around, one.shape, own, out),
       _kernel_gradient(stride, around, one, own.shape, out),
     )
-    for one, own, out in parts
+    for one, own, out in split
   ]
   return tuple(jnp.concatenate(each, -1) for each in zip(*both, strict=True))
 

@@ -167,7 +167,7 @@ def test_the_state_and_a_copy_of_it_lie_beside_each_program():
   config = tiny.config(space=tiny.QUICK, ema_decay=0.5)
   setup = config_lib.setup(config, mesh_lib.create(jax.devices()[:2]))
   listed = programs.all_programs(setup)
-  state, _ = listed[-1].arguments
+  state, *_ = listed[-1].arguments
   size = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
   params = size(state.params)
   assert size(state.ema) == params and size(state.opt_state) >= 2 * params

@@ -137,9 +137,13 @@ def test_profile_names_what_ran_by_child_and_stage(profile):
     for part in 'images', 'measures':
       assert any(f'/{part}/' in name for name in named)
     # XLA's own copies have no name.
-    recorded = [scopes[program][op] for p, op in ran if p == program]
-    outside = [n for n in recorded if n and role not in n.split('/')]
-    assert len(outside) < 0.05 * len(recorded)
+    recorded = {op: scopes[program][op] for p, op in ran if p == program}
+    outside = [
+      f'{op}: {name}'
+      for op, name in recorded.items()
+      if name and role not in name.split('/')
+    ]
+    assert len(outside) < 0.05 * len(recorded), '\n'.join(outside)
 
 
 def test_what_is_profiled_may_change(run):
