@@ -9,8 +9,7 @@ dense 3x3 convolutions. Variants:
   configs/cifar10_residual.py:long   100 epochs with RandAugment: an accelerator
 
 On CPUs, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 and MALLOC_ARENA_MAX=1 in the
-environment can make it half as fast again (docs/performance.md);
-docs/results.md has what comes of it.
+environment can make it half as fast again (docs/performance.md).
 """
 
 import dataclasses
