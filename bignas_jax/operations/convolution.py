@@ -8,6 +8,7 @@ are written in this form (docs/performance.md).
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -104,17 +105,43 @@ def _gradients(stride, around, x, kernel, cotangent):
   return tuple(jnp.concatenate(each, -1) for each in zip(*both, strict=True))
 
 
-def _image_gradient(stride, around, shape, kernel, cotangent):
-  """Convolves the cotangent, spread out by the stride, with a turned kernel."""
-  spread = [
+def spread(
+  sides: Sequence[int],
+  out_sides: Sequence[int],
+  sizes: Sequence[int],
+  stride: int,
+  around: Around,
+) -> Around:
+  """Returns the padding with which an image gradient is a convolution.
+
+  It is that of the cotangent, spread out by the stride, with a turned kernel.
+
+  Args:
+    sides: height and width of the images.
+    out_sides: height and width of what the forward pass returned.
+    sizes: height and width of the kernel.
+    stride: stride of the forward pass.
+    around: padding of the forward pass.
+  """
+  rows, columns = (
     (size - 1 - low, n - (m - 1) * stride - 1 + low)
     for n, m, size, (low, _) in zip(
-      *(shape[1:3], cotangent.shape[1:3], kernel.shape[:2], around), strict=True
+      sides, out_sides, sizes, around, strict=True
     )
-  ]
+  )
+  return rows, columns
+
+
+def _image_gradient(stride, around, shape, kernel, cotangent):
+  """Convolves the cotangent, spread out by the stride, with a turned kernel."""
+  sides = shape[1:3], cotangent.shape[1:3], kernel.shape[:2]
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
   return _native(
-    cotangent, turned, (1, 1), spread, lhs_dilation=(stride, stride)
+    cotangent,
+    turned,
+    (1, 1),
+    spread(*sides, stride, around),
+    lhs_dilation=(stride, stride),
   )
 
 

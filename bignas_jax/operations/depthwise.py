@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bignas_jax.operations import ops, slicing, taps
+from bignas_jax.operations import convolution, ops, slicing, taps
 from bignas_jax.operations.ops import Images
 from bignas_jax.operations.taps import Convolved, Kernel
 from bignas_jax.system import hardware
@@ -111,7 +111,10 @@ def _centre(kernel: Kernel, size: int):
 
 def _around(how: _How, shape, size: int):
   """Returns the pixels to add to both spatial axes for a kernel size."""
-  return tuple(ops.pads(n, size, how.stride, how.padding) for n in shape[1:3])
+  rows, columns = (
+    ops.pads(n, size, how.stride, how.padding) for n in shape[1:3]
+  )
+  return rows, columns
 
 
 def _native_forward(how, x, kernel, index):
@@ -129,14 +132,8 @@ def native(
 ) -> Convolved:
   """Convolves each channel with XLA's grouped convolution."""
   how = _How(kernel.shape[:1], stride, padding)
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    (stride, stride),
-    _around(how, x.shape, *how.sizes),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=x.shape[-1],
-  )
+  around = _around(how, x.shape, *how.sizes)
+  return convolution.native(x, kernel, stride, around)
 
 
 def _native_backward(how, x, kernel, index, cotangent):
@@ -229,11 +226,9 @@ def _taps_backward(how, x, kernel, index, cotangent):
 
 def _spread(how: _How, shape, out_shape, size: int):
   """Returns the padding with which the image gradient is a convolution."""
-  return tuple(
-    (size - 1 - low, n - (m - 1) * how.stride - 1 + low)
-    for n, m, (low, _) in zip(
-      shape[1:3], out_shape[1:3], _around(how, shape, size), strict=True
-    )
+  around = _around(how, shape, size)
+  return convolution.spread(
+    shape[1:3], out_shape[1:3], (size, size), how.stride, around
   )
 
 

@@ -1,4 +1,4 @@
-"""Array operations: convolutions, squeeze-excite, masks, images.
+"""Array operations: pooling, squeeze-excite, masks, images.
 
 Every op returns zeros past its active channels. Therefore a width is either a
 Python int, and arrays have exactly that size, or a traced number, and arrays
