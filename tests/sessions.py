@@ -50,11 +50,11 @@ def get_config():
 
     return inner._replace(sample=sample)
 
-  def poisoned_step(setup, compiled, state, batch, children, logged):
+  def poisoned_step(setup, compiled, state, batch, children, norms):
     if draws[-1] in POISON:
       params = jax.tree.map(lambda leaf: leaf * float('nan'), state.params)
       state = state._replace(params=params)
-    return step(setup, compiled, state, batch, children, logged)
+    return step(setup, compiled, state, batch, children, norms)
 
   config.policy, programs.step = noting_policy, poisoned_step
   return run_config()
@@ -95,7 +95,7 @@ class Session:
     return pathlib.Path(self._log.name).read_text()
 
   def steps(self):
-    """How many steps it has logged."""
+    """How many steps it has norms."""
     return len(re.findall(r'^step \d+: ', self.log(), re.M))
 
   def saving(self):

@@ -105,7 +105,7 @@ def _steps(
       batch = mesh_lib.put(mesh, images, mesh_lib.split(mesh))
       children = setup.policy.sample(of_policy, config.seed, draw, None)
       state, _ = programs.step(
-        setup, compiled, state, batch, children, logged=False
+        setup, compiled, state, batch, children, norms=False
       )
   return state, (now() - began) / measured
 

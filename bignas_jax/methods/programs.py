@@ -195,7 +195,7 @@ def step(
   state: State,
   batch: Tree,
   children: list[Child],
-  logged: bool = True,
+  norms: bool = True,
 ) -> tuple[State, list[Measured]]:
   """Runs one step.
 
@@ -206,11 +206,11 @@ def step(
     batch: `image` uint8 [batch, size, size, channels] and `label` int32
       [batch], split over the mesh.
     children: children to train, teachers first.
-    logged: whether the step is logged, and so needs the norms of its update.
+    norms: whether norms of the update are computed.
 
   Returns:
     The state after the step, and the metrics of each child and, last, of the
-    update: its learning rate and, if it is logged, its norms.
+    update: its learning rate and, if asked for, its norms.
   """
   mesh, rule = setup.model.mesh, setup.rule
   params = teachers.of_network(state.params)
@@ -232,12 +232,12 @@ def step(
     if logits is not None:
       outputs[one.role] = logits
     metrics.append(measured)
-  flags = np.bool_(logged), *_scale(setup, len(children))
+  flags = np.bool_(norms), *_scale(setup, len(children))
   gradients = {**gradients, **of_teachers.gradients}
   state, last = compiled[UPDATE](
     state, gradients, *mesh_lib.put(mesh, flags, REPLICATED)
   )
-  last = last if logged else {'lr': last['lr']}
+  last = last if norms else {'lr': last['lr']}
   return state, [*metrics, last | of_teachers.metrics]
 
 

@@ -26,18 +26,17 @@ def is_scaled(setup: Setup) -> bool:
 
 
 def update(setup: Setup) -> Callable:
-  """Returns the update, from (state, gradients, logged) to (state, metrics).
+  """Returns the update, from (state, gradients, norms) to (state, metrics).
 
-  `logged` says whether the step is logged. Norms read all gradients and
-  parameters again, which takes a quarter of the update on CPUs, so those of a
-  step that is not logged are zeros. If `is_scaled`, the function's last
-  argument is the factor of the gradients.
+  `norms` says whether norms are computed; else they are zeros. They read all
+  gradients and parameters again, which takes up to a quarter of the update on
+  CPUs. If `is_scaled`, the last argument is the factor of the gradients.
   """
 
   def run(
     state: State,
     gradients: Tree,
-    logged: Bool[Array, ''],
+    norms: Bool[Array, ''],
     scale: Float[Array, ''] | float = 1.0,
   ):
     summed = jax.tree.map(
@@ -51,12 +50,12 @@ def update(setup: Setup) -> Callable:
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - setup.ema_decay)
 
-    def norms(summed: Tree, params: Tree):
+    def measured(summed: Tree, params: Tree):
       return step_metrics.of_update(scaled(summed), params)
 
-    shapes = jax.eval_shape(norms, summed, params)
+    shapes = jax.eval_shape(measured, summed, params)
     zeros = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
-    metrics = lax.cond(logged, norms, lambda *_: zeros, summed, params)
+    metrics = lax.cond(norms, measured, lambda *_: zeros, summed, params)
     metrics |= {'lr': setup.rate(state.step)}
     return State(state.step + 1, params, opt_state, ema), metrics
 

@@ -123,7 +123,7 @@ class _Steps:
     """Runs a step that is not logged, of one child; returns its results."""
     self._state, measured = programs.step(
       *(self._setup, self.compiled, self._state, self._images, [child]),
-      logged=False,
+      norms=False,
     )
     return self._state, measured
 

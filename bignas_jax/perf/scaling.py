@@ -87,7 +87,7 @@ def measure(setup: step.Setup, rounds: int) -> dict[str, Any]:
     children = setup.policy.sample(of_policy, 0, number, None)
     began = time.perf_counter()
     state, measured = programs.step(
-      setup, compiled, state, images, children, logged=False
+      setup, compiled, state, images, children, norms=False
     )
     jax.block_until_ready((state, measured))
     seconds.append(time.perf_counter() - began)

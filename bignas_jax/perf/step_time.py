@@ -89,7 +89,7 @@ def step(
     def run():
       nonlocal state  # each step reuses its buffers (donation)
       state, measured = programs.step(
-        setup, compiled, state, images, children, logged=False
+        setup, compiled, state, images, children, norms=False
       )
       return state, measured
 

@@ -63,16 +63,16 @@ class Detector:
     children: Iterable[tuple[str, float, float]],
     top1: float,
     watched: str = 'biggest',
+    weight_norm: float | None = None,
   ) -> None:
     """Checks the metrics of one step.
 
     Args:
       step: the step's number, counted from 1.
-      children: (role, loss, norm of the gradient) of the children. If these
-        norms are finite, so is the state after the step: parameters, and what
-        optimizers and averages keep, follow from gradients.
+      children: (role, loss, norm of the gradient) of the children.
       top1: the watched child's top-1 on the training batch.
       watched: the watched child's role.
+      weight_norm: norm of all parameters after the step; None: not computed.
 
     Raises:
       Diverged: this step shows that training has diverged.
@@ -82,6 +82,8 @@ class Detector:
         raise Diverged(step, f'the loss of a child ({role}) is {loss}')
       if not math.isfinite(norm):
         raise Diverged(step, f'the gradient of a child ({role}) is {norm}')
+    if weight_norm is not None and not math.isfinite(weight_norm):
+      raise Diverged(step, f'the norm of the parameters is {weight_norm}')
     self._recent = [*self._recent, top1][-self._window :]
     if len(self._recent) < self._window:
       return

@@ -223,13 +223,14 @@ class _Run:
       for done in range(start + 1, config.steps + 1):
         last = done == config.steps
         logged = last or done % config.log_every == 0
+        due = last or done % config.checkpoint_every == 0
         with monitor.step(done):
           state = programs.before_step(self.setup, compiled, state, done - 1)
           draw, batch = monitor.next(stream)
           batch = mesh_lib.put(mesh, batch, split)
           children = self.learner.sample(draw, state, batch)
           state, measured = programs.step(
-            self.setup, compiled, state, batch, children, logged
+            self.setup, compiled, state, batch, children, logged or due
           )
         monitor.handed_over(done, measured)
         measured = self.learner.learn(done, state, children, measured)
@@ -238,7 +239,7 @@ class _Run:
         checkpoints.check()
         if logged:
           writer.write(done, monitor.line(done, children, measured))
-        if last or done % config.checkpoint_every == 0 or ending:
+        if due or ending:
           lineage.settle()
           with monitor.doing('saving'):
             self.save(checkpoints, done, state)

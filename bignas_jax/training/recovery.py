@@ -99,11 +99,13 @@ class Lineage:
       self._look(*self._waiting.pop(0))
 
   def _look(self, step, children, measured) -> None:
-    losses, norms, top1 = jax.device_get(_looked_at(children, measured))
+    losses, norms, top1, weight_norm = jax.device_get(
+      _looked_at(children, measured)
+    )
     roles = [child.role for child in children]
     of_children = zip(roles, map(float, losses), map(float, norms), strict=True)
     watched = roles[_watched(children)]
-    self._detector.look(step, of_children, float(top1), watched)
+    self._detector.look(step, of_children, float(top1), watched, weight_norm)
 
   def roll_back(self, trouble: Diverged) -> None:
     """Records the step to go back to and the draws to skip.
@@ -176,12 +178,13 @@ def _was_evaluated(workdir: epath.Path, step: int) -> bool:
 def _looked_at(
   children: Sequence[Child], measured: Sequence[dict[str, Any]]
 ) -> tuple:
-  """Returns (losses, norms of gradients, the watched child's top-1)."""
-  *of_children, _ = measured
+  """Returns (losses, norms of gradients, watched top-1, norm of parameters)."""
+  *of_children, of_update = measured
   losses, norms = (
     [numbers[name] for numbers in of_children] for name in ('loss', 'grad_norm')
   )
-  return losses, norms, of_children[_watched(children)]['top1']
+  top1 = of_children[_watched(children)]['top1']
+  return losses, norms, top1, of_update.get('weight_norm')
 
 
 def _watched(children: Sequence[Child]) -> int:

@@ -97,24 +97,24 @@ def test_step_is_one_update_from_the_defined_gradient():
 
   # Warm-up makes the first rate 0: take the second step's.
   state = state._replace(step=jnp.int32(0))
-  logged = mesh_lib.put(mesh, np.bool_(True), mesh_lib.REPLICATED)
-  after, metrics = compiled['update'](state, gradients, logged)
+  norms = mesh_lib.put(mesh, np.bool_(True), mesh_lib.REPLICATED)
+  after, metrics = compiled['update'](state, gradients, norms)
   assert float(metrics['lr']) == 0
   assert int(after.step) == 1
 
 
 @pytest.mark.parametrize('layout', steps.LAYOUTS)
-def test_a_step_that_is_not_logged_leaves_the_same_state(layout):
+def test_a_step_without_norms_leaves_the_same_state(layout):
   config, setup, compiled = steps.compiled(4, layout=layout)
   mesh = setup.model.mesh
   batch = mesh_lib.put(mesh, steps.make_batch(0), mesh_lib.split(mesh))
   children = config_lib.policy(config).sample({}, config.seed, 0, None)
   like = step_lib.described_state(setup)
   states, last = [], []
-  for logged in True, False:
+  for norms in True, False:
     state = jax.device_put(steps.perturbed(setup), mesh_lib.places(like))
     state, (*_, of_update) = programs.step(
-      setup, compiled, state, batch, children, logged
+      setup, compiled, state, batch, children, norms
     )
     states.append(jax.device_get(state))
     last.append(of_update)

@@ -51,8 +51,8 @@ def ran(request):
       outputs[child.role] = logits
     sums.append(_by_device(jax.device_get(gradients), params))
     of_children.append(jax.device_get(measured))
-  logged = mesh_lib.put(mesh, np.bool_(True), mesh_lib.REPLICATED)
-  state, of_update = compiled['update'](state, gradients, logged)
+  norms = mesh_lib.put(mesh, np.bool_(True), mesh_lib.REPLICATED)
+  state, of_update = compiled['update'](state, gradients, norms)
   found = jax.device_get((state.params, of_update, outputs))
   return devices, children, params, sums, of_children, *found
 

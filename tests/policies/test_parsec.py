@@ -297,12 +297,12 @@ def test_a_run_learns_and_is_resumed_and_rolled_back(tmp_path, monkeypatch):
   """Its parameters become NaN in the middle; the same run, stopped or not."""
   step, second, calls, told = programs.step, programs.on_second, [], []
 
-  def poisoned(setup, compiled, state, batch, children, logged):
+  def poisoned(setup, compiled, state, batch, children, norms):
     calls.append(children)
     if len(calls) == 4:
       nan = jax.tree.map(lambda p: p * float('nan'), state.params)
       state = state._replace(params=nan)
-    return step(setup, compiled, state, batch, children, logged)
+    return step(setup, compiled, state, batch, children, norms)
 
   def noted(*arguments):
     result = second(*arguments)

@@ -115,9 +115,9 @@ def test_a_mean_is_over_the_children_that_a_step_has():
     setup.model.mesh, batch, mesh_lib.split(setup.model.mesh)
   )
 
-  def noting(state, gradients, logged, scale):
+  def noting(state, gradients, norms, scale):
     sums.append(jax.tree.map(lambda g: g * scale, gradients))
-    return update(state, gradients, logged, scale)
+    return update(state, gradients, norms, scale)
 
   compiled['update'] = noting
 

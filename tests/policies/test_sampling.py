@@ -97,12 +97,12 @@ def test_a_run_by_scores_is_resumed_and_rolled_back(tmp_path, monkeypatch):
   """Its loss becomes NaN in the middle; the same run, stopped or not."""
   step, calls = programs.step, []
 
-  def poisoned(setup, compiled, state, batch, children, logged):
+  def poisoned(setup, compiled, state, batch, children, norms):
     calls.append(children)
     if len(calls) == 4:
       nan = jax.tree.map(lambda p: p * float('nan'), state.params)
       state = state._replace(params=nan)
-    return step(setup, compiled, state, batch, children, logged)
+    return step(setup, compiled, state, batch, children, norms)
 
   monkeypatch.setattr(programs, 'step', poisoned)
   config = _config(steps.BASE)

@@ -87,6 +87,8 @@ def test_numbers_that_are_not_finite(number):
     detector.look(7, [fine, ('random', number, 1.0)], 0.5)
   with pytest.raises(Diverged, match=r'gradient of a child \(random\) is'):
     detector.look(7, [fine, ('random', 1.0, number)], 0.5)
+  with pytest.raises(Diverged, match='norm of the parameters is'):
+    detector.look(7, [fine], 0.5, weight_norm=number)
 
 
 def test_draws_go_on_after_what_was_skipped():
@@ -135,13 +137,30 @@ def _poisoned(monkeypatch, draws, poison):
 
     return inner._replace(sample=sample)
 
-  def poisoned(setup, compiled, state, batch, children, logged):
+  def poisoned(setup, compiled, state, batch, children, norms):
     if now[0] in draws:
       state = state._replace(params=jax.tree.map(poison, state.params))
-    return step(setup, compiled, state, batch, children, logged)
+    return step(setup, compiled, state, batch, children, norms)
 
   monkeypatch.setattr(config, 'policy', noting)
   monkeypatch.setattr(programs, 'step', poisoned)
+
+
+def test_norms_are_computed_of_steps_that_are_logged_or_saved(
+  monkeypatch, tmp_path
+):
+  """So no run goes back to parameters that are not finite."""
+  step, asked = programs.step, []
+
+  def noting(*given):
+    asked.append(given[-1])
+    return step(*given)
+
+  monkeypatch.setattr(programs, 'step', noting)
+  every = {'log_every': 4, 'checkpoint_every': 3, 'eval_every': 7}
+  made = tiny.config(space=tiny.QUICK, steps=7, **every)
+  loop.train(made, epath.Path(tmp_path / 'run'))
+  assert [n for n, one in enumerate(asked, 1) if one] == [3, 4, 6, 7]
 
 
 def _nan(leaf):
@@ -157,7 +176,7 @@ CONFIG = _config()
 
 
 def _end(config_, workdir):
-  """(state, logged lines without what tells of the machine) of a run."""
+  """(state, norms lines without what tells of the machine) of a run."""
   loop.train(config_, workdir)
   setup, checkpoints = (
     config.setup(config_),
