@@ -12,8 +12,8 @@ from for images of one's own: the space below is a literal. Variants:
                              the paper, for `benchmark claims`
 
 On CPUs, MALLOC_ARENA_MAX=1 in the environment makes it a quarter faster, and
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 may gain as much again
-(docs/performance.md); docs/results.md has what comes of it.
+huge pages may gain more (docs/performance.md); docs/results.md has what comes
+of it.
 """
 
 import dataclasses

@@ -8,16 +8,16 @@ dense 3x3 convolutions. Variants:
 
   configs/cifar10_residual.py:long   100 epochs with RandAugment: an accelerator
 
-On CPUs, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 and MALLOC_ARENA_MAX=1 in the
-environment can make it half as fast again (docs/performance.md).
+On two CPU cores, with MALLOC_ARENA_MAX=1 in the environment, a sandwich step of
+128 images took 2.2 s, and 1.5 s with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, too
+(docs/performance.md).
 """
 
 import dataclasses
 
 from bignas_jax.methods.loss_graph import Rule
-from bignas_jax.methods.optim import Optimizer
 from bignas_jax.runs import config as config_lib
-from bignas_jax.runs.config import Config, Schedule
+from bignas_jax.runs.config import Config
 from bignas_jax.spaces.space import Space
 from bignas_jax.spaces.stage import Stage
 from configs import cifar10
@@ -70,9 +70,8 @@ def get_config(variant: str = '') -> Config:
     data=data,
     steps=round(epochs * steps_per_epoch),
     rule=Rule(dropout=0.0, label_smoothing=0.0, weight_decay=5e-4),
-    optimizer=Optimizer(name='sgd', nesterov=True),
-    schedule=Schedule(
-      peak=0.1, warmup_steps=100, decay_steps=epochs / 100 * steps_per_epoch
+    schedule=dataclasses.replace(
+      config.schedule, decay_steps=epochs / 100 * steps_per_epoch
     ),
     eval_every=round(epochs / 4 * steps_per_epoch),
   )

@@ -64,17 +64,16 @@ class Config:
     scores: what these candidates are compared by.
     children: the children of policy `fixed`, teachers first.
     phases: the phases of policy `progressive`.
-    mdenas: how the distribution of policy `mdenas` learns.
-    parsec: how the distribution of policy `parsec` learns.
-    rep_nas: how the logits of policy `rep_nas` learn.
+    mdenas: how the policy of this name learns.
+    parsec: how the policy of this name learns.
+    rep_nas: how the policy of this name learns.
     rule: the loss graph and the regularisation.
     optimizer: how gradients become updates.
     schedule: the learning rate.
     dtype: dtype of activations; all else is float32.
     bn_group_size: images that share batch statistics; 0: the whole batch.
-    recompute: whether blocks of the biggest and the smallest child are computed
-      again in the backward pass, which takes less memory and more time; those
-      of random children always are.
+    recompute: whether blocks of the biggest and the smallest child, too, are
+      computed again in the backward pass, for less memory and more time.
     ema_decay: decay of averaged parameters, which are then evaluated; 0: none.
     log_every: steps between logged lines.
     eval_every: steps between evaluations of the biggest and the smallest.

@@ -65,9 +65,8 @@ def apply(
     drop: drop-connect of the block; None: its result is never dropped.
 
   Returns:
-    The output, zero past the active width, and a dict to remember. It has the
-    `moments` of each batch norm's input, and small arrays that take a pass over
-    channels.
+    The output, zero past the active width, and a dict to remember, which has
+    `moments` of batch norms' inputs and what else takes a pass over channels.
   """
   stage, convs = block.stage, block_kinds.convs(block.stage)
   remembered: Params = {'moments': {}}
